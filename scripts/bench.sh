@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Measures sagemaker-tfs against nginx on this machine and prints one Markdown table.
+#
+#   ./scripts/bench.sh            about 5 minutes, after the build
+#   ./scripts/bench.sh --quick    about 1.5 minutes, for a first impression
+#   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md
+#
+# This file gets the tools and the executables; scripts/bench/bench.py measures.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=$PATH:/usr/sbin # where Debian keeps nginx
+
+for argument in "$@"; do
+  case $argument in
+    -h | --help) exec python3 scripts/bench/bench.py --help ;;
+  esac
+done
+
+missing=()
+for tool in nginx wrk; do
+  command -v "$tool" >/dev/null || missing+=("$tool")
+done
+if ((${#missing[@]})); then
+  # Under systemd the nginx package would start a public server at once: leave that choice to the user.
+  if [[ $(id -u) -eq 0 && ! -d /run/systemd/system ]] && command -v apt-get >/dev/null; then
+    echo "bench: installing ${missing[*]}" >&2
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  else
+    echo "bench: missing: ${missing[*]}. Install with: sudo apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+
+cargo build --release --bin sagemaker-tfs --example fake_model_server --example convert_speed >&2
+exec python3 scripts/bench/bench.py "$@"

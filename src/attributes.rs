@@ -1,0 +1,157 @@
+//! The `X-Amzn-SageMaker-Custom-Attributes` header: which model, version and method a request names.
+//!
+//! The header carries up to 1,024 characters of comma-separated `key=value` pairs. Ours start with `tfs-`;
+//! all others belong to somebody else and are ignored.
+
+use crate::error::RequestError;
+
+/// Longest model name accepted.
+const MAX_NAME_LENGTH: usize = 255;
+
+/// What the custom attributes say. Everything is optional.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Attributes<'a> {
+    /// `tfs-model-name`.
+    pub model_name: Option<&'a str>,
+    /// `tfs-model-version`: decimal digits.
+    pub model_version: Option<&'a str>,
+    /// `tfs-method`.
+    pub method: Option<Method>,
+}
+
+/// TensorFlow Serving's inference methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// Arbitrary tensors in and out.
+    #[default]
+    Predict,
+    /// `tf.Example`s to labels with scores.
+    Classify,
+    /// `tf.Example`s to one number each.
+    Regress,
+}
+
+impl Method {
+    /// The method's name in URLs and attributes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Classify => "classify",
+            Self::Regress => "regress",
+        }
+    }
+}
+
+/// Reads the header's value. When a key comes twice, the last one counts.
+///
+/// # Errors
+/// 400 for a name, version or method of the wrong form.
+pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
+    let mut attributes = Attributes::default();
+    for pair in header.split(',') {
+        let Some((key, value)) = pair.split_once('=') else {
+            continue;
+        };
+        let value = value.trim();
+        match key.trim() {
+            "tfs-model-name" if is_model_name(value) => attributes.model_name = Some(value),
+            "tfs-model-name" => {
+                return Err(wrong(
+                    "tfs-model-name",
+                    value,
+                    "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 255",
+                ));
+            }
+            "tfs-model-version" if is_version(value) => attributes.model_version = Some(value),
+            "tfs-model-version" => {
+                return Err(wrong("tfs-model-version", value, "decimal digits"));
+            }
+            "tfs-method" => {
+                attributes.method = Some(match value {
+                    "predict" => Method::Predict,
+                    "classify" => Method::Classify,
+                    "regress" => Method::Regress,
+                    _ => return Err(wrong("tfs-method", value, "predict, classify or regress")),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(attributes)
+}
+
+/// Whether `name` can name a model: `[A-Za-z0-9][A-Za-z0-9._-]{0,254}`.
+pub fn is_model_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.len() <= MAX_NAME_LENGTH
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn is_version(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn wrong(key: &str, value: &str, accepted: &str) -> RequestError {
+    RequestError::bad_request(format!(
+        "Custom attribute {key} is {value:?}; accepted: {accepted}."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks_ours_among_others() {
+        let parsed = parse(
+            "c000b4f9, tfs-model-name=a.b-c_1 ,x=y=z,tfs-model-version=007,tfs-method=regress",
+        );
+        assert_eq!(
+            parsed.unwrap(),
+            Attributes {
+                model_name: Some("a.b-c_1"),
+                model_version: Some("007"),
+                method: Some(Method::Regress),
+            }
+        );
+    }
+
+    #[test]
+    fn an_empty_header_says_nothing() {
+        assert_eq!(parse("").unwrap(), Attributes::default());
+        assert_eq!(parse(",,=,a=b").unwrap(), Attributes::default());
+    }
+
+    #[test]
+    fn the_last_of_two_counts() {
+        let parsed = parse("tfs-model-name=a,tfs-model-name=b").unwrap();
+        assert_eq!(parsed.model_name, Some("b"));
+    }
+
+    #[test]
+    fn wrong_values_are_bad_requests() {
+        let too_long = format!("tfs-model-name={}", "a".repeat(256));
+        for header in [
+            "tfs-model-name=",
+            "tfs-model-name=../x",
+            "tfs-model-name=.x",
+            "tfs-model-name=a/b",
+            "tfs-model-name=a=b",
+            "tfs-model-name=\u{e9}",
+            too_long.as_str(),
+            "tfs-model-version=",
+            "tfs-model-version=-1",
+            "tfs-model-version=1.0",
+            "tfs-model-version=\u{0661}",
+            "tfs-method=",
+            "tfs-method=Predict",
+            "tfs-method=train",
+        ] {
+            assert_eq!(parse(header).unwrap_err().status, 400, "{header}");
+        }
+        assert!(parse(&format!("tfs-model-name={}", "a".repeat(255))).is_ok());
+    }
+}

@@ -1,0 +1,122 @@
+//! Turning what clients send into what TensorFlow Serving takes, and its answers into what clients asked for.
+//!
+//! Pure functions: bytes in, bytes or a [`RequestError`] out. Which content type is treated how is decided here;
+//! each format has a file of its own.
+
+pub mod accept;
+pub mod csv;
+pub mod json;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::error::RequestError;
+
+/// How a request's body is turned into a request to TensorFlow Serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON in any of its forms: the body itself says which.
+    Json,
+    /// Comma-separated values.
+    Csv,
+    /// One image.
+    Image,
+}
+
+impl Format {
+    /// The format of a `Content-Type`; a missing one counts as JSON.
+    ///
+    /// # Errors
+    /// 415 for a type that is not supported.
+    pub fn of(content_type: Option<&str>) -> Result<Self, RequestError> {
+        let Some(full) = content_type else {
+            return Ok(Self::Json);
+        };
+        let essence = full.split(';').next().unwrap_or_default().trim();
+        let lower = essence.to_ascii_lowercase();
+        match lower.as_str() {
+            "" | "application/json" | "application/jsonlines" | "application/jsons" => {
+                Ok(Self::Json)
+            }
+            "text/csv" => Ok(Self::Csv),
+            "application/x-image" => Ok(Self::Image),
+            _ if lower.starts_with("image/") => Ok(Self::Image),
+            _ => Err(RequestError::new(
+                415,
+                format!("Unsupported Media Type: {essence}"),
+            )),
+        }
+    }
+
+    /// The body TensorFlow Serving gets. An empty one passes as it is: its own error is the clearest.
+    ///
+    /// # Errors
+    /// 400 for bodies that cannot be converted.
+    pub fn to_tfs(self, body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+        if body.is_empty() {
+            return Ok(body);
+        }
+        match self {
+            Self::Json => json::to_tfs(body),
+            Self::Csv => csv::to_tfs(&body),
+            Self::Image => Ok(image_to_tfs(&body)),
+        }
+    }
+}
+
+fn image_to_tfs(image: &[u8]) -> Vec<u8> {
+    const BEFORE: &str = r#"{"instances": [{"b64": ""#;
+    const AFTER: &str = r#""}]}"#;
+    let mut text = String::with_capacity(BEFORE.len() + image.len().div_ceil(3) * 4 + AFTER.len());
+    text.push_str(BEFORE);
+    BASE64_STANDARD.encode_string(image, &mut text);
+    text.push_str(AFTER);
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types_are_compared_without_parameters_and_case() {
+        for (content_type, format) in [
+            (None, Format::Json),
+            (Some(""), Format::Json),
+            (Some("application/json"), Format::Json),
+            (Some("Application/JSON; charset=utf-8"), Format::Json),
+            (Some("application/jsonlines"), Format::Json),
+            (Some("application/jsons"), Format::Json),
+            (Some(" text/csv ;header=present"), Format::Csv),
+            (Some("application/x-image"), Format::Image),
+            (Some("image/jpeg"), Format::Image),
+            (Some("IMAGE/PNG"), Format::Image),
+        ] {
+            assert_eq!(
+                Format::of(content_type).unwrap(),
+                format,
+                "{content_type:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_content_types_are_unsupported() {
+        let error = Format::of(Some("Application/Pickle; v=2")).unwrap_err();
+        assert_eq!(error.status, 415);
+        assert_eq!(error.text, "Unsupported Media Type: Application/Pickle");
+    }
+
+    #[test]
+    fn images_become_base64() {
+        let body = Format::Image.to_tfs(b"\x89PNG\xff".to_vec()).unwrap();
+        assert_eq!(body, br#"{"instances": [{"b64": "iVBOR/8="}]}"#);
+    }
+
+    #[test]
+    fn an_empty_body_passes_in_every_format() {
+        for format in [Format::Json, Format::Csv, Format::Image] {
+            assert_eq!(format.to_tfs(Vec::new()).unwrap(), b"");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Reading request bodies: within the deadline, no more than announced, no more than we take.
+
+use std::io::{ErrorKind, Write};
+use std::time::Instant;
+
+use tiny_http::{Header, Request, Response, StatusCode};
+
+use crate::error::RequestError;
+
+/// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.
+const MAX_BODY_BYTES: usize = 1 << 30;
+/// Memory taken at once for an announced body; more is taken as it arrives.
+const MAX_RESERVED_BYTES: usize = 64 << 20;
+/// First piece of a body of unknown length.
+const FIRST_PIECE_BYTES: usize = 64 << 10;
+/// tiny_http reads bodies up to this size before it hands the request over.
+const READ_AHEAD_BYTES: usize = 1024;
+
+/// What the head says about the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// So many bytes; 0 when nothing is said.
+    Length(usize),
+    /// Chunks up to an end mark.
+    Chunked,
+}
+
+/// Reads the lengths in the head.
+///
+/// # Errors
+/// 400 when they are wrong or contradict each other, 413 for more than we take.
+pub fn announced(request: &Request) -> Result<Announced, RequestError> {
+    let has = |name: &'static str| request.headers().iter().any(|h| h.field.equiv(name));
+    match (has("Transfer-Encoding"), has("Content-Length")) {
+        (true, true) => Err(RequestError::bad_request(
+            "Both Content-Length and Transfer-Encoding are given.",
+        )),
+        (true, false) => Ok(Announced::Chunked),
+        (false, false) => Ok(Announced::Length(0)),
+        (false, true) => match request.body_length() {
+            None => Err(RequestError::bad_request(
+                "Content-Length is not a number of bytes.",
+            )),
+            Some(length) if length > MAX_BODY_BYTES => Err(too_large()),
+            Some(length) => Ok(Announced::Length(length)),
+        },
+    }
+}
+
+fn too_large() -> RequestError {
+    RequestError::new(
+        413,
+        format!("The body is larger than {MAX_BODY_BYTES} bytes."),
+    )
+}
+
+/// Whether nothing of the body is still to come from the client.
+pub fn is_at_hand(request: &Request, announced: Announced) -> bool {
+    let expects = request.headers().iter().any(|h| h.field.equiv("Expect"));
+    match announced {
+        Announced::Length(0) => true,
+        Announced::Length(length) => length <= READ_AHEAD_BYTES && !expects,
+        Announced::Chunked => false,
+    }
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// 400 when it ends early or its chunks are wrong, 408 when it comes too slowly, 413 when it is too large.
+pub fn read(
+    request: &mut Request,
+    announced: Announced,
+    deadline: Instant,
+) -> Result<Vec<u8>, RequestError> {
+    let (limit, mut body) = match announced {
+        Announced::Length(length) => (length, vec![0; length.min(MAX_RESERVED_BYTES)]),
+        // One byte more than we take tells a body that is too large.
+        Announced::Chunked => (MAX_BODY_BYTES + 1, vec![0; FIRST_PIECE_BYTES]),
+    };
+    let mut filled = 0;
+    while filled < limit {
+        if filled == body.len() {
+            body.resize((filled * 2).min(limit), 0);
+        }
+        match read_some(request, &mut body[filled..], deadline)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    match announced {
+        Announced::Length(length) if filled < length => {
+            return Err(RequestError::bad_request(format!(
+                "The body ended after {filled} of {length} bytes."
+            )));
+        }
+        Announced::Chunked if filled > MAX_BODY_BYTES => return Err(too_large()),
+        _ => {}
+    }
+    body.truncate(filled);
+    Ok(body)
+}
+
+/// Reads the whole body and keeps nothing: an answer before the body's end could break the connection.
+///
+/// # Errors
+/// As [`read`].
+pub fn discard(
+    request: &mut Request,
+    announced: Announced,
+    deadline: Instant,
+) -> Result<(), RequestError> {
+    let mut left = match announced {
+        Announced::Length(length) => length,
+        Announced::Chunked => MAX_BODY_BYTES,
+    };
+    let mut scratch = vec![0; FIRST_PIECE_BYTES.min(left)];
+    while left > 0 {
+        let piece = scratch.len().min(left);
+        match read_some(request, &mut scratch[..piece], deadline)? {
+            0 => break,
+            n => left -= n,
+        }
+    }
+    Ok(())
+}
+
+fn read_some(
+    request: &mut Request,
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> Result<usize, RequestError> {
+    loop {
+        if Instant::now() >= deadline {
+            return Err(RequestError::new(408, "The body came too slowly."));
+        }
+        // Also answers `Expect: 100-continue`.
+        match request.as_reader().read(buffer) {
+            Ok(n) => return Ok(n),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(RequestError::new(408, "The body stopped coming."));
+            }
+            Err(e) => {
+                return Err(RequestError::bad_request(format!(
+                    "The body cannot be read: {e}"
+                )));
+            }
+        }
+    }
+}
+
+/// Refuses a request whose body must not be touched at all, with status and text of `error`.
+///
+/// tiny_http drains the rest of a body when the request is dropped, into a buffer of the announced length: a
+/// length like 10^15 would abort the process. So such a request is never dropped. It costs its connection's
+/// thread and socket for good. `upgrade` is the only way to an answer without a drop; it writes no
+/// `Content-Length`, which therefore travels in another header's value.
+pub fn refuse_untouched(request: Request, error: &RequestError) {
+    let body = error.to_json();
+    let smuggled = format!(
+        "body\r\nContent-Type: application/json\r\nContent-Length: {}",
+        body.len()
+    );
+    let header = Header::from_bytes("X-Refused", smuggled).expect("the header is ASCII");
+    let response = Response::empty(StatusCode(error.status)).with_header(header);
+    let mut stream = request.upgrade("none", response);
+    // The client may be gone, which is fine.
+    let _ = stream.write_all(&body).and_then(|()| stream.flush());
+    std::mem::forget(stream);
+}

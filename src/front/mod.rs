@@ -1,0 +1,11 @@
+//! The HTTP front: from the listening socket to the answer on the wire.
+
+mod answer;
+mod body;
+mod door;
+mod route;
+mod slots;
+mod turn_away;
+mod workers;
+
+pub use workers::{Front, slots};

@@ -1,0 +1,27 @@
+//! The log: lines on standard error, one level for the HTTP front and one for everything else.
+
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+
+use crate::config::Config;
+use crate::error::StartError;
+
+/// Log target of the HTTP front and its access lines.
+pub const FRONT: &str = "sagemaker_tfs::front";
+
+/// Starts logging with the levels of `config`.
+///
+/// # Errors
+/// When a logger was set already, which is a mistake of the program.
+pub fn start(config: &Config) -> Result<(), StartError> {
+    SimpleLogger::new()
+        .with_utc_timestamps()
+        .with_level(config.log_level)
+        .with_module_level(FRONT, config.front_log_level)
+        // The libraries' own lines repeat ours, and their debug lines would quote users' data.
+        .with_module_level("tiny_http", LevelFilter::Off)
+        .with_module_level("ureq", LevelFilter::Warn)
+        .with_module_level("ureq_proto", LevelFilter::Warn)
+        .init()
+        .map_err(|e| StartError::failed(format!("cannot start logging: {e}")))
+}

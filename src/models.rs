@@ -1,0 +1,371 @@
+//! Finding the models: every `saved_model.pb` below the model directory whose folder is named by a version.
+//!
+//! A model is the folder above its version folders and is named by its last part. The rules, with examples, are
+//! in docs/GUIDE.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::attributes::is_model_name;
+use crate::error::StartError;
+
+const SAVED_MODEL: &str = "saved_model.pb";
+/// Folders are followed this deep, so that links in a circle end somewhere.
+const MAX_DEPTH: usize = 20;
+/// This many paths are shown of a directory without models.
+const MAX_LISTED: usize = 30;
+
+/// A model to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Name in URLs.
+    pub name: String,
+    /// The folder that holds the version folders; for a [lone](Model::lone) model, the one with `saved_model.pb`.
+    pub path: PathBuf,
+    /// Versions found, ascending.
+    pub versions: Vec<u64>,
+    /// Whether there is no version folder: TensorFlow Serving then needs one made for it.
+    pub lone: bool,
+}
+
+/// Finds all models below `dir`, sorted by name.
+///
+/// # Errors
+/// When there are none, two of one name or version, a name that cannot be used in a URL, a version that
+/// TensorFlow Serving cannot hold, or a folder that cannot be read.
+pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
+    let dir = &dir.canonicalize().map_err(|e| {
+        StartError::failed(format!(
+            "cannot read the model directory {}: {e}",
+            dir.display()
+        ))
+    })?;
+    let mut search = Search::default();
+    search.visit(dir, 0)?;
+
+    if search.versions.is_empty() {
+        return match search.lone.as_slice() {
+            [path] => Ok(vec![Model {
+                name: model_name(path)?,
+                path: path.clone(),
+                versions: vec![1],
+                lone: true,
+            }]),
+            [] => Err(nothing_found(dir, &search.seen)),
+            several => Err(StartError::failed(format!(
+                "several {SAVED_MODEL} below {} and none in a version folder: {}; put each into \
+                 <model name>/<version number>/",
+                dir.display(),
+                list(several)
+            ))),
+        };
+    }
+    for path in &search.lone {
+        log::warn!(
+            "{} is not served: its folder is not named by a version number",
+            path.join(SAVED_MODEL).display()
+        );
+    }
+
+    let mut by_name: BTreeMap<String, Model> = BTreeMap::new();
+    for (path, versions) in search.versions {
+        let model = Model {
+            name: model_name(&path)?,
+            versions: version_numbers(&path, &versions)?,
+            path,
+            lone: false,
+        };
+        if let Some(other) = by_name.get(&model.name) {
+            return Err(StartError::failed(format!(
+                "two models are named {:?}: {} and {}; rename one of the folders",
+                model.name,
+                other.path.display(),
+                model.path.display()
+            )));
+        }
+        by_name.insert(model.name.clone(), model);
+    }
+    Ok(by_name.into_values().collect())
+}
+
+#[derive(Default)]
+struct Search {
+    /// Model folder to the names of its version folders.
+    versions: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// Folders with a `saved_model.pb` that are not named by a version.
+    lone: Vec<PathBuf>,
+    /// Some of what was there, for the message when there is no model.
+    seen: Vec<PathBuf>,
+}
+
+impl Search {
+    fn visit(&mut self, dir: &Path, depth: usize) -> Result<(), StartError> {
+        let unreadable = |e| StartError::failed(format!("cannot read {}: {e}", dir.display()));
+        let mut entries = std::fs::read_dir(dir)
+            .map_err(unreadable)?
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(unreadable)?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let (name, path) = (entry.file_name(), entry.path());
+            if self.seen.len() < MAX_LISTED {
+                self.seen.push(path.clone());
+            }
+            if path.is_dir() {
+                let hidden = name.as_encoded_bytes().starts_with(b".");
+                if depth < MAX_DEPTH && !hidden && !leads_upwards(dir, &path) {
+                    self.visit(&path, depth + 1)?;
+                }
+            } else if name == SAVED_MODEL {
+                self.found(dir);
+            }
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, dir: &Path) {
+        match (dir.parent(), dir.file_name().and_then(|n| n.to_str())) {
+            (Some(model), Some(version)) if version.bytes().all(|b| b.is_ascii_digit()) => {
+                self.versions
+                    .entry(model.to_path_buf())
+                    .or_default()
+                    .insert(version.to_owned());
+            }
+            _ => self.lone.push(dir.to_path_buf()),
+        }
+    }
+}
+
+/// Whether `path`, an entry of `dir`, is a link to `dir` or a folder above it.
+fn leads_upwards(dir: &Path, path: &Path) -> bool {
+    path.is_symlink()
+        && match (dir.canonicalize(), path.canonicalize()) {
+            (Ok(dir), Ok(target)) => dir.starts_with(target),
+            _ => false,
+        }
+}
+
+fn model_name(path: &Path) -> Result<String, StartError> {
+    match path.file_name().and_then(|n| n.to_str()) {
+        Some(name) if is_model_name(name) => Ok(name.to_owned()),
+        _ => Err(StartError::failed(format!(
+            "the model folder {} has a name that cannot be used in a URL; rename it to letters, digits, '.', '_' \
+             and '-', starting with a letter or digit",
+            path.display()
+        ))),
+    }
+}
+
+fn version_numbers(model: &Path, folders: &BTreeSet<String>) -> Result<Vec<u64>, StartError> {
+    let mut numbers: BTreeMap<u64, &str> = BTreeMap::new();
+    for folder in folders {
+        // TensorFlow Serving keeps versions in a signed 64-bit number.
+        let number = folder
+            .parse()
+            .ok()
+            .filter(|&n| n <= i64::MAX as u64)
+            .ok_or_else(|| {
+                StartError::failed(format!(
+                    "the version folder {} is a larger number than TensorFlow Serving can hold",
+                    model.join(folder).display()
+                ))
+            })?;
+        if let Some(other) = numbers.insert(number, folder) {
+            return Err(StartError::failed(format!(
+                "the folders {other} and {folder} in {} are the same version {number}; remove one",
+                model.display()
+            )));
+        }
+    }
+    Ok(numbers.into_keys().collect())
+}
+
+fn nothing_found(dir: &Path, seen: &[PathBuf]) -> StartError {
+    let what_is_there = if seen.is_empty() {
+        "it is empty".to_owned()
+    } else {
+        let more = if seen.len() == MAX_LISTED {
+            ", ..."
+        } else {
+            ""
+        };
+        format!("it holds {}{more}", list(seen))
+    };
+    StartError::failed(format!(
+        "no model found in {}: {what_is_there}. Expected: <model name>/<version number>/{SAVED_MODEL}, for \
+         example {}",
+        dir.display(),
+        dir.join("my_model/1").join(SAVED_MODEL).display()
+    ))
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    paths.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A directory named `model` with an empty `saved_model.pb` in each of the folders.
+    fn dir_with(folders: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().canonicalize().unwrap().join("model");
+        fs::create_dir(&dir).unwrap();
+        for folder in folders {
+            fs::create_dir_all(dir.join(folder)).unwrap();
+            fs::write(dir.join(folder).join(SAVED_MODEL), "").unwrap();
+        }
+        (temp, dir)
+    }
+
+    fn found(folders: &[&str]) -> Result<Vec<(String, String, Vec<u64>, bool)>, String> {
+        let (_temp, dir) = dir_with(folders);
+        let models = discover(&dir).map_err(|e| e.to_string())?;
+        Ok(models
+            .into_iter()
+            .map(|m| {
+                let path = m.path.strip_prefix(&dir).unwrap().display().to_string();
+                (m.name, path, m.versions, m.lone)
+            })
+            .collect())
+    }
+
+    fn one(
+        name: &str,
+        path: &str,
+        versions: &[u64],
+        lone: bool,
+    ) -> Vec<(String, String, Vec<u64>, bool)> {
+        vec![(name.into(), path.into(), versions.into(), lone)]
+    }
+
+    #[test]
+    fn a_version_in_the_model_directory_itself() {
+        assert_eq!(
+            found(&["12345"]).unwrap(),
+            one("model", "", &[12345], false)
+        );
+    }
+
+    #[test]
+    fn the_layout_of_older_sdks() {
+        assert_eq!(
+            found(&["export/Servo/1"]).unwrap(),
+            one("Servo", "export/Servo", &[1], false)
+        );
+    }
+
+    #[test]
+    fn all_versions_sorted_by_number_without_leading_zeros() {
+        assert_eq!(
+            found(&["m/10", "m/9", "m/0007"]).unwrap(),
+            one("m", "m", &[7, 9, 10], false)
+        );
+    }
+
+    #[test]
+    fn several_models_sorted_by_name() {
+        let names: Vec<_> = found(&["b/1", "a/x/1", "c/2"])
+            .unwrap()
+            .into_iter()
+            .map(|m| m.0)
+            .collect();
+        assert_eq!(names, ["b", "c", "x"]);
+    }
+
+    #[test]
+    fn hidden_folders_never_match() {
+        assert!(found(&[".cache/1"]).unwrap_err().contains("no model found"));
+        assert_eq!(
+            found(&["m/1", "m/.2", ".x/3"]).unwrap(),
+            one("m", "m", &[1], false)
+        );
+    }
+
+    #[test]
+    fn a_lone_saved_model_is_version_1() {
+        assert_eq!(found(&[""]).unwrap(), one("model", "", &[1], true));
+        assert_eq!(
+            found(&["export/net"]).unwrap(),
+            one("net", "export/net", &[1], true)
+        );
+    }
+
+    #[test]
+    fn a_lone_one_beside_versions_is_left_out() {
+        assert_eq!(found(&["", "m/1"]).unwrap(), one("m", "m", &[1], false));
+    }
+
+    #[test]
+    fn several_lone_ones_are_refused() {
+        assert!(
+            found(&["a", "b"])
+                .unwrap_err()
+                .contains("several saved_model.pb")
+        );
+    }
+
+    #[test]
+    fn two_models_of_one_name_are_refused_naming_both() {
+        let error = found(&["a/net/1", "b/net/1"]).unwrap_err();
+        assert!(
+            error.contains("/a/net") && error.contains("/b/net"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn one_version_twice_is_refused_naming_both() {
+        let error = found(&["m/1", "m/01"]).unwrap_err();
+        assert!(error.contains("folders 01 and 1"), "{error}");
+    }
+
+    #[test]
+    fn versions_and_names_tensorflow_serving_cannot_hold_are_refused() {
+        assert!(found(&["m/9223372036854775807"]).is_ok());
+        assert!(
+            found(&["m/9223372036854775808"])
+                .unwrap_err()
+                .contains("larger number")
+        );
+        assert!(found(&["my model/1"]).unwrap_err().contains("rename it"));
+    }
+
+    #[test]
+    fn nothing_found_says_what_is_there_and_what_is_expected() {
+        let (_temp, dir) = dir_with(&[]);
+        assert!(
+            discover(&dir)
+                .unwrap_err()
+                .to_string()
+                .contains("it is empty")
+        );
+        fs::create_dir(dir.join("v1")).unwrap();
+        fs::write(dir.join("v1/model.h5"), "").unwrap();
+        let error = discover(&dir).unwrap_err().to_string();
+        assert!(
+            error.contains("v1/model.h5") && error.contains("my_model/1/saved_model.pb"),
+            "{error}"
+        );
+        let error = discover(&dir.join("absent")).unwrap_err().to_string();
+        assert!(error.contains("cannot read the model directory"), "{error}");
+    }
+
+    #[test]
+    fn links_are_followed_and_loops_end() {
+        let (_temp, dir) = dir_with(&["real/1"]);
+        std::os::unix::fs::symlink(dir.join("real"), dir.join("linked")).unwrap();
+        let names: Vec<_> = discover(&dir)
+            .unwrap()
+            .into_iter()
+            .map(|m| m.name)
+            .collect();
+        assert_eq!(names, ["linked", "real"]);
+        fs::remove_file(dir.join("linked")).unwrap();
+        std::os::unix::fs::symlink(&dir, dir.join("loop")).unwrap();
+        assert_eq!(discover(&dir).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,229 @@
+//! HTTP to TensorFlow Serving: one agent, its connections kept and shared by all workers.
+
+use std::io::{ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+use ureq::http::{self, Method, header};
+use ureq::{Agent, AsSendBody, Error};
+
+use crate::tfs::instance::Status;
+use crate::tfs::transport::Loopback;
+
+/// A request to TensorFlow Serving.
+#[derive(Debug, Clone, Copy)]
+pub struct TfsRequest<'a> {
+    /// HTTP method, upper case.
+    pub method: &'a str,
+    /// Path and query, starting with `/`.
+    pub path: &'a str,
+    /// The body's type.
+    pub content_type: Option<&'a str>,
+    /// The body; nothing is sent with methods that have none when it is empty.
+    pub body: &'a [u8],
+}
+
+/// Its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TfsAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body's type.
+    pub content_type: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The deadline passed.
+    #[error("deadline passed")]
+    Deadline,
+    /// Nobody listens on the port: nothing was sent.
+    #[error("connection refused")]
+    Refused,
+    /// The connection broke before the whole answer arrived.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// This cannot be sent as an HTTP request.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// The client. Cheap to share by reference.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+}
+
+/// Room for a large body to move in few steps; small ones do not touch most of it.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// Room reserved at once for an announced body; larger ones grow as they arrive.
+const MAX_RESERVED_BYTES: u64 = 64 * 1024 * 1024;
+/// Status answers are small and come at once, or the server hangs.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Client {
+    /// A client that keeps up to `connections` idle connections.
+    pub fn new(connections: usize) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent("")
+            .accept("")
+            .accept_encoding("")
+            .max_idle_connections(connections)
+            .max_idle_connections_per_host(connections)
+            .input_buffer_size(BUFFER_BYTES)
+            .output_buffer_size(BUFFER_BYTES)
+            .build();
+        Self {
+            agent: Agent::with_parts(config, Loopback, Loopback),
+        }
+    }
+
+    /// Sends `request` to the model server on this port and reads the whole answer.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send(
+        &self,
+        port: u16,
+        request: &TfsRequest,
+        deadline: Instant,
+    ) -> Result<TfsAnswer, SendError> {
+        let mut builder = http::Request::builder()
+            .method(request.method)
+            .uri(format!("http://localhost:{port}{}", request.path));
+        if let Some(content_type) = request.content_type {
+            builder = builder.header(header::CONTENT_TYPE, content_type);
+        }
+        let malformed = |e: http::Error| SendError::Malformed(e.to_string());
+        let takes_body = matches!(request.method, "POST" | "PUT" | "PATCH");
+        if takes_body || !request.body.is_empty() {
+            self.run(builder.body(request.body).map_err(malformed)?, deadline)
+        } else {
+            self.run(builder.body(()).map_err(malformed)?, deadline)
+        }
+    }
+
+    fn run(
+        &self,
+        request: http::Request<impl AsSendBody>,
+        deadline: Instant,
+    ) -> Result<TfsAnswer, SendError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(SendError::Deadline);
+        }
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(Some(left))
+            .allow_non_standard_methods(true)
+            .build();
+        let mut response = self.agent.run(request).map_err(send_error)?;
+        let content_type = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
+        let body = response.body_mut();
+        let announced = body.content_length().unwrap_or(0);
+        let mut bytes = Vec::with_capacity(announced.min(MAX_RESERVED_BYTES) as usize);
+        body.with_config()
+            .limit(u64::MAX)
+            .reader()
+            .read_to_end(&mut bytes)
+            .map_err(|e| send_error(Error::from(e)))?;
+        Ok(TfsAnswer {
+            status: response.status().as_u16(),
+            content_type,
+            body: bytes,
+        })
+    }
+
+    /// Asks the model server on this port whether some version of `model` is AVAILABLE.
+    pub fn status(&self, port: u16, model: &str) -> Status {
+        let request = TfsRequest {
+            method: Method::GET.as_str(),
+            path: &format!("/v1/models/{model}"),
+            content_type: None,
+            body: b"",
+        };
+        match self.send(port, &request, Instant::now() + STATUS_TIMEOUT) {
+            Ok(answer) => status_of(&answer),
+            Err(SendError::Deadline) => Status::Other(format!(
+                "no answer to a status request within {} s",
+                STATUS_TIMEOUT.as_secs()
+            )),
+            Err(error) => Status::Other(error.to_string()),
+        }
+    }
+}
+
+fn status_of(answer: &TfsAnswer) -> Status {
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let versions = json["model_version_status"].as_array();
+    let mut states = versions
+        .into_iter()
+        .flatten()
+        .filter_map(|version| version["state"].as_str());
+    if answer.status == 200 && states.clone().any(|state| state == "AVAILABLE") {
+        return Status::Available;
+    }
+    Status::Other(match states.next() {
+        Some(state) => format!("its model is {state}"),
+        None => format!("its status answer has HTTP status {}", answer.status),
+    })
+}
+
+fn send_error(error: Error) -> SendError {
+    match error {
+        Error::Timeout(_) => SendError::Deadline,
+        Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused => SendError::Refused,
+        Error::BadUri(_) | Error::Http(_) => SendError::Malformed(error.to_string()),
+        other => SendError::Lost(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> TfsAnswer {
+        TfsAnswer {
+            status,
+            content_type: None,
+            body: body.into(),
+        }
+    }
+
+    #[test]
+    fn one_available_version_is_enough() {
+        let body = r#"{"model_version_status": [{"version": "2", "state": "LOADING"}, {"version": "1", "state": "AVAILABLE"}]}"#;
+        assert_eq!(status_of(&answer(200, body)), Status::Available);
+    }
+
+    #[test]
+    fn anything_else_is_told() {
+        let loading = r#"{"model_version_status": [{"version": "2", "state": "LOADING"}]}"#;
+        assert_eq!(
+            status_of(&answer(200, loading)),
+            Status::Other("its model is LOADING".into())
+        );
+        for body in [
+            "",
+            "[]",
+            "{\"model_version_status\": 1}",
+            "{\"error\": \"x\"}",
+        ] {
+            assert_eq!(
+                status_of(&answer(404, body)),
+                Status::Other("its status answer has HTTP status 404".into())
+            );
+        }
+    }
+}

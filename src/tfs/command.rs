@@ -1,0 +1,93 @@
+//! The command line and environment of one TensorFlow Serving instance.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::config::{Config, InstancePorts};
+use crate::tfs::files::Files;
+use crate::tfs::gpu;
+
+/// Everything needed to start an instance, as often as needed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Program: a path or a name on PATH.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Variables set beside the inherited ones.
+    pub env: Vec<(&'static str, String)>,
+    /// Its ports.
+    pub ports: InstancePorts,
+}
+
+/// TensorFlow Serving answers REST requests, status ones included, on a pool of threads. With more of them than
+/// we send requests at once, a status request never waits behind predictions.
+const SPARE_REST_THREADS: usize = 4;
+
+/// The launch of each instance. `concurrency` is the number of requests we send at once, at most.
+pub fn launches(config: &Config, files: &Files, gpus: u32, concurrency: usize) -> Vec<Launch> {
+    let instances = config.instance_ports.len() as u32;
+    let indexed = config.instance_ports.iter().zip(0..);
+    indexed
+        .map(|(&ports, index)| {
+            let placement = gpu::place(index, instances, gpus, config.gpu_memory_margin);
+            launch(config, files, ports, &placement, concurrency)
+        })
+        .collect()
+}
+
+fn launch(
+    config: &Config,
+    files: &Files,
+    ports: InstancePorts,
+    placement: &gpu::Placement,
+    concurrency: usize,
+) -> Launch {
+    let mut args: Vec<OsString> = Vec::new();
+    let mut flag = |name: &str, value: OsString| {
+        let mut arg = OsString::from(format!("--{name}="));
+        arg.push(value);
+        args.push(arg);
+    };
+    flag("port", ports.grpc.to_string().into());
+    flag("rest_api_port", ports.rest.to_string().into());
+    flag("model_config_file", files.models.clone().into());
+    // A model that does not load is reported at once instead of being tried again for minutes.
+    flag("max_num_load_retries", "0".into());
+    // Its default, 30 s, would cut our longer deadlines short.
+    flag(
+        "rest_api_timeout_in_ms",
+        config.deadline.as_millis().to_string().into(),
+    );
+    flag(
+        "rest_api_num_threads",
+        (concurrency + SPARE_REST_THREADS).to_string().into(),
+    );
+    if let Some(n) = config.intra_op_parallelism {
+        flag("tensorflow_intra_op_parallelism", n.to_string().into());
+    }
+    if let Some(n) = config.inter_op_parallelism {
+        flag("tensorflow_inter_op_parallelism", n.to_string().into());
+    }
+    if let Some(path) = &files.batching {
+        flag("enable_batching", "true".into());
+        flag("batching_parameters_file", path.clone().into());
+    }
+    if let Some(fraction) = placement.memory_fraction {
+        flag(
+            "per_process_gpu_memory_fraction",
+            fraction.to_string().into(),
+        );
+    }
+
+    let mut env = vec![("OMP_NUM_THREADS", config.omp_num_threads.clone())];
+    if let Some(device) = placement.visible_device {
+        env.push(("CUDA_VISIBLE_DEVICES", device.to_string()));
+    }
+    Launch {
+        program: config.model_server.clone(),
+        args,
+        env,
+        ports,
+    }
+}

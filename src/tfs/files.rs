@@ -1,0 +1,169 @@
+//! The files TensorFlow Serving reads: models and batching, as text protobufs, in a private directory.
+//!
+//! Messages: `tensorflow.serving.ModelServerConfig` and `tensorflow.serving.BatchingParameters`.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::config::{Batching, Config};
+use crate::error::StartError;
+use crate::models::Model;
+
+/// The files, removed when dropped.
+#[derive(Debug)]
+pub struct Files {
+    _directory: TempDir,
+    /// For `--model_config_file`.
+    pub models: PathBuf,
+    /// For `--batching_parameters_file`, when batching is on.
+    pub batching: Option<PathBuf>,
+}
+
+impl Files {
+    /// Writes the files for these models into a new directory that only this user can enter.
+    ///
+    /// # Errors
+    /// When nothing can be written below `config.tmp_dir`.
+    pub fn write(config: &Config, models: &[Model]) -> Result<Self, StartError> {
+        let failed = |path: &Path, e: std::io::Error| {
+            StartError::failed(format!(
+                "cannot write {}: {e}; set TMPDIR to a directory that can be written to",
+                path.display()
+            ))
+        };
+        let directory = tempfile::Builder::new()
+            .prefix("sagemaker-tfs-")
+            .tempdir_in(&config.tmp_dir)
+            .map_err(|e| failed(&config.tmp_dir, e))?;
+
+        let mut served = models.to_vec();
+        for model in served.iter_mut().filter(|m| m.lone) {
+            // TensorFlow Serving wants a version folder: give it one that leads to the model.
+            let base = directory.path().join(&model.name);
+            std::fs::create_dir(&base)
+                .and_then(|()| std::os::unix::fs::symlink(&model.path, base.join("1")))
+                .map_err(|e| failed(&base, e))?;
+            model.path = base;
+        }
+
+        let write = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            match std::fs::write(&path, text) {
+                Ok(()) => Ok(path),
+                Err(e) => Err(failed(&path, e)),
+            }
+        };
+        Ok(Self {
+            models: write("models.config", model_config(&served))?,
+            batching: match &config.batching {
+                Some(batching) => Some(write("batching.config", batching_parameters(batching))?),
+                None => None,
+            },
+            _directory: directory,
+        })
+    }
+}
+
+/// `ModelServerConfig` for these models.
+pub fn model_config(models: &[Model]) -> String {
+    let mut text = String::from("model_config_list {\n");
+    for model in models {
+        let versions: Vec<_> = model
+            .versions
+            .iter()
+            .map(|v| format!("versions: {v}"))
+            .collect();
+        writeln!(
+            text,
+            "  config {{\n    name: {}\n    base_path: {}\n    model_platform: 'tensorflow'\n    \
+             model_version_policy {{ specific {{ {} }} }}\n  }}",
+            quoted(model.name.as_bytes()),
+            quoted(model.path.as_os_str().as_bytes()),
+            versions.join(" ")
+        )
+        .expect("writing to memory does not fail");
+    }
+    text + "}\n"
+}
+
+/// `BatchingParameters`.
+pub fn batching_parameters(batching: &Batching) -> String {
+    format!(
+        "max_batch_size {{ value: {} }}\nbatch_timeout_micros {{ value: {} }}\nnum_batch_threads {{ value: {} }}\n\
+         max_enqueued_batches {{ value: {} }}\n",
+        batching.max_batch_size,
+        batching.batch_timeout_micros,
+        batching.num_batch_threads,
+        batching.max_enqueued_batches
+    )
+}
+
+/// A string of the text protobuf format: a folder's name may hold anything but a slash.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::from("'");
+    for &byte in bytes {
+        match byte {
+            b'\'' | b'\\' => {
+                text.push('\\');
+                text.push(byte.into());
+            }
+            b' '..=b'~' => text.push(byte.into()),
+            _ => write!(text, "\\{byte:03o}").expect("writing to memory does not fail"),
+        }
+    }
+    text.push('\'');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped() {
+        assert_eq!(quoted(b"plain/path"), "'plain/path'");
+        assert_eq!(
+            quoted("it's \\ \u{e9}\n".as_bytes()),
+            r"'it\'s \\ \303\251\012'"
+        );
+    }
+
+    #[test]
+    fn files_and_lone_models_live_in_a_private_directory() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().unwrap();
+        let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
+        config.tmp_dir = temp.path().into();
+        let model = Model {
+            name: "m".into(),
+            path: "/somewhere/m".into(),
+            versions: vec![1],
+            lone: true,
+        };
+        let files = Files::write(&config, &[model]).unwrap();
+        assert_eq!(files.batching, None);
+        let directory = files.models.parent().unwrap().to_path_buf();
+        let mode = std::fs::metadata(&directory).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let target = std::fs::read_link(directory.join("m/1")).unwrap();
+        assert_eq!(target, Path::new("/somewhere/m"));
+        let text = std::fs::read_to_string(&files.models).unwrap();
+        assert!(text.contains(&format!("base_path: '{}'", directory.join("m").display())));
+        drop(files);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn nowhere_to_write_names_tmpdir() {
+        let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
+        config.tmp_dir = "/absent".into();
+        let error = Files::write(&config, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("/absent") && error.contains("TMPDIR"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! TensorFlow Serving: its command line and files, its processes, and requests to it.
+
+pub mod backend;
+pub mod child;
+pub mod client;
+pub mod command;
+pub mod files;
+pub mod gpu;
+pub mod instance;
+pub mod pool;
+pub mod probe;
+mod transport;

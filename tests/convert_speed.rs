@@ -1,0 +1,78 @@
+//! Prints the speed of the converters, in MB of input a second, median of several runs. For `scripts/bench.sh`.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Instant;
+
+use sagemaker_tfs::convert::Format;
+
+const RUNS: usize = 15;
+const MEGABYTES: usize = 10;
+
+fn main() {
+    measure("csv_mb_per_s", Format::Csv, numeric_csv());
+    measure("jsonlines_mb_per_s", Format::Json, json_lines());
+    measure("json_passed_mb_per_s", Format::Json, json_request());
+}
+
+fn measure(name: &str, format: Format, body: Vec<u8>) {
+    let megabytes = body.len() as f64 / 1e6;
+    let mut speeds: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let input = body.clone();
+            let start = Instant::now();
+            let output = format.to_tfs(black_box(input)).expect("the body is valid");
+            let seconds = start.elapsed().as_secs_f64();
+            black_box(output);
+            megabytes / seconds
+        })
+        .collect();
+    speeds.sort_by(f64::total_cmp);
+    println!("{name}: {:.0}", speeds[RUNS / 2]);
+}
+
+/// Numbers as programs write them: differing lengths and signs, from a fixed sequence.
+struct Numbers(u64);
+
+impl Iterator for Numbers {
+    type Item = f64;
+
+    fn next(&mut self) -> Option<f64> {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        Some(((self.0 >> 40) as f64 - 8e6) / 1000.0)
+    }
+}
+
+fn rows(row: impl Fn(&mut String, &[f64])) -> Vec<u8> {
+    let mut numbers = Numbers(1);
+    let mut text = String::new();
+    while text.len() < MEGABYTES * 1_000_000 {
+        let values: Vec<f64> = numbers.by_ref().take(100).collect();
+        row(&mut text, &values);
+    }
+    text.into_bytes()
+}
+
+fn numeric_csv() -> Vec<u8> {
+    rows(|text, values| {
+        for (i, value) in values.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            write!(text, "{comma}{value}").unwrap();
+        }
+        text.push('\n');
+    })
+}
+
+fn json_lines() -> Vec<u8> {
+    rows(|text, values| writeln!(text, "{values:?}").unwrap())
+}
+
+fn json_request() -> Vec<u8> {
+    let mut body = b"{\"instances\": [".to_vec();
+    body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
+    body.extend_from_slice(b"[0.0]]}");
+    body
+}

@@ -1,0 +1,122 @@
+//! What a request asks the fake server to do with it: the object under its top-level key `fake`.
+//!
+//! | key | effect |
+//! |---|---|
+//! | `delay_ms` | waits so long before anything else |
+//! | `status`, `body` | answered in place of 200 and the usual body (a body that is no string is written as JSON) |
+//! | `answer_echo` | `true`: the request's own body is the answer |
+//! | `close` | closes the connection: `before_answer`, `mid_answer`, or `after_answer` (complete, but not announced) |
+//! | `exit` | the process ends with this code; `"abort"`: by SIGABRT |
+//! | `hang` | `true`: never answered |
+//! | `fail_first`, `key` | the command holds only for the first so many requests with this key; needs `FAKE_TFS_RECORD` |
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::record::Record;
+
+#[derive(Default)]
+pub struct Command {
+    pub delay: Duration,
+    pub status: Option<u16>,
+    pub body: Option<String>,
+    pub echo: bool,
+    pub close: Option<Close>,
+    pub exit: Option<Exit>,
+    pub hang: bool,
+}
+
+/// Where in its answer a connection is closed.
+#[derive(Clone, Copy)]
+pub enum Close {
+    Before,
+    Middle,
+    After,
+}
+
+#[derive(Clone, Copy)]
+pub enum Exit {
+    Code(i32),
+    Abort,
+}
+
+impl Command {
+    /// The command in a request's body, if it has one.
+    pub fn in_body(body: &[u8]) -> Option<Map<String, Value>> {
+        const KEY: &[u8] = b"\"fake\"";
+        if !body.windows(KEY.len()).any(|window| window == KEY) {
+            return None;
+        }
+        let mut value: Value = serde_json::from_slice(body).ok()?;
+        match value.get_mut("fake")?.take() {
+            Value::Object(command) => Some(command),
+            _ => None,
+        }
+    }
+
+    /// Refuses what it does not know: a misspelt command would make a test pass for the wrong reason.
+    pub fn parse(command: &Map<String, Value>, record: Option<&Record>) -> Result<Self, String> {
+        let mut parsed = Self::default();
+        let (mut fail_first, mut key) = (None, None);
+        for (name, value) in command {
+            let known = match name.as_str() {
+                "delay_ms" => value
+                    .as_u64()
+                    .map(|ms| parsed.delay = Duration::from_millis(ms)),
+                "status" => value
+                    .as_u64()
+                    .and_then(|n| n.try_into().ok())
+                    .map(|n| parsed.status = Some(n)),
+                "body" => {
+                    parsed.body = Some(
+                        value
+                            .as_str()
+                            .map_or_else(|| value.to_string(), str::to_owned),
+                    );
+                    Some(())
+                }
+                "answer_echo" => value.as_bool().map(|echo| parsed.echo = echo),
+                "close" => Close::parse(value).map(|close| parsed.close = Some(close)),
+                "exit" => Exit::parse(value).map(|exit| parsed.exit = Some(exit)),
+                "hang" => value.as_bool().map(|hang| parsed.hang = hang),
+                "fail_first" => value.as_u64().map(|n| fail_first = Some(n)),
+                "key" => value.as_str().map(|text| key = Some(text)),
+                _ => None,
+            };
+            known.ok_or_else(|| format!("fake command not understood: {name}: {value}"))?;
+        }
+        let Some(fail_first) = fail_first else {
+            return Ok(parsed);
+        };
+        let record = record.ok_or("fail_first needs FAKE_TFS_RECORD")?;
+        let seen = record
+            .seen_before(key.ok_or("fail_first needs a key")?)
+            .map_err(|e| e.to_string())?;
+        Ok(if seen < fail_first {
+            parsed
+        } else {
+            Self::default()
+        })
+    }
+}
+
+impl Close {
+    fn parse(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "before_answer" => Some(Self::Before),
+            "mid_answer" => Some(Self::Middle),
+            "after_answer" => Some(Self::After),
+            _ => None,
+        }
+    }
+}
+
+impl Exit {
+    fn parse(value: &Value) -> Option<Self> {
+        match value.as_str() {
+            Some(text) => (text == "abort").then_some(Self::Abort),
+            None => Some(Self::Code(value.as_i64()?.try_into().ok()?)),
+        }
+    }
+}

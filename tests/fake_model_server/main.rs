@@ -1,0 +1,116 @@
+//! A scriptable stand-in for `tensorflow_model_server`, for tests and benchmarks only.
+//!
+//! It understands the flags `--port`, `--rest_api_port`, `--model_config_file` and
+//! `--batching_parameters_file` and ignores all others. It computes nothing: it gives a fixed answer, or the
+//! request itself, and misbehaves on command. As with the real one, its ports open only once it has "loaded".
+//!
+//! | variable | effect |
+//! |---|---|
+//! | `FAKE_TFS_START_DELAY_MS` | the ports open, or the start fails, only after this time |
+//! | `FAKE_TFS_START_EXIT` | the start fails with this exit code and the real server's last lines |
+//! | `FAKE_TFS_START_EXIT_AFTER` | so many starts succeed before that (counted in the record directory) |
+//! | `FAKE_TFS_IGNORE_SIGTERM` | `1`: only SIGKILL ends the process |
+//! | `FAKE_TFS_RECORD` | directory for `start-<k>.json`, see `record.rs` |
+//! | `FAKE_TFS_RECORD_REQUESTS` | `1`: every request is added to `requests-<pid>.jsonl` there |
+//! | `FAKE_TFS_ANSWER` | `fixed` (default) or `echo`: what inference requests get |
+//! | `FAKE_TFS_FIXED_BODY` | the fixed answer; default is that of half_plus_three to 1, 2 and 5 |
+//! | `FAKE_TFS_FIXED_BODY_BYTES` | instead: a fixed answer of about this many bytes |
+//!
+//! Commands inside a request, the control route and the counters are in `service.rs`.
+
+mod command;
+mod http;
+mod models;
+mod record;
+mod service;
+mod settings;
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command};
+use std::sync::Arc;
+use std::{env, io, thread};
+
+use record::Record;
+use service::Service;
+use settings::Settings;
+
+/// Set for the second life of a process that was asked to ignore SIGTERM.
+const SIGTERM_IGNORED: &str = "FAKE_TFS_SIGTERM_IGNORED";
+
+fn main() {
+    if let Err(problem) = run() {
+        eprintln!("fake_model_server: {problem}");
+        process::exit(1);
+    }
+}
+
+fn run() -> Result<(), String> {
+    let settings = Settings::from_process()?;
+    if settings.ignore_sigterm && env::var_os(SIGTERM_IGNORED).is_none() {
+        return Err(format!(
+            "cannot ignore SIGTERM: {}",
+            restart_without_sigterm()
+        ));
+    }
+
+    let record = settings.record_dir.as_deref().map(Record::new);
+    let start_number = match &record {
+        Some(record) => record
+            .start(&settings)
+            .map_err(|e| format!("cannot record the start: {e}"))?,
+        None => 0,
+    };
+    thread::sleep(settings.start_delay);
+    if let Some(code) = settings.start_exit
+        && start_number >= settings.start_exit_after
+    {
+        eprintln!("I fake/server_core.cc:471] Adding/updating models.");
+        eprintln!(
+            "E fake/util.cc:82] Loading servable failed: Not found: no such file or directory"
+        );
+        eprintln!("Failed to start server. Error: Unknown: 1 servable(s) did not become available");
+        process::exit(code);
+    }
+
+    // Never accepted from: the connections of a client would stay in the listening queue.
+    let _grpc = listen("--port", settings.grpc_port)?;
+    let rest = listen("--rest_api_port", settings.rest_port)?;
+    eprintln!(
+        "I fake/server.cc:430] Running gRPC ModelServer at 127.0.0.1:{} ...",
+        settings.grpc_port
+    );
+    eprintln!(
+        "I fake/server.cc:451] Exporting HTTP/REST API at:localhost:{} ...",
+        settings.rest_port
+    );
+
+    let service = Arc::new(Service::new(&settings, record));
+    loop {
+        let (stream, _) = rest
+            .accept()
+            .map_err(|e| format!("cannot accept a connection: {e}"))?;
+        let service = Arc::clone(&service);
+        // An error means that the client went away or broke the protocol: its connection ends, nothing else.
+        thread::spawn(move || drop(service.serve(&stream)));
+    }
+}
+
+fn listen(flag: &str, port: u16) -> Result<TcpListener, String> {
+    TcpListener::bind(("127.0.0.1", port))
+        .map_err(|e| format!("cannot listen on port {port} ({flag}): {e}"))
+}
+
+/// Starts this program again in the same process with SIGTERM ignored: ignored signals stay ignored across
+/// `exec`, and a shell can ignore one without `unsafe` code on our side. Returns only with an error.
+fn restart_without_sigterm() -> io::Error {
+    match env::current_exe() {
+        Ok(program) => Command::new("sh")
+            .args(["-c", "trap '' TERM; exec \"$0\" \"$@\""])
+            .arg(program)
+            .args(env::args_os().skip(1))
+            .env(SIGTERM_IGNORED, "1")
+            .exec(),
+        Err(error) => error,
+    }
+}
