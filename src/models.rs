@@ -221,7 +221,10 @@ mod tests {
         (temp, dir)
     }
 
-    fn found(folders: &[&str]) -> Result<Vec<(String, String, Vec<u64>, bool)>, String> {
+    /// Name, path below the model directory, versions, lone.
+    type Found = (String, String, Vec<u64>, bool);
+
+    fn found(folders: &[&str]) -> Result<Vec<Found>, String> {
         let (_temp, dir) = dir_with(folders);
         let models = discover(&dir).map_err(|e| e.to_string())?;
         Ok(models
@@ -233,12 +236,7 @@ mod tests {
             .collect())
     }
 
-    fn one(
-        name: &str,
-        path: &str,
-        versions: &[u64],
-        lone: bool,
-    ) -> Vec<(String, String, Vec<u64>, bool)> {
+    fn one(name: &str, path: &str, versions: &[u64], lone: bool) -> Vec<Found> {
         vec![(name.into(), path.into(), versions.into(), lone)]
     }
 

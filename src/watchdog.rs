@@ -226,10 +226,6 @@ impl Watchdog {
                 return self.apply(index, event);
             }
             Action::Kill => {
-                log::error!(
-                    "instance {index}: {}; killing its process",
-                    describe(self.instances[index].instance.phase()).1
-                );
                 if let Some(child) = &self.instances[index].child {
                     child.signal(Signal::KILL);
                 }
@@ -255,6 +251,7 @@ impl Watchdog {
             Phase::Down { .. } => Pace::Off,
             Phase::Starting => Pace::Starting,
             Phase::Ready | Phase::Unresponsive { .. } => Pace::Serving,
+            Phase::Ending { .. } => Pace::Off,
         };
         supervised.probe.set_pace(supervised.process, pace);
         match phase {
@@ -264,7 +261,7 @@ impl Watchdog {
                 self.began.elapsed().as_secs_f64()
             ),
             Phase::Starting => log::info!("instance {index}: {what}"),
-            Phase::Down { .. } | Phase::Unresponsive { .. } => {
+            Phase::Down { .. } | Phase::Unresponsive { .. } | Phase::Ending { .. } => {
                 log::error!("instance {index}: {what}");
             }
         }
@@ -282,11 +279,11 @@ impl Watchdog {
             let Some(child) = self.instances[index].child.take() else {
                 continue;
             };
-            let reason = match child.last_lines() {
-                lines if lines.is_empty() => format!("it {}, without output", ended(status)),
-                lines => format!("it {}; its last output: {lines}", ended(status)),
+            let exited = Event::Exited {
+                how: ended(status),
+                output: child.last_lines(),
             };
-            self.apply(index, Event::Exited(reason))?;
+            self.apply(index, exited)?;
         }
         Ok(())
     }
@@ -346,6 +343,7 @@ fn describe(phase: &Phase) -> (Health, String) {
         Phase::Unresponsive { reason } => {
             (Health::Unresponsive, format!("unresponsive ({reason})"))
         }
+        Phase::Ending { reason } => (Health::Unavailable, format!("being killed ({reason})")),
     }
 }
 
@@ -356,8 +354,8 @@ fn reap_one() -> Option<(Pid, WaitStatus)> {
 
 fn ended(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (_, Some(signal)) => format!("was ended by signal {signal}"),
-        _ => "ended".into(),
+        (Some(code), _) => format!("its process exited with code {code}"),
+        (_, Some(signal)) => format!("its process was ended by signal {signal}"),
+        _ => "its process ended".into(),
     }
 }

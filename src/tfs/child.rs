@@ -101,11 +101,11 @@ impl Child {
         }
     }
 
-    /// Its last lines of output, on one line, after its end.
+    /// Its last lines of output, after its end.
     pub fn last_lines(&self) -> String {
         let _ = self.output_ended.recv_timeout(LAST_OUTPUT_WAIT);
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Vec::from_iter(lines.iter().map(String::as_str)).join(" | ")
+        Vec::from_iter(lines.iter().map(String::as_str)).join("\n")
     }
 }
 

@@ -3,7 +3,9 @@
 //! Messages: `tensorflow.serving.ModelServerConfig` and `tensorflow.serving.BatchingParameters`.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -36,6 +38,7 @@ impl Files {
         };
         let directory = tempfile::Builder::new()
             .prefix("sagemaker-tfs-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&config.tmp_dir)
             .map_err(|e| failed(&config.tmp_dir, e))?;
 
@@ -133,7 +136,6 @@ mod tests {
 
     #[test]
     fn files_and_lone_models_live_in_a_private_directory() {
-        use std::os::unix::fs::PermissionsExt;
         let temp = tempfile::tempdir().unwrap();
         let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
         config.tmp_dir = temp.path().into();

@@ -23,6 +23,11 @@ pub enum Phase {
         /// What it said instead.
         reason: String,
     },
+    /// Its process is being killed.
+    Ending {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What an instance says about its model.
@@ -41,8 +46,13 @@ pub enum Event {
     Spawned,
     /// The process could not be started.
     SpawnFailed(String),
-    /// The process ended; how, with its last lines of output.
-    Exited(String),
+    /// The process ended.
+    Exited {
+        /// How: "exited with code 1".
+        how: String,
+        /// Its last lines of output.
+        output: String,
+    },
     /// It was asked for its status.
     Status(Status),
     /// Time passed.
@@ -56,7 +66,7 @@ pub enum Action {
     None,
     /// Start a process.
     Spawn,
-    /// End the process by force; its exit follows as an event.
+    /// End the process by force, for the reason in the phase; its exit follows as an event.
     Kill,
     /// End the program: the instance never came up, for this reason.
     GiveUp(String),
@@ -121,7 +131,7 @@ impl Instance {
             Phase::Down { retry_at, .. } => Some(retry_at),
             Phase::Starting => Some(self.since + self.limits.wait_time),
             Phase::Unresponsive { .. } => Some(self.since + self.limits.unresponsive),
-            Phase::Ready => None,
+            Phase::Ready | Phase::Ending { .. } => None,
         }
     }
 
@@ -133,7 +143,7 @@ impl Instance {
                 self.enter(Phase::Starting, now);
                 Action::None
             }
-            (Phase::Down { .. }, Event::SpawnFailed(reason)) => self.fail(reason, now),
+            (Phase::Down { .. }, Event::SpawnFailed(reason)) => self.fail(reason, "", now),
 
             (Phase::Starting | Phase::Unresponsive { .. }, Event::Status(Status::Available)) => {
                 self.ready_at = Some(now);
@@ -156,25 +166,34 @@ impl Instance {
                 );
                 match self.ready_at {
                     None => Action::GiveUp(reason),
-                    Some(_) => Action::Kill,
+                    Some(_) => self.kill(reason, now),
                 }
             }
-            (Phase::Unresponsive { .. }, Event::Tick) if self.next_tick() <= Some(now) => {
-                Action::Kill
+            (Phase::Unresponsive { reason }, Event::Tick) if self.next_tick() <= Some(now) => {
+                let reason = reason.clone();
+                self.kill(reason, now)
             }
 
             (
-                Phase::Starting | Phase::Ready | Phase::Unresponsive { .. },
-                Event::Exited(reason),
-            ) => self.fail(reason, now),
+                Phase::Starting | Phase::Ready | Phase::Unresponsive { .. } | Phase::Ending { .. },
+                Event::Exited { how, output },
+            ) => self.fail(how, &output, now),
             _ => Action::None,
         }
     }
 
+    fn kill(&mut self, reason: String, now: Instant) -> Action {
+        self.enter(Phase::Ending { reason }, now);
+        Action::Kill
+    }
+
     /// No process any more: restart after a pause, or give up if it never was ready.
-    fn fail(&mut self, reason: String, now: Instant) -> Action {
+    fn fail(&mut self, reason: String, output: &str, now: Instant) -> Action {
         let Some(ready_at) = self.ready_at else {
-            return Action::GiveUp(reason);
+            return Action::GiveUp(match output {
+                "" => reason,
+                output => format!("{reason}; its last output:\n{output}"),
+            });
         };
         let was_ready = matches!(self.phase, Phase::Ready | Phase::Unresponsive { .. });
         if was_ready && now.duration_since(ready_at) >= SOUND_AFTER {
@@ -211,7 +230,10 @@ mod tests {
     };
 
     fn exited() -> Event {
-        Event::Exited("code 1".into())
+        Event::Exited {
+            how: "code 1".into(),
+            output: "last line".into(),
+        }
     }
 
     fn available() -> Event {
@@ -237,14 +259,16 @@ mod tests {
     #[test]
     fn a_start_that_fails_ends_the_start() {
         let now = Instant::now();
-        let give_up = Action::GiveUp("code 1".into());
         let mut instance = Instance::new(now, LIMITS);
         assert_eq!(
-            instance.on(Event::SpawnFailed("code 1".into()), now),
-            give_up
+            instance.on(Event::SpawnFailed("not found".into()), now),
+            Action::GiveUp("not found".into())
         );
         instance.on(Event::Spawned, now);
-        assert_eq!(instance.on(exited(), now), give_up);
+        assert_eq!(
+            instance.on(exited(), now),
+            Action::GiveUp("code 1; its last output:\nlast line".into())
+        );
     }
 
     #[test]
@@ -314,6 +338,9 @@ mod tests {
         assert_eq!(instance.since(), now + 2 * SECOND);
         assert_eq!(instance.on(Event::Tick, now + 61 * SECOND), Action::None);
         assert_eq!(instance.on(Event::Tick, now + 62 * SECOND), Action::Kill);
+        assert!(matches!(instance.phase(), Phase::Ending { .. }));
+        assert_eq!(instance.next_tick(), None);
+        assert_eq!(instance.on(Event::Tick, now + 63 * SECOND), Action::None);
         instance.on(exited(), now + 62 * SECOND);
         assert!(matches!(instance.phase(), Phase::Down { .. }));
     }
