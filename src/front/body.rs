@@ -1,6 +1,6 @@
 //! Reading request bodies: within the deadline, no more than announced, no more than we take.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Instant;
 
 use tiny_http::{Header, Request, Response, StatusCode};
@@ -21,8 +21,11 @@ const READ_AHEAD_BYTES: usize = 1024;
 pub enum Announced {
     /// So many bytes; 0 when nothing is said.
     Length(usize),
-    /// Chunks up to an end mark.
+    /// Chunks up to an end mark, which tiny_http takes off.
     Chunked,
+    /// Chunks as they come: tiny_http leaves them on with `Connection: Upgrade`, which Java's client sends along
+    /// with its first request. We upgrade to nothing, so it is a request like any other.
+    RawChunked,
 }
 
 /// Reads the lengths in the head.
@@ -35,6 +38,7 @@ pub fn announced(request: &Request) -> Result<Announced, RequestError> {
         (true, true) => Err(RequestError::bad_request(
             "Both Content-Length and Transfer-Encoding are given.",
         )),
+        (true, false) if asks_upgrade(request) => Ok(Announced::RawChunked),
         (true, false) => Ok(Announced::Chunked),
         (false, false) => Ok(Announced::Length(0)),
         (false, true) => match request.body_length() {
@@ -45,6 +49,14 @@ pub fn announced(request: &Request) -> Result<Announced, RequestError> {
             Some(length) => Ok(Announced::Length(length)),
         },
     }
+}
+
+fn asks_upgrade(request: &Request) -> bool {
+    let connection = request
+        .headers()
+        .iter()
+        .find(|h| h.field.equiv("Connection"));
+    connection.is_some_and(|h| h.value.as_str().to_ascii_lowercase().contains("upgrade"))
 }
 
 fn too_large() -> RequestError {
@@ -60,7 +72,17 @@ pub fn is_at_hand(request: &Request, announced: Announced) -> bool {
     match announced {
         Announced::Length(0) => true,
         Announced::Length(length) => length <= READ_AHEAD_BYTES && !expects,
-        Announced::Chunked => false,
+        Announced::Chunked | Announced::RawChunked => false,
+    }
+}
+
+/// The body's bytes. Also answers `Expect: 100-continue`.
+fn reader(request: &mut Request, announced: Announced) -> Box<dyn Read + '_> {
+    match announced {
+        // Never more than announced: with `Connection: Upgrade` tiny_http would read on for ever.
+        Announced::Length(length) => Box::new(request.as_reader().take(length as u64)),
+        Announced::Chunked => Box::new(request.as_reader()),
+        Announced::RawChunked => Box::new(chunked_transfer::Decoder::new(request.as_reader())),
     }
 }
 
@@ -76,14 +98,15 @@ pub fn read(
     let (limit, mut body) = match announced {
         Announced::Length(length) => (length, vec![0; length.min(MAX_RESERVED_BYTES)]),
         // One byte more than we take tells a body that is too large.
-        Announced::Chunked => (MAX_BODY_BYTES + 1, vec![0; FIRST_PIECE_BYTES]),
+        _ => (MAX_BODY_BYTES + 1, vec![0; FIRST_PIECE_BYTES]),
     };
+    let mut reader = reader(request, announced);
     let mut filled = 0;
     while filled < limit {
         if filled == body.len() {
             body.resize((filled * 2).min(limit), 0);
         }
-        match read_some(request, &mut body[filled..], deadline)? {
+        match read_some(&mut reader, &mut body[filled..], deadline)? {
             0 => break,
             n => filled += n,
         }
@@ -94,7 +117,9 @@ pub fn read(
                 "The body ended after {filled} of {length} bytes."
             )));
         }
-        Announced::Chunked if filled > MAX_BODY_BYTES => return Err(too_large()),
+        Announced::Chunked | Announced::RawChunked if filled > MAX_BODY_BYTES => {
+            return Err(too_large());
+        }
         _ => {}
     }
     body.truncate(filled);
@@ -110,14 +135,12 @@ pub fn discard(
     announced: Announced,
     deadline: Instant,
 ) -> Result<(), RequestError> {
-    let mut left = match announced {
-        Announced::Length(length) => length,
-        Announced::Chunked => MAX_BODY_BYTES,
-    };
-    let mut scratch = vec![0; FIRST_PIECE_BYTES.min(left)];
+    let mut reader = reader(request, announced);
+    let mut scratch = vec![0; FIRST_PIECE_BYTES];
+    let mut left = MAX_BODY_BYTES;
     while left > 0 {
         let piece = scratch.len().min(left);
-        match read_some(request, &mut scratch[..piece], deadline)? {
+        match read_some(&mut reader, &mut scratch[..piece], deadline)? {
             0 => break,
             n => left -= n,
         }
@@ -126,7 +149,7 @@ pub fn discard(
 }
 
 fn read_some(
-    request: &mut Request,
+    reader: &mut impl Read,
     buffer: &mut [u8],
     deadline: Instant,
 ) -> Result<usize, RequestError> {
@@ -134,8 +157,7 @@ fn read_some(
         if Instant::now() >= deadline {
             return Err(RequestError::new(408, "The body came too slowly."));
         }
-        // Also answers `Expect: 100-continue`.
-        match request.as_reader().read(buffer) {
+        match reader.read(buffer) {
             Ok(n) => return Ok(n),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

@@ -290,6 +290,9 @@ impl Shared {
     }
 
     fn log_access(&self, request: &Request, status: u16, bytes: usize, received: Instant) {
+        if !log::log_enabled!(target: FRONT, log::Level::Info) {
+            return; // what follows costs
+        }
         log::info!(
             target: FRONT,
             "{} \"{} {}\" {status} {bytes} {:.1} ms",
