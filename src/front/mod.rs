@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod door;
 mod route;
+mod service;
 mod slots;
 mod turn_away;
 mod workers;

@@ -1,0 +1,168 @@
+//! What each route answers, once a request has its turn.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tiny_http::Request;
+
+use crate::attributes::{self, Attributes};
+use crate::config::Config;
+use crate::convert::{Format, accept};
+use crate::error::RequestError;
+use crate::front::answer::Answer;
+use crate::front::body::{self, Announced};
+use crate::front::route::{Route, route};
+use crate::tfs::backend::Backend;
+use crate::tfs::client::{TfsAnswer, TfsRequest};
+
+/// What `/execution-parameters` says when the job does not: SageMaker's default payload, and enough concurrency
+/// to keep a model server busy.
+const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
+const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
+
+/// A request and what is known about it.
+pub struct Work {
+    pub request: Request,
+    pub announced: Announced,
+    /// When a worker first saw it; the deadline counts from here.
+    pub received: Instant,
+}
+
+/// Answers requests.
+pub struct Service {
+    backend: Arc<Backend>,
+    default_model: String,
+    deadline: Duration,
+    execution_parameters: Vec<u8>,
+}
+
+impl Service {
+    pub fn new(config: &Config, backend: Arc<Backend>, default_model: String) -> Self {
+        Self {
+            backend,
+            default_model,
+            deadline: config.deadline,
+            execution_parameters: format!(
+                "{{\"MaxConcurrentTransforms\": {}, \"MaxPayloadInMB\": {}}}",
+                config
+                    .max_concurrent_transforms
+                    .unwrap_or(DEFAULT_MAX_CONCURRENT_TRANSFORMS),
+                config.max_payload_mb.unwrap_or(DEFAULT_MAX_PAYLOAD_MB),
+            )
+            .into_bytes(),
+        }
+    }
+
+    /// What can be answered without waiting for anybody.
+    pub fn quick_answer(&self, request: &Request) -> Option<Answer> {
+        match route(request.method(), request.url()) {
+            Ok(Route::Ping) => Some(self.ping()),
+            Ok(Route::ExecutionParameters) => {
+                Some(Answer::json(200, self.execution_parameters.clone()))
+            }
+            Ok(Route::Invocations | Route::Tfs(_)) => None,
+            Err(error) => Some(error.into()),
+        }
+    }
+
+    fn ping(&self) -> Answer {
+        match self.backend.pool.check() {
+            Ok(()) => Answer::empty(),
+            Err(why) => RequestError::new(502, why).into(),
+        }
+    }
+
+    /// What takes a while: reads the body, converts it and asks TensorFlow Serving.
+    pub fn slow_answer(&self, work: &mut Work) -> Result<Answer, RequestError> {
+        let deadline = work.received + self.deadline;
+        if Instant::now() >= deadline {
+            return Err(RequestError::deadline(
+                self.deadline,
+                "it waited for others to finish",
+            ));
+        }
+        let (request, announced) = (&mut work.request, work.announced);
+        let url = request.url().to_owned();
+        match route(request.method(), &url) {
+            Ok(Route::Invocations) => self.invocations(request, announced, deadline),
+            Ok(Route::Tfs(path)) => self.pass_through(request, announced, path, deadline),
+            // These come with a body that is still to come, and that nobody wants.
+            Ok(Route::Ping | Route::ExecutionParameters) | Err(_) => {
+                body::discard(request, announced, deadline)?;
+                Ok(self.quick_answer(request).unwrap_or_else(Answer::empty))
+            }
+        }
+    }
+
+    fn invocations(
+        &self,
+        request: &mut Request,
+        announced: Announced,
+        deadline: Instant,
+    ) -> Result<Answer, RequestError> {
+        // The body is read before anything is refused: an answer before its end could break the connection.
+        let body = body::read(request, announced, deadline)?;
+        let format = Format::of(header(request, "Content-Type"))?;
+        let attributes = header(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
+        let path = self.model_path(&attributes::parse(attributes)?);
+        let body = format.to_tfs(body)?;
+        let sent = TfsRequest {
+            method: "POST",
+            path: &path,
+            content_type: Some("application/json"),
+            body: &body,
+        };
+        let TfsAnswer {
+            status, mut body, ..
+        } = self.backend.call(&sent, deadline)?;
+        let content_type = accept::lay_out(status, &mut body, header(request, "Accept"));
+        Ok(Answer {
+            content_type: Some(content_type.into()),
+            ..Answer::json(status, body)
+        })
+    }
+
+    fn model_path(&self, attributes: &Attributes) -> String {
+        let name = attributes.model_name.unwrap_or(&self.default_model);
+        let method = attributes.method.unwrap_or_default().as_str();
+        match attributes.model_version {
+            Some(version) => format!("/v1/models/{name}/versions/{version}:{method}"),
+            None => format!("/v1/models/{name}:{method}"),
+        }
+    }
+
+    /// `/tfs/...`: TensorFlow Serving's own API, unchanged in both directions.
+    fn pass_through(
+        &self,
+        request: &mut Request,
+        announced: Announced,
+        path: &str,
+        deadline: Instant,
+    ) -> Result<Answer, RequestError> {
+        let body = body::read(request, announced, deadline)?;
+        let answer = self.backend.call(
+            &TfsRequest {
+                method: request.method().as_str(),
+                path,
+                content_type: header(request, "Content-Type"),
+                body: &body,
+            },
+            deadline,
+        )?;
+        Ok(Answer {
+            status: answer.status,
+            content_type: answer.content_type.map(Cow::Owned),
+            body: answer.body,
+            header: None,
+        })
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    request
+        .headers()
+        .iter()
+        .find(|h| h.field.equiv(name))
+        .map(|h| h.value.as_str())
+}
