@@ -1,0 +1,165 @@
+# shellcheck shell=bash
+# What demo.sh and test.sh share: prerequisites, the Python environment in .venv, the models in .models.
+# To be sourced under `set -euo pipefail` with the checkout as working directory.
+
+CLOCK_PID=
+
+say() { printf '%s\n' "$*"; }
+
+heading() { printf '\n==> %s\n' "$*"; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# Ends the script's own background process, whatever ends the script.
+trap 'stop_clock' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Runs a long and quiet command and says every 10 seconds that it is still at it.
+with_clock() {
+  local what=$1 begin=$SECONDS status=0
+  shift
+  say "$what"
+  clock &
+  CLOCK_PID=$!
+  "$@" || status=$?
+  stop_clock
+  ((status)) || say "    done in $((SECONDS - begin)) s"
+  return "$status"
+}
+
+clock() {
+  local begin=$SECONDS nap=
+  trap 'kill "$nap" 2>/dev/null; exit 0' TERM
+  while :; do
+    sleep 10 >/dev/null 2>&1 &
+    nap=$!
+    wait "$nap"
+    say "    ... $((SECONDS - begin)) s"
+  done
+}
+
+stop_clock() {
+  [[ -n $CLOCK_PID ]] || return 0
+  kill "$CLOCK_PID" 2>/dev/null || true
+  wait "$CLOCK_PID" 2>/dev/null || true
+  CLOCK_PID=
+}
+
+# Installs packages with apt. Fails when that is not possible here without asking anybody.
+apt_install() {
+  local as_root=(env)
+  command -v apt-get >/dev/null || return 1
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null && sudo -n true 2>/dev/null || return 1
+    as_root=(sudo -n env)
+  fi
+  with_clock "installing with apt: $*" apt_get "$@"
+}
+
+apt_get() {
+  "${as_root[@]}" apt-get update -qq </dev/null >/dev/null &&
+    "${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+# install_or_stop WHAT PACKAGE...: WHAT is missing; these packages have it.
+install_or_stop() {
+  local what=$1
+  shift
+  say "$what is missing"
+  apt_install "$@" || die "$what is missing. Install it with: sudo apt-get install $*"
+}
+
+# Gets everything ready that the scripts need; what is there already is left alone.
+prepare() {
+  need_rust
+  need_python
+  mkdir -p target
+  {
+    # Two scripts started at the same time do this one after the other.
+    if command -v flock >/dev/null && ! flock -n 9; then
+      say "waiting for another run to get ready"
+      flock 9
+    fi
+    need_environment
+    need_models
+  } 9>target/.prepare-lock
+}
+
+need_rust() {
+  if ! command -v cargo >/dev/null && [[ -x $HOME/.cargo/bin/cargo ]]; then
+    PATH=$HOME/.cargo/bin:$PATH
+  fi
+  command -v cargo >/dev/null ||
+    die "Rust is missing. Install it with: curl https://sh.rustup.rs -sSf | sh -s -- -y --profile default"
+  command -v cc >/dev/null || install_or_stop "a C compiler (cc)" gcc libc6-dev
+}
+
+# Where cargo puts what it builds.
+target_directory() {
+  cargo metadata --format-version 1 --no-deps |
+    "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
+}
+
+# Sets PYTHON to a Python that TensorFlow supports: $PYTHON or python3 if it is one, else the newest on PATH.
+need_python() {
+  local candidate found=
+  for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
+    # Tried, not looked up: version managers put programs on PATH that only print an error.
+    found+=$("$candidate" -c 'import sys; print(" %d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true)
+    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      PYTHON=$candidate
+      return
+    fi
+  done
+  [[ -n $found ]] || die "Python is missing. Install it with: sudo apt-get install python3 python3-venv"
+  die "TensorFlow needs Python 3.10, 3.11, 3.12 or 3.13; found:$found. Install one of them as python3.12, say," \
+    "or name one: PYTHON=/path/to/python3.12 $0"
+}
+
+# Makes .venv with what is in requirements.txt, unless it is there already.
+need_environment() {
+  local version key
+  version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  key="Python $version, $(checksum scripts/requirements.txt scripts/requirements-no-deps.txt)"
+  if [[ -f .venv/stamp && $(<.venv/stamp) == "$key" ]] && .venv/bin/python -c '' 2>/dev/null; then
+    say "the environment .venv is up to date"
+    return
+  fi
+  "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
+    install_or_stop "Python's venv module" "python$version-venv"
+  say "making the environment .venv with Python $version"
+  rm -rf .venv
+  "$PYTHON" -m venv .venv
+  with_clock "installing TensorFlow into .venv (about 300 MB to download, a minute or more)" \
+    pip_install -r scripts/requirements.txt
+  pip_install --no-deps -r scripts/requirements-no-deps.txt
+  say "$key" >.venv/stamp
+}
+
+pip_install() {
+  .venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet "$@" </dev/null
+}
+
+# Makes the models in .models, anew when the script that makes them has changed.
+need_models() {
+  local key
+  key=$(checksum scripts/make_models.py)
+  if [[ -f .models/.stamp && $(<.models/.stamp) == "$key" ]]; then
+    say "the models in .models are up to date"
+    return
+  fi
+  rm -rf .models
+  # Without oneDNN TensorFlow does not announce it, whatever the log level.
+  TF_ENABLE_ONEDNN_OPTS=0 .venv/bin/python scripts/make_models.py .models
+  say "$key" >.models/.stamp
+}
+
+checksum() {
+  "$PYTHON" -c 'import hashlib, sys
+print(hashlib.sha256(b"\0".join(open(path, "rb").read() for path in sys.argv[1:])).hexdigest())' "$@"
+}

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Checks everything: formatting, lints, shell scripts, the Rust tests, and the server in front of real TensorFlow.
+#
+#   ./scripts/test.sh          ends with a summary; exit code 0 only when nothing failed
+#
+# The first run installs TensorFlow into .venv and builds everything: some minutes. Every step runs, whatever
+# became of the ones before; a step is skipped only when what it needs cannot be had, and then says so.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/common.sh
+. scripts/common.sh
+
+case ${1-} in
+  '') ;;
+  -h | --help)
+    sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+  *) die "unknown option $1; see $0 --help" ;;
+esac
+
+PASSED=()
+FAILED=()
+SKIPPED=()
+
+# step NAME COMMAND...: runs a command under a heading and notes what became of it.
+step() {
+  local name=$1 begin=$SECONDS status=0
+  shift
+  heading "$name"
+  "$@" || status=$?
+  # Ctrl-C during a step ends the run, not only the step.
+  ((status != 130)) || exit 130
+  if ((status)); then
+    FAILED+=("$name")
+    printf -- '--- FAILED: %s (%d s)\n' "$name" $((SECONDS - begin))
+  else
+    PASSED+=("$name")
+    printf -- '--- passed: %s (%d s)\n' "$name" $((SECONDS - begin))
+  fi
+}
+
+skip() {
+  heading "$1"
+  printf -- '--- SKIPPED: %s: %s\n' "$1" "$2"
+  SKIPPED+=("$1")
+}
+
+need_component() {
+  cargo "$1" --version >/dev/null 2>&1 && return
+  command -v rustup >/dev/null || {
+    say "cargo $1 is missing; it comes with Rust from https://rustup.rs"
+    return 1
+  }
+  rustup component add "$2"
+}
+
+formatting() { need_component fmt rustfmt && cargo fmt --check; }
+
+lints() { need_component clippy clippy && cargo clippy --all-targets -- -D warnings; }
+
+shell_scripts() {
+  local files=(.ci/run scripts/*.sh scripts/tensorflow_model_server)
+  say "shellcheck ${files[*]}"
+  shellcheck --external-sources "${files[@]}"
+}
+
+rust_tests() { cargo test; }
+
+build_for_python_tests() {
+  cargo build --bin sagemaker-tfs --example fake_model_server
+}
+
+local_model_server_tests() {
+  .venv/bin/python -m unittest discover -s tests/local_model_server
+}
+
+real_tensorflow_tests() {
+  .venv/bin/python -m unittest discover --verbose -s tests/real_tensorflow
+}
+
+begin=$SECONDS
+heading "Preparing"
+prepare
+target=$(target_directory)
+export SAGEMAKER_TFS_TEST_MODELS=$PWD/.models
+export SAGEMAKER_TFS_TEST_SERVER=$target/debug/sagemaker-tfs
+export SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER=$target/debug/examples/fake_model_server
+
+step "formatting (cargo fmt)" formatting
+step "lints (cargo clippy)" lints
+if command -v shellcheck >/dev/null || apt_install shellcheck; then
+  step "shell scripts (shellcheck)" shell_scripts
+else
+  skip "shell scripts (shellcheck)" "install it with: sudo apt-get install shellcheck"
+fi
+step "Rust tests (cargo test)" rust_tests
+step "local model server" local_model_server_tests
+step "building for the next step" build_for_python_tests
+step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests
+
+heading "Summary, after $((SECONDS - begin)) s"
+for name in ${FAILED[@]+"${FAILED[@]}"}; do say "FAILED: $name"; done
+for name in ${SKIPPED[@]+"${SKIPPED[@]}"}; do say "SKIPPED: $name"; done
+say "${#PASSED[@]} passed, ${#FAILED[@]} failed, ${#SKIPPED[@]} skipped"
+((${#FAILED[@]} == 0))
