@@ -1,0 +1,45 @@
+//! Batch transform: what `/execution-parameters` tells the platform.
+
+use serde_json::{Value, json};
+
+use crate::support::Setup;
+
+#[test]
+fn execution_parameters_come_from_the_job_and_leave_the_strategy_out() {
+    let concurrent = "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS";
+    let payload = "SAGEMAKER_MAX_PAYLOAD_IN_MB";
+    for (vars, expected) in [
+        (
+            vec![],
+            json!({"MaxConcurrentTransforms": 8, "MaxPayloadInMB": 6}),
+        ),
+        (
+            vec![
+                (concurrent, "100"),
+                (payload, "25"),
+                ("SAGEMAKER_BATCH", "true"),
+            ],
+            json!({"MaxConcurrentTransforms": 100, "MaxPayloadInMB": 25}),
+        ),
+        (
+            vec![
+                (concurrent, "1"),
+                ("SAGEMAKER_BATCH", "True"),
+                ("SAGEMAKER_BATCH_STRATEGY", "MULTI_RECORD"),
+            ],
+            json!({"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 6}),
+        ),
+        (
+            vec![(payload, "0"), ("SAGEMAKER_BATCH_STRATEGY", "SingleRecord")],
+            json!({"MaxConcurrentTransforms": 8, "MaxPayloadInMB": 0}),
+        ),
+    ] {
+        let set = |setup: Setup, (name, value): &(&str, &str)| setup.var(name, value);
+        let server = vars.iter().fold(Setup::new(), set).start();
+        let answer = server.get("/execution-parameters");
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let got: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(got, expected, "{vars:?}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Request bodies in chunks, right and wrong ones.
+
+use crate::support::{Connection, INSTANCES, PREDICTIONS, Server, Setup, request};
+
+const HEAD: &[u8] = b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[track_caller]
+fn send_chunked(server: &Server, body: &[u8]) -> Connection {
+    let mut connection = server.connect();
+    connection.send(&[HEAD, body].concat());
+    connection
+}
+
+#[test]
+fn a_body_in_chunks_arrives_whole() {
+    let server = Setup::new().start();
+    for body in [
+        &b"1E\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n0\r\n\r\n"[..],
+        b"1\r\n{\r\n1d\r\n\"instances\": [1.0, 2.0, 5.0]}\r\n0\r\n\r\n",
+        b"001e;name=value\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n0;last\r\n\r\n",
+    ] {
+        let mut connection = send_chunked(&server, body);
+        let answer = connection.response();
+        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let got = server.last_request().body;
+        assert_eq!(got.as_deref().map(str::as_bytes), Some(INSTANCES));
+        connection.send(&request("GET", "/ping", &[], b""));
+        assert_eq!(connection.response().status, 200, "the connection goes on");
+    }
+}
+
+#[test]
+fn trailers_behind_the_last_chunk_are_passed_over() {
+    let server = Setup::new().start();
+    let body = b"1e\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n0\r\nX-Checksum: 1\r\n\r\n";
+    let mut connection = send_chunked(&server, body);
+    let answer = connection.response();
+    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    connection.send(&request("GET", "/ping", &[], b""));
+    assert_eq!(connection.response().status, 200);
+}
+
+#[test]
+fn an_empty_chunked_body_is_an_empty_body() {
+    let server = Setup::new().start();
+    let answer = send_chunked(&server, b"0\r\n\r\n").response();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(server.last_request().body.as_deref(), Some(""));
+}
+
+#[test]
+fn five_megabytes_in_chunks_come_back_whole() {
+    let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
+    let row = "[0.125, 1.0, -2.5e-3, 77.0, 12345.678],";
+    let body = format!(
+        "{{\"instances\": [{}[0]]}}",
+        row.repeat(5_000_000 / row.len())
+    );
+    let mut bytes = HEAD.to_vec();
+    // Chunks of many sizes, so that buffers end in all places.
+    for (n, chunk) in body.as_bytes().chunks(7919).enumerate() {
+        for part in chunk.split_at((n * 37) % chunk.len()).into_iter_nonempty() {
+            bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+            bytes.extend_from_slice(part);
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    let answer = server.exchange(&bytes);
+    assert_eq!(answer.status, 200);
+    assert!(answer.body == body.as_bytes(), "the body came back changed");
+}
+
+#[test]
+fn wrong_chunks_are_a_bad_request() {
+    let server = Setup::new().start();
+    for body in [
+        &b"zz\r\n{}\r\n0\r\n\r\n"[..],
+        b"-1\r\n{}\r\n0\r\n\r\n",
+        b"\r\n{}\r\n0\r\n\r\n",
+        b"fffffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+        b"2\r\n{}}}\r\n0\r\n\r\n",
+        b"2\n{}\n0\n\n",
+    ] {
+        let mut connection = send_chunked(&server, body);
+        connection.half_close();
+        let answer = connection.response();
+        let shown = String::from_utf8_lossy(body);
+        assert_eq!(answer.status, 400, "{shown:?}: {}", answer.text());
+        assert!(
+            answer.error().contains("body"),
+            "{shown:?}: {}",
+            answer.error()
+        );
+    }
+    assert!(
+        server.requests().is_empty(),
+        "TensorFlow Serving was not asked"
+    );
+    server.assert_serves();
+}
+
+#[test]
+fn what_follows_wrong_chunks_is_not_taken_for_a_request() {
+    let server = Setup::new().start();
+    let smuggled = request("POST", "/invocations", &[], INSTANCES);
+    let mut connection = send_chunked(&server, &[b"zz\r\n", smuggled.as_slice()].concat());
+    assert_eq!(connection.response().status, 400);
+    connection.half_close();
+    assert!(
+        connection.is_at_end(),
+        "got {:?}",
+        connection.try_response()
+    );
+    assert!(
+        server.requests().is_empty(),
+        "TensorFlow Serving was not asked"
+    );
+}
+
+#[test]
+fn chunks_that_end_early_are_a_bad_request() {
+    let server = Setup::new().start();
+    for body in [
+        // A body that is complete JSON all the same: only the missing end tells.
+        &b"40\r\n{\"instances\": [1.0, 2.0, 5.0]}"[..],
+        b"1e\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n",
+        b"1e\r\n{\"instances\": [1.0, 2.0, 5.0]}",
+        b"1e\r\n{\"instances\"",
+        b"1",
+        b"",
+    ] {
+        let mut connection = send_chunked(&server, body);
+        connection.half_close();
+        let shown = String::from_utf8_lossy(body);
+        let answer = connection.try_response().unwrap();
+        if let Some(answer) = answer {
+            assert_eq!(answer.status, 400, "{shown:?}: {}", answer.text());
+        }
+    }
+    assert!(server.requests().is_empty(), "half a body is never served");
+    server.assert_serves();
+}
+
+/// The parts of a split that are not empty: an empty chunk would be the last one.
+trait NonEmpty<'a> {
+    fn into_iter_nonempty(self) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl<'a> NonEmpty<'a> for (&'a [u8], &'a [u8]) {
+    fn into_iter_nonempty(self) -> impl Iterator<Item = &'a [u8]> {
+        [self.0, self.1].into_iter().filter(|part| !part.is_empty())
+    }
+}

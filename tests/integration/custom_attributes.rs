@@ -1,0 +1,94 @@
+//! `X-Amzn-SageMaker-Custom-Attributes`: which of TensorFlow Serving's URLs a request goes to.
+
+use crate::support::{INSTANCES, Response, Server, Setup};
+
+fn invoke_with(server: &Server, attributes: &str) -> Response {
+    let headers = [("X-Amzn-SageMaker-Custom-Attributes", attributes)];
+    server.post("/invocations", &headers, INSTANCES)
+}
+
+#[test]
+fn attributes_choose_model_version_and_method() {
+    let server = Setup::new().models(&["default/1", "other/7"]).start();
+    let others = "x=y,".repeat(240);
+    let long = format!("{others}tfs-model-name=other");
+    for (attributes, path) in [
+        ("", "/v1/models/default:predict"),
+        ("c000b4f9-df62-4c85", "/v1/models/default:predict"),
+        ("tfs-model-name=other", "/v1/models/other:predict"),
+        (
+            "tfs-model-version=1",
+            "/v1/models/default/versions/1:predict",
+        ),
+        ("tfs-method=classify", "/v1/models/default:classify"),
+        ("tfs-method=regress", "/v1/models/default:regress"),
+        ("tfs-method=predict", "/v1/models/default:predict"),
+        (
+            "tfs-model-name=other,tfs-model-version=7,tfs-method=regress",
+            "/v1/models/other/versions/7:regress",
+        ),
+        (
+            "a=b=c, tfs-method=classify , trace=tfs-model-name=x,,tfs-model-name=other",
+            "/v1/models/other:classify",
+        ),
+        (&long, "/v1/models/other:predict"),
+    ] {
+        let answer = invoke_with(&server, attributes);
+        assert_eq!(answer.status, 200, "{attributes:?}: {}", answer.text());
+        assert_eq!(server.last_request().path, path, "{attributes:?}");
+    }
+}
+
+#[test]
+fn the_header_is_found_in_any_case() {
+    let server = Setup::new().models(&["default/1", "other/7"]).start();
+    let headers = [("x-amzn-sagemaker-custom-attributes", "tfs-model-name=other")];
+    assert_eq!(server.post("/invocations", &headers, INSTANCES).status, 200);
+    assert_eq!(server.last_request().path, "/v1/models/other:predict");
+}
+
+#[test]
+fn an_unknown_model_is_for_tensorflow_serving_to_refuse() {
+    let server = Setup::new().start();
+    let answer = invoke_with(&server, "tfs-model-name=absent");
+    assert_eq!(answer.status, 404);
+    assert_eq!(
+        answer.text(),
+        "{\n    \"error\": \"Servable not found for request: Latest(absent)\"\n}"
+    );
+}
+
+#[test]
+fn wrong_attributes_are_refused() {
+    let server = Setup::new().start();
+    let too_long = format!("tfs-model-name={}", "a".repeat(256));
+    for (attributes, named) in [
+        ("tfs-model-name=", "tfs-model-name"),
+        ("tfs-model-name=../../secret", "tfs-model-name"),
+        ("tfs-model-name=-a", "tfs-model-name"),
+        ("tfs-model-name=a/b", "tfs-model-name"),
+        ("tfs-model-name=a:predict", "tfs-model-name"),
+        ("tfs-model-name=a%2fb", "tfs-model-name"),
+        ("tfs-model-name=a b", "tfs-model-name"),
+        (&too_long, "tfs-model-name"),
+        ("tfs-model-version=", "tfs-model-version"),
+        ("tfs-model-version=latest", "tfs-model-version"),
+        ("tfs-model-version=-1", "tfs-model-version"),
+        ("tfs-model-version=1/2", "tfs-model-version"),
+        ("tfs-method=", "tfs-method"),
+        ("tfs-method=Predict", "tfs-method"),
+        ("tfs-method=train", "tfs-method"),
+    ] {
+        let answer = invoke_with(&server, attributes);
+        assert_eq!(answer.status, 400, "{attributes:?}: {}", answer.text());
+        assert!(
+            answer.error().contains(named),
+            "{attributes:?}: {}",
+            answer.error()
+        );
+    }
+    assert!(
+        server.requests().is_empty(),
+        "TensorFlow Serving was not asked"
+    );
+}

@@ -1,0 +1,425 @@
+//! TensorFlow Serving dies, hangs or breaks off: no request is lost for it, and it comes back.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::server::fake;
+use crate::support::setup::fake_model_server;
+use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, processes, request, wait_until};
+
+#[test]
+fn killed_while_idle_it_is_restarted() {
+    // The delay keeps it away long enough to be seen.
+    let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 500).start();
+    let first = server.model_server_pid(0);
+    processes::signal(first, Signal::KILL);
+    let reason = server.wait_until_unhealthy();
+    assert!(reason.contains("instance 0"), "{reason}");
+    server.wait_until_healthy();
+    let second = server.wait_for_start(1).pid;
+    assert_ne!(first, second);
+    assert!(processes::runs(second) && !processes::runs(first));
+    assert!(processes::look(first).is_none(), "no zombie is left");
+    assert!(server.log().contains("was ended by signal 9"));
+    server.assert_serves();
+}
+
+/// Runs clients, each with a connection of its own, until `body` is over. Every answer must be 200.
+fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
+    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut connection = server.connect();
+                while !over.load(Ordering::Relaxed) {
+                    connection.send(&request("POST", "/invocations", &[], INSTANCES));
+                    let answer = connection.response();
+                    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Also when `body` panics, or the clients would never end.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _over = Over(&over);
+        body(&answered);
+    });
+}
+
+/// Waits until so many more requests are answered.
+fn wait_for_answers(answered: &AtomicUsize, more: usize) {
+    let goal = answered.load(Ordering::Relaxed) + more;
+    wait_until("requests are answered", || {
+        answered.load(Ordering::Relaxed) >= goal
+    });
+}
+
+#[test]
+fn killed_under_load_it_loses_no_request() {
+    let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
+    under_load(&server, 20, |answered| {
+        for kill in 0..3 {
+            wait_for_answers(answered, 100);
+            processes::signal(server.model_server_pid(0), Signal::KILL);
+            server.wait_for_start(kill + 1);
+        }
+        wait_for_answers(answered, 100);
+    });
+}
+
+#[test]
+fn it_dies_of_one_request_and_the_same_request_succeeds_after_the_restart() {
+    for how in [json!(1), json!(0), json!("abort")] {
+        let server = Setup::new().start();
+        let answer = server.invoke_fake(&json!({"exit": how, "fail_first": 1, "key": "k"}));
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, PREDICTIONS),
+            "{how}"
+        );
+        assert_eq!(server.starts().len(), 2, "{how}");
+    }
+}
+
+#[test]
+fn a_request_it_dies_of_again_and_again_fails_alone() {
+    let server = Setup::new().start();
+    thread::scope(|scope| {
+        let poison = scope.spawn(|| server.invoke_fake(&json!({"exit": 3})));
+        under_load(&server, 8, |_| {
+            let answer = poison.join().unwrap();
+            assert_eq!(answer.status, 502, "{}", answer.text());
+            assert!(
+                answer.error().contains("TensorFlow Serving"),
+                "{}",
+                answer.error()
+            );
+        });
+    });
+    let deaths = server.starts().len() - 1;
+    assert!((2..=10).contains(&deaths), "it was sent {deaths} times");
+    server.wait_until_healthy();
+    server.assert_serves();
+}
+
+/// The others are slower than the one that kills: whenever it is sent beside them, they are lost with it.
+#[test]
+fn slow_requests_survive_one_that_kills_again_and_again() {
+    let server = Setup::new().start();
+    let slow = request(
+        "POST",
+        "/invocations",
+        &[],
+        fake(&json!({"delay_ms": 300})).as_bytes(),
+    );
+    let mut others: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for connection in &mut others {
+        connection.send(&slow);
+    }
+    wait_until("the others are in flight", || {
+        server.stat(0, "in_flight") == 8
+    });
+    let answer = server.invoke_fake(&json!({"exit": 3}));
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    for connection in &mut others {
+        let answer = connection.response();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_connection_lost_once_is_not_noticed() {
+    let server = Setup::new().start();
+    for close in ["before_answer", "mid_answer"] {
+        for times in [1, 3] {
+            let before = server.requests().len();
+            let key = format!("{close}-{times}");
+            let command = json!({"close": close, "fail_first": times, "key": key});
+            let answer = server.invoke_fake(&command);
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, PREDICTIONS),
+                "{key}"
+            );
+            assert_eq!(server.requests().len(), before + times + 1, "{key}");
+        }
+    }
+    assert_eq!(server.starts().len(), 1, "the process was sound");
+}
+
+#[test]
+fn a_connection_lost_always_is_given_up() {
+    let server = Setup::new().start();
+    for close in ["before_answer", "mid_answer"] {
+        let before = server.requests().len();
+        let answer = server.invoke_fake(&json!({"close": close}));
+        assert_eq!(answer.status, 502, "{close}");
+        assert!(
+            answer.error().contains("TensorFlow Serving"),
+            "{}",
+            answer.error()
+        );
+        let attempts = server.requests().len() - before;
+        assert!((2..=10).contains(&attempts), "{close}: {attempts} attempts");
+        server.assert_serves();
+    }
+}
+
+/// The connection is closed just after an answer that promised to keep it: the next request may find it closed.
+#[test]
+fn connections_closed_between_requests_are_not_noticed() {
+    let server = Setup::new().start();
+    let closing = fake(&json!({"close": "after_answer"}));
+    let mut connection = server.connect();
+    for n in 0..100 {
+        connection.send(&request("POST", "/invocations", &[], closing.as_bytes()));
+        let answer = connection.response();
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, PREDICTIONS),
+            "{n}"
+        );
+    }
+}
+
+#[test]
+fn a_request_that_hangs_gets_504_at_its_deadline_and_others_do_not_wait() {
+    let server = Setup::new().deadline(2).start();
+    let mut hanging = server.connect();
+    let began = Instant::now();
+    hanging.send(&request(
+        "POST",
+        "/invocations",
+        &[],
+        fake(&json!({"hang": true})).as_bytes(),
+    ));
+    wait_until("the request hangs", || server.stat(0, "in_flight") == 1);
+    server.assert_serves();
+    assert!(!hanging.is_readable(), "the others did not wait");
+    let answer = hanging.response();
+    assert!(
+        began.elapsed() >= Duration::from_secs(2),
+        "not before the deadline"
+    );
+    assert_eq!(answer.status, 504);
+    assert!(answer.error().contains("2 s"), "{}", answer.error());
+    assert!(
+        answer.error().contains("TensorFlow Serving"),
+        "{}",
+        answer.error()
+    );
+    server.assert_serves();
+    assert_eq!(
+        server.starts().len(),
+        1,
+        "one slow request is no reason to restart it"
+    );
+}
+
+#[test]
+fn an_answer_that_stops_half_way_counts_as_hanging() {
+    // Longer than the deadline: the head of the answer never comes.
+    let server = Setup::new().deadline(1).start();
+    let answer = server.invoke_fake(&json!({"delay_ms": 3000}));
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    server.assert_serves();
+}
+
+#[test]
+fn a_frozen_process_is_reported_killed_and_restarted() {
+    let server = Setup::new().deadline(2).start();
+    let first = server.model_server_pid(0);
+    processes::signal(first, Signal::STOP);
+    let reason = server.wait_until_unhealthy();
+    assert!(reason.contains("instance 0: unresponsive"), "{reason}");
+    let answer = server.invoke(INSTANCES);
+    assert!([200, 504].contains(&answer.status), "{}", answer.text());
+    server.wait_until_healthy();
+    assert_ne!(server.model_server_pid(0), first);
+    assert!(!processes::runs(first), "the frozen process is gone");
+    server.assert_serves();
+}
+
+#[test]
+fn a_status_question_that_hangs_is_reported() {
+    let server = Setup::new().start();
+    server.control(0, &json!({"state": "hang_status"}));
+    let reason = server.wait_until_unhealthy();
+    assert!(reason.contains("no answer to a status request"), "{reason}");
+    // Invocations go on: it may be busy, not gone.
+    assert_eq!(server.invoke(INSTANCES).status, 200);
+    server.control(0, &json!({"state": "AVAILABLE"}));
+    server.wait_until_healthy();
+    assert_eq!(server.starts().len(), 1);
+}
+
+#[test]
+fn two_instances_share_the_requests() {
+    let server = Setup::new().instances(2).start();
+    for index in 0..2 {
+        wait_until("both instances serve", || {
+            let what = format!("instance {index}: model half_plus_three is AVAILABLE");
+            server.log().contains(&what)
+        });
+    }
+    let hanging = request(
+        "POST",
+        "/invocations",
+        &[],
+        fake(&json!({"hang": true})).as_bytes(),
+    );
+    let mut connections: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for connection in &mut connections {
+        connection.send(&hanging);
+    }
+    let in_flight = || [0, 1].map(|index| server.stat(index, "in_flight"));
+    wait_until("all are in flight", || in_flight().iter().sum::<u64>() == 8);
+    assert_eq!(
+        in_flight(),
+        [4, 4],
+        "each goes to the instance with the fewest"
+    );
+}
+
+#[test]
+fn of_two_instances_one_serves_while_the_other_is_down() {
+    let server = Setup::new()
+        .instances(2)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .var("FAKE_TFS_START_DELAY_MS", 700)
+        .start();
+    for index in 0..2u16 {
+        server.wait_for_log(&format!(
+            "instance {index}: model half_plus_three is AVAILABLE"
+        ));
+    }
+    under_load(&server, 16, |answered| {
+        wait_for_answers(answered, 100);
+        for (round, index) in [0, 1].into_iter().enumerate() {
+            processes::signal(server.model_server_pid(index), Signal::KILL);
+            server.wait_for_log(&format!("instance {index}: down"));
+            wait_for_answers(answered, 100);
+            assert_eq!(server.ping().status, 200, "one instance is enough");
+            server.wait_for_start(2 + round);
+            wait_until("both serve again", || {
+                let line = format!("instance {index}: model half_plus_three is AVAILABLE");
+                server.log().matches(&line).count() == 2
+            });
+        }
+    });
+}
+
+#[test]
+fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_back_off() {
+    let server = Setup::new()
+        .deadline(2)
+        .instances(2)
+        .var("FAKE_TFS_START_EXIT", 255)
+        .var("FAKE_TFS_START_EXIT_AFTER", 2)
+        .start();
+    for index in 0..2u16 {
+        server.wait_for_log(&format!(
+            "instance {index}: model half_plus_three is AVAILABLE"
+        ));
+    }
+    for index in 0..2 {
+        processes::signal(server.model_server_pid(index), Signal::KILL);
+    }
+    server.wait_until_unhealthy();
+    let answer = server.invoke(INSTANCES);
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    for text in [
+        "2 s",
+        "instance 0: ",
+        "instance 1: ",
+        "exited with code 255",
+    ] {
+        assert!(
+            answer.error().contains(text),
+            "{text:?} in {}",
+            answer.error()
+        );
+    }
+    assert!(
+        answer.body.len() < 2048,
+        "SageMaker shows no more than that"
+    );
+    let reason = server.ping();
+    assert_eq!(reason.status, 502);
+    assert!(
+        reason.error().contains("exited with code 255"),
+        "{}",
+        reason.error()
+    );
+
+    // The first two starts, and then for each instance some, but fewer than without pauses.
+    wait_until("it is tried again and again", || {
+        server.starts().len() >= 2 + 2 * 3
+    });
+    let starts = server.log().matches(": started ").count();
+    assert!(starts < 40, "{starts} starts without a pause between them");
+    assert!(
+        server.try_end().is_none(),
+        "a model server that once served is no reason to end"
+    );
+}
+
+/// SageMaker shows clients 2,048 characters.
+#[test]
+fn reasons_stay_short_whatever_the_model_server_says() {
+    let setup = Setup::new();
+    let script = format!(
+        "if [ ! -e \"$FAKE_TFS_RECORD/start-0.json\" ]; then exec '{}' \"$@\"; fi\n\
+         for n in 1 2 3 4 5 6 7 8 9 10 11 12; do printf 'line %s %03000d\\n' $n 0; done\nexit 3",
+        fake_model_server().display()
+    );
+    let setup = setup.script("bin/model_server", &script);
+    let program = setup.path("bin/model_server");
+    let server = setup
+        .flag("model-server", program.display())
+        .deadline(1)
+        .start();
+    processes::signal(server.model_server_pid(0), Signal::KILL);
+    server.wait_for_log("line 12 000");
+    let answer = server.invoke(INSTANCES);
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    assert!(answer.error().contains("exited with code 3"));
+    assert!(answer.body.len() <= 2048, "{} bytes", answer.body.len());
+    let ping = server.ping();
+    assert_eq!(ping.status, 502);
+    assert!(ping.body.len() <= 2048, "{} bytes", ping.body.len());
+}
+
+#[test]
+fn it_comes_back_after_several_failing_restarts() {
+    // Its port is taken for a while after it died.
+    let server = Setup::new().start();
+    let port = server.rest_port(0);
+    server.control(0, &json!({"command": {"exit": 0}}));
+    let mut connection = server.connect();
+    connection.send(&request("POST", "/invocations", &[], INSTANCES));
+    let mut taken = None;
+    wait_until("the port is free", || {
+        taken = std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+        taken.is_some() || server.starts().len() > 1
+    });
+    if taken.is_some() {
+        let reason = server.wait_until_unhealthy();
+        assert!(reason.contains("instance 0"), "{reason}");
+        server.wait_for_log(&format!(
+            "port {port} for TensorFlow Serving cannot be used"
+        ));
+    }
+    drop(taken);
+    assert_eq!(connection.response().status, 200, "it waited");
+    server.wait_until_healthy();
+}

@@ -1,0 +1,305 @@
+//! Clients that break off, lie about lengths or do not speak HTTP: they get an answer or an end, and nobody else
+//! notices.
+
+use serde_json::json;
+
+use crate::support::{Connection, INSTANCES, Server, Setup, request, wait_until};
+
+/// More than there are slots, so that a slot that is not given back is missed.
+const MANY: usize = 80;
+
+fn post_head(content_length: &str) -> Vec<u8> {
+    format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {content_length}\r\n\r\n")
+        .into_bytes()
+}
+
+#[test]
+fn clients_that_disconnect_in_mid_body_leave_nothing_behind() {
+    let server = Setup::new().start();
+    for sent in [0, 1, 500, 9_999] {
+        for _ in 0..MANY / 2 {
+            let mut connection = server.connect();
+            connection.send(&post_head("10000"));
+            connection.send(&vec![b' '; sent]);
+        }
+    }
+    server.assert_serves();
+    assert_eq!(server.requests().len(), 1, "half a body is never served");
+}
+
+#[test]
+fn clients_that_disconnect_before_their_answer_leave_nothing_behind() {
+    let server = Setup::new().start();
+    let slow = crate::support::server::fake(&json!({"delay_ms": 300}));
+    for _ in 0..MANY {
+        server
+            .connect()
+            .send(&request("POST", "/invocations", &[], slow.as_bytes()));
+    }
+    wait_until("the requests are over", || {
+        server.stat(0, "requests") >= MANY as u64 && server.stat(0, "in_flight") == 0
+    });
+    server.assert_serves();
+}
+
+#[test]
+fn a_body_smaller_than_announced_is_a_bad_request() {
+    let server = Setup::new().start();
+    for (length, is_answered) in [(100, false), (1_025, true), (10_000, true)] {
+        let mut connection = server.connect();
+        connection.send(&post_head(&length.to_string()));
+        connection.send(INSTANCES);
+        connection.half_close();
+        match connection.try_response().expect("an answer or an end") {
+            Some(answer) => {
+                assert_eq!(answer.status, 400, "{length}: {}", answer.text());
+                let counts = format!("{} of {length}", INSTANCES.len());
+                assert!(answer.error().contains(&counts), "{}", answer.error());
+            }
+            // Small bodies are read before anybody is there to answer.
+            None => assert!(!is_answered, "{length}: closed without an answer"),
+        }
+    }
+    assert!(server.requests().is_empty(), "half a body is never served");
+    server.assert_serves();
+}
+
+#[test]
+fn what_is_more_than_announced_is_not_part_of_the_body() {
+    let server = Setup::new().start();
+    let mut connection = server.connect();
+    connection.send(&post_head(&INSTANCES.len().to_string()));
+    connection.send(INSTANCES);
+    connection.send(b"}}}and more\r\n\r\n");
+    connection.half_close();
+    assert_eq!(connection.response().status, 200);
+    assert_eq!(server.last_request().body.unwrap().as_bytes(), INSTANCES);
+    if let Some(answer) = connection.try_response().expect("an answer or an end") {
+        assert_eq!(answer.status, 400);
+    }
+    assert!(connection.is_at_end());
+    server.assert_serves();
+}
+
+/// Waits for an error status or the end of the connection.
+#[track_caller]
+fn assert_refused(connection: &mut Connection, what: &str) {
+    match connection.try_response() {
+        Ok(None) => {}
+        Ok(Some(answer)) => {
+            assert!((400..=505).contains(&answer.status), "{what}: {answer:?}");
+            assert!(connection.is_at_end(), "{what}");
+        }
+        Err(e) => panic!("{what}: neither an answer nor an end: {e}"),
+    }
+}
+
+#[test]
+fn what_is_not_http_is_refused() {
+    let server = Setup::new().start();
+    for garbage in [
+        &b"\r\n\r\n"[..],
+        b"hello\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /ping\r\n\r\n",
+        b"GET /ping HTTP/9.9\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nA: \xff\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nA: b",
+        b"\0\0\0\0\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03 not TLS\r\n\r\n",
+    ] {
+        let mut connection = server.connect();
+        connection.send(garbage);
+        connection.half_close();
+        assert_refused(&mut connection, &String::from_utf8_lossy(garbage));
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn http_2_with_prior_knowledge_is_refused() {
+    let server = Setup::new().start();
+    for preface in [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
+        b"GET /ping HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET /ping HTTP/3.0\r\nHost: x\r\n\r\n",
+    ] {
+        let mut connection = server.connect();
+        connection.send(preface);
+        connection.half_close();
+        assert_refused(&mut connection, &String::from_utf8_lossy(preface));
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn connections_opened_and_closed_harm_nobody() {
+    let server = Setup::new().start();
+    for _ in 0..300 {
+        drop(server.connect());
+    }
+    let held: Vec<Connection> = (0..300).map(|_| server.connect()).collect();
+    server.assert_serves();
+    drop(held);
+    server.assert_serves();
+}
+
+#[test]
+fn thousands_of_headers_are_served_or_refused() {
+    let server = Setup::new().start();
+    let many: String = (0..5_000).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let long = format!("X: {}\r\n", "x".repeat(1_000_000));
+    for headers in [many, long] {
+        let mut connection = server.connect();
+        let head = format!("GET /ping HTTP/1.1\r\n{headers}\r\n");
+        // It may be refused before all is sent.
+        let _ = connection.try_send(head.as_bytes());
+        if let Some(answer) = connection.try_response().expect("an answer or an end") {
+            assert!([200, 400, 431].contains(&answer.status), "{answer:?}");
+        }
+        server.assert_serves();
+    }
+}
+
+#[test]
+fn two_kinds_of_length_are_a_bad_request() {
+    let server = Setup::new().start();
+    for head in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 30\r\n",
+    ] {
+        let mut connection = server.connect();
+        let head = format!("POST /invocations HTTP/1.1\r\n{head}\r\n");
+        connection.send(&[head.as_bytes(), b"0\r\n\r\n"].concat());
+        let answer = connection.response();
+        assert_eq!(answer.status, 400, "{head:?}: {}", answer.text());
+    }
+    assert!(
+        server.requests().is_empty(),
+        "TensorFlow Serving was not asked"
+    );
+    server.assert_serves();
+}
+
+#[test]
+fn a_content_length_that_is_no_number_is_a_bad_request() {
+    let server = Setup::new().start();
+    for length in [
+        "abc",
+        "-1",
+        "1.5",
+        "0x5",
+        "5 5",
+        "5, 6",
+        "",
+        "99999999999999999999999",
+        "+5",
+    ] {
+        let mut connection = server.connect();
+        connection.send(&post_head(length));
+        connection.half_close();
+        let answer = connection.try_response().expect("an answer or an end");
+        let Some(answer) = answer else {
+            panic!("{length:?}: closed without an answer");
+        };
+        assert_eq!(answer.status, 400, "{length:?}: {}", answer.text());
+        assert!(
+            answer.error().contains("Content-Length"),
+            "{}",
+            answer.error()
+        );
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn a_body_of_unknown_end_is_not_taken_for_a_request() {
+    let server = Setup::new().start();
+    let smuggled = request("POST", "/invocations", &[], INSTANCES);
+    for (head, body) in [
+        ("Content-Length: abc\r\n", &b""[..]),
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            b"0\r\n\r\n",
+        ),
+    ] {
+        let mut connection = server.connect();
+        let head = format!("POST /invocations HTTP/1.1\r\n{head}\r\n");
+        connection.send(&[head.as_bytes(), body, &smuggled].concat());
+        assert_eq!(connection.response().status, 400, "{head:?}");
+        connection.half_close();
+        let more = connection.try_response().expect("an end");
+        assert_eq!(more, None, "{head:?}");
+    }
+    assert!(
+        server.requests().is_empty(),
+        "TensorFlow Serving was not asked"
+    );
+}
+
+#[test]
+fn absurd_lengths_are_refused_at_once_and_the_server_lives() {
+    let server = Setup::new().start();
+    for length in [
+        "1000000000000000",
+        "9223372036854775807",
+        "18446744073709551615",
+        "1073741825",
+    ] {
+        for (method, target) in [
+            ("POST", "/invocations"),
+            ("POST", "/absent"),
+            ("GET", "/ping"),
+        ] {
+            let mut connection = server.connect();
+            let head = format!("{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+            connection.send(head.as_bytes());
+            let answer = connection.response();
+            assert_eq!(answer.status, 413, "{method} {target} {length}");
+            assert!(answer.error().contains("larger"), "{}", answer.error());
+            // The client goes; tiny_http would now read what is left.
+            drop(connection);
+        }
+        // A client that asks first is told at once, too.
+        let expect = [("Expect", "100-continue"), ("Content-Length", length)];
+        let bytes = request("PUT", "/invocations", &expect, b"");
+        assert_eq!(server.exchange(&bytes).status, 413, "{length}");
+        // With some of the body, and without waiting for the answer.
+        let mut connection = server.connect();
+        connection.send(&post_head(length));
+        let _ = connection.try_send(&[b'x'; 50_000]);
+        drop(connection);
+        server.assert_serves();
+    }
+}
+
+#[test]
+fn a_body_that_stops_coming_is_given_up_at_the_deadline() {
+    let server = Setup::new().deadline(1).start();
+    let mut connection = server.connect();
+    connection.send(&post_head("10000"));
+    connection.send(&[b'x'; 5_000]);
+    let answer = connection.response();
+    assert!([408, 504].contains(&answer.status), "{answer:?}");
+    assert!(!answer.error().is_empty());
+    server.assert_serves();
+}
+
+/// A client sends a slow request and then many quick ones on the same connection: their answers must wait for the
+/// first, but nobody else must.
+#[test]
+fn requests_piled_up_behind_a_slow_one_stop_nobody_else() {
+    let server: Server = Setup::new().start();
+    let mut connection = server.connect();
+    let slow = crate::support::server::fake(&json!({"hang": true}));
+    connection.send(&request("POST", "/invocations", &[], slow.as_bytes()));
+    wait_until("the slow request is with the model server", || {
+        server.stat(0, "in_flight") == 1
+    });
+    connection.send(&request("GET", "/ping", &[], b"").repeat(2 * MANY));
+    for _ in 0..10 {
+        server.assert_serves();
+    }
+}

@@ -1,0 +1,39 @@
+//! What the executable needs of the system: the C library, and no Python.
+
+use std::process::Command;
+
+use crate::support::{setup, skipped};
+
+#[test]
+fn only_the_c_library_is_linked() {
+    if !setup::is_on_path("ldd") {
+        skipped("only_the_c_library_is_linked", "there is no ldd here");
+        return;
+    }
+    let output = Command::new("ldd")
+        .arg(env!("CARGO_BIN_EXE_sagemaker-tfs"))
+        .output()
+        .expect("ldd runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    // A statically linked program is not a mistake either.
+    for line in text
+        .lines()
+        .filter(|line| !line.contains("statically linked"))
+    {
+        let library = line.split_whitespace().next().unwrap_or_default();
+        let library = library.rsplit('/').next().unwrap_or_default();
+        let known = [
+            "linux-vdso.",
+            "libc.",
+            "libgcc_s.",
+            "libm.",
+            "ld-linux",
+            "ld-musl",
+        ];
+        assert!(
+            known.iter().any(|name| library.starts_with(name)),
+            "{library} in {text}"
+        );
+    }
+    assert!(!text.contains("python"), "{text}");
+}

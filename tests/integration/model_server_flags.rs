@@ -1,0 +1,218 @@
+//! From settings to TensorFlow Serving's command line, files and environment, as its process saw them.
+
+use crate::support::ports::is_free;
+use crate::support::record::Start;
+use crate::support::setup::fake_model_server;
+use crate::support::{Server, Setup, skipped};
+
+/// Starts a server just far enough to see how it starts instance 0.
+#[track_caller]
+fn start_with(vars: &[(&str, &str)]) -> (Server, Start) {
+    let set = |setup: Setup, (name, value): &(&str, &str)| setup.var(name, value);
+    let server = vars.iter().fold(Setup::new(), set).launch();
+    let start = server.wait_for_start(0);
+    (server, start)
+}
+
+#[test]
+fn the_defaults_leave_all_else_to_tensorflow_serving() {
+    let (server, start) = start_with(&[]);
+    let rest_port = server.rest_port(0);
+    for (name, value) in [
+        ("port", (rest_port - 1).to_string()),
+        ("rest_api_port", rest_port.to_string()),
+        ("max_num_load_retries", "0".to_owned()),
+        ("rest_api_timeout_in_ms", "60000".to_owned()),
+    ] {
+        assert_eq!(start.flag(name), Some(value.as_str()), "--{name}");
+    }
+    for absent in [
+        "enable_batching",
+        "batching_parameters_file",
+        "tensorflow_inter_op_parallelism",
+        "tensorflow_intra_op_parallelism",
+        "per_process_gpu_memory_fraction",
+    ] {
+        assert_eq!(start.flag(absent), None, "--{absent}");
+    }
+    assert_eq!(start.batching_config, None);
+    assert_eq!(start.env["OMP_NUM_THREADS"], "1");
+    assert!(!start.env.contains_key("CUDA_VISIBLE_DEVICES"));
+    assert!(
+        start
+            .args
+            .iter()
+            .all(|arg| arg.starts_with("--") && arg.contains('='))
+    );
+}
+
+#[test]
+fn variables_become_flags_and_environment() {
+    for (vars, flags, omp) in [
+        (
+            vec![
+                ("SAGEMAKER_TFS_INTER_OP_PARALLELISM", "3"),
+                ("SAGEMAKER_TFS_INTRA_OP_PARALLELISM", "5"),
+                ("OMP_NUM_THREADS", "7"),
+            ],
+            vec![
+                ("tensorflow_inter_op_parallelism", Some("3")),
+                ("tensorflow_intra_op_parallelism", Some("5")),
+            ],
+            "7",
+        ),
+        (
+            vec![
+                ("SAGEMAKER_TFS_INTRA_OP_PARALLELISM", "0"),
+                ("OMP_NUM_THREADS", "4,3"),
+            ],
+            vec![
+                ("tensorflow_inter_op_parallelism", None),
+                ("tensorflow_intra_op_parallelism", Some("0")),
+            ],
+            "4,3",
+        ),
+        // An empty variable counts as unset.
+        (
+            vec![
+                ("SAGEMAKER_TFS_INTER_OP_PARALLELISM", ""),
+                ("OMP_NUM_THREADS", ""),
+            ],
+            vec![("tensorflow_inter_op_parallelism", None)],
+            "1",
+        ),
+        // TensorFlow Serving's own limit follows the deadline of a request, which is the larger of two settings.
+        (
+            vec![("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", "100")],
+            vec![("rest_api_timeout_in_ms", Some("100000"))],
+            "1",
+        ),
+        (
+            vec![("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", "10")],
+            vec![("rest_api_timeout_in_ms", Some("30000"))],
+            "1",
+        ),
+        (
+            vec![
+                ("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", "10"),
+                ("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", "3600"),
+            ],
+            vec![("rest_api_timeout_in_ms", Some("3600000"))],
+            "1",
+        ),
+        (
+            vec![("SAGEMAKER_BATCH", "True")],
+            vec![("rest_api_timeout_in_ms", Some("600000"))],
+            "1",
+        ),
+    ] {
+        let (_server, start) = start_with(&vars);
+        for (name, value) in flags {
+            assert_eq!(start.flag(name), value, "--{name} with {vars:?}");
+        }
+        assert_eq!(start.env["OMP_NUM_THREADS"], omp, "{vars:?}");
+    }
+}
+
+#[test]
+fn batching_is_configured_by_a_file() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let config = |size: u32, timeout: u32, threads: usize, enqueued: usize| {
+        format!(
+            "max_batch_size {{ value: {size} }}\nbatch_timeout_micros {{ value: {timeout} }}\n\
+             num_batch_threads {{ value: {threads} }}\nmax_enqueued_batches {{ value: {enqueued} }}\n"
+        )
+    };
+    for (vars, expected) in [
+        (vec![], config(8, 1000, cpus, cpus)),
+        (
+            vec![("SAGEMAKER_BATCH", "true")],
+            config(8, 1000, cpus, 100_000_000),
+        ),
+        (
+            vec![
+                ("SAGEMAKER_TFS_MAX_BATCH_SIZE", "64"),
+                ("SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS", "0"),
+                ("SAGEMAKER_TFS_NUM_BATCH_THREADS", "3"),
+                ("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", "17"),
+                ("SAGEMAKER_BATCH", "true"),
+            ],
+            config(64, 0, 3, 17),
+        ),
+    ] {
+        let vars = [vec![("SAGEMAKER_TFS_ENABLE_BATCHING", "TRUE")], vars].concat();
+        let (_server, start) = start_with(&vars);
+        assert_eq!(start.flag("enable_batching"), Some("true"));
+        assert_eq!(start.batching_config, Some(expected), "{vars:?}");
+    }
+}
+
+#[test]
+fn batching_parameters_without_batching_do_nothing() {
+    let (_server, start) = start_with(&[
+        ("SAGEMAKER_TFS_ENABLE_BATCHING", "False"),
+        ("SAGEMAKER_TFS_MAX_BATCH_SIZE", "64"),
+    ]);
+    assert_eq!(start.flag("enable_batching"), None);
+    assert_eq!(start.batching_config, None);
+}
+
+#[test]
+fn instance_i_takes_the_ports_low_plus_2i_and_low_plus_2i_plus_1() {
+    let server = Setup::new().instances(3).start();
+    let mut ports: Vec<_> = (0..3)
+        .map(|k| server.wait_for_start(k))
+        .map(|start| {
+            let port = |name| start.flag(name).unwrap().parse::<u16>().unwrap();
+            (port("port"), port("rest_api_port"))
+        })
+        .collect();
+    ports.sort_unstable();
+    let low = server.port() + 1;
+    assert_eq!(
+        ports,
+        [(low, low + 1), (low + 2, low + 3), (low + 4, low + 5)]
+    );
+}
+
+#[test]
+fn without_a_range_or_a_port_the_usual_ports_are_taken() {
+    if ![8080, 9000, 8501].into_iter().all(is_free) {
+        skipped(
+            "without_a_range_or_a_port_the_usual_ports_are_taken",
+            "ports 8080, 9000 and 8501 are not all free here",
+        );
+        return;
+    }
+    let server = Setup::new()
+        .without_var("SAGEMAKER_SAFE_PORT_RANGE")
+        .without_flag("port")
+        .launch();
+    let start = server.wait_for_start(0);
+    assert_eq!(start.flag("port"), Some("9000"));
+    assert_eq!(start.flag("rest_api_port"), Some("8501"));
+    server.wait_for_log("listening on 127.0.0.1:8080");
+}
+
+#[test]
+fn the_front_listens_where_the_variable_says_and_an_option_wins() {
+    let setup = Setup::new().without_flag("port");
+    let port = setup.port();
+    let server = setup.var("SAGEMAKER_BIND_TO_PORT", port).start();
+    server.assert_serves();
+
+    let setup = Setup::new();
+    let other = setup.port() + 10;
+    setup
+        .var("SAGEMAKER_BIND_TO_PORT", other)
+        .start()
+        .assert_serves();
+}
+
+#[test]
+fn the_model_server_is_found_on_path() {
+    let setup = Setup::new().without_flag("model-server");
+    let program = setup.path("bin/tensorflow_model_server");
+    std::os::unix::fs::symlink(fake_model_server(), program).unwrap();
+    setup.start().assert_serves();
+}

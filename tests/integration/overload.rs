@@ -1,0 +1,185 @@
+//! More requests than can be worked on: some wait, the rest is turned away, and `/ping` answers all the same.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::support::server::fake;
+use crate::support::{
+    Connection, INSTANCES, Response, Server, Setup, processes, request, wait_until,
+};
+
+/// Requests worked on at once, and requests that may wait.
+const SLOTS: usize = 64;
+const BACKLOG: usize = 1024;
+
+/// A server whose requests go unrecorded and whose log is quiet.
+fn setup() -> Setup {
+    // Thousands of sockets are more than the usual soft limit, ours and the fake model server's.
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
+    Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0)
+}
+
+/// Opens connections and sends a request on each.
+fn send_many(server: &Server, count: usize, bytes: &[u8]) -> Vec<Connection> {
+    (0..count)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send(bytes);
+            connection
+        })
+        .collect()
+}
+
+fn hanging() -> Vec<u8> {
+    request(
+        "POST",
+        "/invocations",
+        &[],
+        fake(&json!({"hang": true})).as_bytes(),
+    )
+}
+
+/// Waits until all are answered, with one deadline for all.
+fn answers<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec<Response> {
+    let mut connections: Vec<_> = connections.into_iter().collect();
+    wait_until("all are answered", || {
+        connections.iter_mut().all(|c| c.is_readable())
+    });
+    connections.into_iter().map(|c| c.response()).collect()
+}
+
+/// The quickest of several pings: the machine may be busy, the server must not be.
+fn quickest_ping(server: &Server) -> Duration {
+    let pings = (0..10).map(|_| {
+        let began = Instant::now();
+        assert_eq!(server.ping().status, 200);
+        began.elapsed()
+    });
+    pings.min().expect("some pings")
+}
+
+#[test]
+fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
+    let server = setup().start();
+    let _slow = send_many(&server, 200, &hanging());
+    wait_until("all slots are taken", || {
+        server.stat(0, "in_flight") == SLOTS as u64
+    });
+    let quickest = quickest_ping(&server);
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+    assert_eq!(server.get("/execution-parameters").status, 200);
+    assert_eq!(server.get("/absent").status, 404);
+}
+
+#[test]
+fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
+    const EXTRA: usize = 30;
+    let server = setup().start();
+    // A command of the server itself, which ends with its process.
+    server.control(0, &json!({"command": {"hang": true}}));
+    let mut small = send_many(
+        &server,
+        SLOTS + BACKLOG,
+        &request("POST", "/invocations", &[], INSTANCES),
+    );
+    // Larger bodies are refused in another way.
+    let body = [INSTANCES, &[b' '; 5_000]].concat();
+    let mut large = send_many(&server, EXTRA, &request("POST", "/invocations", &[], &body));
+    let mut all: Vec<_> = small.iter_mut().chain(&mut large).collect();
+
+    let mut refused = 0;
+    wait_until("the extra requests are turned away", || {
+        let before = all.len();
+        all.retain_mut(|connection| {
+            if !connection.is_readable() {
+                return true;
+            }
+            let answer = connection.response();
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            let retry_after = answer.header("retry-after").map(str::parse::<u32>);
+            assert!(matches!(retry_after, Some(Ok(1..))), "{answer:?}");
+            assert!(
+                answer.error().contains("Too many requests"),
+                "{}",
+                answer.error()
+            );
+            connection.send(&request("GET", "/ping", &[], b""));
+            assert_eq!(connection.response().status, 200, "the connection goes on");
+            false
+        });
+        refused += before - all.len();
+        refused >= EXTRA
+    });
+    assert_eq!(refused, EXTRA, "slots and backlog are full exactly then");
+    let quickest = quickest_ping(&server);
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+
+    // Without its process the model server hangs no more: everything that waits is served.
+    processes::signal(server.model_server_pid(0), Signal::KILL);
+    for answer in answers(all) {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    server.wait_until_healthy();
+}
+
+/// A request that is turned away may have a body that never comes.
+#[test]
+fn bodies_that_never_come_do_not_keep_ping_waiting() {
+    let server = setup().start();
+    let _slow = send_many(&server, SLOTS + BACKLOG, &hanging());
+    wait_until("all slots are taken", || {
+        server.stat(0, "in_flight") == SLOTS as u64
+    });
+    let head = b"POST /invocations HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+    let _stalled = send_many(&server, 400, head);
+    for _ in 0..20 {
+        assert_eq!(server.ping().status, 200);
+    }
+}
+
+/// Slots are for work: clients that send nothing must not take them all for long.
+#[test]
+fn ping_is_answered_while_many_bodies_do_not_come() {
+    let server = setup().start();
+    let head = b"POST /invocations HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+    let _stalled = send_many(&server, 3 * SLOTS, head);
+    for _ in 0..20 {
+        assert_eq!(server.ping().status, 200);
+    }
+}
+
+#[test]
+fn a_batch_job_raises_what_is_worked_on_at_once() {
+    for (asked, expected) in [("100", 100), ("8", SLOTS as u64)] {
+        let server = setup()
+            .var("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", asked)
+            .start();
+        let _slow = send_many(&server, 130, &hanging());
+        wait_until("all slots are taken", || {
+            server.stat(0, "in_flight") == expected
+        });
+        let quickest = quickest_ping(&server);
+        assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+        assert_eq!(server.stat(0, "max_in_flight"), expected);
+    }
+}
+
+#[test]
+fn the_deadline_holds_for_requests_that_wait_their_turn() {
+    let server = setup().deadline(2).start();
+    let began = Instant::now();
+    let mut all = send_many(&server, 2 * SLOTS, &hanging());
+    for answer in answers(&mut all) {
+        assert_eq!(answer.status, 504, "{}", answer.text());
+        assert!(answer.error().contains("2 s"), "{}", answer.error());
+    }
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    server.assert_serves();
+}

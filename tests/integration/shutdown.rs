@@ -1,0 +1,166 @@
+//! The end: running requests are answered, TensorFlow Serving is stopped, nothing is left behind.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::server::fake;
+use crate::support::{Connection, Ended, PREDICTIONS, Setup, processes, request, wait_until};
+
+/// Nothing is left of a server that ended well.
+#[track_caller]
+fn assert_clean(ended: &Ended) {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.starts.is_empty());
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn running_requests_are_answered_and_new_connections_refused() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Setup::new().instances(2).start();
+        assert_eq!(std::fs::read_dir(server.path("tmp")).unwrap().count(), 1);
+        let slow = fake(&json!({"delay_ms": 1500}));
+        let slow = request("POST", "/invocations", &[], slow.as_bytes());
+        let mut connections: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        for connection in &mut connections {
+            connection.send(&slow);
+        }
+        let mut idle = server.connect();
+        idle.send(&request("GET", "/ping", &[], b""));
+        assert_eq!(idle.response().status, 200);
+        wait_until("all are in flight", || {
+            server.stat(0, "in_flight") + server.stat(1, "in_flight") == 20
+        });
+
+        server.signal(signal);
+        wait_until("new connections are refused", || {
+            Connection::try_open(server.port()).is_err()
+        });
+        for connection in &mut connections {
+            let answer = connection.response();
+            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            assert_eq!(answer.header("connection"), Some("close"));
+        }
+        assert_clean(&server.wait_for_end());
+        assert!(
+            idle.is_at_end(),
+            "an idle connection does not delay the end"
+        );
+    }
+}
+
+#[test]
+fn requests_that_wait_for_a_slot_are_answered_too() {
+    let server = Setup::new().start();
+    let slow = fake(&json!({"delay_ms": 500}));
+    let slow = request("POST", "/invocations", &[], slow.as_bytes());
+    let mut connections: Vec<_> = (0..150).map(|_| server.connect()).collect();
+    for connection in &mut connections {
+        connection.send(&slow);
+    }
+    wait_until("all slots are taken", || server.stat(0, "requests") >= 64);
+    // Their heads were read by now: pings on the same connections come behind them.
+    server.assert_serves();
+    server.signal(Signal::TERM);
+    for connection in &mut connections {
+        assert_eq!(connection.response().status, 200);
+    }
+    assert_clean(&server.wait_for_end());
+}
+
+#[test]
+fn an_idle_server_ends_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Setup::new().start();
+        server.signal(signal);
+        assert_clean(&server.wait_for_end());
+    }
+}
+
+#[test]
+fn a_signal_during_the_start_ends_it() {
+    let server = Setup::new()
+        .var("FAKE_TFS_START_DELAY_MS", 600_000)
+        .launch();
+    server.wait_for_start(0);
+    server.signal(Signal::TERM);
+    assert_clean(&server.wait_for_end());
+}
+
+#[test]
+fn a_signal_while_the_model_server_is_down_ends_it() {
+    let server = Setup::new()
+        .var("FAKE_TFS_START_EXIT", 255)
+        .var("FAKE_TFS_START_EXIT_AFTER", 1)
+        .start();
+    processes::signal(server.model_server_pid(0), Signal::KILL);
+    server.wait_until_unhealthy();
+    server.signal(Signal::TERM);
+    assert_clean(&server.wait_for_end());
+}
+
+#[test]
+fn a_second_signal_ends_it_without_waiting_for_requests() {
+    let server = Setup::new().start();
+    let mut hanging = server.connect();
+    hanging.send(&request(
+        "POST",
+        "/invocations",
+        &[],
+        fake(&json!({"hang": true})).as_bytes(),
+    ));
+    wait_until("the request hangs", || server.stat(0, "in_flight") == 1);
+    server.signal(Signal::TERM);
+    server.wait_for_log("SIGTERM: stopping");
+    let before = std::time::Instant::now();
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    // The first signal alone would give the request 25 s.
+    assert!(before.elapsed().as_secs() < 15, "{:?}", before.elapsed());
+    assert!(ended.stderr.contains("second signal"));
+    assert!(ended.code.is_some(), "it ended in good order");
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn a_model_server_that_ignores_sigterm_is_killed() {
+    let server = Setup::new().var("FAKE_TFS_IGNORE_SIGTERM", 1).start();
+    let pid = server.model_server_pid(0);
+    processes::signal(pid, Signal::TERM);
+    server.assert_serves();
+    assert!(processes::runs(pid), "it ignores SIGTERM");
+    server.signal(Signal::TERM);
+    assert_clean(&server.wait_for_end());
+}
+
+#[test]
+fn a_frozen_model_server_is_killed() {
+    let server = Setup::new().start();
+    processes::signal(server.model_server_pid(0), Signal::STOP);
+    server.signal(Signal::TERM);
+    assert_clean(&server.wait_for_end());
+}
+
+#[test]
+fn a_kept_connection_is_served_until_the_end_and_told_to_close() {
+    let server = Setup::new().start();
+    let mut kept = server.connect();
+    kept.send(&request("GET", "/ping", &[], b""));
+    assert_eq!(kept.response().header("connection"), None);
+    let mut slow = server.connect();
+    let body = fake(&json!({"delay_ms": 1500}));
+    slow.send(&request("POST", "/invocations", &[], body.as_bytes()));
+    wait_until("the request is slow", || server.stat(0, "in_flight") == 1);
+    server.signal(Signal::TERM);
+    wait_until("new connections are refused", || {
+        Connection::try_open(server.port()).is_err()
+    });
+    kept.send(&request("GET", "/ping", &[], b""));
+    let answer = kept.response();
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(slow.response().status, 200);
+    assert_clean(&server.wait_for_end());
+}

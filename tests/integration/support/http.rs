@@ -1,0 +1,213 @@
+//! An HTTP client on a bare socket: it sends exactly the bytes it is given, right or wrong, and says exactly what
+//! came back.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+
+use crate::support::LIMIT;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The text under the key `error` of a JSON body.
+    #[track_caller]
+    pub fn error(&self) -> String {
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/json"),
+            "{self:?}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.text()));
+        let error = json["error"].as_str();
+        error
+            .unwrap_or_else(|| panic!("no error: {json}"))
+            .to_owned()
+    }
+}
+
+/// A request with a `Host`, these headers, and a `Content-Length` when there is a body.
+pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n").into_bytes();
+    for (name, value) in headers {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    if !body.is_empty() || method == "POST" {
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A connection to a server on loopback.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn try_open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Connects.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    #[track_caller]
+    pub fn open(port: u16) -> Self {
+        Self::try_open(port).unwrap_or_else(|e| panic!("cannot connect to port {port}: {e}"))
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// When the server closed the connection.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Panics
+    /// When the server closed the connection.
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.try_send(bytes)
+            .unwrap_or_else(|e| panic!("cannot send: {e}"));
+    }
+
+    /// Sends nothing more; answers can still be read.
+    pub fn half_close(&mut self) {
+        // The server may have closed it already.
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// The next answer, or `None` when the connection was closed instead.
+    ///
+    /// # Errors
+    /// When the answer is broken or does not come.
+    pub fn try_response(&mut self) -> io::Result<Option<Response>> {
+        match self.try_head() {
+            Ok(Some(mut response)) => {
+                let length = response.header("content-length").unwrap_or("0");
+                let length = length.parse().map_err(io::Error::other)?;
+                if response.status >= 200 {
+                    response.body = vec![0; length];
+                    self.stream.read_exact(&mut response.body)?;
+                }
+                Ok(Some(response))
+            }
+            // The server had more to read from us: the same as an end, for a client.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The next answer.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn response(&mut self) -> Response {
+        match self.try_response() {
+            Ok(Some(response)) => response,
+            Ok(None) => panic!("the connection was closed without an answer"),
+            Err(e) => panic!("no answer: {e}"),
+        }
+    }
+
+    /// The next answer without its body, as it comes to a HEAD request.
+    #[track_caller]
+    pub fn head(&mut self) -> Response {
+        self.try_head()
+            .expect("an answer")
+            .expect("not the connection's end")
+    }
+
+    /// Whether the server has closed the connection, with nothing more to read.
+    ///
+    /// # Panics
+    /// When it neither sends nor closes.
+    #[track_caller]
+    pub fn is_at_end(&mut self) -> bool {
+        match self.stream.fill_buf() {
+            Ok(bytes) => bytes.is_empty(),
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => true,
+            Err(e) => panic!("the connection is neither used nor closed: {e}"),
+        }
+    }
+
+    /// Whether something has come, without waiting for it.
+    pub fn is_readable(&mut self) -> bool {
+        if !self.stream.buffer().is_empty() {
+            return true;
+        }
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true).expect("sockets can do that");
+        let readable = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).expect("sockets can do that");
+        readable
+    }
+
+    fn try_head(&mut self) -> io::Result<Option<Response>> {
+        let Some(first) = self.line()? else {
+            return Ok(None);
+        };
+        let broken = || io::Error::other(format!("broken answer: {first:?}"));
+        let status = first.strip_prefix("HTTP/1.").ok_or_else(broken)?;
+        let status = status.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?.ok_or_else(broken)?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').ok_or_else(broken)?;
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        Ok(Some(Response {
+            status: status.ok_or_else(broken)?,
+            headers,
+            body: Vec::new(),
+        }))
+    }
+
+    /// A line without its end, or `None` at the connection's end.
+    fn line(&mut self) -> io::Result<Option<String>> {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let line = String::from_utf8(line).map_err(io::Error::other)?;
+        Ok(Some(line.trim_end().to_owned()))
+    }
+}

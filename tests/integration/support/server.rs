@@ -1,0 +1,344 @@
+//! A running server: requests to it, its log, what its model servers recorded. Killed with all its processes when
+//! dropped; its log is printed when the test fails.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::http::{Connection, Response, request};
+use crate::support::ports::Ports;
+use crate::support::processes;
+use crate::support::record::{self, Recorded, Start};
+use crate::support::setup::rest_port;
+use crate::support::{LIMIT, wait_for, wait_until};
+
+/// A server and everything it needs.
+#[derive(Debug)]
+pub struct Server {
+    child: Mutex<Child>,
+    stdout: Output,
+    stderr: Output,
+    temp: TempDir,
+    ports: Ports,
+    instances: u16,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None`: by a signal.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    /// What the fake model server recorded.
+    pub starts: Vec<Start>,
+    /// What is left in the folder for temporary files.
+    pub left_behind: Vec<PathBuf>,
+}
+
+impl Ended {
+    /// Asserts that no temporary file is left and no model server runs.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        assert!(self.left_behind.is_empty(), "{:?}", self.left_behind);
+        for start in &self.starts {
+            let pid = start.pid;
+            assert!(!processes::runs(pid), "model server {pid} still runs");
+        }
+    }
+
+    /// The lines in which the program says why it ended.
+    pub fn reasons(&self) -> Vec<&str> {
+        let lines = self.stderr.lines();
+        lines
+            .filter_map(|line| line.strip_prefix("sagemaker-tfs: "))
+            .collect()
+    }
+}
+
+impl Server {
+    pub(super) fn new(mut child: Child, temp: TempDir, ports: Ports, instances: u16) -> Self {
+        let stdout = Output::collect(child.stdout.take().expect("piped"));
+        let stderr = Output::collect(child.stderr.take().expect("piped"));
+        Self {
+            child: Mutex::new(child),
+            stdout,
+            stderr,
+            temp,
+            ports,
+            instances,
+        }
+    }
+
+    /// Process id of the program that was started.
+    pub fn pid(&self) -> u32 {
+        self.lock().id()
+    }
+
+    /// Port of the front.
+    pub fn port(&self) -> u16 {
+        self.ports.first
+    }
+
+    /// REST port of an instance.
+    pub fn rest_port(&self, index: u16) -> u16 {
+        rest_port(self.ports.first, index)
+    }
+
+    /// A path in this server's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// A new connection to the front.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.port())
+    }
+
+    /// Sends these bytes on a new connection and gives the answer.
+    #[track_caller]
+    pub fn exchange(&self, bytes: &[u8]) -> Response {
+        let mut connection = self.connect();
+        connection.send(bytes);
+        connection.response()
+    }
+
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        self.exchange(&request("GET", target, &[], b""))
+    }
+
+    #[track_caller]
+    pub fn post(&self, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.exchange(&request("POST", target, headers, body))
+    }
+
+    /// A JSON body to `/invocations`.
+    #[track_caller]
+    pub fn invoke(&self, body: impl AsRef<[u8]>) -> Response {
+        let headers = [("Content-Type", "application/json")];
+        self.post("/invocations", &headers, body.as_ref())
+    }
+
+    /// An invocation that makes the fake model server do as `command` says.
+    #[track_caller]
+    pub fn invoke_fake(&self, command: &Value) -> Response {
+        self.invoke(fake(command))
+    }
+
+    #[track_caller]
+    pub fn ping(&self) -> Response {
+        self.get("/ping")
+    }
+
+    /// Whether `/ping` says 200; `false` also when nobody listens.
+    pub fn is_healthy(&self) -> bool {
+        let Ok(mut connection) = Connection::try_open(self.port()) else {
+            return false;
+        };
+        let sent = connection.try_send(&request("GET", "/ping", &[], b""));
+        sent.is_ok() && matches!(connection.try_response(), Ok(Some(r)) if r.status == 200)
+    }
+
+    /// Waits until `/ping` says 200.
+    #[track_caller]
+    pub fn wait_until_healthy(&self) {
+        wait_until("/ping answers 200", || {
+            if let Some(code) = self.try_end() {
+                panic!("the server ended ({code:?}) instead of serving");
+            }
+            self.is_healthy()
+        });
+    }
+
+    /// Waits until `/ping` says 502, and gives the reason.
+    #[track_caller]
+    pub fn wait_until_unhealthy(&self) -> String {
+        let response = wait_for("/ping answers 502", || {
+            let response = self.ping();
+            (response.status != 200).then_some(response)
+        });
+        assert_eq!(response.status, 502, "{}", response.text());
+        response.error()
+    }
+
+    /// Asserts that the server serves: `/ping` and an invocation both get 200.
+    #[track_caller]
+    pub fn assert_serves(&self) {
+        let ping = self.ping();
+        assert_eq!(ping.status, 200, "{}", ping.text());
+        let answer = self.invoke(crate::support::INSTANCES);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until the log holds `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the log says {text:?}"), || {
+            self.log().contains(text)
+        });
+    }
+
+    /// Starts of the model server so far.
+    pub fn starts(&self) -> Vec<Start> {
+        record::starts(&self.path("record"))
+    }
+
+    /// Waits for start number `index` (from 0).
+    #[track_caller]
+    pub fn wait_for_start(&self, index: usize) -> Start {
+        wait_for(&format!("start {index} of the model server"), || {
+            self.starts().get(index).cloned()
+        })
+    }
+
+    /// Requests that model servers got, other than for their status.
+    pub fn requests(&self) -> Vec<Recorded> {
+        record::requests(&self.path("record"))
+    }
+
+    /// The last request a model server got.
+    #[track_caller]
+    pub fn last_request(&self) -> Recorded {
+        self.requests()
+            .pop()
+            .expect("the model server got a request")
+    }
+
+    /// Tells the fake model server of an instance how to behave from now on.
+    #[track_caller]
+    pub fn control(&self, index: u16, order: &Value) {
+        let bytes = request("POST", "/fake/control", &[], order.to_string().as_bytes());
+        let mut connection = Connection::open(self.rest_port(index));
+        connection.send(&bytes);
+        let response = connection.response();
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+
+    /// A counter of the fake model server of an instance.
+    #[track_caller]
+    pub fn stat(&self, index: u16, name: &str) -> u64 {
+        let mut connection = Connection::open(self.rest_port(index));
+        connection.send(&request("GET", "/fake/stats", &[], b""));
+        let stats: Value = serde_json::from_slice(&connection.response().body).expect("JSON");
+        stats[name].as_u64().expect("a counter")
+    }
+
+    /// Process id of the model server that instance `index` has now.
+    #[track_caller]
+    pub fn model_server_pid(&self, index: u16) -> u32 {
+        let port = self.rest_port(index).to_string();
+        let starts = self.starts().into_iter().rev();
+        let mut ours = starts.filter(|start| start.flag("rest_api_port") == Some(&port));
+        ours.next().expect("the instance was started").pid
+    }
+
+    /// Sends the server a signal.
+    pub fn signal(&self, signal: Signal) {
+        processes::signal(self.pid(), signal);
+    }
+
+    /// The exit code, if the server has ended: `Some(None)` when by a signal.
+    pub fn try_end(&self) -> Option<Option<i32>> {
+        let status = self.lock().try_wait().expect("a child can be waited for");
+        status.map(|status| status.code())
+    }
+
+    /// Waits for the server's end.
+    #[track_caller]
+    pub fn wait_for_end(self) -> Ended {
+        let code = wait_for("the program ends", || self.try_end());
+        let tmp = fs::read_dir(self.path("tmp"));
+        Ended {
+            code,
+            stdout: self.stdout.whole_text(),
+            stderr: self.stderr.whole_text(),
+            starts: self.starts(),
+            left_behind: tmp
+                .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut child = self.lock();
+        // It may have ended already.
+        let _ = child.kill();
+        let _ = child.wait();
+        drop(child);
+        // All of ours carry a path in our directory on their command line: in `--model_config_file`, at least.
+        processes::kill_users_of(self.temp.path());
+        if thread::panicking() {
+            eprintln!(
+                "--- output of the server on port {}, {} instances ---\n{}{}--- end ---",
+                self.ports.first,
+                self.instances,
+                self.stdout.whole_text(),
+                self.stderr.whole_text()
+            );
+        }
+    }
+}
+
+/// The body of a request that makes the fake model server do as `command` says.
+pub fn fake(command: &Value) -> String {
+    serde_json::json!({"instances": [1.0], "fake": command}).to_string()
+}
+
+/// What a program writes, collected by a thread.
+#[derive(Debug)]
+struct Output {
+    text: Arc<Mutex<String>>,
+    thread: JoinHandle<()>,
+}
+
+impl Output {
+    fn collect(from: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&text);
+        let thread = thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            let mut line = Vec::new();
+            while matches!(from.read_until(b'\n', &mut line), Ok(1..)) {
+                let mut text = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        Self { text, thread }
+    }
+
+    fn text(&self) -> String {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        text.clone()
+    }
+
+    /// The text after the program's end. A process that it left behind may hold its output: then what there is.
+    fn whole_text(&self) -> String {
+        let until = Instant::now() + LIMIT;
+        while !self.thread.is_finished() && Instant::now() < until {
+            thread::sleep(super::POLL_INTERVAL);
+        }
+        self.text()
+    }
+}

@@ -1,0 +1,220 @@
+//! What a server is to be started with: variables, options, model directory.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::ports::Ports;
+use crate::support::server::{Ended, Server};
+
+/// Describes a server, and then starts it. The defaults serve one model, `half_plus_three`, with one instance.
+#[derive(Debug)]
+pub struct Setup {
+    temp: TempDir,
+    ports: Ports,
+    models: Vec<String>,
+    vars: BTreeMap<String, String>,
+    flags: BTreeMap<String, String>,
+    command: Option<Vec<String>>,
+    wrapper: Vec<String>,
+    instances: u16,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        let temp = tempfile::Builder::new()
+            .prefix("sagemaker-tfs-test-")
+            .tempdir()
+            .expect("a temporary directory");
+        for folder in ["model", "record", "tmp", "bin"] {
+            fs::create_dir(temp.path().join(folder)).expect("a temporary directory can be used");
+        }
+        let path = |name: &str| temp.path().join(name).display().to_string();
+        let ports = Ports::take();
+        let flags = [
+            ("listen", "127.0.0.1".to_owned()),
+            ("port", ports.first.to_string()),
+            ("model-dir", path("model")),
+            ("model-server", fake_model_server().display().to_string()),
+        ];
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        let vars = [
+            ("PATH", format!("{}:{inherited}", path("bin"))),
+            ("TMPDIR", path("tmp")),
+            ("FAKE_TFS_RECORD", path("record")),
+            ("FAKE_TFS_RECORD_REQUESTS", "1".to_owned()),
+        ];
+        let owned = |(name, value): (&str, String)| (name.to_owned(), value);
+        Self {
+            models: vec!["half_plus_three/00000123".to_owned()],
+            vars: vars.map(owned).into(),
+            flags: flags.map(owned).into(),
+            command: None,
+            wrapper: Vec::new(),
+            instances: 1,
+            temp,
+            ports,
+        }
+        .instances(1)
+    }
+
+    /// Sets a variable.
+    pub fn var(mut self, name: &str, value: impl ToString) -> Self {
+        self.vars.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Unsets a variable that is set by default.
+    pub fn without_var(mut self, name: &str) -> Self {
+        self.vars.remove(name);
+        self
+    }
+
+    /// Sets an option of `serve`.
+    pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
+        self.flags.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Leaves an option out that is given by default.
+    pub fn without_flag(mut self, name: &str) -> Self {
+        self.flags.remove(name);
+        self
+    }
+
+    /// Replaces the whole command line.
+    pub fn command(mut self, args: &[&str]) -> Self {
+        self.command = Some(args.iter().map(|&arg| arg.to_owned()).collect());
+        self
+    }
+
+    /// Starts the server by way of another program.
+    pub fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// The folders below the model directory that hold a `saved_model.pb`.
+    pub fn models(mut self, folders: &[&str]) -> Self {
+        self.models = folders.iter().map(|&folder| folder.to_owned()).collect();
+        self
+    }
+
+    /// So many TensorFlow Serving processes.
+    pub fn instances(mut self, count: u16) -> Self {
+        self.instances = count;
+        let first = self.ports.first + 1;
+        self.var("SAGEMAKER_TFS_INSTANCE_COUNT", count).var(
+            "SAGEMAKER_SAFE_PORT_RANGE",
+            format!("{first}-{}", first + 2 * count - 1),
+        )
+    }
+
+    /// The deadline of a whole request.
+    pub fn deadline(self, seconds: u32) -> Self {
+        self.var("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", seconds)
+            .var("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", 1)
+    }
+
+    /// A path in the directory that is this server's alone. `bin` in it is on PATH, `model` the model directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    /// Writes a file there.
+    pub fn file(self, name: &str, text: &str) -> Self {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folders can be made");
+        fs::write(path, text).expect("files can be written");
+        self
+    }
+
+    /// Writes a shell script there.
+    pub fn script(self, name: &str, text: &str) -> Self {
+        let setup = self.file(name, &format!("#!/bin/sh\n{text}\n"));
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(setup.path(name), mode).expect("scripts can be made executable");
+        setup
+    }
+
+    /// The port of the front.
+    pub fn port(&self) -> u16 {
+        self.ports.first
+    }
+
+    /// Starts the server and waits until it serves.
+    #[track_caller]
+    pub fn start(self) -> Server {
+        let server = self.launch();
+        server.wait_until_healthy();
+        server
+    }
+
+    /// Starts the server and does not wait.
+    #[track_caller]
+    pub fn launch(self) -> Server {
+        for folder in &self.models {
+            let folder = self.path("model").join(folder);
+            fs::create_dir_all(&folder).expect("folders can be made");
+            fs::write(folder.join("saved_model.pb"), "").expect("files can be written");
+        }
+        let mut words = self.wrapper.clone();
+        words.push(env!("CARGO_BIN_EXE_sagemaker-tfs").to_owned());
+        match &self.command {
+            Some(args) => words.extend_from_slice(args),
+            None => {
+                words.push("serve".to_owned());
+                for (name, value) in &self.flags {
+                    words.extend([format!("--{name}"), value.clone()]);
+                }
+            }
+        }
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .env_clear()
+            .envs(&self.vars)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {}: {e}", words[0]));
+        Server::new(child, self.temp, self.ports, self.instances)
+    }
+
+    /// Runs the program to its end.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        self.launch().wait_for_end()
+    }
+}
+
+/// The REST port of instance `index` of the server on port `front`.
+pub fn rest_port(front: u16, index: u16) -> u16 {
+    front + 1 + 2 * index + 1
+}
+
+/// The fake model server, which cargo puts beside the test binaries.
+pub fn fake_model_server() -> PathBuf {
+    let test = std::env::current_exe().expect("this program's path");
+    let profile = test.ancestors().nth(2).unwrap_or(Path::new(""));
+    let program = profile.join("examples").join("fake_model_server");
+    assert!(
+        program.is_file(),
+        "{} is missing; `cargo test` builds it, and so does `cargo build --example fake_model_server`",
+        program.display()
+    );
+    program
+}
+
+/// `name` is found on PATH.
+pub fn is_on_path(name: impl AsRef<OsStr>) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name.as_ref()).is_file())
+}
