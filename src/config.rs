@@ -432,8 +432,9 @@ fn assign_ports(
 fn nginx_level(text: &str) -> Option<LevelFilter> {
     Some(match text.to_ascii_lowercase().as_str() {
         "debug" => LevelFilter::Debug,
-        "info" | "notice" => LevelFilter::Info,
-        "warn" => LevelFilter::Warn,
+        "info" => LevelFilter::Info,
+        // Our log has no level between: what is shown at "notice" must not have the access lines of "info".
+        "notice" | "warn" => LevelFilter::Warn,
         "error" | "crit" | "alert" | "emerg" => LevelFilter::Error,
         _ => return None,
     })
@@ -679,7 +680,7 @@ mod tests {
         let level = |name, value| read(&[(name, value)]).unwrap();
         let front = |v| level("SAGEMAKER_TFS_NGINX_LOGLEVEL", v).front_log_level;
         assert_eq!(front("debug"), LevelFilter::Debug);
-        assert_eq!(front("notice"), LevelFilter::Info);
+        assert_eq!(front("notice"), LevelFilter::Warn);
         assert_eq!(front("warn"), LevelFilter::Warn);
         assert_eq!(front("crit"), LevelFilter::Error);
         let server = |v| level("SAGEMAKER_GUNICORN_LOGLEVEL", v).log_level;

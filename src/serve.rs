@@ -11,12 +11,10 @@ use crate::error::StartError;
 use crate::front::{self, Front};
 use crate::models::{self, Model};
 use crate::tfs::backend::Backend;
-use crate::tfs::client::Client;
 use crate::tfs::command;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
 use crate::tfs::instance::Limits;
-use crate::tfs::pool::Pool;
 use crate::watchdog::{Message, Watchdog};
 use crate::{handlers, logging};
 
@@ -47,12 +45,11 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         _ => gpu::count(),
     };
     let launches = command::launches(config, &files, gpus, slots);
-    let backend = Arc::new(Backend {
-        pool: Pool::new(launches.len()),
-        client: Client::new(slots + launches.len()),
-        rest_ports: launches.iter().map(|l| l.ports.rest).collect(),
-        limit: config.deadline,
-    });
+    let backend = Arc::new(Backend::new(
+        launches.iter().map(|l| l.ports.rest).collect(),
+        config.deadline,
+        slots + launches.len(),
+    ));
     let front = Front::start(config, Arc::clone(&backend), default_model.clone())?;
     log::info!("listening on {}:{}", config.listen, config.port);
 

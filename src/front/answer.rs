@@ -60,7 +60,8 @@ const ONE_WRITE: usize = 16 * 1024;
 /// # Errors
 /// When the client is gone or does not read.
 pub fn send(request: Request, answer: &Answer, close: bool) -> io::Result<()> {
-    let connection = connection_header(&request, close);
+    let said = answer.header.is_some_and(|(name, _)| name == "Connection");
+    let connection = connection_header(&request, close).filter(|_| !said);
     let with_body = *request.method() != Method::Head;
     let mut head = head(answer, connection);
     let mut writer = request.into_writer();

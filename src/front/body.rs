@@ -33,21 +33,33 @@ pub enum Announced {
 /// # Errors
 /// 400 when they are wrong or contradict each other, 413 for more than we take.
 pub fn announced(request: &Request) -> Result<Announced, RequestError> {
-    let has = |name: &'static str| request.headers().iter().any(|h| h.field.equiv(name));
-    match (has("Transfer-Encoding"), has("Content-Length")) {
-        (true, true) => Err(RequestError::bad_request(
-            "Both Content-Length and Transfer-Encoding are given.",
-        )),
-        (true, false) if asks_upgrade(request) => Ok(Announced::RawChunked),
-        (true, false) => Ok(Announced::Chunked),
-        (false, false) => Ok(Announced::Length(0)),
-        (false, true) => match request.body_length() {
-            None => Err(RequestError::bad_request(
-                "Content-Length is not a number of bytes.",
-            )),
-            Some(length) if length > MAX_BODY_BYTES => Err(too_large()),
-            Some(length) => Ok(Announced::Length(length)),
-        },
+    let values = |name: &'static str| {
+        let headers = request.headers().iter();
+        headers
+            .filter(move |h| h.field.equiv(name))
+            .map(|h| h.value.as_str().trim())
+    };
+    let wrong = |text: &str| Err(broken(text));
+    let chunked = values("Transfer-Encoding").next().is_some();
+    let Some(length) = values("Content-Length").next() else {
+        return Ok(match chunked {
+            true if asks_upgrade(request) => Announced::RawChunked,
+            true => Announced::Chunked,
+            false => Announced::Length(0),
+        });
+    };
+    if chunked {
+        return wrong("Both Content-Length and Transfer-Encoding are given.");
+    }
+    if values("Content-Length").any(|other| other != length) {
+        return wrong("Content-Length is given twice, with different numbers.");
+    }
+    if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
+        return wrong("Content-Length is not a number of bytes.");
+    }
+    match length.parse() {
+        Ok(length) if length <= MAX_BODY_BYTES => Ok(Announced::Length(length)),
+        _ => Err(too_large()),
     }
 }
 
@@ -57,6 +69,15 @@ fn asks_upgrade(request: &Request) -> bool {
         .iter()
         .find(|h| h.field.equiv("Connection"));
     connection.is_some_and(|h| h.value.as_str().to_ascii_lowercase().contains("upgrade"))
+}
+
+/// 400 for a body whose end is not known. tiny_http will take what follows for the next request; the client, or the
+/// proxy it comes through, is told not to send one.
+fn broken(text: impl Into<String>) -> RequestError {
+    RequestError {
+        header: Some(("Connection", "close")),
+        ..RequestError::bad_request(text)
+    }
 }
 
 fn too_large() -> RequestError {
@@ -164,9 +185,7 @@ fn read_some(
                 return Err(RequestError::new(408, "The body stopped coming."));
             }
             Err(e) => {
-                return Err(RequestError::bad_request(format!(
-                    "The body cannot be read: {e}"
-                )));
+                return Err(broken(format!("The body cannot be read: {e}")));
             }
         }
     }

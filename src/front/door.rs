@@ -3,10 +3,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{self, Timeout};
 use tiny_http::{Request, Server};
@@ -14,10 +14,18 @@ use tiny_http::{Request, Server};
 use crate::error::StartError;
 
 /// A connection on which nothing is read or written for this long is closed; longer than load balancers keep
-/// idle connections, so that it is not us who closes one just as it is used.
+/// idle connections, so that it is not us who closes one just as it is used. With a shorter deadline of requests
+/// it is that: reading a body can be given up in no other way.
 const IDLE_LIMIT: Duration = Duration::from_secs(75);
-/// The idle limit holds for accepting, too, where it would end tiny_http's loop: so somebody connects this often.
+/// How often to check that connections are accepted and answered.
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);
+/// How often to usher, while requests come and while none do.
+const USHER_BUSY: Duration = Duration::from_millis(20);
+const USHER_IDLE: Duration = Duration::from_millis(250);
+/// After the last request, requests are still taken to come for so many rounds.
+const USHER_BUSY_ROUNDS: u32 = 50;
+/// Connections made at a time while busy.
+const USHER_BATCH: usize = 2;
 /// An answer to that check comes at once unless nobody accepts any more.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
@@ -43,11 +51,17 @@ pub struct Door {
 }
 
 impl Door {
-    /// Listens on this address.
+    /// Listens on this address. `deadline` is that of a request, `receivers` the number of threads that call
+    /// [`Door::receive`].
     ///
     /// # Errors
     /// When the port is in use or the address not ours.
-    pub fn open(ip: IpAddr, port: u16, receivers: usize) -> Result<Self, StartError> {
+    pub fn open(
+        ip: IpAddr,
+        port: u16,
+        deadline: Duration,
+        receivers: usize,
+    ) -> Result<Self, StartError> {
         let failed = |e: io::Error| {
             StartError::failed(format!(
                 "cannot listen on {ip}:{port}: {e}; another port is set with SAGEMAKER_BIND_TO_PORT or --port"
@@ -57,7 +71,13 @@ impl Door {
         // Accepted sockets inherit these on Linux.
         rustix::net::listen(&listener, LISTEN_BACKLOG)
             .and_then(|()| sockopt::set_tcp_nodelay(&listener, true))
-            .and_then(|()| sockopt::set_socket_timeout(&listener, Timeout::Recv, Some(IDLE_LIMIT)))
+            .and_then(|()| {
+                sockopt::set_socket_timeout(
+                    &listener,
+                    Timeout::Recv,
+                    Some(deadline.min(IDLE_LIMIT)),
+                )
+            })
             .and_then(|()| sockopt::set_socket_timeout(&listener, Timeout::Send, Some(IDLE_LIMIT)))
             .map_err(|e| failed(e.into()))?;
         let server = new_server(&listener).map_err(failed)?;
@@ -105,32 +125,71 @@ impl Door {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Checks again and again that connections are accepted, until the door is closed.
-    pub fn check_forever(self: &Arc<Self>, stray: &(impl Fn(Request) + Clone + Send + 'static)) {
-        loop {
-            thread::sleep(CHECK_INTERVAL);
-            let server = self.current();
-            if self.is_closed() {
-                return;
+    /// Looks after tiny_http's accepting, until the door is closed. `received` counts requests.
+    ///
+    /// tiny_http gives a connection to an idle thread, or to a new one when none is idle. But a thread that was just
+    /// woken still counts as idle, so of connections that come close together some are left to wait until another
+    /// one ends. Connections that end at once, made here, free a thread for each of them. They also keep accepting
+    /// from running into the idle limit, which would end it.
+    pub fn usher_forever(
+        self: &Arc<Self>,
+        received: &AtomicU64,
+        stray: &(impl Fn(Request) + Clone + Send + 'static),
+    ) {
+        let mut last_received = 0;
+        let mut quiet_rounds = USHER_BUSY_ROUNDS;
+        let mut next_check = Instant::now() + CHECK_INTERVAL;
+        while !self.is_closed() {
+            let now_received = received.load(Ordering::Relaxed);
+            if now_received == last_received {
+                quiet_rounds = quiet_rounds.saturating_add(1);
+            } else {
+                quiet_rounds = 0;
             }
-            if let Err(error) = self.check()
-                && !self.is_closed()
-            {
-                self.reopen(
-                    &server,
-                    &format!("no answer to its own request: {error}"),
-                    stray,
-                );
+            last_received = now_received;
+            let (connections, pause) = if quiet_rounds < USHER_BUSY_ROUNDS {
+                (USHER_BATCH, USHER_BUSY)
+            } else {
+                (1, USHER_IDLE)
+            };
+            for _ in 0..connections {
+                // What is wrong, if anything, the check will tell.
+                let _ = self.connect_and_end();
             }
+            if Instant::now() >= next_check {
+                let server = self.current();
+                if let Err(error) = self.check()
+                    && !self.is_closed()
+                {
+                    self.reopen(
+                        &server,
+                        &format!("no answer to its own request: {error}"),
+                        stray,
+                    );
+                }
+                next_check = Instant::now() + CHECK_INTERVAL;
+            }
+            thread::sleep(pause);
         }
     }
 
-    fn check(&self) -> io::Result<()> {
+    fn connect_and_end(&self) -> io::Result<()> {
+        let stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
+        // Ends with a reset, which leaves no port waiting on this side.
+        sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+        Ok(())
+    }
+
+    fn own_address(&self) -> io::Result<SocketAddr> {
         let mut address = self.listener.local_addr()?;
         if address.ip().is_unspecified() {
             address.set_ip([127, 0, 0, 1].into());
         }
-        let mut stream = TcpStream::connect_timeout(&address, CHECK_LIMIT)?;
+        Ok(address)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
         stream.set_read_timeout(Some(CHECK_LIMIT))?;
         stream.write_all(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")?;
         stream.read_exact(&mut [0])

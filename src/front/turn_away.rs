@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::thread;
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, unbounded};
 use tiny_http::{Header, Request, Response};
 
 use crate::error::{RequestError, StartError};
@@ -14,13 +14,12 @@ use crate::front::answer::{self, Answer};
 
 /// Threads that wait for bodies nobody wants.
 const THREADS: usize = 4;
-/// Requests that wait for these threads. Beyond it the receiving worker does it after all.
-const MAX_WAITING: usize = 256;
 /// Seconds after which clients may try again.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
-/// The threads and the prepared answer.
+/// The prepared answer, and the way to the threads.
 pub struct TurnAway {
+    /// Unbounded: each request in it has a connection, with a thread, of its own.
     waiting: Sender<Request>,
     prepared: Vec<u8>,
 }
@@ -31,7 +30,7 @@ impl TurnAway {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start() -> Result<Self, StartError> {
-        let (waiting, receive) = bounded::<Request>(MAX_WAITING);
+        let (waiting, receive) = unbounded::<Request>();
         for index in 0..THREADS {
             let receive = receive.clone();
             thread::Builder::new()
@@ -45,7 +44,7 @@ impl TurnAway {
         Ok(Self { waiting, prepared })
     }
 
-    /// Answers `request`.
+    /// Answers `request`, now if its body is at hand, else as soon as a thread is free.
     pub fn turn_away(&self, request: Request, body_is_at_hand: bool) {
         if body_is_at_hand {
             let mut writer = request.into_writer();
@@ -53,12 +52,9 @@ impl TurnAway {
             let _ = writer
                 .write_all(&self.prepared)
                 .and_then(|()| writer.flush());
-            return;
-        }
-        if let Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) =
-            self.waiting.try_send(request)
-        {
-            respond(request);
+        } else {
+            // The threads live as long as the process.
+            let _ = self.waiting.send(request);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct Front {
 
 struct Shared {
     door: Arc<Door>,
+    /// Requests received so far.
+    received: AtomicU64,
     slots: Slots<Work>,
     turn_away: TurnAway,
     service: Service,
@@ -56,7 +59,13 @@ impl Front {
         // One more than there are slots: however slow the work, somebody is left to receive.
         let workers = slots + 1;
         let shared = Arc::new(Shared {
-            door: Arc::new(Door::open(config.listen, config.port, workers)?),
+            door: Arc::new(Door::open(
+                config.listen,
+                config.port,
+                config.deadline,
+                workers,
+            )?),
+            received: AtomicU64::new(0),
             slots: Slots::new(slots, MAX_BACKLOG),
             turn_away: TurnAway::start()?,
             service: Service::new(config, backend, default_model),
@@ -81,9 +90,11 @@ impl Front {
                 }
             })?;
         }
-        let checked = Arc::clone(&shared);
-        start_thread("door-check".into(), move || {
-            checked.door.check_forever(&checked.stray());
+        let ushered = Arc::clone(&shared);
+        start_thread("usher".into(), move || {
+            ushered
+                .door
+                .usher_forever(&ushered.received, &ushered.stray());
         })?;
         Ok(Self { shared })
     }
@@ -102,6 +113,7 @@ impl Front {
 impl Shared {
     /// Takes a request that was just received. `run` is called with work that may be slow and has a slot.
     fn take(&self, request: Request, run: impl FnOnce(&Self, Work)) {
+        self.received.fetch_add(1, Ordering::Relaxed);
         let received = Instant::now();
         let announced = match body::announced(&request) {
             Ok(announced) => announced,
