@@ -3,10 +3,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt::{self, Timeout};
 use tiny_http::{Request, Server};
@@ -17,16 +17,7 @@ use crate::error::StartError;
 /// idle connections, so that it is not us who closes one just as it is used. With a shorter deadline of requests
 /// it is that: reading a body can be given up in no other way.
 const IDLE_LIMIT: Duration = Duration::from_secs(75);
-/// How often to check that connections are accepted and answered.
-const CHECK_INTERVAL: Duration = Duration::from_secs(20);
-/// How often to usher, while requests come and while none do.
-const USHER_BUSY: Duration = Duration::from_millis(20);
-const USHER_IDLE: Duration = Duration::from_millis(250);
-/// After the last request, requests are still taken to come for so many rounds.
-const USHER_BUSY_ROUNDS: u32 = 50;
-/// Connections made at a time while busy.
-const USHER_BATCH: usize = 2;
-/// An answer to that check comes at once unless nobody accepts any more.
+/// An answer to our own request comes at once unless nobody accepts any more.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;
@@ -125,59 +116,16 @@ impl Door {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Looks after tiny_http's accepting, until the door is closed. `received` counts requests.
-    ///
-    /// tiny_http gives a connection to an idle thread, or to a new one when none is idle. But a thread that was just
-    /// woken still counts as idle, so of connections that come close together some are left to wait until another
-    /// one ends. Connections that end at once, made here, free a thread for each of them. They also keep accepting
-    /// from running into the idle limit, which would end it.
-    pub fn usher_forever(
-        self: &Arc<Self>,
-        received: &AtomicU64,
-        stray: &(impl Fn(Request) + Clone + Send + 'static),
-    ) {
-        let mut last_received = 0;
-        let mut quiet_rounds = USHER_BUSY_ROUNDS;
-        let mut next_check = Instant::now() + CHECK_INTERVAL;
-        while !self.is_closed() {
-            let now_received = received.load(Ordering::Relaxed);
-            if now_received == last_received {
-                quiet_rounds = quiet_rounds.saturating_add(1);
-            } else {
-                quiet_rounds = 0;
-            }
-            last_received = now_received;
-            let (connections, pause) = if quiet_rounds < USHER_BUSY_ROUNDS {
-                (USHER_BATCH, USHER_BUSY)
-            } else {
-                (1, USHER_IDLE)
-            };
-            for _ in 0..connections {
-                // What is wrong, if anything, the check will tell.
-                let _ = self.connect_and_end();
-            }
-            if Instant::now() >= next_check {
-                let server = self.current();
-                if let Err(error) = self.check()
-                    && !self.is_closed()
-                {
-                    self.reopen(
-                        &server,
-                        &format!("no answer to its own request: {error}"),
-                        stray,
-                    );
-                }
-                next_check = Instant::now() + CHECK_INTERVAL;
-            }
-            thread::sleep(pause);
+    /// Makes a connection to our own port that ends at once.
+    pub fn connect_and_end(&self) {
+        let result = self.own_address().and_then(|address| {
+            let stream = TcpStream::connect_timeout(&address, CHECK_LIMIT)?;
+            // Ends with a reset, which leaves no port waiting on this side.
+            Ok(sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
+        });
+        if let Err(e) = result {
+            log::debug!("no connection to our own port: {e}");
         }
-    }
-
-    fn connect_and_end(&self) -> io::Result<()> {
-        let stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
-        // Ends with a reset, which leaves no port waiting on this side.
-        sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-        Ok(())
     }
 
     fn own_address(&self) -> io::Result<SocketAddr> {
@@ -188,7 +136,21 @@ impl Door {
         Ok(address)
     }
 
-    fn check(&self) -> io::Result<()> {
+    /// Checks that connections are accepted and answered, and starts accepting anew if they are not.
+    pub fn check(&self, stray: &(impl Fn(Request) + Clone + Send + 'static)) {
+        let server = self.current();
+        if let Err(error) = self.ask_ourselves()
+            && !self.is_closed()
+        {
+            self.reopen(
+                &server,
+                &format!("no answer to our own request: {error}"),
+                stray,
+            );
+        }
+    }
+
+    fn ask_ourselves(&self) -> io::Result<()> {
         let mut stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
         stream.set_read_timeout(Some(CHECK_LIMIT))?;
         stream.write_all(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")?;

@@ -7,6 +7,7 @@ mod route;
 mod service;
 mod slots;
 mod turn_away;
+mod usher;
 mod workers;
 
 pub use workers::{Front, slots};

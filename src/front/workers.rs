@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::front::door::{Door, Received};
 use crate::front::service::{Service, Work};
 use crate::front::slots::{Admission, Slots};
 use crate::front::turn_away::TurnAway;
+use crate::front::usher::Usher;
 use crate::logging::FRONT;
 use crate::tfs::backend::Backend;
 
@@ -37,8 +37,7 @@ pub struct Front {
 
 struct Shared {
     door: Arc<Door>,
-    /// Requests received so far.
-    received: AtomicU64,
+    usher: Usher,
     slots: Slots<Work>,
     turn_away: TurnAway,
     service: Service,
@@ -65,7 +64,7 @@ impl Front {
                 config.deadline,
                 workers,
             )?),
-            received: AtomicU64::new(0),
+            usher: Usher::new(),
             slots: Slots::new(slots, MAX_BACKLOG),
             turn_away: TurnAway::start()?,
             service: Service::new(config, backend, default_model),
@@ -92,9 +91,7 @@ impl Front {
         }
         let ushered = Arc::clone(&shared);
         start_thread("usher".into(), move || {
-            ushered
-                .door
-                .usher_forever(&ushered.received, &ushered.stray());
+            ushered.usher.run(&ushered.door, &ushered.stray());
         })?;
         Ok(Self { shared })
     }
@@ -113,7 +110,7 @@ impl Front {
 impl Shared {
     /// Takes a request that was just received. `run` is called with work that may be slow and has a slot.
     fn take(&self, request: Request, run: impl FnOnce(&Self, Work)) {
-        self.received.fetch_add(1, Ordering::Relaxed);
+        self.usher.note(&request);
         let received = Instant::now();
         let announced = match body::announced(&request) {
             Ok(announced) => announced,
