@@ -15,13 +15,16 @@ use tiny_http::Request;
 
 use crate::front::door::Door;
 
-/// Connections made when new clients were seen: enough for all the slots there are by default, twice.
-const BURST_ROUNDS: u32 = 16;
-const BURST_BATCH: u32 = 8;
-const BURST_PAUSE: Duration = Duration::from_millis(1);
-/// Clients that make a connection for each request are new all the time; their connections end by themselves.
-const BURST_INTERVAL: Duration = Duration::from_millis(500);
-/// Between bursts one connection is made this often: for connections that said nothing when they came. It also
+/// When new clients were seen, connections are made in batches until the allowance is used up: at first enough for
+/// twice the slots there are by default. Clients that make a connection for each request are new all the time, but
+/// their connections end by themselves.
+const BATCH: f64 = 8.0;
+const BATCH_PAUSE: Duration = Duration::from_millis(1);
+const MAX_ALLOWANCE: f64 = 128.0;
+const ALLOWANCE_PER_SECOND: f64 = 400.0;
+/// Pause when new clients were seen and the allowance is used up.
+const WAITING_PAUSE: Duration = Duration::from_millis(20);
+/// Otherwise one connection is made this often: for connections that said nothing when they came. It also
 /// keeps accepting from running into the idle limit, which would end it.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// After this time all clients are new again, for ports are used again.
@@ -62,15 +65,15 @@ impl Usher {
     pub fn run(&self, door: &Arc<Door>, stray: &(impl Fn(Request) + Clone + Send + 'static)) {
         self.thread.get_or_init(thread::current);
         let mut now = Instant::now();
-        let (mut last_burst, mut last_forgotten, mut last_check) = (now - BURST_INTERVAL, now, now);
+        let (mut last_check, mut last_forgotten) = (now, now);
+        let mut allowance = MAX_ALLOWANCE;
         while !door.is_closed() {
-            let may_burst = last_burst + BURST_INTERVAL <= now;
-            if may_burst && self.newcomers.swap(false, Ordering::Acquire) {
-                for _ in 0..BURST_ROUNDS {
-                    (0..BURST_BATCH).for_each(|_| door.connect_and_end());
-                    thread::sleep(BURST_PAUSE);
+            if allowance >= BATCH && self.newcomers.swap(false, Ordering::Acquire) {
+                while allowance >= BATCH {
+                    (0..BATCH as u32).for_each(|_| door.connect_and_end());
+                    allowance -= BATCH;
+                    thread::sleep(BATCH_PAUSE);
                 }
-                last_burst = Instant::now();
             } else {
                 door.connect_and_end();
             }
@@ -84,11 +87,14 @@ impl Usher {
                     .for_each(|word| word.store(0, Ordering::Relaxed));
                 last_forgotten = now;
             }
-            match may_burst {
-                true => thread::park_timeout(INTERVAL),
-                false => thread::sleep(INTERVAL),
+            match self.newcomers.load(Ordering::Relaxed) {
+                true => thread::sleep(WAITING_PAUSE),
+                false => thread::park_timeout(INTERVAL),
             }
-            now = Instant::now();
+            let elapsed = now.elapsed();
+            now += elapsed;
+            allowance =
+                (allowance + elapsed.as_secs_f64() * ALLOWANCE_PER_SECOND).min(MAX_ALLOWANCE);
         }
     }
 }

@@ -119,7 +119,7 @@ fn slow_requests_survive_one_that_kills_again_and_again() {
         "POST",
         "/invocations",
         &[],
-        fake(&json!({"delay_ms": 300})).as_bytes(),
+        fake(&json!({"delay_ms": 700})).as_bytes(),
     );
     let mut others: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for connection in &mut others {
