@@ -125,7 +125,7 @@ pub struct Vars {
 }
 
 impl Vars {
-    /// The variables of this process. Text that is not UTF-8 is replaced, and so fails its check.
+    /// The variables of this process. What is not UTF-8 is replaced.
     pub fn from_process() -> Self {
         let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
         Self {

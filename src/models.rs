@@ -34,7 +34,12 @@ pub struct Model {
 /// When there are none, two of one name or version, a name that cannot be used in a URL, a version that
 /// TensorFlow Serving cannot hold, or a folder that cannot be read.
 pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
-    let dir = &dir.canonicalize().map_err(|e| {
+    // Links are kept, for the model's name; without a name (`..`) there is nothing to keep.
+    let absolute = match std::path::absolute(dir) {
+        Ok(path) if path.file_name().is_some() && path.is_dir() => Ok(path),
+        _ => dir.canonicalize(),
+    };
+    let dir = &absolute.map_err(|e| {
         StartError::failed(format!(
             "cannot read the model directory {}: {e}",
             dir.display()
@@ -350,6 +355,15 @@ mod tests {
         );
         let error = discover(&dir.join("absent")).unwrap_err().to_string();
         assert!(error.contains("cannot read the model directory"), "{error}");
+    }
+
+    #[test]
+    fn a_linked_model_directory_keeps_its_name() {
+        let (_temp, dir) = dir_with(&["1"]);
+        let link = dir.with_file_name("served");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        assert_eq!(discover(&link).unwrap()[0].name, "served");
+        assert_eq!(discover(&dir.join("1/..")).unwrap()[0].name, "model");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Config;
@@ -31,7 +31,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     logging::start(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
     // Before any child exists, so that no signal is missed.
-    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT])
+    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT])
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
     let models = models::discover(&config.model_dir)?;

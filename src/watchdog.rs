@@ -3,13 +3,15 @@
 //! What is to be done is decided in `tfs/instance.rs`; this is the thin shell around it. As process 1 of a
 //! container all orphans become ours, so every child is reaped here, whoever started it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::SIGCHLD;
+use signal_hook::low_level::signal_name;
 
 use crate::error::StartError;
 use crate::front::Front;
@@ -34,7 +36,7 @@ const CHILD_KILL_LIMIT: Duration = Duration::from_secs(1);
 /// What the watchdog is told.
 #[derive(Debug)]
 pub enum Message {
-    /// A signal arrived: SIGCHLD, SIGTERM or SIGINT.
+    /// A signal arrived: SIGCHLD, or one that ends the program.
     Signal(i32),
     /// Instance `index` was asked for its status while it was its process number `process`.
     Status {
@@ -125,9 +127,10 @@ impl Watchdog {
     /// # Errors
     /// Why a model server did not come up.
     pub fn run(mut self) -> Result<(), StartError> {
-        let result = self.supervise();
+        // A mistake in our code must not leave children behind.
+        let result = catch_unwind(AssertUnwindSafe(|| self.supervise()));
         self.stop_children();
-        result
+        result.unwrap_or_else(|_| Err(StartError::failed("the watchdog panicked")))
     }
 
     fn supervise(&mut self) -> Result<(), StartError> {
@@ -143,14 +146,10 @@ impl Watchdog {
             }
             match self.next_message(drain.is_some()) {
                 Some(Message::Signal(SIGCHLD)) => self.reap()?,
-                Some(Message::Signal(signal @ (SIGTERM | SIGINT))) if drain.is_none() => {
+                Some(Message::Signal(signal)) if drain.is_none() => {
                     log::info!(
                         "{}: stopping; running requests have up to {} s",
-                        if signal == SIGTERM {
-                            "SIGTERM"
-                        } else {
-                            "SIGINT"
-                        },
+                        signal_name(signal).unwrap_or("signal"),
                         DRAIN_LIMIT.as_secs()
                     );
                     self.front.stop_accepting();
@@ -159,7 +158,7 @@ impl Watchdog {
                         idle_since: None,
                     });
                 }
-                Some(Message::Signal(SIGTERM | SIGINT)) => {
+                Some(Message::Signal(_)) => {
                     log::warn!("second signal: stopping at once");
                     return Ok(());
                 }
@@ -255,11 +254,14 @@ impl Watchdog {
         };
         supervised.probe.set_pace(supervised.process, pace);
         match phase {
-            Phase::Ready => log::info!(
+            Phase::Ready if supervised.process == 1 => log::info!(
                 "instance {index}: model {} is AVAILABLE, {:.2} s after the start",
                 self.model,
                 self.began.elapsed().as_secs_f64()
             ),
+            Phase::Ready => {
+                log::info!("instance {index}: model {} is AVAILABLE again", self.model);
+            }
             Phase::Starting => log::info!("instance {index}: {what}"),
             Phase::Down { .. } | Phase::Unresponsive { .. } | Phase::Ending { .. } => {
                 log::error!("instance {index}: {what}");
@@ -279,6 +281,8 @@ impl Watchdog {
             let Some(child) = self.instances[index].child.take() else {
                 continue;
             };
+            // What it started and left behind would hold its ports.
+            child.kill_group();
             let exited = Event::Exited {
                 how: ended(status),
                 output: child.last_lines(),

@@ -47,8 +47,16 @@ fn remove_newlines(body: &mut Vec<u8>) {
 fn unescape_instances(body: &mut Vec<u8>) {
     const ESCAPED: &[u8] = br"\'instances\'";
     const PLAIN: &[u8] = b"'instances'";
-    while let Some(at) = memmem::find(body, ESCAPED) {
-        body.splice(at..at + ESCAPED.len(), PLAIN.iter().copied());
+    let mut mended = Vec::new();
+    let mut copied = 0;
+    for at in memmem::find_iter(body, ESCAPED) {
+        mended.extend_from_slice(&body[copied..at]);
+        mended.extend_from_slice(PLAIN);
+        copied = at + ESCAPED.len();
+    }
+    if copied > 0 {
+        mended.extend_from_slice(&body[copied..]);
+        *body = mended;
     }
 }
 

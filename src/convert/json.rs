@@ -13,7 +13,10 @@ use crate::error::RequestError;
 ///
 /// # Errors
 /// 400 when the body holds several requests to TensorFlow Serving that cannot be joined into one.
-pub fn to_tfs(body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+pub fn to_tfs(mut body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+    if body.starts_with(b"\xef\xbb\xbf") {
+        body.drain(..3); // a byte order mark, which TensorFlow Serving does not take
+    }
     match convert(&body) {
         Ok(Some(converted)) => Ok(converted),
         Ok(None) | Err(Failure::Broken) => Ok(body),
@@ -292,9 +295,8 @@ impl Values<'_> {
             b'}' | b']' | b',' | b':' => Err(Failure::Broken),
             _ => {
                 let rest = &self.body[self.at..];
-                let end = rest.iter().position(|b| {
-                    b.is_ascii_whitespace()
-                        || matches!(b, b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
+                let end = rest.iter().position(|&b| {
+                    is_space(b) || matches!(b, b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
                 });
                 self.at += end.unwrap_or(rest.len());
                 Ok(())
@@ -348,9 +350,8 @@ impl Values<'_> {
         }
     }
 
-    /// JSON's white space, which has no form feed.
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        while self.peek().is_some_and(is_space) {
             self.at += 1;
         }
     }
@@ -372,6 +373,11 @@ impl Values<'_> {
     fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
+}
+
+/// JSON's white space, which has no form feed.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// A quote or a bracket. With bit 5 set, `[` becomes `{` and `]` becomes `}`.
@@ -505,6 +511,26 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_dropped() {
+        assert_eq!(
+            converted("\u{feff}{\"instances\": []}"),
+            "{\"instances\": []}"
+        );
+        assert_eq!(converted("\u{feff}1"), "{\"instances\": [1]}");
+    }
+
+    /// A form feed is white space to many, but not to JSON.
+    #[test]
+    fn control_characters_are_part_of_values() {
+        assert_eq!(converted("\x0c"), "{\"instances\": [\x0c]}");
+        assert_eq!(converted("1\x0c2 \0"), "{\"instances\": [1\x0c2, \0]}");
+        assert_eq!(
+            converted("[1]\x0c\n[2]"),
+            "{\"instances\": [[1], \x0c, [2]]}"
+        );
+    }
+
+    #[test]
     fn what_is_broken_passes_for_tensorflow_serving_to_judge() {
         for body in [
             " ",
@@ -587,7 +613,7 @@ mod tests {
 
         /// Any bytes: no panic, and what is not converted is unchanged.
         #[test]
-        fn any_bytes_pass_or_convert(body in "[\\[\\]{}\",:\\\\ a1\n]{0,80}") {
+        fn any_bytes_pass_or_convert(body in "[\\[\\]{}\",:\\\\ a1\n\x00\x0b\x0c\u{a0}]{0,80}") {
             match to_tfs(body.clone().into_bytes()) {
                 Ok(output) => {
                     let converted = output.starts_with(INSTANCES) || output.ends_with(b"]}");

@@ -77,8 +77,25 @@ pub fn send(request: Request, answer: &Answer, close: bool) -> io::Result<()> {
     writer.flush()
 }
 
+/// A whole answer, for [`send_prepared`].
+pub fn prepare(answer: &Answer) -> Vec<u8> {
+    let mut bytes = head(answer, None);
+    bytes.extend_from_slice(&answer.body);
+    bytes
+}
+
+/// Sends a prepared answer.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_prepared(request: Request, bytes: &[u8]) -> io::Result<()> {
+    let mut writer = request.into_writer();
+    writer.write_all(bytes)?;
+    writer.flush()
+}
+
 /// The head of an answer, up to and including the empty line.
-pub fn head(answer: &Answer, connection: Option<&str>) -> Vec<u8> {
+fn head(answer: &Answer, connection: Option<&str>) -> Vec<u8> {
     let reason = StatusCode(answer.status).default_reason_phrase();
     let mut head = Vec::with_capacity(256 + answer.body.len().min(ONE_WRITE));
     let mut line = |name: &str, value: &dyn std::fmt::Display| {

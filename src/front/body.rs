@@ -80,21 +80,45 @@ fn broken(text: impl Into<String>) -> RequestError {
     }
 }
 
+fn too_slow(text: &str) -> RequestError {
+    RequestError {
+        status: 408,
+        ..broken(text)
+    }
+}
+
 fn too_large() -> RequestError {
-    RequestError::new(
-        413,
-        format!("The body is larger than {MAX_BODY_BYTES} bytes."),
-    )
+    RequestError {
+        status: 413,
+        ..broken(format!("The body is larger than {MAX_BODY_BYTES} bytes."))
+    }
+}
+
+/// What happens to the body of a request that is answered without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: it is there already, or tiny_http leaves it.
+    None,
+    /// tiny_http reads it to its end, at the client's pace.
+    Drained,
+    /// The same, into a buffer too large to exist, which would abort the process.
+    Untouchable,
+}
+
+/// What happens, by the length that tiny_http believes in, which is that of the first header.
+pub fn rest(request: &Request) -> Rest {
+    let expects = request.headers().iter().any(|h| h.field.equiv("Expect"));
+    match request.body_length() {
+        None | Some(0) => Rest::None,
+        Some(length) if length > MAX_BODY_BYTES => Rest::Untouchable,
+        Some(length) if length <= READ_AHEAD_BYTES && !expects => Rest::None,
+        Some(_) => Rest::Drained,
+    }
 }
 
 /// Whether nothing of the body is still to come from the client.
 pub fn is_at_hand(request: &Request, announced: Announced) -> bool {
-    let expects = request.headers().iter().any(|h| h.field.equiv("Expect"));
-    match announced {
-        Announced::Length(0) => true,
-        Announced::Length(length) => length <= READ_AHEAD_BYTES && !expects,
-        Announced::Chunked | Announced::RawChunked => false,
-    }
+    matches!(announced, Announced::Length(_)) && rest(request) == Rest::None
 }
 
 /// The body's bytes. Also answers `Expect: 100-continue`.
@@ -176,13 +200,13 @@ fn read_some(
 ) -> Result<usize, RequestError> {
     loop {
         if Instant::now() >= deadline {
-            return Err(RequestError::new(408, "The body came too slowly."));
+            return Err(too_slow("The body came too slowly."));
         }
         match reader.read(buffer) {
             Ok(n) => return Ok(n),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(RequestError::new(408, "The body stopped coming."));
+                return Err(too_slow("The body stopped coming."));
             }
             Err(e) => {
                 return Err(broken(format!("The body cannot be read: {e}")));

@@ -2,8 +2,8 @@
 //! tiny_http stops accepting.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -18,11 +18,18 @@ use crate::error::StartError;
 /// it is that: reading a body can be given up in no other way.
 const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// An answer to our own request comes at once unless nobody accepts any more.
-const CHECK_LIMIT: Duration = Duration::from_secs(10);
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// Time to let connections in that came before the door is closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// Connections made then, see `usher.rs`.
+const CLOSING_CONNECTIONS: usize = 64;
 /// Connections that wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;
 /// Pause before accepting is tried again, for example when there are no file descriptors left.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time for a worker to take what was meant for it.
+const STRAY_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a receiver gets.
 pub enum Received {
@@ -37,6 +44,8 @@ pub struct Door {
     listener: TcpListener,
     server: Mutex<Arc<Server>>,
     closed: AtomicBool,
+    /// Port on our side of the connection made to check ourselves; 0 while there is none.
+    own_port: AtomicU16,
     /// Threads that call [`Door::receive`].
     receivers: usize,
 }
@@ -76,6 +85,7 @@ impl Door {
             listener,
             server: Mutex::new(Arc::new(server)),
             closed: AtomicBool::new(false),
+            own_port: AtomicU16::new(0),
             receivers,
         })
     }
@@ -105,6 +115,13 @@ impl Door {
 
     /// Refuses new connections from now on; open ones go on.
     pub fn close(&self) {
+        // Connections that wait to be accepted, and those that wait for a thread, would be reset: first let them in.
+        for _ in 0..CLOSING_CONNECTIONS {
+            if self.connect_and_end().is_err() {
+                break;
+            }
+        }
+        let _ = self.ask_ourselves(CLOSE_LIMIT);
         self.closed.store(true, Ordering::Relaxed);
         if let Err(e) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
             log::warn!("cannot stop listening: {e}");
@@ -117,21 +134,28 @@ impl Door {
     }
 
     /// Makes a connection to our own port that ends at once.
-    pub fn connect_and_end(&self) {
-        let result = self.own_address().and_then(|address| {
-            let stream = TcpStream::connect_timeout(&address, CHECK_LIMIT)?;
-            // Ends with a reset, which leaves no port waiting on this side.
-            Ok(sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
-        });
-        if let Err(e) = result {
-            log::debug!("no connection to our own port: {e}");
-        }
+    ///
+    /// # Errors
+    /// When the port does not take it.
+    pub fn connect_and_end(&self) -> io::Result<()> {
+        let stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
+        // Ends with a reset, which leaves no port waiting on this side.
+        Ok(sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
+    }
+
+    /// Whether a request is one of [`Door::check`].
+    pub fn is_our_own(&self, request: &Request) -> bool {
+        let port = request.remote_addr().map(|address| address.port());
+        port == Some(self.own_port.load(Ordering::Relaxed))
     }
 
     fn own_address(&self) -> io::Result<SocketAddr> {
         let mut address = self.listener.local_addr()?;
         if address.ip().is_unspecified() {
-            address.set_ip([127, 0, 0, 1].into());
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
         }
         Ok(address)
     }
@@ -139,7 +163,7 @@ impl Door {
     /// Checks that connections are accepted and answered, and starts accepting anew if they are not.
     pub fn check(&self, stray: &(impl Fn(Request) + Clone + Send + 'static)) {
         let server = self.current();
-        if let Err(error) = self.ask_ourselves()
+        if let Err(error) = self.ask_ourselves(CHECK_LIMIT)
             && !self.is_closed()
         {
             self.reopen(
@@ -150,9 +174,11 @@ impl Door {
         }
     }
 
-    fn ask_ourselves(&self) -> io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
-        stream.set_read_timeout(Some(CHECK_LIMIT))?;
+    fn ask_ourselves(&self, limit: Duration) -> io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&self.own_address()?, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        let own_port = stream.local_addr()?.port();
+        self.own_port.store(own_port, Ordering::Relaxed);
         stream.write_all(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")?;
         stream.read_exact(&mut [0])
     }
@@ -170,30 +196,41 @@ impl Door {
         why: &str,
         stray: &(impl Fn(Request) + Clone + Send + 'static),
     ) {
-        let mut current = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&current, old) {
-            return; // somebody else was quicker
-        }
         log::error!("accepting connections stopped ({why}); starting again");
-        *current = loop {
+        let new = loop {
             match new_server(&self.listener) {
                 Ok(server) => break Arc::new(server),
                 Err(e) => log::error!("cannot start again: {e}"),
             }
             thread::sleep(REOPEN_PAUSE);
         };
-        drop(current);
+        {
+            let mut current = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+            if !Arc::ptr_eq(&current, old) {
+                return; // somebody else was quicker
+            }
+            *current = new;
+        }
         for _ in 0..self.receivers {
             old.unblock();
         }
         let (old, stray) = (Arc::clone(old), stray.clone());
-        thread::spawn(move || {
+        let started = thread::Builder::new().name("stray".into()).spawn(move || {
             loop {
-                if let Ok(request) = old.recv() {
-                    stray(request);
+                match old.recv() {
+                    Ok(request) => stray(request),
+                    // Meant for a worker that still waits here.
+                    Err(_) if Arc::strong_count(&old) > 1 => {
+                        old.unblock();
+                        thread::sleep(STRAY_PAUSE);
+                    }
+                    Err(_) => {}
                 }
             }
         });
+        if let Err(e) = started {
+            log::error!("cannot start a thread; some open connections are lost: {e}");
+        }
     }
 }
 

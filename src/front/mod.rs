@@ -3,10 +3,10 @@
 mod answer;
 mod body;
 mod door;
+mod drain;
 mod route;
 mod service;
 mod slots;
-mod turn_away;
 mod usher;
 mod workers;
 

@@ -22,6 +22,11 @@ pub enum Route<'a> {
 /// # Errors
 /// 404 for unknown paths, 405 for known ones with another method.
 pub fn route<'a>(method: &Method, url: &'a str) -> Result<Route<'a>, RequestError> {
+    let url = match url.strip_prefix("http://") {
+        // Absolute form, as sent to proxies: the path begins behind the host.
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => url,
+    };
     let path = url.split('?').next().unwrap_or_default();
     let (route, accepted) = match path {
         "/ping" => (Route::Ping, "GET, HEAD"),
@@ -67,6 +72,7 @@ mod tests {
                 Route::Tfs("/v1/models/m:predict?q"),
             ),
             (Method::Delete, "/tfs/", Route::Tfs("/")),
+            (Method::Get, "http://host:8080/ping?x", Route::Ping),
         ] {
             assert_eq!(route(&method, url).unwrap(), expected, "{method} {url}");
         }
@@ -76,6 +82,7 @@ mod tests {
     fn the_rest_is_404_or_405() {
         for (method, url, status) in [
             (Method::Get, "/", 404),
+            (Method::Get, "http://host", 404),
             (Method::Get, "", 404),
             (Method::Get, "/ping/", 404),
             (Method::Get, "/pinger", 404),

@@ -25,6 +25,8 @@ const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
 pub struct Work {
     pub request: Request,
     pub announced: Announced,
+    /// Whether the whole body has been read.
+    pub body_is_read: bool,
     /// When a worker first saw it; the deadline counts from here.
     pub received: Instant,
 }
@@ -82,30 +84,27 @@ impl Service {
                 "it waited for others to finish",
             ));
         }
-        let (request, announced) = (&mut work.request, work.announced);
-        let url = request.url().to_owned();
-        match route(request.method(), &url) {
-            Ok(Route::Invocations) => self.invocations(request, announced, deadline),
-            Ok(Route::Tfs(path)) => self.pass_through(request, announced, path, deadline),
+        let url = work.request.url().to_owned();
+        match route(work.request.method(), &url) {
+            Ok(Route::Invocations) => self.invocations(work, deadline),
+            Ok(Route::Tfs(path)) => self.pass_through(work, path, deadline),
             // These come with a body that is still to come, and that nobody wants.
             Ok(Route::Ping | Route::ExecutionParameters) | Err(_) => {
-                body::discard(request, announced, deadline)?;
-                Ok(self.quick_answer(request).unwrap_or_else(Answer::empty))
+                body::discard(&mut work.request, work.announced, deadline)?;
+                work.body_is_read = true;
+                let answer = self.quick_answer(&work.request);
+                Ok(answer.unwrap_or_else(Answer::empty))
             }
         }
     }
 
-    fn invocations(
-        &self,
-        request: &mut Request,
-        announced: Announced,
-        deadline: Instant,
-    ) -> Result<Answer, RequestError> {
+    fn invocations(&self, work: &mut Work, deadline: Instant) -> Result<Answer, RequestError> {
         // The body is read before anything is refused: an answer before its end could break the connection.
-        let body = body::read(request, announced, deadline)?;
-        let format = Format::of(header(request, "Content-Type"))?;
+        let body = work.read_body(deadline)?;
+        let request = &work.request;
+        let format = Format::of(header(request, "Content-Type").as_deref())?;
         let attributes = header(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
-        let path = self.model_path(&attributes::parse(attributes)?);
+        let path = self.model_path(&attributes::parse(&attributes)?);
         let body = format.to_tfs(body)?;
         let sent = TfsRequest {
             method: "POST",
@@ -116,7 +115,8 @@ impl Service {
         let TfsAnswer {
             status, mut body, ..
         } = self.backend.call(&sent, deadline)?;
-        let content_type = accept::lay_out(status, &mut body, header(request, "Accept"));
+        let accept = header(request, "Accept");
+        let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
             ..Answer::json(status, body)
@@ -135,17 +135,16 @@ impl Service {
     /// `/tfs/...`: TensorFlow Serving's own API, unchanged in both directions.
     fn pass_through(
         &self,
-        request: &mut Request,
-        announced: Announced,
+        work: &mut Work,
         path: &str,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
-        let body = body::read(request, announced, deadline)?;
+        let body = work.read_body(deadline)?;
         let answer = self.backend.call(
             &TfsRequest {
-                method: request.method().as_str(),
+                method: work.request.method().as_str(),
                 path,
-                content_type: header(request, "Content-Type"),
+                content_type: header(&work.request, "Content-Type").as_deref(),
                 body: &body,
             },
             deadline,
@@ -159,10 +158,20 @@ impl Service {
     }
 }
 
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    request
-        .headers()
-        .iter()
-        .find(|h| h.field.equiv(name))
-        .map(|h| h.value.as_str())
+impl Work {
+    fn read_body(&mut self, deadline: Instant) -> Result<Vec<u8>, RequestError> {
+        let body = body::read(&mut self.request, self.announced, deadline)?;
+        self.body_is_read = true;
+        Ok(body)
+    }
+}
+
+/// A header's value; several of one name are one list.
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<Cow<'a, str>> {
+    let headers = request.headers().iter();
+    let mut values = headers
+        .filter(|h| h.field.equiv(name))
+        .map(|h| h.value.as_str());
+    let first = Cow::Borrowed(values.next()?);
+    Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}"))))
 }

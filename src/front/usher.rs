@@ -30,7 +30,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// After this time all clients are new again, for ports are used again.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How often to check that connections are accepted and answered.
-const CHECK_INTERVAL: Duration = Duration::from_secs(20);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The clients' ports seen of late, and the thread that is told of new ones.
 pub struct Usher {
@@ -69,13 +69,12 @@ impl Usher {
         let mut allowance = MAX_ALLOWANCE;
         while !door.is_closed() {
             if allowance >= BATCH && self.newcomers.swap(false, Ordering::Acquire) {
-                while allowance >= BATCH {
-                    (0..BATCH as u32).for_each(|_| door.connect_and_end());
+                while allowance >= BATCH && make_connections(door, BATCH as u32) {
                     allowance -= BATCH;
                     thread::sleep(BATCH_PAUSE);
                 }
             } else {
-                door.connect_and_end();
+                make_connections(door, 1);
             }
             if last_check + CHECK_INTERVAL <= now {
                 door.check(stray);
@@ -97,4 +96,15 @@ impl Usher {
                 (allowance + elapsed.as_secs_f64() * ALLOWANCE_PER_SECOND).min(MAX_ALLOWANCE);
         }
     }
+}
+
+/// `false` when one could not be made; the check then finds out what is wrong.
+fn make_connections(door: &Door, count: u32) -> bool {
+    (0..count).all(|_| match door.connect_and_end() {
+        Ok(()) => true,
+        Err(e) => {
+            log::debug!("no connection to our own port: {e}");
+            false
+        }
+    })
 }

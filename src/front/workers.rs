@@ -1,5 +1,6 @@
 //! The worker threads: receive requests, have them answered, and always leave one free to receive the next.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -8,13 +9,13 @@ use std::time::Instant;
 use tiny_http::Request;
 
 use crate::config::Config;
-use crate::error::StartError;
+use crate::error::{RequestError, StartError};
 use crate::front::answer::{self, Answer};
-use crate::front::body;
+use crate::front::body::{self, Rest};
 use crate::front::door::{Door, Received};
+use crate::front::drain::Drain;
 use crate::front::service::{Service, Work};
 use crate::front::slots::{Admission, Slots};
-use crate::front::turn_away::TurnAway;
 use crate::front::usher::Usher;
 use crate::logging::FRONT;
 use crate::tfs::backend::Backend;
@@ -39,7 +40,9 @@ struct Shared {
     door: Arc<Door>,
     usher: Usher,
     slots: Slots<Work>,
-    turn_away: TurnAway,
+    drain: Drain,
+    /// The whole answer to a request there is no room for.
+    busy: Vec<u8>,
     service: Service,
 }
 
@@ -66,7 +69,8 @@ impl Front {
             )?),
             usher: Usher::new(),
             slots: Slots::new(slots, MAX_BACKLOG),
-            turn_away: TurnAway::start()?,
+            drain: Drain::default(),
+            busy: answer::prepare(&busy().into()),
             service: Service::new(config, backend, default_model),
         });
         for index in 0..workers {
@@ -114,15 +118,7 @@ impl Shared {
         let received = Instant::now();
         let announced = match body::announced(&request) {
             Ok(announced) => announced,
-            Err(error) if error.status == 413 => {
-                self.log_access(&request, error.status, 0, received);
-                body::refuse_untouched(request, &error);
-                return;
-            }
-            Err(error) => {
-                self.send(request, &error.into(), received);
-                return;
-            }
+            Err(error) => return self.refuse(request, error, received),
         };
         let at_hand = body::is_at_hand(&request, announced);
         if at_hand && let Some(answer) = self.service.quick_answer(&request) {
@@ -132,14 +128,31 @@ impl Shared {
         let work = Work {
             request,
             announced,
+            body_is_read: false,
             received,
         };
         match self.slots.admit(work) {
             Admission::Run(work) => run(self, work),
             Admission::Queued => {}
-            Admission::Refused(work) => {
-                self.log_access(&work.request, 503, 0, received);
-                self.turn_away.turn_away(work.request, at_hand);
+            Admission::Refused(work) if body::rest(&work.request) == Rest::None => {
+                self.log_access(&work.request, busy().status, 0, received);
+                report(answer::send_prepared(work.request, &self.busy));
+            }
+            Admission::Refused(work) => self.refuse(work.request, busy(), received),
+        }
+    }
+
+    /// Answers a request whose body has not been read.
+    fn refuse(&self, request: Request, error: RequestError, received: Instant) {
+        match body::rest(&request) {
+            Rest::None => self.send(request, &error.into(), received),
+            Rest::Drained => {
+                self.log_access(&request, error.status, 0, received);
+                self.drain.answer(request, error);
+            }
+            Rest::Untouchable => {
+                self.log_access(&request, error.status, 0, received);
+                body::refuse_untouched(request, &error);
             }
         }
     }
@@ -157,22 +170,22 @@ impl Shared {
     }
 
     fn answer(&self, mut work: Work) {
-        let answer = self
-            .service
-            .slow_answer(&mut work)
-            .unwrap_or_else(|error| error.into());
-        self.send(work.request, &answer, work.received);
+        match self.service.slow_answer(&mut work) {
+            Ok(answer) => self.send(work.request, &answer, work.received),
+            Err(error) if work.body_is_read => {
+                self.send(work.request, &error.into(), work.received);
+            }
+            Err(error) => self.refuse(work.request, error, work.received),
+        }
     }
 
     fn send(&self, request: Request, answer: &Answer, received: Instant) {
         self.log_access(&request, answer.status, answer.body.len(), received);
-        if let Err(e) = answer::send(request, answer, self.door.is_closed()) {
-            log::warn!(target: FRONT, "an answer could not be sent: {e}");
-        }
+        report(answer::send(request, answer, self.door.is_closed()));
     }
 
     fn log_access(&self, request: &Request, status: u16, bytes: usize, received: Instant) {
-        if !log::log_enabled!(target: FRONT, log::Level::Info) {
+        if !log::log_enabled!(target: FRONT, log::Level::Info) || self.door.is_our_own(request) {
             return; // what follows costs
         }
         log::info!(
@@ -194,6 +207,20 @@ impl Shared {
                 shared.door.wake_one();
             });
         }
+    }
+}
+
+/// 503: slots and backlog are full.
+fn busy() -> RequestError {
+    RequestError {
+        header: Some(("Retry-After", "1")),
+        ..RequestError::new(503, "Too many requests are waiting; try again.")
+    }
+}
+
+fn report(sent: io::Result<()>) {
+    if let Err(e) = sent {
+        log::warn!(target: FRONT, "an answer could not be sent: {e}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::tfs::command::Launch;
 
@@ -62,6 +62,16 @@ impl Child {
             _ => format!("cannot start {program}: {e}"),
         };
         let (output, input) = io::pipe().map_err(failed)?;
+        let lines = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
+        let (ended, output_ended) = bounded(1);
+        let kept = Arc::clone(&lines);
+        thread::Builder::new()
+            .name(format!("log-{index}"))
+            .spawn(move || {
+                forward(output, index, &kept);
+                let _ = ended.send(());
+            })
+            .map_err(failed)?;
         let child = Command::new(&launch.program)
             .args(&launch.args)
             .envs(launch.env.iter().map(|(k, v)| (k, v)))
@@ -73,16 +83,6 @@ impl Child {
             .spawn()
             .map_err(failed)?;
 
-        let lines = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
-        let (ended, output_ended) = bounded(1);
-        let kept = Arc::clone(&lines);
-        thread::Builder::new()
-            .name(format!("log-{index}"))
-            .spawn(move || {
-                forward(output, index, &kept);
-                let _ = ended.send(());
-            })
-            .map_err(failed)?;
         log::info!(
             "instance {index}: started {program}, process {}",
             child.id()
@@ -94,11 +94,18 @@ impl Child {
         })
     }
 
-    /// Sends it a signal. Only to be called while it is not reaped: its id could belong to another then.
+    /// Sends a signal to it and whatever it started: its program may be a script that starts the real one. Only to
+    /// be called while it is not reaped: its id could belong to another then.
     pub fn signal(&self, signal: Signal) {
-        if let Err(e) = kill_process(self.pid, signal) {
+        if let Err(e) = kill_process_group(self.pid, signal) {
             log::warn!("cannot send {signal:?} to process {}: {e}", self.pid);
         }
+    }
+
+    /// Kills what is left of its group, just after it was reaped.
+    pub fn kill_group(&self) {
+        // Mostly nothing is left, which is an error here.
+        let _ = kill_process_group(self.pid, Signal::KILL);
     }
 
     /// Its last lines of output, after its end.

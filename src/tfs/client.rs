@@ -153,7 +153,13 @@ impl Client {
             content_type: None,
             body: b"",
         };
-        match self.send(port, &request, Instant::now() + STATUS_TIMEOUT) {
+        let deadline = Instant::now() + STATUS_TIMEOUT;
+        let answer = match self.send(port, &request, deadline) {
+            // The connection was kept, and closed just as it was used.
+            Err(SendError::Lost(_)) => self.send(port, &request, deadline),
+            other => other,
+        };
+        match answer {
             Ok(answer) => status_of(&answer),
             Err(SendError::Deadline) => Status::Other(format!(
                 "no answer to a status request within {} s",

@@ -21,7 +21,7 @@ pub struct Launch {
 }
 
 /// TensorFlow Serving answers REST requests, status ones included, on a pool of threads. With more of them than
-/// we send requests at once, a status request never waits behind predictions.
+/// we send requests at once, a status request does not wait behind predictions.
 const SPARE_REST_THREADS: usize = 4;
 
 /// The launch of each instance. `concurrency` is the number of requests we send at once, at most.

@@ -45,8 +45,8 @@ impl Files {
         let mut served = models.to_vec();
         for model in served.iter_mut().filter(|m| m.lone) {
             // TensorFlow Serving wants a version folder: give it one that leads to the model.
-            let base = directory.path().join(&model.name);
-            std::fs::create_dir(&base)
+            let base = directory.path().join("lone").join(&model.name);
+            std::fs::create_dir_all(&base)
                 .and_then(|()| std::os::unix::fs::symlink(&model.path, base.join("1")))
                 .map_err(|e| failed(&base, e))?;
             model.path = base;
@@ -150,10 +150,13 @@ mod tests {
         let directory = files.models.parent().unwrap().to_path_buf();
         let mode = std::fs::metadata(&directory).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
-        let target = std::fs::read_link(directory.join("m/1")).unwrap();
+        let target = std::fs::read_link(directory.join("lone/m/1")).unwrap();
         assert_eq!(target, Path::new("/somewhere/m"));
         let text = std::fs::read_to_string(&files.models).unwrap();
-        assert!(text.contains(&format!("base_path: '{}'", directory.join("m").display())));
+        assert!(text.contains(&format!(
+            "base_path: '{}'",
+            directory.join("lone/m").display()
+        )));
         drop(files);
         assert!(!directory.exists());
     }

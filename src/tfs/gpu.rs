@@ -3,7 +3,10 @@
 //! One TensorFlow process takes nearly all memory of every GPU it sees. With several instances each gets its
 //! share of the memory, and on machines with several GPUs each instance sees only one of them.
 
+use std::io::Read;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What one instance gets.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -14,22 +17,41 @@ pub struct Placement {
     pub visible_device: Option<u32>,
 }
 
+/// With a broken driver `nvidia-smi` may never end.
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// The number of GPUs, from `nvidia-smi -L`, which prints a line for each. 0 without that program.
 pub fn count() -> u32 {
-    let output = Command::new("nvidia-smi")
+    let Ok(mut child) = Command::new("nvidia-smi")
         .arg("-L")
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output();
-    match output {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter(|line| line.starts_with("GPU "))
-            .count()
-            .try_into()
-            .unwrap_or(u32::MAX),
-        _ => 0,
+        .spawn()
+    else {
+        return 0;
+    };
+    let until = Instant::now() + LIMIT;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+            Ok(Some(status)) if status.success() => break,
+            Ok(Some(_)) => return 0,
+            Ok(None) | Err(_) => {
+                log::warn!("nvidia-smi does not end: serving as without GPUs");
+                let _ = child.kill();
+                return 0;
+            }
+        }
     }
+    // A line for each GPU fits into the pipe, so that it could end before this is read.
+    let mut text = String::new();
+    let mut output = child.stdout.take().expect("it is piped");
+    if let Err(e) = output.read_to_string(&mut text) {
+        log::warn!("cannot read what nvidia-smi says: {e}");
+    }
+    let gpus = text.lines().filter(|line| line.starts_with("GPU "));
+    gpus.count().try_into().unwrap_or(u32::MAX)
 }
 
 /// What instance number `index` of `instances` gets on a machine with `gpus`.

@@ -77,7 +77,7 @@ pub enum Action {
 pub struct Limits {
     /// From the start of the process to AVAILABLE.
     pub wait_time: Duration,
-    /// An instance that has been unresponsive this long is killed: every request it had is past its deadline.
+    /// An instance that has been unresponsive this long is killed.
     pub unresponsive: Duration,
 }
 

@@ -273,3 +273,61 @@ fn a_body_that_stops_coming_is_given_up_at_the_deadline() {
     assert!(!answer.error().is_empty());
     server.assert_serves();
 }
+
+/// tiny_http believes in the first length, and would make room for all of it.
+#[test]
+fn wrong_lengths_that_are_absurd_too_harm_nobody() {
+    let server = Setup::new().start();
+    for lengths in [
+        "Content-Length: +1000000000000000\r\n",
+        "Content-Length: 1000000000000000\r\nContent-Length: 5\r\n",
+    ] {
+        for line in ["POST /invocations", "GET /ping"] {
+            let mut connection = server.connect();
+            connection.send(format!("{line} HTTP/1.1\r\n{lengths}\r\n").as_bytes());
+            assert_eq!(connection.response().status, 400, "{line} {lengths}");
+            drop(connection);
+            server.assert_serves();
+        }
+    }
+}
+
+#[test]
+fn wrong_lengths_without_a_body_keep_nobody_waiting() {
+    let server = Setup::new().start();
+    let held: Vec<_> = (0..2 * MANY)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection
+                .send(b"GET /ping HTTP/1.1\r\nContent-Length: 100000\r\nContent-Length: 5\r\n\r\n");
+            connection
+        })
+        .collect();
+    for mut connection in held {
+        assert_eq!(connection.response().status, 400);
+    }
+    server.assert_serves();
+}
+
+#[test]
+fn bodies_that_drip_are_given_up_at_the_deadline() {
+    let server = Setup::new().deadline(1).start();
+    let mut dripping: Vec<_> = (0..MANY)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send(&post_head("1000000"));
+            connection
+        })
+        .collect();
+    wait_until("all are told", || {
+        dripping.iter_mut().all(|connection| {
+            let _ = connection.try_send(b" ");
+            connection.is_readable()
+        })
+    });
+    server.assert_serves();
+    for mut connection in dripping {
+        let answer = connection.response();
+        assert!([408, 504].contains(&answer.status), "{answer:?}");
+    }
+}
