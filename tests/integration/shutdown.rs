@@ -4,6 +4,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::server::fake;
+use crate::support::setup::fake_model_server;
 use crate::support::{Connection, Ended, PREDICTIONS, Setup, processes, request, wait_until};
 
 /// Nothing is left of a server that ended well.
@@ -70,7 +71,7 @@ fn requests_that_wait_for_a_slot_are_answered_too() {
 
 #[test]
 fn an_idle_server_ends_at_once() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let server = Setup::new().start();
         server.signal(signal);
         assert_clean(&server.wait_for_end());
@@ -162,5 +163,25 @@ fn a_kept_connection_is_served_until_the_end_and_told_to_close() {
         (200, Some("close"))
     );
     assert_eq!(slow.response().status, 200);
+    assert_clean(&server.wait_for_end());
+}
+
+/// Images often start TensorFlow Serving through a script, and not all of these use `exec`.
+#[test]
+fn a_model_server_behind_a_script_is_restarted_and_stopped_as_well() {
+    let setup = Setup::new();
+    let script = format!("'{}' \"$@\"\nexit $?", fake_model_server().display());
+    let setup = setup.script("bin/model_server", &script);
+    let program = setup.path("bin/model_server");
+    let server = setup.flag("model-server", program.display()).start();
+
+    let children = processes::children(server.pid());
+    assert_eq!(children.len(), 1, "the script: {children:?}");
+    processes::signal(children[0].pid, Signal::KILL);
+    server.wait_for_start(1);
+    server.wait_until_healthy();
+    server.assert_serves();
+
+    server.signal(Signal::TERM);
     assert_clean(&server.wait_for_end());
 }
