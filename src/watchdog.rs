@@ -152,9 +152,10 @@ impl Watchdog {
                         signal_name(signal).unwrap_or("signal"),
                         DRAIN_LIMIT.as_secs()
                     );
+                    let until = Instant::now() + DRAIN_LIMIT;
                     self.front.stop_accepting();
                     drain = Some(Drain {
-                        until: Instant::now() + DRAIN_LIMIT,
+                        until,
                         idle_since: None,
                     });
                 }

@@ -19,10 +19,12 @@ use crate::error::StartError;
 const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// An answer to our own request comes at once unless nobody accepts any more.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// On a busy machine one answer may be late; so many are not.
+const CHECK_ATTEMPTS: u32 = 3;
 /// Time to let connections in that came before the door is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// Connections made then, see `usher.rs`.
-const CLOSING_CONNECTIONS: usize = 64;
+/// Connections made to free threads for as many others.
+const LET_IN_CONNECTIONS: usize = 64;
 /// Connections that wait to be accepted.
 const LISTEN_BACKLOG: i32 = 1024;
 /// Pause before accepting is tried again, for example when there are no file descriptors left.
@@ -116,11 +118,7 @@ impl Door {
     /// Refuses new connections from now on; open ones go on.
     pub fn close(&self) {
         // Connections that wait to be accepted, and those that wait for a thread, would be reset: first let them in.
-        for _ in 0..CLOSING_CONNECTIONS {
-            if self.connect_and_end().is_err() {
-                break;
-            }
-        }
+        self.let_in();
         let _ = self.ask_ourselves(CLOSE_LIMIT);
         self.closed.store(true, Ordering::Relaxed);
         if let Err(e) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
@@ -163,14 +161,25 @@ impl Door {
     /// Checks that connections are accepted and answered, and starts accepting anew if they are not.
     pub fn check(&self, stray: &(impl Fn(Request) + Clone + Send + 'static)) {
         let server = self.current();
-        if let Err(error) = self.ask_ourselves(CHECK_LIMIT)
-            && !self.is_closed()
-        {
-            self.reopen(
-                &server,
-                &format!("no answer to our own request: {error}"),
-                stray,
-            );
+        let mut why = String::new();
+        for _ in 0..CHECK_ATTEMPTS {
+            match self.ask_ourselves(CHECK_LIMIT) {
+                Ok(()) => return,
+                Err(_) if self.is_closed() => return,
+                Err(e) => why = format!("no answer to our own request: {e}"),
+            }
+            // Our own connection may be one that waits for a thread.
+            self.let_in();
+        }
+        self.reopen(&server, &why, stray);
+    }
+
+    /// Frees threads for connections that wait for one, see `usher.rs`.
+    fn let_in(&self) {
+        for _ in 0..LET_IN_CONNECTIONS {
+            if self.connect_and_end().is_err() {
+                break;
+            }
         }
     }
 
@@ -180,7 +189,9 @@ impl Door {
         let own_port = stream.local_addr()?.port();
         self.own_port.store(own_port, Ordering::Relaxed);
         stream.write_all(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")?;
-        stream.read_exact(&mut [0])
+        let answered = stream.read_exact(&mut [0]);
+        self.own_port.store(0, Ordering::Relaxed);
+        answered
     }
 
     fn current(&self) -> Arc<Server> {
