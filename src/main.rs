@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
-                eprintln!("sagemaker-tfs: {line}");
+                // Standard error may be closed; the exit code still tells.
+                let _ = writeln!(io::stderr(), "sagemaker-tfs: {line}");
             }
             ExitCode::from(error.exit_code())
         }

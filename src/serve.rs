@@ -31,7 +31,11 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     logging::start(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
     // Before any child exists, so that no signal is missed.
-    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT])
+    let mut handled = vec![SIGCHLD, SIGTERM, SIGINT, SIGQUIT];
+    if !is_ignored(SIGHUP) {
+        handled.push(SIGHUP);
+    }
+    let mut signals = Signals::new(handled)
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
     let models = models::discover(&config.model_dir)?;
@@ -76,6 +80,14 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     watchdog
         .join()
         .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")))
+}
+
+/// Whether a signal was ignored when we were started, as `nohup` does with SIGHUP.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 struct OnDrop<F: FnMut()>(F);

@@ -316,8 +316,10 @@ impl Watchdog {
         let until = Instant::now() + limit;
         loop {
             while let Some((pid, _)) = reap_one() {
-                if let Some(index) = self.index_of(pid) {
-                    self.instances[index].child = None;
+                if let Some(index) = self.index_of(pid)
+                    && let Some(child) = self.instances[index].child.take()
+                {
+                    child.kill_group();
                 }
             }
             if self.instances.iter().all(|s| s.child.is_none()) {

@@ -74,9 +74,14 @@ fn asks_upgrade(request: &Request) -> bool {
 /// 400 for a body whose end is not known. tiny_http will take what follows for the next request; the client, or the
 /// proxy it comes through, is told not to send one.
 fn broken(text: impl Into<String>) -> RequestError {
+    broken_off(RequestError::bad_request(text))
+}
+
+/// An answer before the end of a body.
+pub fn broken_off(error: RequestError) -> RequestError {
     RequestError {
         header: Some(("Connection", "close")),
-        ..RequestError::bad_request(text)
+        ..error
     }
 }
 

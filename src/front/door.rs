@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{self, Timeout};
 use tiny_http::{Request, Server};
@@ -20,7 +20,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// An answer to our own request comes at once unless nobody accepts any more.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 /// On a busy machine one answer may be late; so many are not.
-const CHECK_ATTEMPTS: u32 = 3;
+const CHECK_ATTEMPTS: u32 = 2;
 /// Time to let connections in that came before the door is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Connections made to free threads for as many others.
@@ -45,11 +45,15 @@ pub enum Received {
 pub struct Door {
     listener: TcpListener,
     server: Mutex<Arc<Server>>,
+    /// Held while a new server takes the place of one.
+    reopening: Mutex<()>,
     closed: AtomicBool,
     /// Port on our side of the connection made to check ourselves; 0 while there is none.
     own_port: AtomicU16,
     /// Threads that call [`Door::receive`].
     receivers: usize,
+    /// Without a request for this long, a connection is closed.
+    stray_life: Duration,
 }
 
 impl Door {
@@ -86,9 +90,11 @@ impl Door {
         Ok(Self {
             listener,
             server: Mutex::new(Arc::new(server)),
+            reopening: Mutex::new(()),
             closed: AtomicBool::new(false),
             own_port: AtomicU16::new(0),
             receivers,
+            stray_life: deadline + IDLE_LIMIT,
         })
     }
 
@@ -207,40 +213,54 @@ impl Door {
         why: &str,
         stray: &(impl Fn(Request) + Clone + Send + 'static),
     ) {
+        let _one_at_a_time = self
+            .reopening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&self.current(), old) {
+            return; // somebody else was quicker
+        }
         log::error!("accepting connections stopped ({why}); starting again");
         let new = loop {
+            // First of all: what stopped it may stop the next one at once.
+            thread::sleep(REOPEN_PAUSE);
+            if self.is_closed() {
+                return;
+            }
             match new_server(&self.listener) {
                 Ok(server) => break Arc::new(server),
                 Err(e) => log::error!("cannot start again: {e}"),
             }
-            thread::sleep(REOPEN_PAUSE);
         };
-        {
-            let mut current = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-            if !Arc::ptr_eq(&current, old) {
-                return; // somebody else was quicker
-            }
-            *current = new;
-        }
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = new;
         for _ in 0..self.receivers {
             old.unblock();
         }
-        let (old, stray) = (Arc::clone(old), stray.clone());
-        let started = thread::Builder::new().name("stray".into()).spawn(move || {
-            loop {
-                match old.recv() {
-                    Ok(request) => stray(request),
-                    // Meant for a worker that still waits here.
-                    Err(_) if Arc::strong_count(&old) > 1 => {
-                        old.unblock();
-                        thread::sleep(STRAY_PAUSE);
-                    }
-                    Err(_) => {}
-                }
-            }
-        });
+        let (old, stray, life) = (Arc::clone(old), stray.clone(), self.stray_life);
+        let started = thread::Builder::new()
+            .name("stray".into())
+            .spawn(move || serve_strays(&old, &stray, life));
         if let Err(e) = started {
             log::error!("cannot start a thread; some open connections are lost: {e}");
+        }
+    }
+}
+
+/// Receives from a server that accepts nothing any more, until none of its connections can be open.
+fn serve_strays(old: &Arc<Server>, stray: &impl Fn(Request), life: Duration) {
+    let mut last_request = Instant::now();
+    while last_request.elapsed() < life {
+        match old.recv_timeout(life) {
+            Ok(Some(request)) => {
+                stray(request);
+                last_request = Instant::now();
+            }
+            // Meant for a worker that still waits here.
+            _ if Arc::strong_count(old) > 1 => {
+                old.unblock();
+                thread::sleep(STRAY_PAUSE);
+            }
+            _ => {}
         }
     }
 }

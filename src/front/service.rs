@@ -102,8 +102,9 @@ impl Service {
         // The body is read before anything is refused: an answer before its end could break the connection.
         let body = work.read_body(deadline)?;
         let request = &work.request;
-        let format = Format::of(header(request, "Content-Type").as_deref())?;
-        let attributes = header(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
+        let format = Format::of(first_header(request, "Content-Type"))?;
+        let attributes =
+            list_header(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
         let path = self.model_path(&attributes::parse(&attributes)?);
         let body = format.to_tfs(body)?;
         let sent = TfsRequest {
@@ -115,7 +116,7 @@ impl Service {
         let TfsAnswer {
             status, mut body, ..
         } = self.backend.call(&sent, deadline)?;
-        let accept = header(request, "Accept");
+        let accept = list_header(request, "Accept");
         let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
@@ -144,7 +145,7 @@ impl Service {
             &TfsRequest {
                 method: work.request.method().as_str(),
                 path,
-                content_type: header(&work.request, "Content-Type").as_deref(),
+                content_type: first_header(&work.request, "Content-Type"),
                 body: &body,
             },
             deadline,
@@ -166,12 +167,20 @@ impl Work {
     }
 }
 
-/// A header's value; several of one name are one list.
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<Cow<'a, str>> {
+fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
     let headers = request.headers().iter();
-    let mut values = headers
-        .filter(|h| h.field.equiv(name))
-        .map(|h| h.value.as_str());
+    headers
+        .filter(move |h| h.field.equiv(name))
+        .map(|h| h.value.as_str())
+}
+
+fn first_header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    values(request, name).next()
+}
+
+/// The value of a header that is a list; several of one name are one list.
+fn list_header<'a>(request: &'a Request, name: &'static str) -> Option<Cow<'a, str>> {
+    let mut values = values(request, name);
     let first = Cow::Borrowed(values.next()?);
     Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}"))))
 }

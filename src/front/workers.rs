@@ -114,7 +114,9 @@ impl Front {
 impl Shared {
     /// Takes a request that was just received. `run` is called with work that may be slow and has a slot.
     fn take(&self, request: Request, run: impl FnOnce(&Self, Work)) {
-        self.usher.note(&request);
+        if !self.door.is_our_own(&request) {
+            self.usher.note(&request);
+        }
         let received = Instant::now();
         let announced = match body::announced(&request) {
             Ok(announced) => announced,
@@ -134,7 +136,7 @@ impl Shared {
         match self.slots.admit(work) {
             Admission::Run(work) => run(self, work),
             Admission::Queued => {}
-            Admission::Refused(work) if body::rest(&work.request) == Rest::None => {
+            Admission::Refused(work) if at_hand => {
                 self.log_access(&work.request, busy().status, 0, received);
                 report(answer::send_prepared(work.request, &self.busy));
             }
@@ -145,7 +147,8 @@ impl Shared {
     /// Answers a request whose body has not been read.
     fn refuse(&self, request: Request, error: RequestError, received: Instant) {
         match body::rest(&request) {
-            Rest::None => self.send(request, &error.into(), received),
+            // Chunks are not drained: what follows would be taken for the next request.
+            Rest::None => self.send(request, &body::broken_off(error).into(), received),
             Rest::Drained => {
                 self.log_access(&request, error.status, 0, received);
                 self.drain.answer(request, error);
