@@ -46,6 +46,8 @@ pub struct RequestError {
     pub text: String,
     /// A header that belongs to the status, such as `Allow` with 405.
     pub header: Option<(&'static str, &'static str)>,
+    /// Whether the client is to end the connection, because where its next request begins is not known.
+    pub ends_connection: bool,
 }
 
 impl RequestError {
@@ -55,6 +57,7 @@ impl RequestError {
             status,
             text: text.into(),
             header: None,
+            ends_connection: false,
         }
     }
 

@@ -5,10 +5,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level::signal_name;
@@ -248,10 +247,9 @@ impl Watchdog {
         let phase = supervised.instance.phase();
         let (health, what) = describe(phase);
         let pace = match phase {
-            Phase::Down { .. } => Pace::Off,
+            Phase::Down { .. } | Phase::Ending { .. } => Pace::Off,
             Phase::Starting => Pace::Starting,
             Phase::Ready | Phase::Unresponsive { .. } => Pace::Serving,
-            Phase::Ending { .. } => Pace::Off,
         };
         supervised.probe.set_pace(supervised.process, pace);
         match phase {
@@ -326,13 +324,9 @@ impl Watchdog {
                 return true;
             }
             // SIGCHLD wakes us; the step is for one that came before we waited.
-            match self
-                .inbox
-                .recv_deadline(until.min(Instant::now() + DRAIN_STEP))
-            {
-                Err(RecvTimeoutError::Disconnected) => thread::sleep(DRAIN_STEP),
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            }
+            let step = until.min(Instant::now() + DRAIN_STEP);
+            // The probes hold senders, so this waits.
+            let _ = self.inbox.recv_deadline(step);
             if Instant::now() >= until {
                 return false;
             }

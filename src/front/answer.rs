@@ -11,6 +11,7 @@ use tiny_http::{HTTPVersion, Method, Request, StatusCode};
 
 use crate::convert::accept::DEFAULT_TYPE;
 use crate::error::RequestError;
+use crate::front::headers;
 
 /// An answer to a request.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Answer {
     pub content_type: Option<Cow<'static, str>>,
     pub body: Vec<u8>,
     pub header: Option<(&'static str, &'static str)>,
+    /// Whether the client is told to end the connection.
+    pub ends_connection: bool,
 }
 
 impl Answer {
@@ -29,6 +32,7 @@ impl Answer {
             content_type: None,
             body: Vec::new(),
             header: None,
+            ends_connection: false,
         }
     }
 
@@ -39,6 +43,7 @@ impl Answer {
             content_type: Some(DEFAULT_TYPE.into()),
             body,
             header: None,
+            ends_connection: false,
         }
     }
 }
@@ -47,6 +52,7 @@ impl From<RequestError> for Answer {
     fn from(error: RequestError) -> Self {
         Self {
             header: error.header,
+            ends_connection: error.ends_connection,
             ..Self::json(error.status, error.to_json())
         }
     }
@@ -55,13 +61,12 @@ impl From<RequestError> for Answer {
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const ONE_WRITE: usize = 16 * 1024;
 
-/// Sends `answer`. `close`: tell the client that this connection is at its end.
+/// Sends `answer`. `close`: tell the client in any case that this connection is at its end.
 ///
 /// # Errors
 /// When the client is gone or does not read.
 pub fn send(request: Request, answer: &Answer, close: bool) -> io::Result<()> {
-    let said = answer.header.is_some_and(|(name, _)| name == "Connection");
-    let connection = connection_header(&request, close).filter(|_| !said);
+    let connection = connection_header(&request, close || answer.ends_connection);
     let with_body = *request.method() != Method::Head;
     let mut head = head(answer, connection);
     let mut writer = request.into_writer();
@@ -120,12 +125,7 @@ fn head(answer: &Answer, connection: Option<&str>) -> Vec<u8> {
 
 /// What to say about the connection: HTTP/1.1 keeps it unless told otherwise, HTTP/1.0 the other way round.
 fn connection_header(request: &Request, close: bool) -> Option<&'static str> {
-    let asked = request
-        .headers()
-        .iter()
-        .find(|h| h.field.equiv("Connection"));
-    let asked = asked.map(|h| h.value.as_str().to_ascii_lowercase());
-    let asks = |word: &str| asked.as_ref().is_some_and(|value| value.contains(word));
+    let asks = |word| headers::connection_asks(request, word);
     if close || asks("close") || asks("upgrade") {
         Some("close")
     } else if *request.http_version() == HTTPVersion(1, 0) {

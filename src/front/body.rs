@@ -6,6 +6,7 @@ use std::time::Instant;
 use tiny_http::{Header, Request, Response, StatusCode};
 
 use crate::error::RequestError;
+use crate::front::headers;
 
 /// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.
 const MAX_BODY_BYTES: usize = 1 << 30;
@@ -33,17 +34,11 @@ pub enum Announced {
 /// # Errors
 /// 400 when they are wrong or contradict each other, 413 for more than we take.
 pub fn announced(request: &Request) -> Result<Announced, RequestError> {
-    let values = |name: &'static str| {
-        let headers = request.headers().iter();
-        headers
-            .filter(move |h| h.field.equiv(name))
-            .map(|h| h.value.as_str().trim())
-    };
     let wrong = |text: &str| Err(broken(text));
-    let chunked = values("Transfer-Encoding").next().is_some();
-    let Some(length) = values("Content-Length").next() else {
+    let chunked = headers::first(request, "Transfer-Encoding").is_some();
+    let Some(length) = headers::first(request, "Content-Length") else {
         return Ok(match chunked {
-            true if asks_upgrade(request) => Announced::RawChunked,
+            true if headers::connection_asks(request, "upgrade") => Announced::RawChunked,
             true => Announced::Chunked,
             false => Announced::Length(0),
         });
@@ -51,7 +46,7 @@ pub fn announced(request: &Request) -> Result<Announced, RequestError> {
     if chunked {
         return wrong("Both Content-Length and Transfer-Encoding are given.");
     }
-    if values("Content-Length").any(|other| other != length) {
+    if headers::values(request, "Content-Length").any(|other| other != length) {
         return wrong("Content-Length is given twice, with different numbers.");
     }
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
@@ -63,14 +58,6 @@ pub fn announced(request: &Request) -> Result<Announced, RequestError> {
     }
 }
 
-fn asks_upgrade(request: &Request) -> bool {
-    let connection = request
-        .headers()
-        .iter()
-        .find(|h| h.field.equiv("Connection"));
-    connection.is_some_and(|h| h.value.as_str().to_ascii_lowercase().contains("upgrade"))
-}
-
 /// 400 for a body whose end is not known. tiny_http will take what follows for the next request; the client, or the
 /// proxy it comes through, is told not to send one.
 fn broken(text: impl Into<String>) -> RequestError {
@@ -80,7 +67,7 @@ fn broken(text: impl Into<String>) -> RequestError {
 /// An answer before the end of a body.
 pub fn broken_off(error: RequestError) -> RequestError {
     RequestError {
-        header: Some(("Connection", "close")),
+        ends_connection: true,
         ..error
     }
 }
@@ -112,7 +99,7 @@ pub enum Rest {
 
 /// What happens, by the length that tiny_http believes in, which is that of the first header.
 pub fn rest(request: &Request) -> Rest {
-    let expects = request.headers().iter().any(|h| h.field.equiv("Expect"));
+    let expects = headers::first(request, "Expect").is_some();
     match request.body_length() {
         None | Some(0) => Rest::None,
         Some(length) if length > MAX_BODY_BYTES => Rest::Untouchable,

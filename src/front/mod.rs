@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod door;
 mod drain;
+mod headers;
 mod route;
 mod service;
 mod slots;

@@ -12,6 +12,7 @@ use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::front::answer::Answer;
 use crate::front::body::{self, Announced};
+use crate::front::headers;
 use crate::front::route::{Route, route};
 use crate::tfs::backend::Backend;
 use crate::tfs::client::{TfsAnswer, TfsRequest};
@@ -102,9 +103,9 @@ impl Service {
         // The body is read before anything is refused: an answer before its end could break the connection.
         let body = work.read_body(deadline)?;
         let request = &work.request;
-        let format = Format::of(first_header(request, "Content-Type"))?;
+        let format = Format::of(headers::first(request, "Content-Type"))?;
         let attributes =
-            list_header(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
+            headers::list(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
         let path = self.model_path(&attributes::parse(&attributes)?);
         let body = format.to_tfs(body)?;
         let sent = TfsRequest {
@@ -116,7 +117,7 @@ impl Service {
         let TfsAnswer {
             status, mut body, ..
         } = self.backend.call(&sent, deadline)?;
-        let accept = list_header(request, "Accept");
+        let accept = headers::list(request, "Accept");
         let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
@@ -145,16 +146,14 @@ impl Service {
             &TfsRequest {
                 method: work.request.method().as_str(),
                 path,
-                content_type: first_header(&work.request, "Content-Type"),
+                content_type: headers::first(&work.request, "Content-Type"),
                 body: &body,
             },
             deadline,
         )?;
         Ok(Answer {
-            status: answer.status,
             content_type: answer.content_type.map(Cow::Owned),
-            body: answer.body,
-            header: None,
+            ..Answer::json(answer.status, answer.body)
         })
     }
 }
@@ -165,22 +164,4 @@ impl Work {
         self.body_is_read = true;
         Ok(body)
     }
-}
-
-fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let headers = request.headers().iter();
-    headers
-        .filter(move |h| h.field.equiv(name))
-        .map(|h| h.value.as_str())
-}
-
-fn first_header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    values(request, name).next()
-}
-
-/// The value of a header that is a list; several of one name are one list.
-fn list_header<'a>(request: &'a Request, name: &'static str) -> Option<Cow<'a, str>> {
-    let mut values = values(request, name);
-    let first = Cow::Borrowed(values.next()?);
-    Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}"))))
 }
