@@ -42,6 +42,7 @@ fn parse_lexopt(mut parser: lexopt::Parser, mut vars: Vars) -> Result<Command, l
                 return Err(format!("unknown command {:?}", other.to_string_lossy()).into());
             }
             Long(name) if serve => match settings::ALL.iter().find(|s| s.flag == Some(name)) {
+                Some(setting) if setting.is_switch() => vars.set_flag(setting, "true".into()),
                 Some(setting) => vars.set_flag(setting, parser.value()?.string()?),
                 None => return Err(arg.unexpected()),
             },
@@ -62,8 +63,9 @@ fn help() -> String {
     );
     for setting in settings::ALL {
         if let Some(flag) = setting.flag {
+            let value = if setting.is_switch() { "" } else { " VALUE" };
             text += &format!(
-                "  --{flag} VALUE\n      {} [{}; default: {}]\n",
+                "  --{flag}{value}\n      {} [{}; default: {}]\n",
                 setting.doc, setting.name, setting.default
             );
         }

@@ -34,6 +34,8 @@ pub struct Config {
     pub front_log_level: LevelFilter,
     /// Level of everything else.
     pub log_level: LevelFilter,
+    /// One request at a time, handlers at the terminal, no deadlines: to debug a handler.
+    pub single_threaded: bool,
     /// Model for requests that name none; `None`: the first found.
     pub default_model_name: Option<String>,
     /// Ports of each TensorFlow Serving instance; as many as there are instances.
@@ -84,17 +86,21 @@ pub struct Batching {
     pub max_enqueued_batches: u32,
 }
 
-/// Settings of Python handlers: checked now, used by the version that runs handlers.
+/// Settings of Python handlers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerConfig {
     /// Python processes.
     pub workers: u32,
-    /// Python threads a process.
-    pub threads: Option<u32>,
+    /// Python threads a process, in the class `gthread`.
+    pub threads: u32,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
-    /// Longest time of one call.
-    pub timeout: Duration,
+    /// Longest time of one call; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// What `context.timeout` says: the deadline of a request.
+    pub context_timeout: Duration,
+    /// Python's name of the log level.
+    pub log_level: &'static str,
     /// File name in `code/`.
     pub program: String,
 }
@@ -108,6 +114,25 @@ pub enum WorkerClass {
     Sync,
     /// A request stays on its thread.
     Gthread,
+}
+
+impl WorkerClass {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gevent, Self::Sync, Self::Gthread];
+
+    /// gunicorn's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gevent => "gevent",
+            Self::Sync => "sync",
+            Self::Gthread => "gthread",
+        }
+    }
+
+    /// The class of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
 }
 
 /// Settings of multi-model mode: checked now, used by the version that has it.
@@ -219,6 +244,8 @@ fn port(text: &str) -> Option<u16> {
 }
 
 const INT_MAX: u32 = i32::MAX as u32;
+/// In place of a deadline, where there must be a number: TensorFlow Serving keeps milliseconds in 31 bits.
+const NO_DEADLINE: Duration = Duration::from_secs(7 * 86_400);
 /// `max_enqueued_batches` for batch transform: as good as unlimited, for a job retries nothing.
 const BATCH_TRANSFORM_MAX_ENQUEUED: u32 = 100_000_000;
 
@@ -257,6 +284,10 @@ impl Config {
             .seconds(DEADLINE)
             .unwrap_or(Duration::from_secs(60))
             .max(handler_timeout);
+        let single_threaded = r.boolean(SINGLE_THREADED);
+        let (log_level, python_log_level) = r
+            .read(LOG_LEVEL, gunicorn_level)
+            .unwrap_or((LevelFilter::Info, "INFO"));
 
         let listen_port = r.read(PORT, port).unwrap_or(8080);
         let instances = r.number(INSTANCE_COUNT, 1..=1000).unwrap_or(1);
@@ -302,13 +333,16 @@ impl Config {
                 .unwrap_or("tensorflow_model_server".into())
                 .into(),
             tmp_dir: r.text(TMPDIR).unwrap_or("/tmp".into()).into(),
-            deadline,
+            deadline: if single_threaded {
+                NO_DEADLINE
+            } else {
+                deadline
+            },
             front_log_level: r
                 .read(FRONT_LOG_LEVEL, nginx_level)
                 .unwrap_or(LevelFilter::Error),
-            log_level: r
-                .read(LOG_LEVEL, gunicorn_level)
-                .unwrap_or(LevelFilter::Info),
+            log_level,
+            single_threaded,
             default_model_name: r.read(DEFAULT_MODEL_NAME, |text| {
                 is_model_name(text).then(|| text.to_owned())
             }),
@@ -336,16 +370,13 @@ impl Config {
             max_payload_mb: r.number(MAX_PAYLOAD, 0..=INT_MAX),
             handlers: HandlerConfig {
                 workers: r.number(WORKERS, 1..=1000).unwrap_or(1),
-                threads: r.number(THREADS, 1..=1000),
+                threads: r.number(THREADS, 1..=1000).unwrap_or(1),
                 worker_class: r
-                    .read(WORKER_CLASS, |text| match text {
-                        "gevent" => Some(WorkerClass::Gevent),
-                        "sync" => Some(WorkerClass::Sync),
-                        "gthread" => Some(WorkerClass::Gthread),
-                        _ => None,
-                    })
+                    .read(WORKER_CLASS, WorkerClass::from_name)
                     .unwrap_or(WorkerClass::Gevent),
-                timeout: handler_timeout,
+                timeout: (!single_threaded).then_some(handler_timeout),
+                context_timeout: deadline,
+                log_level: python_log_level,
                 program: r
                     .read(PROGRAM, |text| {
                         (!text.contains('/')).then(|| text.to_owned())
@@ -440,13 +471,14 @@ fn nginx_level(text: &str) -> Option<LevelFilter> {
     })
 }
 
-/// gunicorn's level names.
-fn gunicorn_level(text: &str) -> Option<LevelFilter> {
+/// gunicorn's level names: our level, and Python's name.
+fn gunicorn_level(text: &str) -> Option<(LevelFilter, &'static str)> {
     Some(match text.to_ascii_lowercase().as_str() {
-        "debug" => LevelFilter::Debug,
-        "info" => LevelFilter::Info,
-        "warning" => LevelFilter::Warn,
-        "error" | "critical" => LevelFilter::Error,
+        "debug" => (LevelFilter::Debug, "DEBUG"),
+        "info" => (LevelFilter::Info, "INFO"),
+        "warning" => (LevelFilter::Warn, "WARNING"),
+        "error" => (LevelFilter::Error, "ERROR"),
+        "critical" => (LevelFilter::Error, "CRITICAL"),
         _ => return None,
     })
 }
@@ -487,9 +519,9 @@ mod tests {
         assert_eq!(config.batching, None);
         assert_eq!(config.omp_num_threads, "1");
         assert_eq!(config.handlers.workers, 1);
-        assert_eq!(config.handlers.threads, None);
+        assert_eq!(config.handlers.threads, 1);
         assert_eq!(config.handlers.worker_class, WorkerClass::Gevent);
-        assert_eq!(config.handlers.timeout, Duration::from_secs(30));
+        assert_eq!(config.handlers.timeout, Some(Duration::from_secs(30)));
         assert_eq!(config.handlers.program, "inference.py");
         assert_eq!(config.multi_model, None);
         assert_eq!(config.default_model_name, None);
@@ -512,7 +544,7 @@ mod tests {
             ])
             .unwrap();
             assert!(config.batch_transform);
-            assert_eq!(config.handlers.timeout, Duration::from_secs(600));
+            assert_eq!(config.handlers.timeout, Some(Duration::from_secs(600)));
             assert_eq!(config.deadline, Duration::from_secs(600));
             assert_eq!(config.batching.unwrap().max_enqueued_batches, 100_000_000);
         }

@@ -15,5 +15,5 @@ pub mod logging;
 pub mod models;
 pub mod serve;
 pub mod settings;
+pub mod supervise;
 pub mod tfs;
-pub mod watchdog;

@@ -7,7 +7,7 @@ use simple_logger::SimpleLogger;
 
 use crate::config::Config;
 use crate::error::StartError;
-use crate::tfs::child::LOG_TARGET;
+use crate::{handlers, tfs};
 
 /// Log target of the HTTP front and its access lines.
 pub const FRONT: &str = "sagemaker_tfs::front";
@@ -21,8 +21,10 @@ pub fn start(config: &Config) -> Result<(), StartError> {
         .with_utc_timestamps()
         .with_level(config.log_level)
         .with_module_level(FRONT, config.front_log_level)
-        // The model server has levels of its own; what it prints is wanted.
-        .with_module_level(LOG_TARGET, LevelFilter::Info)
+        // Children have levels of their own; what they print is wanted.
+        .with_module_level(tfs::instance::LOG_TARGET, LevelFilter::Info)
+        .with_module_level(handlers::host::LOG_TARGET, LevelFilter::Info)
+        .with_module_level(handlers::packages::LOG_TARGET, LevelFilter::Info)
         // The libraries' own lines repeat ours, and their debug lines would quote users' data.
         .with_module_level("tiny_http", LevelFilter::Off)
         .with_module_level("ureq", LevelFilter::Warn)

@@ -9,13 +9,20 @@ use signal_hook::iterator::Signals;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::front::{self, Front};
+use crate::handlers::host::{Host, Launch};
+use crate::handlers::interpreter::Interpreter;
+use crate::handlers::invocation::Handlers;
+use crate::handlers::packages::{self, Installed};
+use crate::handlers::pool::Pool;
 use crate::models::{self, Model};
+use crate::supervise::lifecycle::Limits;
+use crate::supervise::unit::Unit;
+use crate::supervise::watchdog::{Message, Watchdog};
 use crate::tfs::backend::Backend;
 use crate::tfs::command;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
-use crate::tfs::instance::Limits;
-use crate::watchdog::{Message, Watchdog};
+use crate::tfs::instance::Instance;
 use crate::{handlers, logging};
 
 /// Serves until a signal ends it.
@@ -39,29 +46,65 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
     let models = models::discover(&config.model_dir)?;
-    handlers::refuse(&config.model_dir, &config.handlers.program)?;
     let default_model = default_model(config, &models)?;
     let files = Files::write(config, &models)?;
-
     let slots = front::slots(config);
+    let workers = match handlers::find(&config.model_dir, &config.handlers.program) {
+        None => None,
+        Some(script) => {
+            let interpreter = Interpreter::find(&script)?;
+            if packages::install(&script, &interpreter, &mut signals)? == Installed::Stopped {
+                return Ok(());
+            }
+            let launch = Launch::new(config, script, interpreter, &files, slots, &default_model);
+            Some(Arc::new(launch))
+        }
+    };
+
     let gpus = match config.instance_ports.len() {
         0 | 1 => 0,
         _ => gpu::count(),
     };
     let launches = command::launches(config, &files, gpus, slots);
     let backend = Arc::new(Backend::new(
-        launches.iter().map(|l| l.ports.rest).collect(),
+        launches.iter().map(|launch| launch.ports).collect(),
         config.deadline,
         slots + launches.len(),
     ));
-    let front = Front::start(config, Arc::clone(&backend), default_model.clone())?;
+    let handlers = workers.as_ref().map(|launch| Handlers {
+        pool: Arc::new(Pool::new(launch.workers, config.deadline)),
+        backend: Arc::clone(&backend),
+        limit: config.deadline,
+        timeout: launch.timeout.unwrap_or_default(),
+        context_timeout: config.handlers.context_timeout.as_secs(),
+    });
+    let pool = handlers.as_ref().map(|handlers| Arc::clone(&handlers.pool));
+    let front = Front::start(
+        config,
+        Arc::clone(&backend),
+        handlers,
+        default_model.clone(),
+    )?;
     log::info!("listening on {}:{}", config.listen, config.port);
 
-    let limits = Limits {
-        wait_time: config.wait_time,
-        unresponsive: config.deadline,
-    };
-    let (watchdog, messages) = Watchdog::new(launches, limits, backend, front, default_model)?;
+    let (messages, inbox) = crossbeam_channel::unbounded();
+    let mut units: Vec<(Box<dyn Unit>, Limits)> = Vec::new();
+    for (index, launch) in launches.into_iter().enumerate() {
+        let (backend, model) = (Arc::clone(&backend), default_model.clone());
+        let instance = Instance::new(units.len(), index, launch, backend, model, messages.clone())
+            .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
+        let limits = Instance::limits(config.wait_time, config.deadline);
+        units.push((Box::new(instance), limits));
+    }
+    if let (Some(launch), Some(pool)) = (workers, pool) {
+        for index in 0..launch.workers {
+            let (launch, pool) = (Arc::clone(&launch), Arc::clone(&pool));
+            let host = Host::new(units.len(), index, launch, pool, messages.clone());
+            // A script may take as long as it needs to load.
+            units.push((Box::new(host), Limits::default()));
+        }
+    }
+    let watchdog = Watchdog::new(units, front, inbox);
 
     let closer = signals.handle();
     let watchdog = thread::Builder::new()

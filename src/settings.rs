@@ -20,6 +20,13 @@ pub struct Setting {
     pub group: Group,
 }
 
+impl Setting {
+    /// Whether its option is a switch: given or not, without a value.
+    pub fn is_switch(&self) -> bool {
+        self.accepts == BOOL
+    }
+}
+
 /// Headings of the settings table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
@@ -29,7 +36,7 @@ pub enum Group {
     ModelServer,
     /// Batch transform, set by SageMaker.
     Batch,
-    /// Python handlers: checked already, used from the version that runs them.
+    /// Python handlers.
     Handlers,
     /// Multi-model endpoints: checked already, used from the version that has them.
     MultiModel,
@@ -49,7 +56,7 @@ impl Group {
             Self::Server => "Server",
             Self::ModelServer => "TensorFlow Serving",
             Self::Batch => "Batch transform (set by SageMaker)",
-            Self::Handlers => "Python handlers (checked; used once handlers are supported)",
+            Self::Handlers => "Python handlers",
             Self::MultiModel => "Multi-model endpoints (checked; used once they are supported)",
         }
     }
@@ -86,6 +93,8 @@ settings! {
         "Level of the HTTP front's log; at `info` and below one access line a request.";
     LOG_LEVEL = Server, "SAGEMAKER_GUNICORN_LOGLEVEL", None, "info", "debug, info, warning, error or critical",
         "Level of the server's and the handlers' logs.";
+    SINGLE_THREADED = Server, "SAGEMAKER_TFS_SINGLE_THREADED", Some("single-threaded"), "false", BOOL,
+        "To debug a handler: one request at a time, one Python process that has the terminal, no deadlines.";
     TMPDIR = Server, "TMPDIR", None, "/tmp", "a directory that can be written to",
         "Where a private directory for the model server's config files is made; it is removed at the end.";
 
@@ -132,9 +141,9 @@ settings! {
     THREADS = Handlers, "SAGEMAKER_GUNICORN_THREADS", None, "1", "a whole number from 1 to 1000",
         "Python threads in each of them, for the worker class gthread.";
     WORKER_CLASS = Handlers, "SAGEMAKER_GUNICORN_WORKER_CLASS", None, "gevent", "gevent, sync or gthread",
-        "How calls of handlers may overlap.";
+        "How calls of handlers may overlap: see HANDLERS.md.";
     HANDLER_TIMEOUT = Handlers, "SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", None, "30; 600 with SAGEMAKER_BATCH", SECONDS,
-        "Longest time of one handler call. Also the lower bound of a request's deadline.";
+        "Longest time of one handler call; a Python process with a call that takes longer is killed and restarted. Also the lower bound of a request's deadline.";
     PROGRAM = Handlers, "SAGEMAKER_PROGRAM", None, "inference.py", "a file name in the archive's code directory",
         "The handler script.";
 
@@ -172,7 +181,7 @@ pub fn markdown() -> String {
         }
     }
     text += "\n## Read by handlers\n\n\
-        Set for handlers once they are supported: `TFS_GRPC_PORTS` and `TFS_REST_PORTS` (comma lists, one port an\n\
+        Set for handlers: `TFS_GRPC_PORTS` and `TFS_REST_PORTS` (comma lists, one port an\n\
         instance) and `TFS_DEFAULT_MODEL_NAME`.\n";
     text
 }

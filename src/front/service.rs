@@ -14,6 +14,8 @@ use crate::front::answer::Answer;
 use crate::front::body::{self, Announced};
 use crate::front::headers;
 use crate::front::route::{Route, route};
+use crate::handlers;
+use crate::handlers::invocation::Handlers;
 use crate::tfs::backend::Backend;
 use crate::tfs::client::{TfsAnswer, TfsRequest};
 
@@ -35,15 +37,23 @@ pub struct Work {
 /// Answers requests.
 pub struct Service {
     backend: Arc<Backend>,
+    /// When the model has a handler script.
+    handlers: Option<Handlers>,
     default_model: String,
     deadline: Duration,
     execution_parameters: Vec<u8>,
 }
 
 impl Service {
-    pub fn new(config: &Config, backend: Arc<Backend>, default_model: String) -> Self {
+    pub fn new(
+        config: &Config,
+        backend: Arc<Backend>,
+        handlers: Option<Handlers>,
+        default_model: String,
+    ) -> Self {
         Self {
             backend,
+            handlers,
             default_model,
             deadline: config.deadline,
             execution_parameters: format!(
@@ -70,7 +80,8 @@ impl Service {
     }
 
     fn ping(&self) -> Answer {
-        match self.backend.pool.check() {
+        let handlers = self.handlers.iter().map(|handlers| handlers.pool.check());
+        match handlers.fold(self.backend.pool.check(), Result::and) {
             Ok(()) => Answer::empty(),
             Err(why) => RequestError::new(502, why).into(),
         }
@@ -103,11 +114,29 @@ impl Service {
         // The body is read before anything is refused: an answer before its end could break the connection.
         let body = work.read_body(deadline)?;
         let request = &work.request;
-        let format = Format::of(headers::first(request, "Content-Type"))?;
-        let attributes =
-            headers::list(request, "X-Amzn-SageMaker-Custom-Attributes").unwrap_or_default();
-        let path = self.model_path(&attributes::parse(&attributes)?);
-        let body = format.to_tfs(body)?;
+        let content_type = headers::first(request, "Content-Type");
+        let accept = headers::list(request, "Accept");
+        let custom_attributes = headers::list(request, "X-Amzn-SageMaker-Custom-Attributes");
+        let attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
+        let path = self.model_path(&attributes);
+        if let Some(handlers) = &self.handlers {
+            let request = handlers::invocation::Request {
+                attributes,
+                custom_attributes: custom_attributes.as_deref(),
+                path: &path,
+                content_type,
+                accept: accept.as_deref(),
+                content_length: headers::first(request, "Content-Length")
+                    .and_then(|length| length.parse().ok()),
+                body: &body,
+            };
+            let answer = handlers.invoke(&request, deadline)?;
+            return Ok(Answer {
+                content_type: Some(answer.content_type.into()),
+                ..Answer::json(200, answer.body)
+            });
+        }
+        let body = Format::of(content_type)?.to_tfs(body)?;
         let sent = TfsRequest {
             method: "POST",
             path: &path,
@@ -117,7 +146,6 @@ impl Service {
         let TfsAnswer {
             status, mut body, ..
         } = self.backend.call(&sent, deadline)?;
-        let accept = headers::list(request, "Accept");
         let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
@@ -152,7 +180,7 @@ impl Service {
             deadline,
         )?;
         Ok(Answer {
-            content_type: answer.content_type.map(Cow::Owned),
+            content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
             ..Answer::json(answer.status, answer.body)
         })
     }

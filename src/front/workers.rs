@@ -17,6 +17,7 @@ use crate::front::drain::Drain;
 use crate::front::service::{Service, Work};
 use crate::front::slots::{Admission, Slots};
 use crate::front::usher::Usher;
+use crate::handlers::invocation::Handlers;
 use crate::logging::FRONT;
 use crate::tfs::backend::Backend;
 
@@ -27,6 +28,9 @@ const DEFAULT_SLOTS: usize = 64;
 const MAX_BACKLOG: usize = 1024;
 /// Requests worked on at once.
 pub fn slots(config: &Config) -> usize {
+    if config.single_threaded {
+        return 1;
+    }
     let asked = config.max_concurrent_transforms.unwrap_or(0) as usize;
     asked.max(DEFAULT_SLOTS)
 }
@@ -54,6 +58,7 @@ impl Front {
     pub fn start(
         config: &Config,
         backend: Arc<Backend>,
+        handlers: Option<Handlers>,
         default_model: String,
     ) -> Result<Self, StartError> {
         raise_file_limit();
@@ -71,7 +76,7 @@ impl Front {
             slots: Slots::new(slots, MAX_BACKLOG),
             drain: Drain::default(),
             busy: answer::prepare(&busy().into()),
-            service: Service::new(config, backend, default_model),
+            service: Service::new(config, backend, handlers, default_model),
         });
         for index in 0..workers {
             let shared = Arc::clone(&shared);

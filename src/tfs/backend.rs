@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::config::InstancePorts;
 use crate::error::RequestError;
 use crate::tfs::client::{Client, SendError, TfsAnswer, TfsRequest};
 use crate::tfs::pool::Pool;
@@ -24,8 +25,8 @@ pub struct Backend {
     pub pool: Pool,
     /// How requests get there.
     pub client: Client,
-    /// REST port of each instance.
-    pub rest_ports: Vec<u16>,
+    /// Ports of each instance.
+    pub ports: Vec<InstancePorts>,
     /// The deadline of a whole request, for messages.
     limit: Duration,
     suspects: Suspects,
@@ -34,11 +35,11 @@ pub struct Backend {
 impl Backend {
     /// Instances that answer on these ports. `limit` is the deadline of a whole request, `connections` the number
     /// of idle connections to keep.
-    pub fn new(rest_ports: Vec<u16>, limit: Duration, connections: usize) -> Self {
+    pub fn new(ports: Vec<InstancePorts>, limit: Duration, connections: usize) -> Self {
         Self {
-            pool: Pool::new(rest_ports.len()),
+            pool: Pool::new(ports.len()),
             client: Client::new(connections),
-            rest_ports,
+            ports,
             limit,
             suspects: Suspects::new(),
         }
@@ -61,7 +62,7 @@ impl Backend {
             };
             let lease = self.pool.acquire(deadline).map_err(|why| too_late(&why))?;
             let index = lease.index;
-            let sent = self.client.send(self.rest_ports[index], request, deadline);
+            let sent = self.client.send(self.ports[index].rest, request, deadline);
             drop((lease, turn));
             match sent {
                 Ok(answer) => return Ok(answer),

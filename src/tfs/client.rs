@@ -3,10 +3,10 @@
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-use ureq::http::{self, Method, header};
+use ureq::http::{self, HeaderMap, Method, header};
 use ureq::{Agent, AsSendBody, Error};
 
-use crate::tfs::instance::Status;
+use crate::supervise::lifecycle::Status;
 use crate::tfs::transport::Loopback;
 
 /// A request to TensorFlow Serving.
@@ -27,10 +27,18 @@ pub struct TfsRequest<'a> {
 pub struct TfsAnswer {
     /// HTTP status.
     pub status: u16,
-    /// The body's type.
-    pub content_type: Option<String>,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
+}
+
+impl TfsAnswer {
+    /// The body's type.
+    pub fn content_type(&self) -> Option<&str> {
+        let value = self.headers.get(header::CONTENT_TYPE)?;
+        value.to_str().ok()
+    }
 }
 
 /// Why there is no answer.
@@ -124,13 +132,7 @@ impl Client {
             .timeout_global(Some(left))
             .allow_non_standard_methods(true)
             .build();
-        let mut response = self.agent.run(request).map_err(send_error)?;
-        let content_type = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned);
-        let body = response.body_mut();
+        let (head, mut body) = self.agent.run(request).map_err(send_error)?.into_parts();
         let announced = body.content_length().unwrap_or(0);
         let mut bytes = Vec::with_capacity(announced.min(MAX_RESERVED_BYTES) as usize);
         body.with_config()
@@ -139,8 +141,8 @@ impl Client {
             .read_to_end(&mut bytes)
             .map_err(|e| send_error(Error::from(e)))?;
         Ok(TfsAnswer {
-            status: response.status().as_u16(),
-            content_type,
+            status: head.status.as_u16(),
+            headers: head.headers,
             body: bytes,
         })
     }
@@ -202,7 +204,7 @@ mod tests {
     fn answer(status: u16, body: &str) -> TfsAnswer {
         TfsAnswer {
             status,
-            content_type: None,
+            headers: HeaderMap::new(),
             body: body.into(),
         }
     }

@@ -17,7 +17,7 @@ use crate::models::Model;
 /// The files, removed when dropped.
 #[derive(Debug)]
 pub struct Files {
-    _directory: TempDir,
+    directory: TempDir,
     /// For `--model_config_file`.
     pub models: PathBuf,
     /// For `--batching_parameters_file`, when batching is on.
@@ -25,6 +25,11 @@ pub struct Files {
 }
 
 impl Files {
+    /// The directory they are in.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Writes the files for these models into a new directory that only this user can enter.
     ///
     /// # Errors
@@ -65,7 +70,7 @@ impl Files {
                 Some(batching) => Some(write("batching.config", batching_parameters(batching))?),
                 None => None,
             },
-            _directory: directory,
+            directory,
         })
     }
 }

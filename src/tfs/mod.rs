@@ -1,7 +1,6 @@
 //! TensorFlow Serving: its command line and files, its processes, and requests to it.
 
 pub mod backend;
-pub mod child;
 pub mod client;
 pub mod command;
 pub mod files;

@@ -99,6 +99,13 @@ impl Pool {
         }
     }
 
+    /// The instance that would be borrowed now; one that comes back if none serves.
+    pub fn best(&self) -> usize {
+        let seats = self.lock();
+        let key = |&index: &usize| (seats[index].health, seats[index].outstanding);
+        (0..seats.len()).min_by_key(key).unwrap_or(0)
+    }
+
     /// Waits until the health of some instance changes, but not longer than until `limit`.
     pub fn wait_for_change(&self, limit: Instant) {
         let seats = self.lock();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
+use crate::supervise::lifecycle::Status;
 use crate::tfs::backend::Backend;
-use crate::tfs::instance::Status;
 
 /// How often to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Probe {
         thread::Builder::new()
             .name(format!("probe-{index}"))
             .spawn(move || {
-                let port = backend.rest_ports[index];
+                let port = backend.ports[index].rest;
                 let (mut process, mut pace) = (0, Pace::Off);
                 loop {
                     match receive.recv_timeout(pace.interval()) {

@@ -32,21 +32,6 @@ fn multi_model_mode_is_refused_for_now() {
 }
 
 #[test]
-fn a_handler_is_refused_for_now() {
-    let setup = Setup::new().file("model/code/inference.py", "def handler(): pass");
-    assert_refused(setup, &["code/inference.py", "Python handlers"]);
-    let setup = Setup::new()
-        .var("SAGEMAKER_PROGRAM", "other.py")
-        .file("model/code/other.py", "def handler(): pass");
-    assert_refused(setup, &["code/other.py"]);
-    // Other files there mean nothing.
-    Setup::new()
-        .file("model/code/requirements.txt", "")
-        .start()
-        .assert_serves();
-}
-
-#[test]
 fn no_model_says_what_was_there_and_what_was_expected() {
     let setup = Setup::new()
         .models(&[])

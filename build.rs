@@ -1,0 +1,47 @@
+//! Lets `sagemaker-tfs-python` find the library of the Python it is built with.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "python")]
+    python::link();
+}
+
+#[cfg(feature = "python")]
+mod python {
+    use std::path::{Path, PathBuf};
+
+    /// Folders that the dynamic linker looks into by itself.
+    const USUAL: &[&str] = &["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"];
+
+    pub fn link() {
+        let python = pyo3_build_config::get();
+        let option = |text: &str| println!("cargo:rustc-link-arg-bin=sagemaker-tfs-python={text}");
+        if !python.shared() {
+            // The library is linked in, and extension modules look for its symbols in the executable.
+            option("-Wl,--export-dynamic");
+            return;
+        }
+        let Some(folder) = library_folder(python) else {
+            return; // the linker says what is missing
+        };
+        println!("cargo:rustc-link-search=native={}", folder.display());
+        let is_usual =
+            |usual: &&str| folder.parent() == Some(Path::new(usual)) || folder == Path::new(usual);
+        if !USUAL.iter().any(is_usual) {
+            option(&format!("-Wl,-rpath,{}", folder.display()));
+        }
+    }
+
+    /// Where the library is. What Python says is not always true: relocated builds name the place they were made in.
+    fn library_folder(python: &pyo3_build_config::InterpreterConfig) -> Option<PathBuf> {
+        let file = format!("lib{}.so", python.lib_name()?);
+        let said = python.lib_dir().map(PathBuf::from);
+        let beside = python.executable().and_then(|executable| {
+            let executable = Path::new(executable).canonicalize().ok()?;
+            Some(executable.parent()?.parent()?.join("lib"))
+        });
+        said.into_iter()
+            .chain(beside)
+            .find(|folder| folder.join(&file).exists())
+    }
+}

@@ -1,0 +1,353 @@
+//! What the server and a Python worker say to each other, and how it looks on the socket between them.
+//!
+//! A frame is a prefix of 12 bytes (length of the head, 4 bytes; length of the body, 8 bytes; little-endian), a head
+//! in JSON and a body as it is, so that a large body is copied, never re-encoded. Both executables use this module.
+//!
+//! Each call in progress has a socket of its own, a *channel*. On it calls and answers alternate: nobody sends a
+//! second frame before the other side answered the first. When the server gives up waiting, it reads over the late
+//! answer before it uses the channel again.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// What the server asks a worker to do.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Call<'a> {
+    /// Run `handler`, or `input_handler` when the script has a pair of functions. The body is the request's.
+    Request {
+        /// Number of the call, from 1; grows on each channel.
+        number: u64,
+        /// For the script.
+        #[serde(borrow)]
+        context: Context<'a>,
+    },
+    /// Run `output_handler` for the request that was last on this channel. The body is TensorFlow Serving's.
+    Response {
+        /// Number of the call.
+        number: u64,
+        /// For the script.
+        #[serde(borrow)]
+        response: Response<'a>,
+    },
+}
+
+/// The fields of the script's `context`, apart from its gRPC channel.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Context<'a> {
+    #[serde(borrow)]
+    pub model_name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub model_version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub rest_uri: Cow<'a, str>,
+    pub grpc_port: u16,
+    #[serde(borrow)]
+    pub custom_attributes: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub request_content_type: Cow<'a, str>,
+    #[serde(borrow)]
+    pub accept_header: Cow<'a, str>,
+    pub content_length: Option<u64>,
+    /// Seconds.
+    pub timeout: u64,
+}
+
+/// What the script's `response` needs beside the body.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response<'a> {
+    pub status: u16,
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+    #[serde(borrow)]
+    pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+/// What a worker says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer<'a> {
+    /// Once, on the first channel: the script is loaded.
+    Loaded {
+        /// Channels it listens on, from the first.
+        channels: usize,
+        /// The function found.
+        shape: Shape,
+    },
+    /// Instead: it cannot be. The body says why.
+    Failed,
+    /// `input_handler` returned; the body is for TensorFlow Serving.
+    ForModelServer {
+        /// Number of the call.
+        number: u64,
+        /// The body's type.
+        #[serde(borrow)]
+        content_type: Cow<'a, str>,
+    },
+    /// `output_handler` or `handler` returned; the body is for the client.
+    ForClient {
+        /// Number of the call.
+        number: u64,
+        /// The body's type.
+        #[serde(borrow)]
+        content_type: Cow<'a, str>,
+    },
+    /// The function raised an exception; the body is its text.
+    Raised {
+        /// Number of the call.
+        number: u64,
+    },
+}
+
+impl Answer<'_> {
+    /// Number of the call it answers; 0 for the first word of a worker.
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Loaded { .. } | Self::Failed => 0,
+            Self::ForModelServer { number, .. }
+            | Self::ForClient { number, .. }
+            | Self::Raised { number } => *number,
+        }
+    }
+}
+
+/// Which functions a script has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shape {
+    /// `handler`, which asks TensorFlow Serving itself.
+    Single,
+    /// `input_handler` and `output_handler`; the server asks TensorFlow Serving in between.
+    Pair,
+}
+
+const PREFIX_BYTES: usize = 12;
+/// Heads hold headers of a request, which are small.
+const MAX_HEAD_BYTES: usize = 1 << 20;
+/// No answer is that large; a larger number is a broken frame.
+pub const MAX_BODY_BYTES: usize = 1 << 32;
+/// Bodies up to this size are copied behind their head, so that both leave in one write.
+const ONE_WRITE: usize = 16 * 1024;
+/// A small frame is read in one go.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Writes a frame.
+///
+/// # Errors
+/// As the writer.
+pub fn write(mut to: impl Write, head: &impl Serialize, body: &[u8]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(1024 + body.len().min(ONE_WRITE));
+    bytes.resize(PREFIX_BYTES, 0);
+    serde_json::to_writer(&mut bytes, head)?;
+    let head_length = u32::try_from(bytes.len() - PREFIX_BYTES).map_err(io::Error::other)?;
+    bytes[..4].copy_from_slice(&head_length.to_le_bytes());
+    bytes[4..PREFIX_BYTES].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    if body.len() <= ONE_WRITE {
+        bytes.extend_from_slice(body);
+        to.write_all(&bytes)
+    } else {
+        to.write_all(&bytes)?;
+        to.write_all(body)
+    }
+}
+
+/// A frame that is being read: its head, and the body when it is asked for.
+#[derive(Debug)]
+pub struct Incoming {
+    bytes: Vec<u8>,
+    head_end: usize,
+    /// Length of the whole body.
+    pub body_length: usize,
+}
+
+impl Incoming {
+    /// Reads up to the end of the head, and maybe some of the body. `None`: the other side is gone.
+    ///
+    /// # Errors
+    /// As the reader; `InvalidData` for what is no frame. With [`ErrorKind::Interrupted`] and
+    /// [`ErrorKind::WouldBlock`] nothing has been read.
+    pub fn read(mut from: impl Read) -> io::Result<Option<Self>> {
+        let mut bytes = vec![0; READ_BYTES];
+        let mut filled = from.read(&mut bytes)?;
+        if filled == 0 {
+            return Ok(None);
+        }
+        filled = fill(&mut from, &mut bytes, filled, PREFIX_BYTES)?;
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        let head_length = number(&bytes[..4]) as usize;
+        let body_length = number(&bytes[4..PREFIX_BYTES]);
+        if head_length > MAX_HEAD_BYTES || body_length > MAX_BODY_BYTES as u64 {
+            return Err(broken("a frame announces impossible lengths"));
+        }
+        let head_end = PREFIX_BYTES + head_length;
+        if bytes.len() < head_end {
+            bytes.resize(head_end, 0);
+        }
+        filled = fill(&mut from, &mut bytes, filled, head_end)?;
+        let body_length = body_length as usize;
+        if filled - head_end > body_length {
+            return Err(broken("there is more behind a frame"));
+        }
+        bytes.truncate(filled);
+        Ok(Some(Self {
+            bytes,
+            head_end,
+            body_length,
+        }))
+    }
+
+    /// The head.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is none of this kind.
+    pub fn head<'a, T: Deserialize<'a>>(&'a self) -> io::Result<T> {
+        serde_json::from_slice(&self.bytes[PREFIX_BYTES..self.head_end])
+            .map_err(|e| broken(format!("a frame's head cannot be read: {e}")))
+    }
+
+    /// What is there of the body, mostly all of a small one.
+    pub fn body_start(&self) -> &[u8] {
+        &self.bytes[self.head_end..]
+    }
+
+    /// Reads the rest of the body into `body`, which is as long as the whole.
+    ///
+    /// # Errors
+    /// As the reader.
+    pub fn read_body(&self, mut from: impl Read, body: &mut [u8]) -> io::Result<()> {
+        let (start, rest) = body.split_at_mut(self.body_start().len());
+        start.copy_from_slice(self.body_start());
+        from.read_exact(rest)
+    }
+}
+
+/// Reads until `wanted` bytes are there.
+fn fill(
+    mut from: impl Read,
+    bytes: &mut [u8],
+    mut filled: usize,
+    wanted: usize,
+) -> io::Result<usize> {
+    while filled < wanted {
+        match from.read(&mut bytes[filled..]) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                return Err(broken("the rest of a frame did not come in time"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+fn broken(text: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(head: &impl Serialize, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, head, body).unwrap();
+        bytes
+    }
+
+    /// Gives at most so many bytes at a time.
+    struct Dripping<'a>(&'a [u8], usize);
+
+    impl Read for Dripping<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let limit = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..limit])
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(text in ".{0,200}", body: Vec<u8>, drip in 1usize..40) {
+            let head = Answer::ForClient { number: 7, content_type: text.into() };
+            let bytes = frame(&head, &body);
+            let mut from = Dripping(&bytes, drip);
+            let incoming = Incoming::read(&mut from).unwrap().unwrap();
+            prop_assert_eq!(incoming.head::<Answer>().unwrap(), head);
+            let mut read = vec![0; incoming.body_length];
+            incoming.read_body(&mut from, &mut read).unwrap();
+            prop_assert_eq!(read, body);
+        }
+
+        #[test]
+        fn rubbish_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
+            if let Ok(Some(incoming)) = Incoming::read(&bytes[..]) {
+                let _ = incoming.head::<Answer>();
+                let _ = incoming.head::<Call>();
+            }
+        }
+    }
+
+    #[test]
+    fn large_bodies_and_heads_are_read_in_pieces() {
+        let head = Answer::ForClient {
+            number: 1,
+            content_type: "x".repeat(100_000).into(),
+        };
+        let body = vec![b'b'; 1_000_000];
+        let bytes = frame(&head, &body);
+        let mut from = &bytes[..];
+        let incoming = Incoming::read(&mut from).unwrap().unwrap();
+        assert_eq!(incoming.head::<Answer>().unwrap(), head);
+        let mut read = vec![0; incoming.body_length];
+        incoming.read_body(&mut from, &mut read).unwrap();
+        assert!(read == body);
+    }
+
+    #[test]
+    fn an_end_between_frames_is_none_and_within_one_an_error() {
+        assert!(Incoming::read(&b""[..]).unwrap().is_none());
+        let bytes = frame(&Answer::Failed, b"why");
+        for end in 1..bytes.len() - 3 {
+            let error = Incoming::read(&bytes[..end]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{end}");
+        }
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused_before_memory_is_taken() {
+        for prefix in [[0xff; PREFIX_BYTES], {
+            let mut prefix = [0; PREFIX_BYTES];
+            prefix[11] = 1;
+            prefix
+        }] {
+            let error = Incoming::read(&prefix[..]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+        }
+    }
+
+    #[test]
+    fn a_call_has_its_context() {
+        let call = Call::Request {
+            number: 3,
+            context: Context {
+                model_name: None,
+                model_version: Some("12".into()),
+                method: None,
+                rest_uri: "http://localhost:8501/v1/models/m:predict".into(),
+                grpc_port: 9000,
+                custom_attributes: Some("a=\"\u{e9}\"\\".into()),
+                request_content_type: "text/csv".into(),
+                accept_header: "*/*".into(),
+                content_length: Some(5),
+                timeout: 60,
+            },
+        };
+        let bytes = frame(&call, b"1,2,3");
+        let incoming = Incoming::read(&bytes[..]).unwrap().unwrap();
+        assert_eq!(incoming.head::<Call>().unwrap(), call);
+        assert_eq!(incoming.body_start(), b"1,2,3");
+    }
+}

@@ -1,0 +1,370 @@
+//! One Python worker under the watchdog: its process, its script, the calls that take too long.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::config::{Config, InstancePorts, WorkerClass};
+use crate::handlers::GEVENT_THREADS;
+use crate::handlers::interpreter::Interpreter;
+use crate::handlers::pool::{Health, Pool};
+use crate::handlers::process::Process;
+use crate::handlers::record::Record;
+use crate::supervise::child::{Child, Streams};
+use crate::supervise::lifecycle::{Phase, Status};
+use crate::supervise::unit::{News, Unit, UnitId};
+use crate::supervise::watchdog::Message;
+use crate::tfs::files::Files;
+
+/// Log target of what workers print and log.
+pub const LOG_TARGET: &str = "python";
+/// A script that takes long to load is mentioned this often.
+const LOADING_REPORT: Duration = Duration::from_secs(10);
+/// A worker that failed this often in a row keeps failing: requests do not wait for it.
+const FAILING_AFTER: u32 = 2;
+/// How exactly the time limit of calls is kept: a part of it, within bounds.
+const CHECKS_PER_TIMEOUT: u32 = 10;
+const SHORTEST_CHECK: Duration = Duration::from_millis(100);
+const LONGEST_CHECK: Duration = Duration::from_secs(1);
+/// What the dynamic linker exits with when a library is missing.
+const LINKER_FAILED: &str = "exited with code 127";
+
+/// How workers are started.
+#[derive(Debug)]
+pub struct Launch {
+    /// How many.
+    pub workers: usize,
+    /// `sagemaker-tfs-python`.
+    pub program: PathBuf,
+    /// The handler script.
+    pub script: PathBuf,
+    /// The Python it runs in.
+    pub interpreter: Interpreter,
+    /// How calls may overlap.
+    pub worker_class: WorkerClass,
+    /// Calls a worker may be given at once.
+    pub channels: usize,
+    /// Python's name of the log level.
+    pub log_level: &'static str,
+    /// Variables set beside the inherited ones.
+    pub env: Vec<(&'static str, String)>,
+    /// Where it runs; `None`: where we do.
+    pub directory: Option<PathBuf>,
+    /// Whether it gets the terminal.
+    pub has_terminal: bool,
+    /// Longest time of one call; `None`: no limit.
+    pub timeout: Option<Duration>,
+}
+
+/// The second executable: beside this one, else on PATH.
+const PROGRAM: &str = "sagemaker-tfs-python";
+
+impl Launch {
+    /// Workers for `script`. `slots` is the number of requests worked on at once.
+    pub fn new(
+        config: &Config,
+        script: PathBuf,
+        interpreter: Interpreter,
+        files: &Files,
+        slots: usize,
+        default_model: &str,
+    ) -> Self {
+        let worker_class = match config.single_threaded {
+            true => WorkerClass::Sync,
+            false => config.handlers.worker_class,
+        };
+        let ports = |port: fn(&InstancePorts) -> u16| {
+            let ports = config.instance_ports.iter();
+            Vec::from_iter(ports.map(|ports| port(ports).to_string())).join(",")
+        };
+        let executable = std::env::current_exe().unwrap_or_default();
+        let beside = executable.with_file_name(PROGRAM);
+        Self {
+            workers: match config.single_threaded {
+                true => 1,
+                false => config.handlers.workers as usize,
+            },
+            program: if beside.is_file() {
+                beside
+            } else {
+                PROGRAM.into()
+            },
+            // The path is for another process, which may run elsewhere.
+            script: std::path::absolute(&script).unwrap_or(script),
+            interpreter,
+            worker_class,
+            channels: match worker_class {
+                WorkerClass::Gevent => slots.max(GEVENT_THREADS),
+                WorkerClass::Sync => 1,
+                WorkerClass::Gthread => config.handlers.threads as usize,
+            },
+            log_level: config.handlers.log_level,
+            env: vec![
+                ("TFS_GRPC_PORTS", ports(|ports| ports.grpc)),
+                ("TFS_REST_PORTS", ports(|ports| ports.rest)),
+                ("TFS_DEFAULT_MODEL_NAME", default_model.to_owned()),
+                ("OMP_NUM_THREADS", config.omp_num_threads.clone()),
+            ],
+            directory: (!is_writable(Path::new("."))).then(|| files.directory().to_owned()),
+            has_terminal: config.single_threaded,
+            timeout: config.handlers.timeout,
+        }
+    }
+}
+
+/// Scripts may write where they run, for they always could. A read-only container has no such place at first.
+fn is_writable(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// One worker.
+pub struct Host {
+    unit: UnitId,
+    index: usize,
+    launch: Arc<Launch>,
+    pool: Arc<Pool>,
+    inbox: Sender<Message>,
+    process: Option<Arc<Process>>,
+    first_word: Option<JoinHandle<Result<(), String>>>,
+    phase: Phase,
+    since: Instant,
+    next_check: Option<Instant>,
+    last_failure: String,
+}
+
+impl Host {
+    /// Worker `index`; its news go to `inbox` as those of `unit`.
+    pub fn new(
+        unit: UnitId,
+        index: usize,
+        launch: Arc<Launch>,
+        pool: Arc<Pool>,
+        inbox: Sender<Message>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            unit,
+            index,
+            launch,
+            pool,
+            inbox,
+            process: None,
+            first_word: None,
+            phase: Phase::Starting,
+            since: now,
+            next_check: None,
+            last_failure: String::new(),
+        }
+    }
+
+    fn try_start(&mut self, process_number: u64) -> io::Result<Child> {
+        let launch = &self.launch;
+        let pairs = (0..launch.channels).map(|_| UnixStream::pair());
+        let (ours, theirs): (Vec<_>, Vec<_>) =
+            pairs.collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        let record = Record::new(launch.channels)?;
+
+        let mut args: Vec<OsString> = Vec::new();
+        let mut arg = |name: &str, value: OsString| args.extend([name.into(), value]);
+        arg("--script", launch.script.clone().into());
+        arg("--python", launch.interpreter.executable.clone().into());
+        arg(
+            "--python-version",
+            launch.interpreter.version.clone().into(),
+        );
+        arg("--worker-class", launch.worker_class.as_str().into());
+        arg("--log-level", launch.log_level.into());
+        arg("--record", record.file().as_raw_fd().to_string().into());
+        let numbers: Vec<_> = theirs.iter().map(|s| s.as_raw_fd().to_string()).collect();
+        arg("--channels", numbers.join(",").into());
+        let mut command = Command::new(&launch.program);
+        command
+            .args(args)
+            .envs(launch.env.iter().map(|(k, v)| (k, v)));
+        if let Some(directory) = &launch.directory {
+            command.current_dir(directory);
+        }
+        let streams = match launch.has_terminal {
+            true => Streams::Inherited,
+            false => Streams::Log {
+                target: LOG_TARGET,
+                prefix: format!("{}: ", self.index),
+            },
+        };
+        let mut inherited: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        inherited.push(record.file().as_fd());
+        let child = Child::start(command, &streams, &inherited)?;
+
+        let process = Arc::new(Process::new(ours, record));
+        self.process = Some(Arc::clone(&process));
+        let (unit, inbox) = (self.unit, self.inbox.clone());
+        let listen = move || {
+            process.wait_until_loaded()?;
+            // The watchdog's end is the program's.
+            let _ = inbox.send(Message::News(News {
+                unit,
+                process: process_number,
+                status: Status::Available,
+            }));
+            Ok(())
+        };
+        let thread = thread::Builder::new().name(format!("load-{}", self.index));
+        match thread.spawn(listen) {
+            Ok(thread) => self.first_word = Some(thread),
+            // Without its first word it would never count as ready; its end is noticed.
+            Err(e) => {
+                log::error!("{}: cannot start a thread: {e}", self.name());
+                child.signal(rustix::process::Signal::KILL);
+            }
+        }
+        Ok(child)
+    }
+
+    fn check_interval(timeout: Duration) -> Duration {
+        (timeout / CHECKS_PER_TIMEOUT).clamp(SHORTEST_CHECK, LONGEST_CHECK)
+    }
+}
+
+impl Unit for Host {
+    fn name(&self) -> String {
+        format!("Python worker {}", self.index)
+    }
+
+    fn start(&mut self, process_number: u64) -> Result<Child, String> {
+        let child = self.try_start(process_number).map_err(|e| {
+            let program = self.launch.program.display();
+            match e.kind() {
+                ErrorKind::NotFound => format!(
+                    "{program} is not found beside sagemaker-tfs or on PATH; it runs Python handlers: build \
+                     sagemaker-tfs with its default features, or use an image with Python"
+                ),
+                _ => format!("cannot start {program}: {e}"),
+            }
+        })?;
+        log::info!(
+            "{}: started, process {}; loading {}",
+            self.name(),
+            child.pid,
+            self.launch.script.display()
+        );
+        Ok(child)
+    }
+
+    fn ended(&mut self, how: String) -> String {
+        let mut reason = how;
+        if let Some(process) = self.process.take() {
+            // A process that it left behind may hold the other ends: nobody is to wait for that.
+            process.close();
+            let first_word = self.first_word.take().map(JoinHandle::join);
+            if let Some(Ok(Err(why))) = first_word
+                && !why.is_empty()
+            {
+                reason = why;
+            } else if self.phase == Phase::Starting {
+                reason = format!("{reason} while loading {}", self.launch.script.display());
+            }
+            if let Phase::Ending { reason: why } = &self.phase {
+                reason = format!("killed: {why}");
+            }
+            // It ends once.
+            let _ = process.ended.set(reason.clone());
+            self.pool.process_ended();
+        }
+        reason
+    }
+
+    fn publish(&mut self, process: u64, phase: &Phase, since: Instant, failures: u32) {
+        (self.phase, self.since) = (phase.clone(), since);
+        let name = self.name();
+        if let Phase::Down { reason, .. } | Phase::Ending { reason } = phase {
+            self.last_failure = reason.clone();
+        }
+        let (health, what) = match phase {
+            Phase::Ready => (Health::Ready, phase.to_string()),
+            _ if failures >= FAILING_AFTER => {
+                (Health::Failing, format!("failing ({})", self.last_failure))
+            }
+            _ => (Health::Coming, phase.to_string()),
+        };
+        match phase {
+            Phase::Ready => log::info!(
+                "{name}: loaded {}{}",
+                self.launch.script.display(),
+                if process == 1 { "" } else { " again" }
+            ),
+            Phase::Starting => {}
+            _ => log::error!("{name}: {phase}"),
+        }
+        let now = Instant::now();
+        self.next_check = match phase {
+            Phase::Ready => self.launch.timeout.map(|t| now + Self::check_interval(t)),
+            Phase::Starting => Some(now + LOADING_REPORT),
+            _ => None,
+        };
+        self.pool
+            .set(self.index, health, what, since, self.process.as_ref());
+    }
+
+    fn next_check(&self) -> Option<Instant> {
+        self.next_check
+    }
+
+    fn check(&mut self, now: Instant) -> Option<String> {
+        if self.next_check.is_none_or(|next| next > now) {
+            return None;
+        }
+        match (&self.phase, self.launch.timeout) {
+            (Phase::Starting, _) => {
+                self.next_check = Some(now + LOADING_REPORT);
+                log::info!(
+                    "{}: still loading {} after {} s",
+                    self.name(),
+                    self.launch.script.display(),
+                    now.duration_since(self.since).as_secs()
+                );
+                None
+            }
+            (Phase::Ready, Some(timeout)) => {
+                self.next_check = Some(now + Self::check_interval(timeout));
+                let process = self.process.as_ref()?;
+                if process.has_overdue_calls(timeout) {
+                    return Some(format!(
+                        "a handler call took longer than {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS)",
+                        timeout.as_secs()
+                    ));
+                }
+                let is_lost = self.pool.is_unreachable(self.index);
+                is_lost.then(|| "none of its channels can be used any more".into())
+            }
+            _ => {
+                self.next_check = None;
+                None
+            }
+        }
+    }
+
+    fn stop(&mut self, _: &Child) {
+        // It ends when it finds its channels closed, and can still run what scripts registered for that.
+        if let Some(process) = &self.process {
+            process.close();
+        }
+    }
+
+    fn refusal(&self, reason: &str) -> String {
+        let script = self.launch.script.display();
+        let mut text = format!("the handler script {script} cannot be used: {reason}");
+        if reason.contains(LINKER_FAILED) && reason.contains("libpython") {
+            text += "\nsagemaker-tfs-python needs the library of the Python it was built with: install it (on Debian \
+                     the package libpython3), or use an image with Python";
+        }
+        text
+    }
+}

@@ -1,0 +1,52 @@
+//! Finding the Python that handlers run in: `python3` on PATH, as a person who types it would get it.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::StartError;
+
+/// A Python.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interpreter {
+    /// `sys.executable`: in a virtual environment that environment's.
+    pub executable: PathBuf,
+    /// Its version, such as `3.11.7`.
+    pub version: String,
+}
+
+const NAME: &str = "python3";
+const QUESTION: &str =
+    "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3])";
+
+impl Interpreter {
+    /// Asks `python3` what it is.
+    ///
+    /// # Errors
+    /// When there is none that works; `script` is what needs it.
+    pub fn find(script: &Path) -> Result<Self, StartError> {
+        let output = Command::new(NAME)
+            .args(["-c", QUESTION])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| match e.kind() {
+                ErrorKind::NotFound => StartError::failed(format!(
+                    "{} needs {NAME}, which is not found on PATH; install Python, or use an image with Python",
+                    script.display()
+                )),
+                _ => StartError::failed(format!("cannot start {NAME}: {e}")),
+            })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        match text.lines().collect::<Vec<_>>()[..] {
+            [executable, version] if output.status.success() => Ok(Self {
+                executable: executable.into(),
+                version: version.into(),
+            }),
+            _ => Err(StartError::failed(format!(
+                "{NAME} on PATH does not work ({}): {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim_end()
+            ))),
+        }
+    }
+}

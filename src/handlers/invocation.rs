@@ -1,0 +1,242 @@
+//! A request on its way through handlers: `input_handler`, TensorFlow Serving, `output_handler`; or `handler` alone.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ureq::http::StatusCode;
+
+use crate::attributes::Attributes;
+use crate::error::RequestError;
+use crate::handlers::frame::{Call, Context, Response, Shape};
+use crate::handlers::pool::{Lease, Pool};
+use crate::handlers::process::{Fate, Outcome, Reply};
+use crate::tfs::backend::Backend;
+use crate::tfs::client::{TfsAnswer, TfsRequest};
+
+/// Runs requests through handlers.
+#[derive(Debug)]
+pub struct Handlers {
+    /// The workers.
+    pub pool: Arc<Pool>,
+    /// TensorFlow Serving.
+    pub backend: Arc<Backend>,
+    /// The deadline of a whole request, for messages.
+    pub limit: Duration,
+    /// Longest time of one call, for messages.
+    pub timeout: Duration,
+    /// What `context.timeout` says, seconds.
+    pub context_timeout: u64,
+}
+
+/// A request as handlers see it.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The model, version and method it names.
+    pub attributes: Attributes<'a>,
+    /// The header they are from.
+    pub custom_attributes: Option<&'a str>,
+    /// Path of the model in TensorFlow Serving's API.
+    pub path: &'a str,
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// `Accept`.
+    pub accept: Option<&'a str>,
+    /// `Content-Length`.
+    pub content_length: Option<u64>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// What a handler answers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The body's type.
+    pub content_type: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What a header says when the request has none.
+const DEFAULT_TYPE: &str = "application/json";
+
+/// Why a try to get a request through one worker came to nothing.
+enum Miss {
+    /// The worker ended before or between calls: nobody has seen a result, another worker can have the request.
+    TryAgain,
+    Failed(RequestError),
+}
+
+impl From<RequestError> for Miss {
+    fn from(error: RequestError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Handlers {
+    /// Takes a request through the handlers.
+    ///
+    /// # Errors
+    /// 500 for an exception and for a worker that ended during a call, 503 when workers keep failing, 504 at the
+    /// deadline and for a call that took too long; what TensorFlow Serving's client says.
+    pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
+        loop {
+            let mut lease = self.pool.acquire(deadline)?;
+            match self.run(&mut lease, request, deadline) {
+                Ok(answer) => return Ok(answer),
+                Err(Miss::Failed(error)) => return Err(error),
+                Err(Miss::TryAgain) => {
+                    // The pool may not know yet that this worker is gone.
+                    let how = lease.wait_for_end();
+                    log::warn!("a request is given to another Python worker: {how}");
+                }
+            }
+        }
+    }
+
+    fn run(&self, lease: &mut Lease, request: &Request, deadline: Instant) -> Result<Answer, Miss> {
+        match lease.process.loaded.get().map(|loaded| loaded.shape) {
+            Some(Shape::Single) => self.single(lease, request, deadline),
+            _ => self.pair(lease, request, deadline),
+        }
+    }
+
+    /// `handler` asks TensorFlow Serving itself. It is given an instance that serves, as any other request is.
+    fn single(
+        &self,
+        lease: &mut Lease,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer, Miss> {
+        let instance = self
+            .backend
+            .pool
+            .acquire(deadline)
+            .map_err(|why| RequestError::deadline(self.limit, &why))?;
+        let context = self.context(request, instance.index);
+        let call = |number| Call::Request { number, context };
+        match self.call(lease, "handler", call, request.body, deadline)? {
+            Reply::ForClient { content_type, body } => checked(content_type, body),
+            _ => Err(confused()),
+        }
+    }
+
+    fn pair(
+        &self,
+        lease: &mut Lease,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer, Miss> {
+        let context = self.context(request, self.backend.pool.best());
+        let call = |number| Call::Request { number, context };
+        let reply = self.call(lease, "input_handler", call, request.body, deadline)?;
+        let Reply::ForModelServer { content_type, body } = reply else {
+            return Err(confused());
+        };
+        let sent = TfsRequest {
+            method: "POST",
+            path: request.path,
+            content_type: Some(&content_type),
+            body: &body,
+        };
+        let answer = self.backend.call(&sent, deadline)?;
+        drop(body);
+        let response = response(&answer);
+        let call = |number| Call::Response { number, response };
+        match self.call(lease, "output_handler", call, &answer.body, deadline)? {
+            Reply::ForClient { content_type, body } => checked(content_type, body),
+            _ => Err(confused()),
+        }
+    }
+
+    fn call<'c>(
+        &self,
+        lease: &mut Lease,
+        function: &str,
+        head: impl FnOnce(u64) -> Call<'c>,
+        body: &[u8],
+        deadline: Instant,
+    ) -> Result<Reply, Miss> {
+        let (number, outcome) = lease.call(head, body, deadline);
+        let error = match outcome {
+            Outcome::Answered(Reply::Raised(text)) => RequestError::new(500, text),
+            Outcome::Answered(reply) => return Ok(reply),
+            Outcome::Deadline { .. } => {
+                RequestError::deadline(self.limit, &format!("{function} did not return in time"))
+            }
+            Outcome::Lost => {
+                let how = lease.wait_for_end();
+                match lease.process.fate(lease.channel(), number) {
+                    Fate::NotBegun => return Err(Miss::TryAgain),
+                    Fate::Running => RequestError::new(
+                        500,
+                        format!("The Python worker was restarted while it ran {function}: {how}"),
+                    ),
+                    Fate::Overdue => RequestError::new(
+                        504,
+                        format!(
+                            "{function} did not return within {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS); its Python \
+                             worker was restarted",
+                            self.timeout.as_secs()
+                        ),
+                    ),
+                }
+            }
+        };
+        Err(Miss::Failed(error))
+    }
+
+    fn context<'a>(&self, request: &Request<'a>, instance: usize) -> Context<'a> {
+        let ports = self.backend.ports[instance];
+        let attributes = &request.attributes;
+        Context {
+            model_name: attributes.model_name.map(Cow::Borrowed),
+            model_version: attributes.model_version.map(Cow::Borrowed),
+            method: attributes.method.map(|method| method.as_str().into()),
+            rest_uri: format!("http://localhost:{}{}", ports.rest, request.path).into(),
+            grpc_port: ports.grpc,
+            custom_attributes: request.custom_attributes.map(Cow::Borrowed),
+            request_content_type: request.content_type.unwrap_or(DEFAULT_TYPE).into(),
+            accept_header: request.accept.unwrap_or(DEFAULT_TYPE).into(),
+            content_length: request.content_length,
+            timeout: self.context_timeout,
+        }
+    }
+}
+
+fn response(answer: &TfsAnswer) -> Response<'_> {
+    let reason = StatusCode::from_u16(answer.status).ok();
+    let headers = answer.headers.iter();
+    Response {
+        status: answer.status,
+        reason: reason
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or_default()
+            .into(),
+        headers: headers
+            .map(|(name, value)| {
+                (
+                    name.as_str().into(),
+                    String::from_utf8_lossy(value.as_bytes()),
+                )
+            })
+            .collect(),
+    }
+}
+
+/// A content type goes into the answer's head, where it must not make lines of its own.
+fn checked(content_type: String, body: Vec<u8>) -> Result<Answer, Miss> {
+    if content_type.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return Ok(Answer { content_type, body });
+    }
+    let text = format!("The handler returned {content_type:?}, which is no content type.");
+    Err(RequestError::new(500, text).into())
+}
+
+fn confused() -> Miss {
+    RequestError::new(
+        500,
+        "The Python worker answered something else than was asked.",
+    )
+    .into()
+}

@@ -1,0 +1,42 @@
+//! Users' Python handlers: `code/inference.py` beside a model.
+//!
+//! Each runs in processes of its own, `sagemaker-tfs-python`: a call that hangs or crashes costs its process and
+//! never the server. This module finds the script, keeps the workers and takes requests through them.
+
+pub mod frame;
+pub mod host;
+pub mod interpreter;
+pub mod invocation;
+pub mod packages;
+pub mod pool;
+pub mod process;
+pub mod record;
+
+use std::path::{Path, PathBuf};
+
+/// Threads of a worker that runs a single `handler` in the class `gevent`; such a function mostly waits for the
+/// model server.
+pub const GEVENT_THREADS: usize = 32;
+
+/// The handler script of a model directory, if it has one.
+pub fn find(model_dir: &Path, program: &str) -> Option<PathBuf> {
+    let script = model_dir.join("code").join(program);
+    script.is_file().then_some(script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_is_found_and_other_code_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("code")).unwrap();
+        std::fs::write(dir.path().join("code/notes.txt"), "").unwrap();
+        assert_eq!(find(dir.path(), "inference.py"), None);
+        let script = dir.path().join("code/inference.py");
+        std::fs::write(&script, "").unwrap();
+        assert_eq!(find(dir.path(), "inference.py"), Some(script));
+        assert_eq!(find(dir.path(), "other.py"), None);
+    }
+}

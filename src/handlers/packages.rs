@@ -1,0 +1,91 @@
+//! `requirements.txt` beside a handler script: installed with pip before the script is loaded.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Signal, WaitOptions, waitpid};
+use signal_hook::consts::SIGCHLD;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+
+use crate::error::StartError;
+use crate::handlers::interpreter::Interpreter;
+use crate::supervise::child::{Child, Streams};
+use crate::supervise::watchdog::describe_end;
+
+/// Log target of pip's lines.
+pub const LOG_TARGET: &str = "pip";
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// Everything that is needed is there.
+    Yes,
+    /// A signal ended the program while packages were being installed.
+    Stopped,
+}
+
+/// Installs what `requirements.txt` in the script's folder lists, unless there is a `lib` folder, which has the
+/// packages. No child may be running beside: this waits for its own by way of `signals`, which have SIGCHLD.
+///
+/// # Errors
+/// When pip fails: its last lines.
+pub fn install(
+    script: &Path,
+    interpreter: &Interpreter,
+    signals: &mut Signals,
+) -> Result<Installed, StartError> {
+    let folder = script.parent().unwrap_or(Path::new("."));
+    let requirements = folder.join("requirements.txt");
+    if !requirements.is_file() {
+        return Ok(Installed::Yes);
+    }
+    if folder.join("lib").is_dir() {
+        log::warn!(
+            "{} is ignored: the folder lib beside it has the packages",
+            requirements.display()
+        );
+        return Ok(Installed::Yes);
+    }
+    log::info!("installing what {} lists", requirements.display());
+    let failed = |reason: String| {
+        StartError::failed(format!(
+            "the packages in {} cannot be installed: {reason}",
+            requirements.display()
+        ))
+    };
+    let mut command = Command::new(&interpreter.executable);
+    command
+        .args(["-m", "pip", "install", "--disable-pip-version-check", "-r"])
+        .arg(&requirements);
+    let streams = Streams::Log {
+        target: LOG_TARGET,
+        prefix: String::new(),
+    };
+    let pip = Child::start(command, &streams, &[]).map_err(|e| failed(e.to_string()))?;
+    for signal in signals.forever() {
+        if signal != SIGCHLD {
+            log::info!(
+                "{}: stopping while packages are installed",
+                signal_name(signal).unwrap_or("signal")
+            );
+            pip.signal(Signal::KILL);
+            let _ = waitpid(Some(pip.pid), WaitOptions::empty());
+            return Ok(Installed::Stopped);
+        }
+        let ended = waitpid(Some(pip.pid), WaitOptions::NOHANG);
+        let Some((_, status)) = ended.map_err(|e| failed(e.to_string()))? else {
+            continue;
+        };
+        pip.kill_group();
+        return match status.exit_status() {
+            Some(0) => Ok(Installed::Yes),
+            _ => Err(failed(format!(
+                "pip: {}; its last output:\n{}",
+                describe_end(status),
+                pip.last_lines()
+            ))),
+        };
+    }
+    Err(failed("signals cannot be received any more".into()))
+}

@@ -1,0 +1,417 @@
+//! The Python workers as requests see them: who is ready, and which of their channels are free.
+//!
+//! The watchdog says how each worker is. A request borrows a channel of the worker with the least to do and keeps it
+//! until its last call is answered: so both calls of a request run in the same process, and in the modes with threads
+//! on the same thread, for each channel has its own.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::RequestError;
+use crate::handlers::frame::Call;
+use crate::handlers::process::{Outcome, Process};
+
+/// How a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Takes calls.
+    Ready,
+    /// Will soon: requests wait for it.
+    Coming,
+    /// Keeps failing: requests that have no other worker are turned away.
+    Failing,
+}
+
+/// While late answers are owed, how often to look for them. Nothing tells when they come.
+const LATE_ANSWER_PAUSE: Duration = Duration::from_millis(20);
+/// A process that hung up is reaped by then, and the reason for its end known.
+const END_WAIT: Duration = Duration::from_secs(2);
+
+/// All workers that run one script.
+#[derive(Debug)]
+pub struct Pool {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// The deadline of a whole request, for messages.
+    limit: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    seats: Vec<Seat>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Seat {
+    health: Health,
+    /// What it is doing, for people; continued by "for N s".
+    what: String,
+    since: Instant,
+    /// The process that takes calls, while it is ready.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Arc<Process>,
+    /// The first channel is on the process's main thread, so it is taken first.
+    free: BinaryHeap<Reverse<usize>>,
+    /// Channels on which an answer is still to come that nobody waits for.
+    owing: Vec<usize>,
+    leased: usize,
+}
+
+/// A channel to a worker; given back when dropped.
+#[derive(Debug)]
+pub struct Lease<'a> {
+    pool: &'a Pool,
+    index: usize,
+    /// The process at the other end.
+    pub process: Arc<Process>,
+    channel: usize,
+    state: Channel,
+}
+
+/// How a channel is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    Free,
+    Owing,
+    Unusable,
+}
+
+impl Lease<'_> {
+    /// Sends a call and waits for its answer; see [`Process::call`].
+    pub fn call<'c>(
+        &mut self,
+        head: impl FnOnce(u64) -> Call<'c>,
+        body: &[u8],
+        deadline: Instant,
+    ) -> (u64, Outcome) {
+        let (number, outcome) = self.process.call(self.channel, head, body, deadline);
+        self.state = match outcome {
+            Outcome::Answered(_) => Channel::Free,
+            Outcome::Deadline { usable: true } => Channel::Owing,
+            Outcome::Deadline { usable: false } | Outcome::Lost => Channel::Unusable,
+        };
+        (number, outcome)
+    }
+
+    /// Number of the channel.
+    pub fn channel(&self) -> usize {
+        self.channel
+    }
+
+    /// After the process hung up: how it ended.
+    pub fn wait_for_end(&self) -> String {
+        let until = Instant::now() + END_WAIT;
+        let mut state = self.pool.lock();
+        while self.process.ended.get().is_none() && Instant::now() < until {
+            state = self.pool.wait(state, until);
+        }
+        let ended = self.process.ended.get();
+        ended.map_or_else(|| "it closed its connection".into(), Clone::clone)
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        if let Some(running) = &mut state.seats[self.index].running
+            && Arc::ptr_eq(&running.process, &self.process)
+        {
+            running.leased -= 1;
+            match self.state {
+                Channel::Free => running.free.push(Reverse(self.channel)),
+                Channel::Owing => running.owing.push(self.channel),
+                Channel::Unusable => {}
+            }
+        }
+        if state.waiting > 0 {
+            drop(state);
+            self.pool.changed.notify_one();
+        }
+    }
+}
+
+impl Pool {
+    /// So many workers that have yet to start. `limit` is the deadline of a whole request.
+    pub fn new(workers: usize, limit: Duration) -> Self {
+        let seat = || Seat {
+            health: Health::Coming,
+            what: "starting".into(),
+            since: Instant::now(),
+            running: None,
+        };
+        Self {
+            state: Mutex::new(State {
+                seats: std::iter::repeat_with(seat).take(workers).collect(),
+                waiting: 0,
+            }),
+            changed: Condvar::new(),
+            limit,
+        }
+    }
+
+    /// Says how a worker is, since when, and in words what it is doing. `process` takes calls when it is ready.
+    pub fn set(
+        &self,
+        index: usize,
+        health: Health,
+        what: String,
+        since: Instant,
+        process: Option<&Arc<Process>>,
+    ) {
+        let mut state = self.lock();
+        let seat = &mut state.seats[index];
+        (seat.health, seat.what, seat.since) = (health, what, since);
+        let process = process.filter(|_| health == Health::Ready);
+        seat.running = process.and_then(|process| {
+            let channels = process.loaded.get()?.channels;
+            Some(Running {
+                process: Arc::clone(process),
+                free: (0..channels).map(Reverse).collect(),
+                owing: Vec::new(),
+                leased: 0,
+            })
+        });
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Wakes those who wait for the end of a process.
+    pub fn process_ended(&self) {
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Borrows a channel of the worker with the least to do, waiting for one until `deadline`.
+    ///
+    /// # Errors
+    /// 503 when all workers keep failing, 504 when none is free by then: what they are doing instead.
+    pub fn acquire(&self, deadline: Instant) -> Result<Lease<'_>, RequestError> {
+        let mut state = self.lock();
+        loop {
+            let mut owed = false;
+            for running in state.seats.iter_mut().filter_map(|s| s.running.as_mut()) {
+                running.take_late_answers();
+                owed |= !running.owing.is_empty();
+            }
+            if let Some(lease) = self.lease(&mut state) {
+                return Ok(lease);
+            }
+            let now = Instant::now();
+            if state.seats.iter().all(|s| s.health == Health::Failing) {
+                return Err(RequestError {
+                    header: Some(("Retry-After", "1")),
+                    ..RequestError::new(503, describe(&state.seats, now))
+                });
+            }
+            if now >= deadline {
+                let why = describe(&state.seats, now);
+                return Err(RequestError::deadline(self.limit, &why));
+            }
+            let pause = if owed {
+                now + LATE_ANSWER_PAUSE
+            } else {
+                deadline
+            };
+            state = self.wait(state, deadline.min(pause));
+        }
+    }
+
+    fn lease(&self, state: &mut State) -> Option<Lease<'_>> {
+        let running = |(index, seat)| {
+            let seat: &mut Seat = seat;
+            Some((index, seat.running.as_mut()?))
+        };
+        let seats = state.seats.iter_mut().enumerate().filter_map(running);
+        let (index, running) = seats
+            .filter(|(_, running)| !running.free.is_empty())
+            .min_by_key(|(_, running)| running.leased + running.owing.len())?;
+        let Reverse(channel) = running.free.pop()?;
+        running.leased += 1;
+        Some(Lease {
+            pool: self,
+            index,
+            process: Arc::clone(&running.process),
+            channel,
+            state: Channel::Free,
+        })
+    }
+
+    /// Whether some worker is ready.
+    ///
+    /// # Errors
+    /// When none is: what they are doing instead, and for how long.
+    pub fn check(&self) -> Result<(), String> {
+        let state = self.lock();
+        if state.seats.iter().any(|seat| seat.health == Health::Ready) {
+            Ok(())
+        } else {
+            Err(describe(&state.seats, Instant::now()))
+        }
+    }
+
+    /// Whether all channels of this process are lost, so that it is of no more use.
+    pub fn is_unreachable(&self, index: usize) -> bool {
+        let state = self.lock();
+        let running = state.seats[index].running.as_ref();
+        running.is_some_and(|r| r.leased == 0 && r.free.is_empty() && r.owing.is_empty())
+    }
+
+    fn wait<'s>(&self, mut state: MutexGuard<'s, State>, until: Instant) -> MutexGuard<'s, State> {
+        state.waiting += 1;
+        let timeout = until.saturating_duration_since(Instant::now());
+        let mut state = self
+            .changed
+            .wait_timeout(state, timeout)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        state.waiting -= 1;
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// Channels whose late answer is there can be used again: whoever does reads over it.
+    fn take_late_answers(&mut self) {
+        let Self {
+            process,
+            free,
+            owing,
+            ..
+        } = self;
+        owing.retain(|&channel| {
+            let is_there = process.has_late_answer(channel);
+            if is_there {
+                free.push(Reverse(channel));
+            }
+            !is_there
+        });
+    }
+}
+
+fn describe(seats: &[Seat], now: Instant) -> String {
+    let workers: Vec<_> = seats
+        .iter()
+        .enumerate()
+        .map(|(index, seat)| match &seat.running {
+            Some(running) => format!("worker {index}: busy with {} requests", running.leased),
+            None => {
+                let seconds = now.saturating_duration_since(seat.since).as_secs();
+                format!("worker {index}: {} for {seconds} s", seat.what)
+            }
+        })
+        .collect();
+    format!("no Python worker is available ({})", workers.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::frame::Shape;
+    use crate::handlers::process::Loaded;
+    use crate::handlers::record::Record;
+    use std::os::unix::net::UnixStream;
+
+    fn process(channels: usize) -> (Arc<Process>, Vec<UnixStream>) {
+        let (ours, theirs) = (0..channels).map(|_| UnixStream::pair().unwrap()).unzip();
+        let process = Process::new(ours, Record::new(channels).unwrap());
+        let shape = Shape::Single;
+        process.loaded.set(Loaded { channels, shape }).unwrap();
+        (Arc::new(process), theirs)
+    }
+
+    fn ready(pool: &Pool, index: usize, process: &Arc<Process>) {
+        let now = Instant::now();
+        pool.set(index, Health::Ready, "ready".into(), now, Some(process));
+    }
+
+    #[test]
+    fn the_worker_with_the_least_to_do_and_its_first_channel() {
+        let pool = Pool::new(2, Duration::ZERO);
+        let (first, second) = (process(2), process(2));
+        ready(&pool, 0, &first.0);
+        ready(&pool, 1, &second.0);
+        let now = Instant::now();
+        let places = |lease: &Lease| (lease.index, lease.channel);
+        let a = pool.acquire(now).unwrap();
+        let b = pool.acquire(now).unwrap();
+        let c = pool.acquire(now).unwrap();
+        assert_eq!(
+            [places(&a), places(&b), places(&c)],
+            [(0, 0), (1, 0), (0, 1)]
+        );
+        drop(a);
+        assert_eq!(places(&pool.acquire(now).unwrap()), (0, 0));
+    }
+
+    #[test]
+    fn busy_workers_are_waited_for_and_failing_ones_are_not() {
+        let pool = Pool::new(1, Duration::ZERO);
+        let now = Instant::now();
+        let error = pool.acquire(now).unwrap_err();
+        assert_eq!(error.status, 504);
+        assert!(error.text.contains("worker 0: starting for 0 s"), "{error}");
+        let (process, _theirs) = process(1);
+        ready(&pool, 0, &process);
+        let lease = pool.acquire(now).unwrap();
+        let error = pool.acquire(now).unwrap_err();
+        assert!(error.text.contains("busy with 1 requests"), "{error}");
+        drop(lease);
+        pool.set(0, Health::Failing, "down (code 1)".into(), now, None);
+        let error = pool.acquire(now + Duration::from_secs(60)).unwrap_err();
+        assert_eq!(
+            (error.status, error.header),
+            (503, Some(("Retry-After", "1")))
+        );
+        assert!(error.text.contains("down (code 1)"), "{error}");
+        assert!(pool.check().is_err());
+    }
+
+    #[test]
+    fn a_channel_that_owes_an_answer_is_lent_when_it_has_come() {
+        use crate::handlers::frame::{self, Answer, Response};
+        let pool = Pool::new(1, Duration::ZERO);
+        let (process, theirs) = process(1);
+        ready(&pool, 0, &process);
+        let now = Instant::now();
+        let mut lease = pool.acquire(now).unwrap();
+        let call = |number| Call::Response {
+            number,
+            response: Response {
+                status: 200,
+                reason: "OK".into(),
+                headers: Vec::new(),
+            },
+        };
+        let (number, outcome) = lease.call(call, b"", now);
+        assert_eq!(outcome, Outcome::Deadline { usable: true });
+        drop(lease);
+        assert!(pool.acquire(now).is_err());
+        assert!(!pool.is_unreachable(0));
+        frame::write(&theirs[0], &Answer::Raised { number }, b"late").unwrap();
+        assert!(pool.acquire(now).is_ok());
+    }
+
+    #[test]
+    fn a_channel_of_a_gone_process_is_not_given_to_the_next() {
+        let pool = Pool::new(1, Duration::ZERO);
+        let (old, new) = (process(1), process(1));
+        ready(&pool, 0, &old.0);
+        let now = Instant::now();
+        let lease = pool.acquire(now).unwrap();
+        ready(&pool, 0, &new.0);
+        drop(lease);
+        let _lease = pool.acquire(now).unwrap();
+        assert!(pool.acquire(now).is_err());
+    }
+}

@@ -1,0 +1,377 @@
+//! One Python worker process as those who send calls see it: its channels, and what is known of its calls.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, recv};
+
+use crate::handlers::frame::{self, Answer, Call, Incoming, Shape};
+use crate::handlers::record::{self, Record};
+
+/// A process, from its start until nobody needs it any more.
+#[derive(Debug)]
+pub struct Process {
+    channels: Vec<UnixStream>,
+    record: Record,
+    /// Number of the call in progress on each channel; 0: none.
+    outstanding: Vec<AtomicU64>,
+    /// Channels on which an answer is still to come that nobody waited for.
+    owing: Vec<AtomicBool>,
+    last_number: AtomicU64,
+    /// What it said of itself once its script was loaded.
+    pub loaded: OnceLock<Loaded>,
+    /// The calls for which it is being killed.
+    overdue: OnceLock<Vec<u64>>,
+    /// How it ended.
+    pub ended: OnceLock<String>,
+}
+
+/// What a worker says when its script is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// Channels it listens on, from the first: so many calls it takes at once.
+    pub channels: usize,
+    /// The function found.
+    pub shape: Shape,
+}
+
+/// What became of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has an answer.
+    Answered(Reply),
+    /// The deadline passed. `usable`: the channel can be used again once the late answer is there.
+    Deadline {
+        /// See above.
+        usable: bool,
+    },
+    /// The process ended. Whether the call had begun is for [`Process::fate`] to say.
+    Lost,
+}
+
+/// A worker's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// `input_handler` returned.
+    ForModelServer {
+        /// The body's type.
+        content_type: String,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// `output_handler` or `handler` returned.
+    ForClient {
+        /// The body's type.
+        content_type: String,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// The function raised an exception with this text.
+    Raised(String),
+}
+
+/// How far a call had come when its process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It had not begun: another worker can have it.
+    NotBegun,
+    /// It was running.
+    Running,
+    /// It was running for too long, which is why the process was killed.
+    Overdue,
+}
+
+impl Process {
+    /// A process with these ends of its channels.
+    pub fn new(channels: Vec<UnixStream>, record: Record) -> Self {
+        Self {
+            outstanding: channels.iter().map(|_| AtomicU64::new(0)).collect(),
+            owing: channels.iter().map(|_| AtomicBool::new(false)).collect(),
+            channels,
+            record,
+            last_number: AtomicU64::new(0),
+            loaded: OnceLock::new(),
+            overdue: OnceLock::new(),
+            ended: OnceLock::new(),
+        }
+    }
+
+    /// Waits for the first word of the process.
+    ///
+    /// # Errors
+    /// Why its script cannot be loaded; empty when it ended without a word.
+    pub fn wait_until_loaded(&self) -> Result<(), String> {
+        let text = |e: io::Error| format!("it cannot be understood: {e}");
+        let mut channel = &self.channels[0];
+        let Some(incoming) = Incoming::read(&mut channel).map_err(text)? else {
+            return Err(String::new());
+        };
+        match incoming.head().map_err(text)? {
+            Answer::Loaded { channels, shape } => {
+                let channels = channels.clamp(1, self.channels.len());
+                // It says so once.
+                let _ = self.loaded.set(Loaded { channels, shape });
+                Ok(())
+            }
+            _ => {
+                let mut why = vec![0; incoming.body_length];
+                incoming.read_body(&mut channel, &mut why).map_err(text)?;
+                Err(String::from_utf8_lossy(&why).into_owned())
+            }
+        }
+    }
+
+    /// Sends a call on a channel that is the caller's alone and waits for the answer. `head` makes the call from its
+    /// number.
+    pub fn call<'a>(
+        &self,
+        channel: usize,
+        head: impl FnOnce(u64) -> Call<'a>,
+        body: &[u8],
+        deadline: Instant,
+    ) -> (u64, Outcome) {
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        self.outstanding[channel].store(number, Ordering::Relaxed);
+        let outcome = self
+            .exchange(channel, number, &head(number), body, deadline)
+            .unwrap_or_else(|e| match e.kind() {
+                ErrorKind::InvalidData | ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                    // Half a frame was written or read, so what follows would make no sense.
+                    log::error!("a channel to a Python worker is given up: {e}");
+                    self.close_channel(channel);
+                    Outcome::Deadline { usable: false }
+                }
+                _ => Outcome::Lost,
+            });
+        self.outstanding[channel].store(0, Ordering::Relaxed);
+        (number, outcome)
+    }
+
+    fn exchange(
+        &self,
+        channel: usize,
+        number: u64,
+        head: &Call,
+        body: &[u8],
+        deadline: Instant,
+    ) -> io::Result<Outcome> {
+        // 0 would mean no limit.
+        let left = || {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Some(left.max(Duration::from_micros(1)))
+        };
+        let socket = &self.channels[channel];
+        if self.owing[channel].swap(false, Ordering::Relaxed)
+            && let Some(late) = Incoming::read(socket)?
+        {
+            late.read_body(socket, &mut vec![0; late.body_length])?;
+        }
+        socket.set_write_timeout(left())?;
+        frame::write(socket, head, body)?;
+        let incoming = loop {
+            socket.set_read_timeout(left())?;
+            match Incoming::read(socket) {
+                Ok(Some(incoming)) => break incoming,
+                Ok(None) => return Ok(Outcome::Lost),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.owing[channel].store(true, Ordering::Relaxed);
+                    return Ok(Outcome::Deadline { usable: true });
+                }
+                Err(e) => return Err(e),
+            }
+        };
+        let mut body = vec![0; incoming.body_length];
+        incoming.read_body(socket, &mut body)?;
+        reply(incoming.head()?, number, body).map(Outcome::Answered)
+    }
+
+    /// What had become of a call when the process ended.
+    pub fn fate(&self, channel: usize, number: u64) -> Fate {
+        let overdue = self.overdue.get();
+        if overdue.is_some_and(|numbers| numbers.contains(&number)) {
+            Fate::Overdue
+        } else if self.record.last(channel).number == number {
+            Fate::Running
+        } else {
+            Fate::NotBegun
+        }
+    }
+
+    /// Whether calls have been running for longer than `limit`. They count as overdue from now on, once.
+    pub fn has_overdue_calls(&self, limit: Duration) -> bool {
+        let now = record::now();
+        let mut numbers = Vec::new();
+        for (channel, number) in self.outstanding.iter().enumerate() {
+            let number = number.load(Ordering::Relaxed);
+            if number == 0 {
+                continue;
+            }
+            let begun = self.record.last(channel);
+            if begun.number == number && now.saturating_sub(begun.at) > limit {
+                numbers.push(number);
+            }
+        }
+        !numbers.is_empty() && self.overdue.set(numbers).is_ok()
+    }
+
+    /// Whether an answer that somebody gave up waiting for has come.
+    pub fn has_late_answer(&self, channel: usize) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let mut byte = [0u8; 1];
+        recv(&self.channels[channel], &mut byte, flags).is_ok()
+    }
+
+    fn close_channel(&self, channel: usize) {
+        // An error means that the other side is gone.
+        let _ = self.channels[channel].shutdown(Shutdown::Both);
+    }
+
+    /// Tells the process to end, and whoever waits for it that it is gone.
+    pub fn close(&self) {
+        (0..self.channels.len()).for_each(|channel| self.close_channel(channel));
+    }
+}
+
+/// The answer to call `number`.
+fn reply(answer: Answer, number: u64, body: Vec<u8>) -> io::Result<Reply> {
+    if answer.number() != number {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    Ok(match answer {
+        Answer::ForModelServer { content_type, .. } => Reply::ForModelServer {
+            content_type: content_type.into_owned(),
+            body,
+        },
+        Answer::ForClient { content_type, .. } => Reply::ForClient {
+            content_type: content_type.into_owned(),
+            body,
+        },
+        Answer::Raised { .. } => Reply::Raised(String::from_utf8_lossy(&body).into_owned()),
+        Answer::Loaded { .. } | Answer::Failed => {
+            return Err(ErrorKind::InvalidData.into());
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::frame::Response;
+    use std::thread;
+
+    /// A process and the other ends of its channels.
+    fn process(channels: usize) -> (Process, Vec<UnixStream>, Record) {
+        let (ours, theirs) = (0..channels).map(|_| UnixStream::pair().unwrap()).unzip();
+        let record = Record::new(channels).unwrap();
+        let other_side = Record::from_file(record.file().try_clone().unwrap().into());
+        (Process::new(ours, record), theirs, other_side)
+    }
+
+    fn call<'a>(number: u64) -> Call<'a> {
+        let response = Response {
+            status: 200,
+            reason: "OK".into(),
+            headers: Vec::new(),
+        };
+        Call::Response { number, response }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(20)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn answer(to: &UnixStream, number: u64, body: &[u8]) {
+        let content_type = "text/plain".into();
+        let head = Answer::ForClient {
+            number,
+            content_type,
+        };
+        frame::write(to, &head, body).unwrap();
+    }
+
+    fn answered(body: &[u8]) -> Outcome {
+        Outcome::Answered(Reply::ForClient {
+            content_type: "text/plain".into(),
+            body: body.into(),
+        })
+    }
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_one() {
+        let (process, theirs, _) = process(1);
+        let (first, outcome) = process.call(0, call, b"", soon());
+        assert_eq!(outcome, Outcome::Deadline { usable: true });
+        assert!(!process.has_late_answer(0));
+        answer(&theirs[0], first, b"late");
+        assert!(process.has_late_answer(0));
+        let outcome = thread::scope(|scope| {
+            let next = scope.spawn(|| process.call(0, call, b"", later()).1);
+            for _ in 0..2 {
+                Incoming::read(&theirs[0]).unwrap().unwrap();
+            }
+            answer(&theirs[0], first + 1, b"right");
+            next.join().unwrap()
+        });
+        assert_eq!(outcome, answered(b"right"));
+    }
+
+    #[test]
+    fn a_large_call_that_nobody_reads_costs_the_channel() {
+        let (process, _theirs, _) = process(1);
+        let body = vec![0; 10 << 20];
+        let (_, outcome) = process.call(0, call, &body, soon());
+        assert_eq!(outcome, Outcome::Deadline { usable: false });
+    }
+
+    #[test]
+    fn the_record_tells_what_had_begun() {
+        let (process, theirs, record) = process(2);
+        let lost = thread::scope(|scope| {
+            let calls = [0, 1].map(|channel| {
+                let process = &process;
+                scope.spawn(move || process.call(channel, call, b"", later()))
+            });
+            let incoming = Incoming::read(&theirs[1]).unwrap().unwrap();
+            let Call::Response { number, .. } = incoming.head().unwrap() else {
+                panic!()
+            };
+            record.begin(1, number).unwrap();
+            // Both calls are on their way before the process ends.
+            Incoming::read(&theirs[0]).unwrap().unwrap();
+            assert!(process.has_overdue_calls(Duration::ZERO));
+            assert!(!process.has_overdue_calls(Duration::ZERO));
+            process.close();
+            calls.map(|call| call.join().unwrap())
+        });
+        assert_eq!((&lost[0].1, &lost[1].1), (&Outcome::Lost, &Outcome::Lost));
+        assert_eq!(process.fate(0, lost[0].0), Fate::NotBegun);
+        assert_eq!(process.fate(1, lost[1].0), Fate::Overdue);
+    }
+
+    #[test]
+    fn the_first_word_is_loaded_or_a_reason() {
+        let (good, theirs, _) = process(2);
+        let (channels, shape) = (9, Shape::Pair);
+        frame::write(&theirs[0], &Answer::Loaded { channels, shape }, b"").unwrap();
+        assert_eq!(good.wait_until_loaded(), Ok(()));
+        let channels = 2;
+        assert_eq!(good.loaded.get(), Some(&Loaded { channels, shape }));
+
+        let (bad, theirs, _) = process(1);
+        frame::write(&theirs[0], &Answer::Failed, b"Traceback").unwrap();
+        assert_eq!(bad.wait_until_loaded(), Err("Traceback".into()));
+
+        let (gone, theirs, _) = process(1);
+        drop(theirs);
+        assert_eq!(gone.wait_until_loaded(), Err(String::new()));
+    }
+}

@@ -1,0 +1,93 @@
+//! `sagemaker-tfs-python`: one Python worker. It loads a handler script and runs its functions as `sagemaker-tfs`
+//! asks, which starts it and passes it the sockets; nobody else has a use for it.
+//!
+//! What passes over the sockets is in `handlers/frame.rs` of the library.
+
+#![deny(unsafe_code)]
+
+mod channels;
+mod embed;
+mod options;
+mod script;
+
+use std::process::ExitCode;
+use std::thread;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use sagemaker_tfs::handlers::frame::{self, Answer};
+
+use crate::channels::Channel;
+use crate::embed::Interpreter;
+use crate::options::Options;
+use crate::script::Script;
+
+/// Python's own threads have this much on Linux, and its limit of recursion is made for it.
+const STACK_BYTES: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sagemaker-tfs-python: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the script could be loaded.
+fn run() -> Result<bool, String> {
+    let options = Options::parse(std::env::args_os().skip(1)).map_err(|e| e.to_string())?;
+    // However the server ends, nothing of it is left. This is asked of the thread that started us, which is the
+    // watchdog.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| e.to_string())?;
+    let mut channels = embed::channels(&options)?;
+    let interpreter = match Interpreter::start(&options.python, &options.python_version) {
+        Ok(interpreter) => interpreter,
+        Err(why) => return say_failed(&channels[0], &why),
+    };
+    let script = match Script::load(&options.script, &options.log_level) {
+        Ok(script) => script,
+        Err(why) => {
+            let said = say_failed(&channels[0], &why);
+            interpreter.end();
+            return said;
+        }
+    };
+    let shape = script.shape();
+    let threads = options.threads(shape, channels.len());
+    if threads > 1 {
+        // Each channel has its thread.
+        channels.truncate(threads);
+    }
+    let loaded = Answer::Loaded {
+        channels: channels.len(),
+        shape,
+    };
+    frame::write(&channels[0].socket, &loaded, b"").map_err(|e| e.to_string())?;
+    let others = match threads {
+        1 => Vec::new(),
+        _ => channels.split_off(1),
+    };
+    thread::scope(|scope| {
+        for channel in others {
+            let script = &script;
+            let run = move || channels::serve(script, vec![channel]);
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            if let Err(e) = thread.spawn_scoped(scope, run) {
+                eprintln!("sagemaker-tfs-python: cannot start a thread: {e}");
+                std::process::exit(1);
+            }
+        }
+        // The main thread is one of them: some libraries work there alone.
+        channels::serve(&script, channels);
+    });
+    drop(script);
+    interpreter.end();
+    Ok(true)
+}
+
+fn say_failed(channel: &Channel, why: &str) -> Result<bool, String> {
+    frame::write(&channel.socket, &Answer::Failed, why.as_bytes()).map_err(|e| e.to_string())?;
+    Ok(false)
+}

@@ -1,0 +1,79 @@
+//! The command line, as `sagemaker-tfs` writes it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+use sagemaker_tfs::config::WorkerClass;
+use sagemaker_tfs::handlers::GEVENT_THREADS;
+use sagemaker_tfs::handlers::frame::Shape;
+
+/// Everything it says.
+#[derive(Debug)]
+pub struct Options {
+    /// The handler script.
+    pub script: PathBuf,
+    /// `sys.executable` of the Python to be.
+    pub python: PathBuf,
+    /// Its version.
+    pub python_version: String,
+    /// How calls may overlap.
+    pub worker_class: WorkerClass,
+    /// Python's name of the log level.
+    pub log_level: String,
+    /// File descriptor of the record of calls.
+    pub record: i32,
+    /// File descriptors of the channels.
+    pub channels: Vec<i32>,
+}
+
+impl Options {
+    /// Parses the arguments (without the program's name).
+    pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+        let mut parser = lexopt::Parser::from_args(args);
+        let mut options = Self {
+            script: PathBuf::new(),
+            python: PathBuf::new(),
+            python_version: String::new(),
+            worker_class: WorkerClass::Gevent,
+            log_level: "INFO".into(),
+            record: -1,
+            channels: Vec::new(),
+        };
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Long("script") => options.script = parser.value()?.into(),
+                Long("python") => options.python = parser.value()?.into(),
+                Long("python-version") => options.python_version = parser.value()?.string()?,
+                Long("worker-class") => {
+                    let name = parser.value()?.string()?;
+                    options.worker_class =
+                        WorkerClass::from_name(&name).ok_or("unknown worker class")?;
+                }
+                Long("log-level") => options.log_level = parser.value()?.string()?,
+                Long("record") => options.record = parser.value()?.parse()?,
+                Long("channels") => {
+                    let list = parser.value()?.string()?;
+                    let numbers = list.split(',').map(str::parse);
+                    options.channels = numbers
+                        .collect::<Result<_, std::num::ParseIntError>>()
+                        .map_err(|e| e.to_string())?;
+                }
+                _ => return Err(arg.unexpected()),
+            }
+        }
+        if options.record < 0 || options.channels.is_empty() {
+            return Err("it is started by sagemaker-tfs; see sagemaker-tfs --help".into());
+        }
+        Ok(options)
+    }
+
+    /// Threads that run calls. One of them serves all channels; of several each has its own.
+    pub fn threads(&self, shape: Shape, channels: usize) -> usize {
+        match (self.worker_class, shape) {
+            (WorkerClass::Gevent, Shape::Single) => GEVENT_THREADS.min(channels),
+            (WorkerClass::Gevent, Shape::Pair) | (WorkerClass::Sync, _) => 1,
+            (WorkerClass::Gthread, _) => channels,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+"""What a handler script sees of sagemaker-tfs: data, context and response; and how it is loaded and called.
+
+Compiled into sagemaker-tfs-python, which calls `load`, `request`, `response` and `report`. It needs nothing but the
+standard library; `grpc` and `requests` are used where the script's environment has them.
+"""
+
+import codecs
+import collections
+import collections.abc
+import importlib.machinery
+import importlib.util
+import io
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+import urllib.parse
+
+log = logging.getLogger("sagemaker_tfs")
+
+Context = collections.namedtuple(
+    "Context",
+    "model_name, model_version, method, rest_uri, grpc_port, channel, custom_attributes, request_content_type, "
+    "accept_header, content_length, timeout",
+)
+
+_module = None
+_handler = _input_handler = _output_handler = None
+_channels = {}
+_grpc = None
+
+
+class UnusableScript(Exception):
+    """The script has not the functions it needs."""
+
+
+def load(path, level):
+    """Runs the script; whether it has a single `handler`."""
+    global _module, _handler, _input_handler, _output_handler, _grpc
+    path = os.fspath(path)
+    logging.basicConfig(level=level)
+    folder = os.path.dirname(path)
+    for place in (folder, os.path.join(folder, "lib")):
+        if os.path.isdir(place):
+            sys.path.append(place)
+    sys.argv = [path]
+    # Whatever the file is called, and without a place in sys.modules: scripts know it so.
+    loader = importlib.machinery.SourceFileLoader("inference", path)
+    _module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
+    loader.exec_module(_module)
+
+    _handler = getattr(_module, "handler", None)
+    _input_handler = getattr(_module, "input_handler", None)
+    _output_handler = getattr(_module, "output_handler", None)
+    if _handler is None:
+        names = ("input_handler", "output_handler")
+        missing = [name for name in names if getattr(_module, name, None) is None]
+        if len(missing) == 2:
+            raise UnusableScript("it has neither the function handler nor input_handler and output_handler")
+        if missing:
+            raise UnusableScript(f"the function {missing[0]} is missing")
+    _grpc = _import_grpc()
+    return _handler is not None
+
+
+def _import_grpc():
+    try:
+        import grpc
+    except ImportError:
+        return None
+    except Exception:
+        log.warning("grpc cannot be imported; context.channel is None", exc_info=True)
+        return None
+    return grpc
+
+
+def _channel(port):
+    """The channel to a model server, made once."""
+    if _grpc is None:
+        return None
+    channel = _channels.get(port)
+    if channel is None:
+        # Tensors may be larger than gRPC's usual limit, as they may be over REST.
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        # Of two threads that make one at once, both get the first.
+        channel = _channels.setdefault(port, _grpc.insecure_channel(f"localhost:{port}", options=options))
+    return channel
+
+
+def request(
+    body,
+    model_name,
+    model_version,
+    method,
+    rest_uri,
+    grpc_port,
+    custom_attributes,
+    request_content_type,
+    accept_header,
+    content_length,
+    timeout,
+):
+    """Runs `handler` or `input_handler`: the context, and the body and content type that came of it."""
+    context = Context(
+        model_name,
+        model_version,
+        method,
+        rest_uri,
+        grpc_port,
+        _channel(grpc_port),
+        custom_attributes,
+        request_content_type,
+        accept_header,
+        content_length,
+        timeout,
+    )
+    data = io.BytesIO(body)
+    if _handler is not None:
+        body, content_type = _for_client(_handler(data, context))
+    else:
+        body, content_type = _for_model_server(_input_handler(data, context))
+    return context, body, content_type
+
+
+def response(context, status, reason, headers, body):
+    """Runs `output_handler`: the body and content type for the client."""
+    return _for_client(_output_handler(Response(status, reason, headers, body, context.rest_uri), context))
+
+
+def report(error, trace):
+    """Writes the traceback to the log, without our own part of it; the text for the client."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        sys.stderr.write("".join(traceback.format_exception(type(error), error, trace)))
+    except Exception:
+        pass  # the script has put something of its own in place of stderr, or closed it
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
+
+
+def describe(error, trace):
+    """Why the script cannot be loaded."""
+    if isinstance(error, UnusableScript):
+        return str(error)
+    # Frames of ours and of the import machinery.
+    while trace is not None and trace.tb_next is not None and _is_foreign(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def _is_foreign(filename):
+    return filename == __file__ or filename.startswith("<frozen importlib")
+
+
+def _for_client(result):
+    body, content_type = result
+    if content_type is None:
+        content_type = "application/json"
+    if not isinstance(content_type, str):
+        raise TypeError(f"the content type must be str, not {type(content_type).__name__}")
+    if body is None:
+        body = b""
+    elif isinstance(body, (bytearray, memoryview)):
+        body = bytes(body)
+    elif not isinstance(body, (str, bytes)):
+        raise TypeError(f"the body must be str or bytes, not {type(body).__name__}")
+    return body, content_type
+
+
+def _for_model_server(data):
+    """What `requests.post(data=...)` would send."""
+    json_type = "application/json"
+    if isinstance(data, (str, bytes)):
+        return data, json_type
+    if data is None:
+        return b"", json_type
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data), json_type
+    if hasattr(data, "read"):
+        data = data.read()
+        return (data, json_type) if isinstance(data, (str, bytes)) else (bytes(data), json_type)
+    if isinstance(data, collections.abc.Mapping) or _is_pairs(data):
+        return urllib.parse.urlencode(data, doseq=True), "application/x-www-form-urlencoded"
+    if hasattr(data, "__iter__"):
+        parts = (part.encode() if isinstance(part, str) else part for part in data)
+        return b"".join(parts), json_type
+    raise TypeError(f"input_handler must return str, bytes, a file or an iterable of bytes, not {type(data).__name__}")
+
+
+def _is_pairs(data):
+    return (
+        isinstance(data, (list, tuple))
+        and len(data) > 0
+        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in data)
+    )
+
+
+class Headers(collections.abc.MutableMapping):
+    """Headers by name, whatever its case."""
+
+    def __init__(self, pairs=()):
+        self._pairs = {}
+        for name, value in pairs:
+            known = self._pairs.get(name.lower())
+            self[name] = value if known is None else f"{known[1]}, {value}"
+
+    def __getitem__(self, name):
+        return self._pairs[name.lower()][1]
+
+    def __setitem__(self, name, value):
+        self._pairs[name.lower()] = (name, value)
+
+    def __delitem__(self, name):
+        del self._pairs[name.lower()]
+
+    def __iter__(self):
+        return (name for name, _ in self._pairs.values())
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def __eq__(self, other):
+        if not isinstance(other, collections.abc.Mapping):
+            return NotImplemented
+        other = other if isinstance(other, Headers) else Headers(other.items())
+        return {k: v for k, (_, v) in self._pairs.items()} == {k: v for k, (_, v) in other._pairs.items()}
+
+    def __repr__(self):
+        return repr(dict(self.items()))
+
+    def copy(self):
+        return Headers(self._pairs.values())
+
+
+class HTTPError(IOError):
+    """What `raise_for_status` raises where `requests` is not in use."""
+
+    def __init__(self, message, response):
+        super().__init__(message)
+        self.response = response
+
+
+class Response:
+    """The model server's answer, with the interface of `requests.Response`."""
+
+    history = ()
+    is_redirect = is_permanent_redirect = False
+
+    def __init__(self, status_code, reason, headers, content, url):
+        self.status_code = status_code
+        self.reason = reason
+        self.content = content
+        self.url = url
+        self.headers = Headers(headers)
+        self.encoding = _encoding(self.headers.get("Content-Type", ""))
+
+    @property
+    def ok(self):
+        return self.status_code < 400
+
+    __bool__ = ok.fget
+
+    @property
+    def apparent_encoding(self):
+        return "utf-8"
+
+    @property
+    def text(self):
+        try:
+            return str(self.content, self.encoding or self.apparent_encoding, errors="replace")
+        except LookupError:
+            return str(self.content, errors="replace")
+
+    @property
+    def raw(self):
+        return io.BytesIO(self.content)
+
+    def json(self, **options):
+        try:
+            return json.loads(self.content, **options)
+        except ValueError as error:
+            requests = sys.modules.get("requests")
+            if requests is None or not isinstance(error, json.JSONDecodeError):
+                raise
+            raise requests.exceptions.JSONDecodeError(error.msg, error.doc, error.pos) from None
+
+    def raise_for_status(self):
+        if self.ok:
+            return
+        kind = "Client" if self.status_code < 500 else "Server"
+        text = f"{self.status_code} {kind} Error: {self.reason} for url: {self.url}"
+        requests = sys.modules.get("requests")
+        # Who catches the error of requests has imported it.
+        error = HTTPError if requests is None else requests.exceptions.HTTPError
+        raise error(text, response=self)
+
+    def iter_content(self, chunk_size=1, decode_unicode=False):
+        step = chunk_size or max(len(self.content), 1)
+        pieces = (self.content[start : start + step] for start in range(0, len(self.content), step))
+        if decode_unicode and self.encoding:
+            return codecs.iterdecode(pieces, self.encoding, errors="replace")
+        return pieces
+
+    def iter_lines(self, chunk_size=512, decode_unicode=False, delimiter=None):
+        text = self.text if decode_unicode and self.encoding else self.content
+        return iter(text.split(delimiter) if delimiter else text.splitlines())
+
+    def __iter__(self):
+        return self.iter_content(128)
+
+    def __repr__(self):
+        return f"<Response [{self.status_code}]>"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def close(self):
+        pass
+
+
+def _encoding(content_type):
+    charset = re.search(r"charset\s*=\s*[\"']?([^\s;\"']+)", content_type, re.IGNORECASE)
+    if charset:
+        return charset.group(1)
+    if "text" in content_type:
+        return "ISO-8859-1"
+    return "utf-8" if "application/json" in content_type else None

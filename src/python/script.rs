@@ -1,0 +1,113 @@
+//! The handler script: loading it, and running its functions. The Python side of this is `runtime.py`.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString};
+use sagemaker_tfs::handlers::frame::{Context, Response, Shape};
+
+/// The script, loaded.
+pub struct Script {
+    runtime: Py<PyModule>,
+    request: Py<PyAny>,
+    response: Py<PyAny>,
+    shape: Shape,
+}
+
+/// What a function returned.
+pub struct Returned<'py> {
+    /// `str` or `bytes`.
+    pub body: Bound<'py, PyAny>,
+    /// The body's type.
+    pub content_type: Bound<'py, PyString>,
+}
+
+const RUNTIME: &str = include_str!("runtime.py");
+
+impl Script {
+    /// Runs the script at `path`.
+    ///
+    /// # Errors
+    /// Why it cannot be used: a traceback, or a sentence.
+    pub fn load(path: &Path, log_level: &str) -> Result<Self, String> {
+        Python::attach(|py| {
+            let code = CString::new(RUNTIME).expect("a source has no NUL");
+            let runtime = PyModule::from_code(py, &code, c"<sagemaker-tfs>", c"sagemaker_tfs")
+                .map_err(|e| e.to_string())?;
+            let loaded = runtime
+                .call_method1(intern!(py, "load"), (path, log_level))
+                .and_then(|is_single| is_single.extract());
+            let is_single: bool = loaded.map_err(|error| {
+                let arguments = (error.value(py), error.traceback(py));
+                let text = runtime.call_method1("describe", arguments);
+                text.map_or_else(|e| e.to_string(), |text| text.to_string())
+            })?;
+            let function = |name| runtime.getattr(name).map(Bound::unbind);
+            Ok(Self {
+                request: function("request").map_err(|e| e.to_string())?,
+                response: function("response").map_err(|e| e.to_string())?,
+                shape: match is_single {
+                    true => Shape::Single,
+                    false => Shape::Pair,
+                },
+                runtime: runtime.unbind(),
+            })
+        })
+    }
+
+    /// Which functions it has.
+    /// Which functions it has.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Runs `handler` or `input_handler`. The first of the result is the context, for [`Script::response`].
+    pub fn request<'py>(
+        &self,
+        py: Python<'py>,
+        context: &Context,
+        body: Bound<'py, PyBytes>,
+    ) -> PyResult<(Py<PyAny>, Returned<'py>)> {
+        let arguments = (
+            body,
+            context.model_name.as_deref(),
+            context.model_version.as_deref(),
+            context.method.as_deref(),
+            &*context.rest_uri,
+            context.grpc_port.to_string(),
+            context.custom_attributes.as_deref(),
+            &*context.request_content_type,
+            &*context.accept_header,
+            context.content_length,
+            context.timeout,
+        );
+        let result = self.request.bind(py).call1(arguments)?;
+        let (context, body, content_type) = result.extract()?;
+        Ok((context, Returned { body, content_type }))
+    }
+
+    /// Runs `output_handler`.
+    pub fn response<'py>(
+        &self,
+        py: Python<'py>,
+        context: &Py<PyAny>,
+        response: &Response,
+        body: Bound<'py, PyBytes>,
+    ) -> PyResult<Returned<'py>> {
+        let headers = response.headers.iter();
+        let headers = PyList::new(py, headers.map(|(name, value)| (&**name, &**value)))?;
+        let arguments = (context, response.status, &*response.reason, headers, body);
+        let result = self.response.bind(py).call1(arguments)?;
+        let (body, content_type) = result.extract()?;
+        Ok(Returned { body, content_type })
+    }
+
+    /// Writes the traceback of an exception to the log; its text for the client.
+    pub fn report(&self, py: Python, error: &PyErr) -> String {
+        let arguments = (error.value(py), error.traceback(py));
+        let text = self.runtime.bind(py).call_method1("report", arguments);
+        text.map_or_else(|e| e.to_string(), |text| text.to_string())
+    }
+}
