@@ -78,6 +78,7 @@ install_or_stop() {
 prepare() {
   need_rust
   need_python
+  need_python_library
   mkdir -p target
   {
     # Two scripts started at the same time do this one after the other.
@@ -88,6 +89,8 @@ prepare() {
     need_environment
     need_models
   } 9>target/.prepare-lock
+  # What is built and what handlers run in is then the Python of this environment.
+  PATH=$PWD/.venv/bin:$PATH
 }
 
 need_rust() {
@@ -119,6 +122,18 @@ need_python() {
   [[ -n $found ]] || die "Python is missing. Install it with: sudo apt-get install python3 python3-venv"
   die "TensorFlow needs Python 3.10, 3.11, 3.12 or 3.13; found:$found. Install one of them as python3.12, say," \
     "or name one: PYTHON=/path/to/python3.12 $0"
+}
+
+# sagemaker-tfs-python is linked with Python's library.
+need_python_library() {
+  local version
+  "$PYTHON" -c 'import os, sys, sysconfig
+get = sysconfig.get_config_var
+places = [get("LIBDIR"), os.path.join(sys.base_prefix, "lib"), get("LIBPL")]
+files = [os.path.join(place, get("LDLIBRARY")) for place in places if place]
+sys.exit(not any(map(os.path.exists, files)))' && return
+  version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  install_or_stop "the library of Python $version" "python$version-dev"
 }
 
 # Makes .venv with what is in requirements.txt, unless it is there already.

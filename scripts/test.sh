@@ -57,7 +57,10 @@ need_component() {
 
 formatting() { need_component fmt rustfmt && cargo fmt --check; }
 
-lints() { need_component clippy clippy && cargo clippy --all-targets -- -D warnings; }
+lints() {
+  need_component clippy clippy && cargo clippy --all-targets -- -D warnings &&
+    cargo clippy --no-default-features -- -D warnings # the server of images without Python
+}
 
 shell_scripts() {
   local files=(.ci/run scripts/*.sh scripts/tensorflow_model_server)
@@ -68,7 +71,7 @@ shell_scripts() {
 rust_tests() { cargo test; }
 
 build_for_python_tests() {
-  cargo build --bin sagemaker-tfs --example fake_model_server
+  cargo build --bins --example fake_model_server
 }
 
 local_model_server_tests() {
@@ -77,6 +80,10 @@ local_model_server_tests() {
 
 real_tensorflow_tests() {
   .venv/bin/python -m unittest discover --verbose -s tests/real_tensorflow
+}
+
+handler_tests() {
+  .venv/bin/python -m unittest discover --verbose -s tests/handlers
 }
 
 begin=$SECONDS
@@ -96,8 +103,9 @@ else
 fi
 step "Rust tests (cargo test)" rust_tests
 step "local model server" local_model_server_tests
-step "building for the next step" build_for_python_tests
+step "building for the next steps" build_for_python_tests
 step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests
+step "handlers on real TensorFlow" handler_tests
 
 heading "Summary, after $((SECONDS - begin)) s"
 for name in ${FAILED[@]+"${FAILED[@]}"}; do say "FAILED: $name"; done

@@ -70,7 +70,10 @@ class Server:
         model_server: Path = STAND_IN,
         instances: int = 1,
         env: dict[str, str] | None = None,
+        options: list[str] | None = None,
+        terminal: int | None = None,
     ):
+        """`options` of the command line beside ours. With `terminal`, a descriptor, all goes there, not into the log."""
         self.port = free_ports(1 + 2 * instances)
         self.rest_ports = [self.port + 2 + 2 * i for i in range(instances)]
         ours = ("SAGEMAKER_", "TFS_", "FAKE_TFS_")
@@ -82,14 +85,14 @@ class Server:
             **(env or {}),
         }
         self.command = [str(executable), "serve", "--listen", HOST, "--port", str(self.port)]
-        self.command += ["--model-dir", str(model_dir), "--model-server", str(model_server)]
+        self.command += ["--model-dir", str(model_dir), "--model-server", str(model_server), *(options or [])]
         log, self.log_path = tempfile.mkstemp(prefix="sagemaker-tfs-", suffix=".log")
         try:
             self.process = subprocess.Popen(
                 self.command,
                 env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=log if terminal is None else terminal,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us, who then stop it in good order
             )

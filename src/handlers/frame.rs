@@ -130,7 +130,7 @@ pub const MAX_BODY_BYTES: usize = 1 << 32;
 /// Bodies up to this size are copied behind their head, so that both leave in one write.
 const ONE_WRITE: usize = 16 * 1024;
 /// A small frame is read in one go.
-const READ_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 8 * 1024;
 
 /// Writes a frame.
 ///

@@ -20,7 +20,7 @@ use crate::handlers::process::Process;
 use crate::handlers::record::Record;
 use crate::supervise::child::{Child, Streams};
 use crate::supervise::lifecycle::{Phase, Status};
-use crate::supervise::unit::{News, Unit, UnitId};
+use crate::supervise::unit::{Ended, News, Unit, UnitId};
 use crate::supervise::watchdog::Message;
 use crate::tfs::files::Files;
 
@@ -28,7 +28,7 @@ use crate::tfs::files::Files;
 pub const LOG_TARGET: &str = "python";
 /// A script that takes long to load is mentioned this often.
 const LOADING_REPORT: Duration = Duration::from_secs(10);
-/// A worker that failed this often in a row keeps failing: requests do not wait for it.
+/// A worker that failed this often in a row, without an answer in between, keeps failing: requests do not wait for it.
 const FAILING_AFTER: u32 = 2;
 /// How exactly the time limit of calls is kept: a part of it, within bounds.
 const CHECKS_PER_TIMEOUT: u32 = 10;
@@ -180,6 +180,7 @@ impl Host {
             "--python-version",
             launch.interpreter.version.clone().into(),
         );
+        arg("--prefix", launch.interpreter.prefix.clone().into());
         arg("--worker-class", launch.worker_class.as_str().into());
         arg("--log-level", launch.log_level.into());
         arg("--record", record.file().as_raw_fd().to_string().into());
@@ -258,8 +259,8 @@ impl Unit for Host {
         Ok(child)
     }
 
-    fn ended(&mut self, how: String) -> String {
-        let mut reason = how;
+    fn ended(&mut self, how: String) -> Ended {
+        let (mut reason, mut was_useful) = (how, false);
         if let Some(process) = self.process.take() {
             // A process that it left behind may hold the other ends: nobody is to wait for that.
             process.close();
@@ -277,8 +278,9 @@ impl Unit for Host {
             // It ends once.
             let _ = process.ended.set(reason.clone());
             self.pool.process_ended();
+            was_useful = process.has_answered();
         }
-        reason
+        Ended { reason, was_useful }
     }
 
     fn publish(&mut self, process: u64, phase: &Phase, since: Instant, failures: u32) {

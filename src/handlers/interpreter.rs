@@ -13,11 +13,12 @@ pub struct Interpreter {
     pub executable: PathBuf,
     /// Its version, such as `3.11.7`.
     pub version: String,
+    /// `sys.prefix`: where its packages are.
+    pub prefix: PathBuf,
 }
 
 const NAME: &str = "python3";
-const QUESTION: &str =
-    "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3])";
+const QUESTION: &str = "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3]); print(sys.prefix)";
 
 impl Interpreter {
     /// Asks `python3` what it is.
@@ -38,9 +39,10 @@ impl Interpreter {
             })?;
         let text = String::from_utf8_lossy(&output.stdout);
         match text.lines().collect::<Vec<_>>()[..] {
-            [executable, version] if output.status.success() => Ok(Self {
+            [executable, version, prefix] if output.status.success() => Ok(Self {
                 executable: executable.into(),
                 version: version.into(),
+                prefix: prefix.into(),
             }),
             _ => Err(StartError::failed(format!(
                 "{NAME} on PATH does not work ({}): {}",

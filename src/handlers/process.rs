@@ -22,6 +22,7 @@ pub struct Process {
     /// Channels on which an answer is still to come that nobody waited for.
     owing: Vec<AtomicBool>,
     last_number: AtomicU64,
+    has_answered: AtomicBool,
     /// What it said of itself once its script was loaded.
     pub loaded: OnceLock<Loaded>,
     /// The calls for which it is being killed.
@@ -29,6 +30,9 @@ pub struct Process {
     /// How it ended.
     pub ended: OnceLock<String>,
 }
+
+/// A frame with a body up to this size fits into an empty socket buffer, so that writing it never waits.
+const SMALL: usize = 64 * 1024;
 
 /// What a worker says when its script is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,7 @@ impl Process {
             channels,
             record,
             last_number: AtomicU64::new(0),
+            has_answered: AtomicBool::new(false),
             loaded: OnceLock::new(),
             overdue: OnceLock::new(),
             ended: OnceLock::new(),
@@ -148,6 +153,9 @@ impl Process {
                 _ => Outcome::Lost,
             });
         self.outstanding[channel].store(0, Ordering::Relaxed);
+        if matches!(outcome, Outcome::Answered(_)) {
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
         (number, outcome)
     }
 
@@ -170,7 +178,9 @@ impl Process {
         {
             late.read_body(socket, &mut vec![0; late.body_length])?;
         }
-        socket.set_write_timeout(left())?;
+        if body.len() > SMALL {
+            socket.set_write_timeout(left())?;
+        }
         frame::write(socket, head, body)?;
         let incoming = loop {
             socket.set_read_timeout(left())?;
@@ -188,6 +198,11 @@ impl Process {
         let mut body = vec![0; incoming.body_length];
         incoming.read_body(socket, &mut body)?;
         reply(incoming.head()?, number, body).map(Outcome::Answered)
+    }
+
+    /// Whether it has ever answered a call.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     /// What had become of a call when the process ended.

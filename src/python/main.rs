@@ -46,7 +46,7 @@ fn run() -> Result<bool, String> {
         Ok(interpreter) => interpreter,
         Err(why) => return say_failed(&channels[0], &why),
     };
-    let script = match Script::load(&options.script, &options.log_level) {
+    let script = match Script::load(&options) {
         Ok(script) => script,
         Err(why) => {
             let said = say_failed(&channels[0], &why);

@@ -17,6 +17,8 @@ pub struct Options {
     pub python: PathBuf,
     /// Its version.
     pub python_version: String,
+    /// Its `sys.prefix`.
+    pub prefix: PathBuf,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
     /// Python's name of the log level.
@@ -35,6 +37,7 @@ impl Options {
             script: PathBuf::new(),
             python: PathBuf::new(),
             python_version: String::new(),
+            prefix: PathBuf::new(),
             worker_class: WorkerClass::Gevent,
             log_level: "INFO".into(),
             record: -1,
@@ -45,6 +48,7 @@ impl Options {
                 Long("script") => options.script = parser.value()?.into(),
                 Long("python") => options.python = parser.value()?.into(),
                 Long("python-version") => options.python_version = parser.value()?.string()?,
+                Long("prefix") => options.prefix = parser.value()?.into(),
                 Long("worker-class") => {
                     let name = parser.value()?.string()?;
                     options.worker_class =

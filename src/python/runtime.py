@@ -36,10 +36,12 @@ class UnusableScript(Exception):
     """The script has not the functions it needs."""
 
 
-def load(path, level):
+def load(path, prefix, level):
     """Runs the script; whether it has a single `handler`."""
     global _module, _handler, _input_handler, _output_handler, _grpc
     path = os.fspath(path)
+    if sys.prefix != os.fspath(prefix):
+        raise UnusableScript(f"it would run with the packages in {sys.prefix}, but those of python3 are in {prefix}")
     logging.basicConfig(level=level)
     folder = os.path.dirname(path)
     for place in (folder, os.path.join(folder, "lib")):
@@ -148,7 +150,7 @@ def describe(error, trace):
     if isinstance(error, UnusableScript):
         return str(error)
     # Frames of ours and of the import machinery.
-    while trace is not None and trace.tb_next is not None and _is_foreign(trace.tb_frame.f_code.co_filename):
+    while trace is not None and _is_foreign(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 

@@ -1,12 +1,12 @@
 //! The handler script: loading it, and running its functions. The Python side of this is `runtime.py`.
 
 use std::ffi::CString;
-use std::path::Path;
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use sagemaker_tfs::handlers::frame::{Context, Response, Shape};
+
+use crate::options::Options;
 
 /// The script, loaded.
 pub struct Script {
@@ -27,17 +27,18 @@ pub struct Returned<'py> {
 const RUNTIME: &str = include_str!("runtime.py");
 
 impl Script {
-    /// Runs the script at `path`.
+    /// Runs the script.
     ///
     /// # Errors
     /// Why it cannot be used: a traceback, or a sentence.
-    pub fn load(path: &Path, log_level: &str) -> Result<Self, String> {
+    pub fn load(options: &Options) -> Result<Self, String> {
         Python::attach(|py| {
             let code = CString::new(RUNTIME).expect("a source has no NUL");
             let runtime = PyModule::from_code(py, &code, c"<sagemaker-tfs>", c"sagemaker_tfs")
                 .map_err(|e| e.to_string())?;
+            let arguments = (&options.script, &options.prefix, &options.log_level);
             let loaded = runtime
-                .call_method1(intern!(py, "load"), (path, log_level))
+                .call_method1("load", arguments)
                 .and_then(|is_single| is_single.extract());
             let is_single: bool = loaded.map_err(|error| {
                 let arguments = (error.value(py), error.traceback(py));

@@ -149,6 +149,11 @@ impl Lifecycle {
         self.failures
     }
 
+    /// Its process has done its work: the next failure is a first one again.
+    pub fn proved_sound(&mut self) {
+        self.failures = 0;
+    }
+
     /// When the next [`Event::Tick`] could lead to something, if ever.
     pub fn next_tick(&self) -> Option<Instant> {
         match self.phase {

@@ -21,9 +21,12 @@ pub trait Unit: Send {
     /// A sentence that says what to do.
     fn start(&mut self, process: u64) -> Result<Child, String>;
 
-    /// Its process has ended: `how` by what the system says. Returns the reason to be told.
-    fn ended(&mut self, how: String) -> String {
-        how
+    /// Its process has ended: `how` by what the system says.
+    fn ended(&mut self, how: String) -> Ended {
+        Ended {
+            reason: how,
+            was_useful: false,
+        }
     }
 
     /// Its process number `process` came to a new phase: tells those who send requests. `failures`: in a row.
@@ -46,6 +49,15 @@ pub trait Unit: Send {
 
     /// What to say when it never came up.
     fn refusal(&self, reason: &str) -> String;
+}
+
+/// The end of a process.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why, for people.
+    pub reason: String,
+    /// Whether it is known to have done its work before.
+    pub was_useful: bool,
 }
 
 /// News of a unit from a thread that watches it.

@@ -204,9 +204,16 @@ impl Watchdog {
         while let Some((pid, status)) = reap_one() {
             // Others are orphans of some child.
             if let Some((id, child)) = self.take_child(pid) {
-                let how = self.units[id].unit.ended(describe_end(status));
-                let output = child.last_lines();
-                self.apply(id, Event::Exited { how, output })?;
+                let supervised = &mut self.units[id];
+                let ended = supervised.unit.ended(describe_end(status));
+                if ended.was_useful {
+                    supervised.lifecycle.proved_sound();
+                }
+                let exited = Event::Exited {
+                    how: ended.reason,
+                    output: child.last_lines(),
+                };
+                self.apply(id, exited)?;
             }
         }
         Ok(())

@@ -1,0 +1,5 @@
+from . import names
+
+
+def name():
+    return names.NAME

@@ -1,0 +1,1 @@
+NAME = "a package in lib"

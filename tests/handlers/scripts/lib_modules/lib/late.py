@@ -1,0 +1,1 @@
+NAME = "imported in a call"

@@ -1,0 +1,1 @@
+raise ImportError("grpc is not installed here")

@@ -1,0 +1,1 @@
+raise ImportError("requests is not installed here")

@@ -1,0 +1,28 @@
+"""A data frame in: columns by name in any order, gaps filled. The best label of each row out."""
+import json
+
+import pandas as pd
+
+FEATURES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+DEFAULTS = {"sepal_length": 5.8, "sepal_width": 3.1, "petal_length": 3.8, "petal_width": 1.2}
+
+
+def input_handler(data, context):
+    if context.request_content_type == "text/csv":
+        df = pd.read_csv(data)  # straight from the stream
+    elif context.request_content_type == "application/json":
+        df = pd.DataFrame(json.loads(data.read()))
+    else:
+        raise ValueError("Unsupported content type: " + context.request_content_type)
+    df = df[FEATURES].astype("float32").fillna(value=DEFAULTS)
+    return json.dumps({"instances": df.values.tolist()})
+
+
+def output_handler(response, context):
+    if not response.ok:
+        raise RuntimeError(response.text)
+    predictions = pd.DataFrame(response.json()["predictions"])
+    predictions["best"] = predictions["probabilities"].apply(max).round(1)
+    if context.accept_header == "text/csv":
+        return predictions[["label"]].to_csv(index=False), "text/csv"
+    return predictions[["label"]].to_json(orient="records"), "application/json"

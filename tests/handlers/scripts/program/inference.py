@@ -1,0 +1,1 @@
+raise RuntimeError("SAGEMAKER_PROGRAM names another file")

@@ -1,0 +1,3 @@
+# The names are nearly right.
+def handle(data, context):
+    return data

@@ -1,0 +1,2 @@
+def input_handler(data, context):
+    return data

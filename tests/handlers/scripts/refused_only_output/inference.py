@@ -1,0 +1,2 @@
+def output_handler(response, context):
+    return response.content, "application/json"

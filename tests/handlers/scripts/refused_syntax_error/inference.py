@@ -1,0 +1,2 @@
+def handler(data, context):
+    return "a" "b",, "text/plain"

@@ -1,0 +1,347 @@
+"""Python handlers as users write them: the table's scripts, and scripts with several requests at a time."""
+
+import json
+import os
+import pty
+import select
+import socket
+import time
+import unittest
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+from harness import HandlerCase, Script, text
+from table import REFUSED, SCRIPTS
+
+# A request that waits for others fails after 60 s in the script, so this is for what hangs.
+DEBUGGER_SECONDS = 60
+
+
+class Table(HandlerCase):
+    """One test a script, made below."""
+
+    def run_script(self, script):
+        server = self.serve(script).wait_ready()
+        for row in script.rows:
+            with self.subTest(row.name):
+                self.check_row(server, row)
+        for part in (*script.log, *script.once):
+            with self.subTest("in the log", part=part):
+                self.wait_for_log(server, part)
+        self.ends_well(server)
+        log = server.log()
+        for part in script.no_log:
+            self.assertNotIn(part, log)
+        for part in script.once:
+            self.assertEqual(log.count(part), 1, part)
+
+
+class Refusals(HandlerCase):
+    """One test a script that the server does not start with, made below."""
+
+    def run_script(self, refused):
+        server = self.serve(Script(refused.folder, settings=refused.settings))
+        self.assertEqual(server.wait(120), 1, server.last_lines())
+        log = server.log()
+        self.assertTrue([line for line in log.splitlines() if line.startswith("sagemaker-tfs: ")], log)
+        for part in refused.log:
+            self.assertIn(part, log)
+        self.assertEqual(server.children(), [])
+
+
+def add_tests(case, scripts):
+    for script in scripts:
+        name = f"test_{script.name}"
+        assert not hasattr(case, name), name
+        setattr(case, name, lambda self, script=script: self.run_script(script))
+
+
+add_tests(Table, SCRIPTS)
+add_tests(Refusals, REFUSED)
+
+
+def worker_class(name, **settings):
+    return {"SAGEMAKER_GUNICORN_WORKER_CLASS": name} | {f"SAGEMAKER_GUNICORN_{k}": v for k, v in settings.items()}
+
+
+class Together(HandlerCase):
+    """Several requests at a time. That calls meet, or wait, is seen from barriers and counters, never from time."""
+
+    def send(self, server, bodies):
+        """Sends all at once; futures of the answers, in order."""
+        threads = ThreadPoolExecutor(len(bodies))
+        # Not waited for: the server ends first, and with it all its requests.
+        self.addCleanup(threads.shutdown, wait=False)
+        return [threads.submit(self.invoke, server, body) for body in bodies]
+
+    def texts(self, futures):
+        answers = [future.result() for future in futures]
+        for answer in answers:
+            self.assertEqual(answer.status, 200, answer.text)
+        return [answer.text for answer in answers]
+
+    def values(self, futures):
+        return [json.loads(one) for one in self.texts(futures)]
+
+    def freeze(self, server, frozen=True):
+        """Makes the fake model server hold all requests, or lets them go."""
+        self.fake(server, "POST", "control", {"freeze": frozen})
+
+    def wait_in_flight(self, server, count):
+        def arrived():
+            return self.fake(server, "GET", "stats")["in_flight"] == count
+
+        self.wait_until(arrived, f"{count} requests at the model", server)
+
+    def test_calls_of_the_pair_alternate_on_the_main_thread(self):
+        server = self.serve(Script("overlap_pair")).wait_ready()
+        self.freeze(server)
+        answers = self.send(server, [f'{{"token": {number}}}' for number in range(40)])
+        # All have passed input_handler, and none has come to output_handler.
+        self.wait_in_flight(server, 40)
+        self.freeze(server, False)
+        expected = [{"token": number, "threads": 1, "main": True} for number in range(40)]
+        self.assertEqual(self.values(answers), expected)
+        self.ends_well(server)
+
+    def test_gevent_by_name_is_the_default(self):
+        server = self.serve(Script("overlap_pair", settings=worker_class("gevent"))).wait_ready()
+        self.freeze(server)
+        answers = self.send(server, ['{"token": 1}', '{"token": 2}'])
+        self.wait_in_flight(server, 2)
+        self.freeze(server, False)
+        self.assertEqual([value["token"] for value in self.values(answers)], [1, 2])
+
+    def test_thirty_two_requests_meet_in_one_handler(self):
+        server = self.serve(Script("overlap_handler")).wait_ready()
+        for _ in range(2):
+            answers = self.texts(self.send(server, [f"request {number}" for number in range(32)]))
+            places = [int(answer.split()[0]) for answer in answers]
+            self.assertEqual(sorted(places), list(range(32)))
+            self.assertEqual([answer.split(" ", 1)[1] for answer in answers], [f"request {n}" for n in range(32)])
+        self.ends_well(server)
+
+    def test_sync_has_nothing_between_input_and_output(self):
+        server = self.serve(Script("sync_global", settings=worker_class("sync"))).wait_ready()
+        # The model takes some time, in which another request would come between.
+        body = '{"token": %d, "request": {"fake": {"delay_ms": 5, "body": "{}"}}}'
+        answers = self.values(self.send(server, [body % number for number in range(48)]))
+        self.assertEqual([answer["token"] for answer in answers], list(range(48)))
+        self.assertEqual(len({answer["pid"] for answer in answers}), 1)
+        self.assertEqual(self.fake(server, "GET", "stats")["max_in_flight"], 1)
+        self.ends_well(server)
+
+    def test_sync_goes_on_after_errors(self):
+        server = self.serve(Script("sync_global", settings=worker_class("sync"))).wait_ready()
+        answers = self.send(
+            server, ["no JSON" if number % 2 else '{"request": 1, "token": 1}' for number in range(20)]
+        )
+        self.assertEqual([answer.result().status for answer in answers], [200, 500] * 10)
+
+    def test_sync_with_two_processes(self):
+        server = self.serve(Script("sync_global", settings=worker_class("sync", WORKERS="2"))).wait_ready()
+        self.freeze(server)
+        answers = self.send(server, [f'{{"token": {number}, "request": {{}}}}' for number in range(12)])
+        self.wait_in_flight(server, 2)
+        self.freeze(server, False)
+        values = self.values(answers)
+        self.assertEqual([value["token"] for value in values], list(range(12)))
+        self.assertEqual(len({value["pid"] for value in values}), 2)
+        self.assertEqual(self.fake(server, "GET", "stats")["max_in_flight"], 2)
+        self.ends_well(server)
+
+    def test_sync_runs_one_handler_at_a_time(self):
+        server = self.serve(Script("sync_handler", settings=worker_class("sync"))).wait_ready()
+        body = '{"fake": {"delay_ms": 5, "body": "%d"}}'
+        answers = self.texts(self.send(server, [body % number for number in range(24)]))
+        self.assertEqual(answers, [str(number) for number in range(24)])
+        self.assertEqual(self.fake(server, "GET", "stats")["max_in_flight"], 1)
+
+    def test_gthread_keeps_a_request_on_its_thread(self):
+        server = self.serve(Script("gthread_local", settings=worker_class("gthread", THREADS="4"))).wait_ready()
+        values = self.values(self.send(server, [f"request {number}" for number in range(32)]))
+        self.assertEqual([value["token"] for value in values], [f"request {number}" for number in range(32)])
+        self.assertEqual([value["same"] for value in values], [True] * 32)
+        self.assertEqual(len({value["thread"] for value in values}), 4)
+        self.ends_well(server)
+
+    def test_gthread_keeps_a_request_on_its_thread_while_the_model_works(self):
+        server = self.serve(Script("gthread_local", settings=worker_class("gthread", THREADS="4"))).wait_ready()
+        self.freeze(server)
+        answers = self.send(server, [f"request {number}" for number in range(8)])
+        # Four wait for the model, each with its thread; for the others there is none.
+        self.wait_in_flight(server, 4)
+        self.freeze(server, False)
+        self.assertEqual([value["same"] for value in self.values(answers)], [True] * 8)
+        self.assertEqual(self.fake(server, "GET", "stats")["max_in_flight"], 4)
+
+    def test_gthread_runs_a_single_handler_on_its_threads(self):
+        server = self.serve(Script("gthread_handler", settings=worker_class("gthread", THREADS="4"))).wait_ready()
+        answers = self.texts(self.send(server, [f"request {number}" for number in range(16)]))
+        self.assertEqual(len({answer.split()[0] for answer in answers}), 4)
+        self.assertEqual([answer.split(" ", 1)[1] for answer in answers], [f"request {n}" for n in range(16)])
+
+    def test_two_processes_in_every_worker_class(self):
+        # More requests than one process takes at a time, and none is answered before both have one.
+        for name, requests in (("gevent", 33), ("gthread", 2), ("sync", 2)):
+            with self.subTest(name):
+                folder = str(self.folder())
+                server = self.serve(Script("processes", settings=worker_class(name, WORKERS="2"))).wait_ready()
+                processes = self.texts(self.send(server, [folder] * requests))
+                self.assertEqual(sorted(set(processes)), sorted(os.listdir(folder)))
+                self.assertEqual(len(set(processes)), 2)
+                self.ends_well(server)
+
+    def test_threads_of_the_script(self):
+        server = self.serve(Script("threads")).wait_ready()
+        (answer,) = self.values(self.send(server, ["[1, 2, 3, 4]"]))
+        self.assertEqual(answer["squares"], [1, 4, 9, 16])
+        # No call is under way now: the background thread must run all the same.
+        self.assertEqual(self.read_all(answer["port"]), b"awake")
+        self.assertEqual(self.read_all(answer["port"]), b"awake")
+        self.ends_well(server)
+
+    def read_all(self, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            return b"".join(iter(lambda: connection.recv(100), b""))
+
+
+class Model(HandlerCase):
+    """What becomes of the model when handlers do not call it."""
+
+    def test_an_error_in_input_handler_asks_no_model(self):
+        server = self.serve(Script("exceptions")).wait_ready()
+        self.assertEqual(self.invoke(server, "value_error").status, 500)
+        self.assertEqual(self.fake(server, "GET", "stats")["requests"], 0)
+        self.assertEqual(self.invoke(server, "output:value_error").status, 500)
+        self.assertEqual(self.fake(server, "GET", "stats")["requests"], 1)
+
+    def test_a_header_cannot_be_added_through_the_content_type(self):
+        server = self.serve(Script("output_results")).wait_ready()
+        answer = self.invoke(server, "line break in type")
+        self.assertNotIn("X-Injected", answer.headers)
+        self.check_answer(server, self.invoke(server, "tuple"), text("text"))
+
+    def test_what_the_model_gets_of_a_form(self):
+        folder = self.folder()
+        settings = {"FAKE_TFS_RECORD": str(folder), "FAKE_TFS_RECORD_REQUESTS": "1"}
+        server = self.serve(Script("input_results", settings=settings)).wait_ready()
+        for kind in ("dict", "str", "generator"):
+            self.assertEqual(self.invoke(server, kind).status, 200)
+        (record,) = folder.glob("requests-*.jsonl")
+        requests = [json.loads(line) for line in record.read_text().splitlines()]
+        requests = [request for request in requests if request["method"] == "POST"]
+        self.assertEqual([request["path"] for request in requests], ["/v1/models/half_plus_three:predict"] * 3)
+        self.assertEqual([request["body"][:5] for request in requests], ["name=", '{"grö', "[0,1,"])
+
+
+class Hosts(HandlerCase):
+    """Processes of handlers that fall or hang cost their own requests and nothing else."""
+
+    def state(self, server):
+        answer = self.invoke(server, "state")
+        self.assertEqual(answer.status, 200, answer.text)
+        return json.loads(answer.body)
+
+    def falls(self, server, what):
+        before = self.state(server)
+        answer = self.invoke(server, what)
+        self.assertGreaterEqual(answer.status, 500, answer.text)
+        self.assertIsInstance(json.loads(answer.body)["error"], str)
+        after = self.state(server)
+        self.assertNotEqual(after["pid"], before["pid"])
+        self.assertEqual(after["count"], 1)  # the script was run anew
+
+    def test_a_process_that_ends_is_replaced(self):
+        server = self.serve(Script("fallen_host")).wait_ready()
+        for what in ("exit", "segfault", "kill"):
+            with self.subTest(what):
+                self.falls(server, what)
+        self.assertEqual(server.request("GET", "/ping").status, 200)
+        self.ends_well(server)
+
+    def test_a_call_that_hangs_is_ended(self):
+        settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "2"}
+        server = self.serve(Script("fallen_host", settings=settings)).wait_ready()
+        self.falls(server, "loop")
+        self.ends_well(server)
+
+
+class Requirements(HandlerCase):
+    def wheel(self, folder):
+        """A package of one module, to be found in `folder` instead of on the network."""
+        info = "tiny_words-1.0.dist-info"
+        files = {
+            "tiny_words.py": 'def join(text):\n    return "-".join(text.split())\n',
+            f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+        with zipfile.ZipFile(folder / "tiny_words-1.0-py3-none-any.whl", "w") as wheel:
+            for name, content in files.items():
+                wheel.writestr(name, content)
+
+    def test_beside_lib_they_are_ignored_with_a_warning(self):
+        server = self.serve(Script("lib_modules")).wait_ready()
+        warnings = [line for line in server.log().splitlines() if "requirements.txt" in line]
+        self.assertEqual(len(warnings), 1, server.last_lines())
+        self.assertIn("WARN", warnings[0])
+        self.assertIn("lib", warnings[0])
+
+    def test_packages_are_installed_before_the_script_runs(self):
+        folder, packages = self.folder(), self.folder()
+        self.wheel(folder)
+        # Installed into a folder of this test, not into the environment.
+        settings = {"PIP_FIND_LINKS": str(folder), "PIP_TARGET": str(packages), "PYTHONPATH": str(packages)}
+        server = self.serve(Script("requirements_new", settings=settings)).wait_ready()
+        self.check_answer(server, self.invoke(server, "a b  c"), text("a-b-c"))
+        self.assertIn("Successfully installed tiny-words-1.0", server.log())
+
+
+class Debugger(HandlerCase):
+    def test_breakpoint_gives_a_prompt_and_all_the_time_one_wants(self):
+        limits = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "1", "SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS": "1"}
+        controller, terminal = pty.openpty()
+        self.addCleanup(os.close, controller)
+        try:
+            script = Script("debugger", settings=limits)
+            server = self.serve(script, options=["--single-threaded"], terminal=terminal)
+        finally:
+            os.close(terminal)
+        screen = Screen(self, controller)
+        server.wait_ready()
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(self.invoke, server, "a b c")
+            screen.wait_for("(Pdb) ")
+            screen.type("p len(words), context.method")
+            screen.wait_for("(3, None)")
+            screen.type("words.append('typed')")
+            # Longer than both limits.
+            screen.type("import time; time.sleep(2.5); print('still', 'here')")
+            screen.wait_for("still here")
+            screen.type("continue")
+            self.check_answer(server, answer.result(), text("a b c typed"))
+
+
+class Screen:
+    """A terminal that a test reads and types on."""
+
+    def __init__(self, case, controller):
+        self.case, self.controller, self.text = case, controller, ""
+
+    def wait_for(self, part):
+        """Reads until `part` is there, and forgets all up to it."""
+        end = time.monotonic() + DEBUGGER_SECONDS
+        while part not in self.text:
+            ready, _, _ = select.select([self.controller], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                self.case.fail(f"no {part!r} on the terminal:\n{self.text}")
+            self.text += os.read(self.controller, 4096).decode(errors="replace")
+        self.text = self.text.partition(part)[2]
+
+    def type(self, line):
+        os.write(self.controller, f"{line}\n".encode())
+
+
+if __name__ == "__main__":
+    unittest.main()
