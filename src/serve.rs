@@ -16,8 +16,8 @@ use crate::handlers::packages::{self, Installed};
 use crate::handlers::pool::Pool;
 use crate::models::{self, Model};
 use crate::supervise::lifecycle::Limits;
-use crate::supervise::unit::Unit;
-use crate::supervise::watchdog::{Message, Watchdog};
+use crate::supervise::supervisor::Supervisor;
+use crate::supervise::watchdog::Watchdog;
 use crate::tfs::backend::Backend;
 use crate::tfs::command;
 use crate::tfs::files::Files;
@@ -87,24 +87,25 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     )?;
     log::info!("listening on {}:{}", config.listen, config.port);
 
-    let (messages, inbox) = crossbeam_channel::unbounded();
-    let mut units: Vec<(Box<dyn Unit>, Limits)> = Vec::new();
+    let (supervisor, inbox) = Supervisor::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, model) = (Arc::clone(&backend), default_model.clone());
-        let instance = Instance::new(units.len(), index, launch, backend, model, messages.clone())
+        let id = supervisor.new_id();
+        let instance = Instance::new(id, index, launch, backend, model, supervisor.clone())
             .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
         let limits = Instance::limits(config.wait_time, config.deadline);
-        units.push((Box::new(instance), limits));
+        supervisor.keep(id, Box::new(instance), limits);
     }
     if let (Some(launch), Some(pool)) = (workers, pool) {
         for index in 0..launch.workers {
             let (launch, pool) = (Arc::clone(&launch), Arc::clone(&pool));
-            let host = Host::new(units.len(), index, launch, pool, messages.clone());
+            let id = supervisor.new_id();
+            let host = Host::new(id, index, launch, pool, supervisor.clone());
             // A script may take as long as it needs to load.
-            units.push((Box::new(host), Limits::default()));
+            supervisor.keep(id, Box::new(host), Limits::default());
         }
     }
-    let watchdog = Watchdog::new(units, front, inbox);
+    let watchdog = Watchdog::new(front, inbox);
 
     let closer = signals.handle();
     let watchdog = thread::Builder::new()
@@ -116,7 +117,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         })
         .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
     for signal in signals.forever() {
-        if messages.send(Message::Signal(signal)).is_err() {
+        if !supervisor.signal(signal) {
             break;
         }
     }

@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use crate::config::{Config, InstancePorts, WorkerClass};
 use crate::handlers::GEVENT_THREADS;
 use crate::handlers::interpreter::Interpreter;
@@ -20,8 +18,8 @@ use crate::handlers::process::Process;
 use crate::handlers::record::Record;
 use crate::supervise::child::{Child, Streams};
 use crate::supervise::lifecycle::{Phase, Status};
-use crate::supervise::unit::{Ended, News, Unit, UnitId};
-use crate::supervise::watchdog::Message;
+use crate::supervise::supervisor::{Supervisor, UnitId};
+use crate::supervise::unit::{Ended, SpawnError, Unit};
 use crate::tfs::files::Files;
 
 /// Log target of what workers print and log.
@@ -131,7 +129,7 @@ pub struct Host {
     index: usize,
     launch: Arc<Launch>,
     pool: Arc<Pool>,
-    inbox: Sender<Message>,
+    supervisor: Supervisor,
     process: Option<Arc<Process>>,
     first_word: Option<JoinHandle<Result<(), String>>>,
     phase: Phase,
@@ -141,13 +139,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Worker `index`; its news go to `inbox` as those of `unit`.
+    /// Worker `index`; its news are those of `unit`.
     pub fn new(
         unit: UnitId,
         index: usize,
         launch: Arc<Launch>,
         pool: Arc<Pool>,
-        inbox: Sender<Message>,
+        supervisor: Supervisor,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -155,7 +153,7 @@ impl Host {
             index,
             launch,
             pool,
-            inbox,
+            supervisor,
             process: None,
             first_word: None,
             phase: Phase::Starting,
@@ -206,15 +204,10 @@ impl Host {
 
         let process = Arc::new(Process::new(ours, record));
         self.process = Some(Arc::clone(&process));
-        let (unit, inbox) = (self.unit, self.inbox.clone());
+        let (unit, supervisor) = (self.unit, self.supervisor.clone());
         let listen = move || {
             process.wait_until_loaded()?;
-            // The watchdog's end is the program's.
-            let _ = inbox.send(Message::News(News {
-                unit,
-                process: process_number,
-                status: Status::Available,
-            }));
+            supervisor.report(unit, process_number, Status::Available);
             Ok(())
         };
         let thread = thread::Builder::new().name(format!("load-{}", self.index));
@@ -239,16 +232,17 @@ impl Unit for Host {
         format!("Python worker {}", self.index)
     }
 
-    fn start(&mut self, process_number: u64) -> Result<Child, String> {
+    fn start(&mut self, process_number: u64) -> Result<Child, SpawnError> {
         let child = self.try_start(process_number).map_err(|e| {
             let program = self.launch.program.display();
-            match e.kind() {
+            let text = match e.kind() {
                 ErrorKind::NotFound => format!(
                     "{program} is not found beside sagemaker-tfs or on PATH; it runs Python handlers: build \
                      sagemaker-tfs with its default features, or use an image with Python"
                 ),
                 _ => format!("cannot start {program}: {e}"),
-            }
+            };
+            SpawnError::new(&e, text)
         })?;
         log::info!(
             "{}: started, process {}; loading {}",

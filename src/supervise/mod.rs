@@ -2,5 +2,6 @@
 
 pub mod child;
 pub mod lifecycle;
+pub mod supervisor;
 pub mod unit;
 pub mod watchdog;

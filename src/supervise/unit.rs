@@ -1,14 +1,46 @@
 //! What is kept running: the seam between the watchdog and the programs it looks after.
 
+use std::io;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::supervise::child::Child;
-use crate::supervise::lifecycle::{Phase, Status};
+use crate::supervise::lifecycle::Phase;
 
-/// Number of a unit among all.
-pub type UnitId = usize;
+/// Why a process could not be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpawnError {
+    /// A sentence that says what to do.
+    pub text: String,
+    /// Whether memory, processes or the like ran out.
+    pub out_of_resources: bool,
+}
+
+impl SpawnError {
+    /// From what the system said, and the sentence made of it.
+    pub fn new(error: &io::Error, text: String) -> Self {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        let out_of_resources = matches!(
+            errno,
+            Some(Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE)
+        );
+        Self {
+            text,
+            out_of_resources,
+        }
+    }
+}
+
+impl From<String> for SpawnError {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            out_of_resources: false,
+        }
+    }
+}
 
 /// The place of one process, which is started anew when it ends.
 pub trait Unit: Send {
@@ -18,8 +50,8 @@ pub trait Unit: Send {
     /// Starts its process, the `process`-th (from 1). News of it reach the watchdog under this number.
     ///
     /// # Errors
-    /// A sentence that says what to do.
-    fn start(&mut self, process: u64) -> Result<Child, String>;
+    /// See [`SpawnError`].
+    fn start(&mut self, process: u64) -> Result<Child, SpawnError>;
 
     /// Its process has ended: `how` by what the system says.
     fn ended(&mut self, how: String) -> Ended {
@@ -58,15 +90,4 @@ pub struct Ended {
     pub reason: String,
     /// Whether it is known to have done its work before.
     pub was_useful: bool,
-}
-
-/// News of a unit from a thread that watches it.
-#[derive(Debug)]
-pub struct News {
-    /// Which unit.
-    pub unit: UnitId,
-    /// Which of its processes.
-    pub process: u64,
-    /// How it is.
-    pub status: Status,
 }

@@ -3,10 +3,11 @@
 //! What is to be done is decided in `lifecycle.rs`; this is the thin shell around it. As process 1 of a
 //! container all orphans become ours, so every child is reaped here, whoever started it.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level::signal_name;
@@ -14,8 +15,9 @@ use signal_hook::low_level::signal_name;
 use crate::error::StartError;
 use crate::front::Front;
 use crate::supervise::child::Child;
-use crate::supervise::lifecycle::{Action, Event, Lifecycle, Limits};
-use crate::supervise::unit::{News, Unit, UnitId};
+use crate::supervise::lifecycle::{Action, Event, Lifecycle, Phase};
+use crate::supervise::supervisor::{Message, StartFailure, UnitId};
+use crate::supervise::unit::{SpawnError, Unit};
 
 /// SageMaker kills a container 30 s after SIGTERM. Running requests get this long, children the rest.
 const DRAIN_LIMIT: Duration = Duration::from_secs(25);
@@ -28,26 +30,47 @@ const CHILD_STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Time for killed children to be reaped.
 const CHILD_KILL_LIMIT: Duration = Duration::from_secs(1);
 
-/// What the watchdog is told.
-#[derive(Debug)]
-pub enum Message {
-    /// A signal arrived: SIGCHLD, or one that ends the program.
-    Signal(i32),
-    /// A unit is well, or not.
-    News(News),
-}
-
 struct Supervised {
     unit: Box<dyn Unit>,
     lifecycle: Lifecycle,
     child: Option<Child>,
     /// Processes started so far; tells news of an earlier one from news of this one.
     process: u64,
+    /// Whether a start failed because something ran out.
+    out_of_resources: bool,
+    standing: Standing,
+}
+
+/// Where a unit stands with those who asked for it.
+enum Standing {
+    /// The program depends on its start.
+    Program,
+    /// Somebody waits for its start.
+    Awaited(Sender<Result<(), StartFailure>>),
+    /// It has started, and is kept.
+    Kept,
+    /// It did not start, and is left alone until it is released.
+    GivenUp,
+    /// It is being stopped. Dropping the sender tells who waits for that.
+    Leaving {
+        /// When to use force.
+        kill_at: Option<Instant>,
+        _done: Sender<()>,
+    },
+}
+
+/// A program that runs once.
+struct Errand {
+    child: Child,
+    reply: Sender<Result<(), StartFailure>>,
+    /// Who waits for its end by force.
+    leaving: Option<Sender<()>>,
 }
 
 /// The watchdog, before and while it runs.
 pub struct Watchdog {
-    units: Vec<Supervised>,
+    units: BTreeMap<UnitId, Supervised>,
+    errands: BTreeMap<UnitId, Errand>,
     front: Front,
     inbox: Receiver<Message>,
 }
@@ -59,21 +82,13 @@ struct Drain {
 }
 
 impl Watchdog {
-    /// A watchdog for these units, numbered from 0. `inbox` gets signals and news of units.
-    pub fn new(
-        units: Vec<(Box<dyn Unit>, Limits)>,
-        front: Front,
-        inbox: Receiver<Message>,
-    ) -> Self {
-        let now = Instant::now();
-        let supervised = |(unit, limits)| Supervised {
-            unit,
-            lifecycle: Lifecycle::new(now, limits),
-            child: None,
-            process: 0,
-        };
+    /// A watchdog that has nothing to look after yet. `inbox` is that of a [`Supervisor`].
+    ///
+    /// [`Supervisor`]: crate::supervise::supervisor::Supervisor
+    pub fn new(front: Front, inbox: Receiver<Message>) -> Self {
         Self {
-            units: units.into_iter().map(supervised).collect(),
+            units: BTreeMap::new(),
+            errands: BTreeMap::new(),
             front,
             inbox,
         }
@@ -93,12 +108,7 @@ impl Watchdog {
     fn supervise(&mut self) -> Result<(), StartError> {
         let mut drain: Option<Drain> = None;
         loop {
-            for id in 0..self.units.len() {
-                self.apply(id, Event::Tick)?;
-                if let Some(reason) = self.units[id].unit.check(Instant::now()) {
-                    self.apply(id, Event::Condemned(reason))?;
-                }
-            }
+            self.look_after_all()?;
             if let Some(drain) = &mut drain
                 && self.is_drained(drain)
             {
@@ -123,17 +133,116 @@ impl Watchdog {
                     log::warn!("second signal: stopping at once");
                     return Ok(());
                 }
-                Some(Message::News(news)) if news.process == self.units[news.unit].process => {
-                    self.apply(news.unit, Event::Status(news.status))?;
+                Some(message) => self.take(message)?,
+                None => {}
+            }
+        }
+    }
+
+    /// Does what is due.
+    fn look_after_all(&mut self) -> Result<(), StartError> {
+        let now = Instant::now();
+        let due: Vec<UnitId> = self
+            .units
+            .iter()
+            .filter(|(_, supervised)| supervised.next_time().is_some_and(|time| time <= now))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            let supervised = self.units.get_mut(&id).expect("it was there");
+            if let Standing::Leaving { kill_at, .. } = &mut supervised.standing {
+                *kill_at = None;
+                supervised.kill();
+                continue;
+            }
+            self.apply(id, Event::Tick)?;
+            let supervised = self.units.get_mut(&id).expect("it was there");
+            if let Some(reason) = supervised.unit.check(now) {
+                self.apply(id, Event::Condemned(reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a message says, other than a signal.
+    fn take(&mut self, message: Message) -> Result<(), StartError> {
+        match message {
+            Message::Signal(_) => {}
+            Message::News {
+                unit,
+                process,
+                status,
+            } => {
+                let is_current = |s: &Supervised| s.process == process && s.is_active();
+                if self.units.get(&unit).is_some_and(is_current) {
+                    self.apply(unit, Event::Status(status))?;
                 }
-                Some(_) | None => {}
+            }
+            Message::Keep {
+                id,
+                unit,
+                limits,
+                starter,
+            } => {
+                let supervised = Supervised {
+                    unit,
+                    lifecycle: Lifecycle::new(Instant::now(), limits),
+                    child: None,
+                    process: 0,
+                    out_of_resources: false,
+                    standing: starter.map_or(Standing::Program, Standing::Awaited),
+                };
+                self.units.insert(id, supervised);
+            }
+            Message::Run {
+                id,
+                command,
+                streams,
+                reply,
+            } => match Child::start(command, &streams, &[]) {
+                Ok(child) => {
+                    let errand = Errand {
+                        child,
+                        reply,
+                        leaving: None,
+                    };
+                    self.errands.insert(id, errand);
+                }
+                Err(e) => {
+                    let error = SpawnError::new(&e, e.to_string());
+                    // Who gave up waiting needs no answer.
+                    let _ = reply.send(Err(error.into()));
+                }
+            },
+            Message::Release { ids, done } => ids.iter().for_each(|id| self.release(*id, &done)),
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, id: UnitId, done: &Sender<()>) {
+        if let Some(errand) = self.errands.get_mut(&id) {
+            errand.child.signal(Signal::KILL);
+            errand.leaving = Some(done.clone());
+        }
+        let Some(supervised) = self.units.get_mut(&id) else {
+            return;
+        };
+        match &supervised.child {
+            Some(child) => {
+                supervised.unit.stop(child);
+                supervised.standing = Standing::Leaving {
+                    kill_at: Some(Instant::now() + CHILD_STOP_LIMIT),
+                    _done: done.clone(),
+                };
+            }
+            None => {
+                self.units.remove(&id);
             }
         }
     }
 
     fn next_message(&self, draining: bool) -> Option<Message> {
-        let times = |s: &Supervised| [s.lifecycle.next_tick(), s.unit.next_check()];
-        let next = self.units.iter().flat_map(times).flatten().min();
+        let next = self.units.values().filter_map(Supervised::next_time).min();
         let step = draining.then(|| Instant::now() + DRAIN_STEP);
         match next.into_iter().chain(step).min() {
             Some(wake) => self.inbox.recv_deadline(wake).ok(),
@@ -162,7 +271,9 @@ impl Watchdog {
 
     /// Hands an event to a unit and does what it asks for.
     fn apply(&mut self, id: UnitId, event: Event) -> Result<(), StartError> {
-        let supervised = &mut self.units[id];
+        let Some(supervised) = self.units.get_mut(&id) else {
+            return Ok(());
+        };
         let phase_before = supervised.lifecycle.phase().clone();
         match supervised.lifecycle.on(event, Instant::now()) {
             Action::None => {}
@@ -174,18 +285,15 @@ impl Watchdog {
                         supervised.child = Some(child);
                         Event::Spawned
                     }
-                    Err(reason) => Event::SpawnFailed(reason),
+                    Err(error) => {
+                        supervised.out_of_resources = error.out_of_resources;
+                        Event::SpawnFailed(error.text)
+                    }
                 };
                 return self.apply(id, event);
             }
-            Action::Kill => {
-                if let Some(child) = &supervised.child {
-                    child.signal(Signal::KILL);
-                }
-            }
-            Action::GiveUp(reason) => {
-                return Err(StartError::failed(supervised.unit.refusal(&reason)));
-            }
+            Action::Kill => supervised.kill(),
+            Action::GiveUp(reason) => return supervised.give_up(&reason),
         }
         let lifecycle = &supervised.lifecycle;
         if *lifecycle.phase() != phase_before {
@@ -196,47 +304,65 @@ impl Watchdog {
                 lifecycle.failures(),
             );
         }
+        if *lifecycle.phase() == Phase::Ready {
+            supervised.started();
+        }
         Ok(())
     }
 
     /// Reaps every child that has ended.
     fn reap(&mut self) -> Result<(), StartError> {
         while let Some((pid, status)) = reap_one() {
-            // Others are orphans of some child.
-            if let Some((id, child)) = self.take_child(pid) {
-                let supervised = &mut self.units[id];
-                let ended = supervised.unit.ended(describe_end(status));
-                if ended.was_useful {
-                    supervised.lifecycle.proved_sound();
-                }
-                let exited = Event::Exited {
-                    how: ended.reason,
-                    output: child.last_lines(),
-                };
-                self.apply(id, exited)?;
-            }
+            self.ended(pid, status)?;
         }
         Ok(())
     }
 
-    /// The child that had this process id, and kills what it left behind, which would hold its ports.
-    fn take_child(&mut self, pid: Pid) -> Option<(UnitId, Child)> {
-        let is_it = |s: &Supervised| s.child.as_ref().is_some_and(|child| child.pid == pid);
-        let id = self.units.iter().position(is_it)?;
-        let child = self.units[id].child.take()?;
+    /// A child has ended; others than ours are orphans of some child.
+    fn ended(&mut self, pid: Pid, status: WaitStatus) -> Result<(), StartError> {
+        let has_it = |errand: &Errand| errand.child.pid == pid;
+        if let Some((&id, _)) = self.errands.iter().find(|(_, errand)| has_it(errand)) {
+            let errand = self.errands.remove(&id).expect("it was found");
+            errand.end(status);
+            return Ok(());
+        }
+        let has_it = |s: &Supervised| s.child.as_ref().is_some_and(|child| child.pid == pid);
+        let Some((&id, supervised)) = self.units.iter_mut().find(|(_, s)| has_it(s)) else {
+            return Ok(());
+        };
+        let child = supervised.child.take().expect("it was found by it");
+        // What it left behind would hold its ports.
         child.kill_group();
-        Some((id, child))
+        let ended = supervised.unit.ended(describe_end(status));
+        if ended.was_useful {
+            supervised.lifecycle.proved_sound();
+        }
+        // The kernel kills so when memory is short.
+        supervised.out_of_resources = status.terminating_signal() == Some(Signal::KILL.as_raw());
+        if matches!(supervised.standing, Standing::Leaving { .. }) {
+            self.units.remove(&id);
+            return Ok(());
+        }
+        if !supervised.is_active() {
+            return Ok(());
+        }
+        let exited = Event::Exited {
+            how: ended.reason,
+            output: child.last_lines(),
+        };
+        self.apply(id, exited)
     }
 
     fn stop_children(&mut self) {
-        for supervised in &mut self.units {
+        for supervised in self.units.values_mut() {
             if let Some(child) = &supervised.child {
                 supervised.unit.stop(child);
             }
         }
+        let errands = self.errands.values();
+        errands.for_each(|errand| errand.child.signal(Signal::KILL));
         if !self.children_end_within(CHILD_STOP_LIMIT) {
-            let children = self.units.iter().filter_map(|s| s.child.as_ref());
-            children.for_each(|child| child.signal(Signal::KILL));
+            self.units.values().for_each(Supervised::kill);
             self.children_end_within(CHILD_KILL_LIMIT);
         }
     }
@@ -245,9 +371,9 @@ impl Watchdog {
         let until = Instant::now() + limit;
         loop {
             while let Some((pid, _)) = reap_one() {
-                self.take_child(pid);
+                self.forget(pid);
             }
-            if self.units.iter().all(|s| s.child.is_none()) {
+            if self.errands.is_empty() && self.units.values().all(|s| s.child.is_none()) {
                 return true;
             }
             // SIGCHLD wakes us; the step is for one that came before we waited.
@@ -257,6 +383,96 @@ impl Watchdog {
             if Instant::now() >= until {
                 return false;
             }
+        }
+    }
+
+    /// A child has ended while all are being stopped.
+    fn forget(&mut self, pid: Pid) {
+        self.errands.retain(|_, errand| errand.child.pid != pid);
+        for supervised in self.units.values_mut() {
+            if let Some(child) = supervised.child.take_if(|child| child.pid == pid) {
+                child.kill_group();
+            }
+        }
+    }
+}
+
+impl Supervised {
+    /// Whether its life goes on as its life cycle says.
+    fn is_active(&self) -> bool {
+        !matches!(self.standing, Standing::GivenUp | Standing::Leaving { .. })
+    }
+
+    /// When to look at it next.
+    fn next_time(&self) -> Option<Instant> {
+        match &self.standing {
+            Standing::GivenUp => None,
+            Standing::Leaving { kill_at, .. } => *kill_at,
+            _ => {
+                let times = [self.lifecycle.next_tick(), self.unit.next_check()];
+                times.into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(child) = &self.child {
+            child.signal(Signal::KILL);
+        }
+    }
+
+    /// It can serve.
+    fn started(&mut self) {
+        if let Standing::Awaited(starter) = &self.standing {
+            // Who gave up waiting releases it.
+            let _ = starter.send(Ok(()));
+        }
+        self.standing = Standing::Kept;
+    }
+
+    /// It never came up: the program ends, or who waits for it is told.
+    fn give_up(&mut self, reason: &str) -> Result<(), StartError> {
+        let text = self.unit.refusal(reason);
+        match std::mem::replace(&mut self.standing, Standing::GivenUp) {
+            Standing::Awaited(starter) => {
+                let failure = StartFailure {
+                    text,
+                    out_of_resources: self.out_of_resources,
+                };
+                // Who gave up waiting releases it.
+                let _ = starter.send(Err(failure));
+                Ok(())
+            }
+            _ => Err(StartError::failed(text)),
+        }
+    }
+}
+
+impl Errand {
+    /// Tells who waits for it.
+    fn end(self, status: WaitStatus) {
+        self.child.kill_group();
+        let end = match status.exit_status() {
+            Some(0) => Ok(()),
+            _ => Err(StartFailure {
+                text: format!(
+                    "{}; its last output:\n{}",
+                    describe_end(status),
+                    self.child.last_lines()
+                ),
+                out_of_resources: status.terminating_signal() == Some(Signal::KILL.as_raw()),
+            }),
+        };
+        // Who gave up waiting needs no answer.
+        let _ = self.reply.send(end);
+    }
+}
+
+impl From<SpawnError> for StartFailure {
+    fn from(error: SpawnError) -> Self {
+        Self {
+            text: error.text,
+            out_of_resources: error.out_of_resources,
         }
     }
 }

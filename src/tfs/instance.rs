@@ -6,12 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use crate::supervise::child::{Child, Streams};
 use crate::supervise::lifecycle::{Limits, Phase};
-use crate::supervise::unit::{News, Unit, UnitId};
-use crate::supervise::watchdog::Message;
+use crate::supervise::supervisor::{Supervisor, UnitId};
+use crate::supervise::unit::{SpawnError, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command::Launch;
 use crate::tfs::pool::Health;
@@ -31,7 +29,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Instance `index`, which is asked about `model`; its news go to `inbox` as those of `unit`.
+    /// Instance `index`, which is asked about `model`; its news are those of `unit`.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -41,16 +39,9 @@ impl Instance {
         launch: Launch,
         backend: Arc<Backend>,
         model: String,
-        inbox: Sender<Message>,
+        supervisor: Supervisor,
     ) -> std::io::Result<Self> {
-        let report = move |process, status| {
-            // The watchdog's end is the program's.
-            let _ = inbox.send(Message::News(News {
-                unit,
-                process,
-                status,
-            }));
-        };
+        let report = move |process, status| supervisor.report(unit, process, status);
         Ok(Self {
             index,
             launch,
@@ -79,7 +70,7 @@ impl Unit for Instance {
         format!("instance {}", self.index)
     }
 
-    fn start(&mut self, _: u64) -> Result<Child, String> {
+    fn start(&mut self, _: u64) -> Result<Child, SpawnError> {
         let launch = &self.launch;
         for port in [launch.ports.grpc, launch.ports.rest] {
             // Else another program on the port would be taken for the model server.
@@ -87,7 +78,8 @@ impl Unit for Instance {
                 return Err(format!(
                     "port {port} for TensorFlow Serving cannot be used: {e}; set SAGEMAKER_SAFE_PORT_RANGE to free \
                      ports"
-                ));
+                )
+                .into());
             }
         }
         let mut command = Command::new(&launch.program);
@@ -99,16 +91,19 @@ impl Unit for Instance {
             prefix: format!("{}: ", self.index),
         };
         let program = launch.program.display();
-        let child = Child::start(command, &streams, &[]).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => format!(
-                "{program} is not found{}; install TensorFlow Serving, or name its program with --model-server",
-                if launch.program.components().count() == 1 {
-                    " on PATH"
-                } else {
-                    ""
-                }
-            ),
-            _ => format!("cannot start {program}: {e}"),
+        let child = Child::start(command, &streams, &[]).map_err(|e| {
+            let text = match e.kind() {
+                ErrorKind::NotFound => format!(
+                    "{program} is not found{}; install TensorFlow Serving, or name its program with --model-server",
+                    if launch.program.components().count() == 1 {
+                        " on PATH"
+                    } else {
+                        ""
+                    }
+                ),
+                _ => format!("cannot start {program}: {e}"),
+            };
+            SpawnError::new(&e, text)
         })?;
         log::info!("{}: started {program}, process {}", self.name(), child.pid);
         Ok(child)

@@ -1,0 +1,158 @@
+//! The way to the watchdog: who has a process to be kept running, or run once, asks here.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::supervise::child::Streams;
+use crate::supervise::lifecycle::{Limits, Status};
+use crate::supervise::unit::Unit;
+
+/// Number of a unit or an errand; never given twice.
+pub type UnitId = u64;
+
+/// A handle to the watchdog. The watchdog ends with the program, so sending never fails while it matters.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    inbox: Sender<Message>,
+    last_id: Arc<AtomicU64>,
+}
+
+/// What the watchdog is told.
+pub enum Message {
+    /// A signal arrived: SIGCHLD, or one that ends the program.
+    Signal(i32),
+    /// A process of a unit is well, or not.
+    News {
+        /// Which unit.
+        unit: UnitId,
+        /// Which of its processes.
+        process: u64,
+        /// How it is.
+        status: Status,
+    },
+    /// Keep this unit running.
+    Keep {
+        /// Its number.
+        id: UnitId,
+        /// The unit.
+        unit: Box<dyn Unit>,
+        /// By what it is measured.
+        limits: Limits,
+        /// Who waits for its start; `None`: the program, which ends if it fails.
+        starter: Option<Sender<Result<(), StartFailure>>>,
+    },
+    /// Run this once.
+    Run {
+        /// Its number.
+        id: UnitId,
+        /// What to run.
+        command: Command,
+        /// Where its output goes.
+        streams: Streams,
+        /// Gets its end.
+        reply: Sender<Result<(), StartFailure>>,
+    },
+    /// Stop these units and errands and forget them; `done` is dropped when nothing is left of them.
+    Release {
+        /// Which.
+        ids: Vec<UnitId>,
+        /// See above.
+        done: Sender<()>,
+    },
+}
+
+/// Why a process did not come up, or an errand came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartFailure {
+    /// For people.
+    pub text: String,
+    /// Whether memory, processes or the like ran out.
+    pub out_of_resources: bool,
+}
+
+impl Supervisor {
+    /// A handle, and where its messages arrive.
+    pub fn new() -> (Self, Receiver<Message>) {
+        let (inbox, receiver) = unbounded();
+        let last_id = Arc::new(AtomicU64::new(0));
+        (Self { inbox, last_id }, receiver)
+    }
+
+    /// A new number.
+    pub fn new_id(&self) -> UnitId {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Passes a signal on. `false`: the watchdog has ended.
+    pub fn signal(&self, signal: i32) -> bool {
+        self.inbox.send(Message::Signal(signal)).is_ok()
+    }
+
+    /// News of a unit's process.
+    pub fn report(&self, unit: UnitId, process: u64, status: Status) {
+        self.send(Message::News {
+            unit,
+            process,
+            status,
+        });
+    }
+
+    /// Starts a unit and keeps it running. If its first start fails, the program ends.
+    pub fn keep(&self, id: UnitId, unit: Box<dyn Unit>, limits: Limits) {
+        self.send(Message::Keep {
+            id,
+            unit,
+            limits,
+            starter: None,
+        });
+    }
+
+    /// Starts a unit and keeps it running. `starter` hears how its first start went.
+    pub fn keep_for(
+        &self,
+        id: UnitId,
+        unit: Box<dyn Unit>,
+        limits: Limits,
+        starter: Sender<Result<(), StartFailure>>,
+    ) {
+        self.send(Message::Keep {
+            id,
+            unit,
+            limits,
+            starter: Some(starter),
+        });
+    }
+
+    /// Runs a program once. The receiver gets its end; [`Supervisor::release`] ends it before.
+    pub fn run(
+        &self,
+        id: UnitId,
+        command: Command,
+        streams: Streams,
+    ) -> Receiver<Result<(), StartFailure>> {
+        let (reply, end) = bounded(1);
+        self.send(Message::Run {
+            id,
+            command,
+            streams,
+            reply,
+        });
+        end
+    }
+
+    /// Stops units and errands and waits until nothing is left of them.
+    pub fn release(&self, ids: Vec<UnitId>) {
+        let (done, all_done) = bounded(0);
+        self.send(Message::Release { ids, done });
+        // Ends when the last holder drops its end.
+        let _ = all_done.recv();
+    }
+
+    fn send(&self, message: Message) {
+        // Without a watchdog the program is at its end.
+        let _ = self.inbox.send(message);
+    }
+}
