@@ -135,9 +135,13 @@ impl WorkerClass {
     }
 }
 
-/// Settings of multi-model mode: checked now, used by the version that has it.
+/// Settings of multi-model mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MultiModelConfig {
+    /// Lowest and highest port for models.
+    pub ports: (u16, u16),
+    /// Model server processes for each model.
+    pub instances: u32,
     /// S3 bucket and key prefix of a handler for all models.
     pub universal_handler: Option<(String, String)>,
 }
@@ -327,7 +331,17 @@ impl Config {
                 .read(LISTEN, |text| text.parse().ok())
                 .unwrap_or(IpAddr::from([0, 0, 0, 0])),
             port: listen_port,
-            model_dir: r.text(MODEL_DIR).unwrap_or("/opt/ml/model".into()).into(),
+            model_dir: r
+                .text(MODEL_DIR)
+                .unwrap_or(
+                    if multi_model_on {
+                        "/opt/ml/models"
+                    } else {
+                        "/opt/ml/model"
+                    }
+                    .into(),
+                )
+                .into(),
             model_server: r
                 .text(MODEL_SERVER)
                 .unwrap_or("tensorflow_model_server".into())
@@ -383,7 +397,11 @@ impl Config {
                     })
                     .unwrap_or("inference.py".into()),
             },
-            multi_model: multi_model_on.then_some(MultiModelConfig { universal_handler }),
+            multi_model: multi_model_on.then_some(MultiModelConfig {
+                ports: range.unwrap_or(DEFAULT_MULTI_MODEL_PORTS),
+                instances,
+                universal_handler,
+            }),
         }
     }
 }
@@ -399,6 +417,9 @@ const DEFAULT_PORTS: InstancePorts = InstancePorts {
     grpc: 9000,
     rest: 8501,
 };
+
+/// Ports for models in multi-model mode when no range is given.
+const DEFAULT_MULTI_MODEL_PORTS: (u16, u16) = (9000, 9999);
 
 /// Gives each instance its ports, and notes what does not fit.
 fn assign_ports(

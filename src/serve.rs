@@ -1,28 +1,26 @@
 //! Puts everything together: from a checked [`Config`] to the end of the program.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Config;
+use crate::config::{Config, InstancePorts, MultiModelConfig};
 use crate::error::StartError;
-use crate::front::{self, Front};
-use crate::handlers::host::{Host, Launch};
+use crate::front::{Front, Serving};
+use crate::handlers::host::Launch;
 use crate::handlers::interpreter::Interpreter;
-use crate::handlers::invocation::Handlers;
 use crate::handlers::packages::{self, Installed};
-use crate::handlers::pool::Pool;
+use crate::models::ports::PortPool;
+use crate::models::registry::Registry;
+use crate::models::served::{self, Served, Workers};
 use crate::models::{self, Model};
-use crate::supervise::lifecycle::Limits;
 use crate::supervise::supervisor::Supervisor;
 use crate::supervise::watchdog::Watchdog;
-use crate::tfs::backend::Backend;
-use crate::tfs::command;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
-use crate::tfs::instance::Instance;
 use crate::{handlers, logging};
 
 /// Serves until a signal ends it.
@@ -30,11 +28,6 @@ use crate::{handlers, logging};
 /// # Errors
 /// Why it cannot start, or why TensorFlow Serving did not.
 pub fn run(config: &Config) -> Result<(), StartError> {
-    if config.multi_model.is_some() {
-        return Err(StartError::failed(
-            "SAGEMAKER_MULTI_MODEL is true, but this version has no multi-model mode yet; unset it",
-        ));
-    }
     logging::start(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
     // Before any child exists, so that no signal is missed.
@@ -45,66 +38,21 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let mut signals = Signals::new(handled)
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
-    let models = models::discover(&config.model_dir)?;
-    let default_model = default_model(config, &models)?;
-    let files = Files::write(config, &models)?;
-    let slots = front::slots(config);
-    let workers = match handlers::find(&config.model_dir, &config.handlers.program) {
-        None => None,
-        Some(script) => {
-            let interpreter = Interpreter::find(&script)?;
-            if packages::install(&script, &interpreter, &mut signals)? == Installed::Stopped {
-                return Ok(());
-            }
-            let launch = Launch::new(config, script, interpreter, &files, slots, &default_model);
-            Some(Arc::new(launch))
-        }
-    };
-
-    let gpus = match config.instance_ports.len() {
-        0 | 1 => 0,
-        _ => gpu::count(),
-    };
-    let launches = command::launches(config, &files, gpus, slots);
-    let backend = Arc::new(Backend::new(
-        launches.iter().map(|launch| launch.ports).collect(),
-        config.deadline,
-        slots + launches.len(),
-    ));
-    let handlers = workers.as_ref().map(|launch| Handlers {
-        pool: Arc::new(Pool::new(launch.workers, config.deadline)),
-        backend: Arc::clone(&backend),
-        limit: config.deadline,
-        timeout: launch.timeout.unwrap_or_default(),
-        context_timeout: config.handlers.context_timeout.as_secs(),
-    });
-    let pool = handlers.as_ref().map(|handlers| Arc::clone(&handlers.pool));
-    let front = Front::start(
-        config,
-        Arc::clone(&backend),
-        handlers,
-        default_model.clone(),
-    )?;
-    log::info!("listening on {}:{}", config.listen, config.port);
-
     let (supervisor, inbox) = Supervisor::new();
-    for (index, launch) in launches.into_iter().enumerate() {
-        let (backend, model) = (Arc::clone(&backend), default_model.clone());
-        let id = supervisor.new_id();
-        let instance = Instance::new(id, index, launch, backend, model, supervisor.clone())
-            .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
-        let limits = Instance::limits(config.wait_time, config.deadline);
-        supervisor.keep(id, Box::new(instance), limits);
-    }
-    if let (Some(launch), Some(pool)) = (workers, pool) {
-        for index in 0..launch.workers {
-            let (launch, pool) = (Arc::clone(&launch), Arc::clone(&pool));
-            let id = supervisor.new_id();
-            let host = Host::new(id, index, launch, pool, supervisor.clone());
-            // A script may take as long as it needs to load.
-            supervisor.keep(id, Box::new(host), Limits::default());
+    // A temporary directory is removed when this ends.
+    let (_files, front) = match &config.multi_model {
+        None => match serve_fixed(config, &supervisor, &mut signals)? {
+            Some(started) => started,
+            None => return Ok(()),
+        },
+        Some(multi_model) => {
+            match serve_registry(config, multi_model, &supervisor, &mut signals)? {
+                Some(started) => started,
+                None => return Ok(()),
+            }
         }
-    }
+    };
+    log::info!("listening on {}:{}", config.listen, config.port);
     let watchdog = Watchdog::new(front, inbox);
 
     let closer = signals.handle();
@@ -124,6 +72,107 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     watchdog
         .join()
         .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")))
+}
+
+/// Serves the models that are there now. `None`: a signal came before that.
+fn serve_fixed(
+    config: &Config,
+    supervisor: &Supervisor,
+    signals: &mut Signals,
+) -> Result<Option<(Files, Front)>, StartError> {
+    let models = models::discover(&config.model_dir)?;
+    let default_model = default_model(config, &models)?;
+    let files = Files::write(config, &models)?;
+    let ports = &config.instance_ports;
+    let Some(workers) = find_workers(
+        config,
+        [config.model_dir.as_path()],
+        ports,
+        &default_model,
+        &files,
+        signals,
+    )?
+    else {
+        return Ok(None);
+    };
+    let backend = served::backend(config, ports);
+    let served = Served {
+        backend: Arc::clone(&backend),
+        handlers: workers
+            .as_ref()
+            .map(|workers| workers.handlers(&backend, config)),
+        default_model: default_model.clone(),
+    };
+    let gpus = if ports.len() > 1 { gpu::count() } else { 0 };
+    let front = Front::start(config, Serving::Fixed(Box::new(served)))?;
+    served::start_instances(
+        config,
+        &files,
+        &backend,
+        &default_model,
+        gpus,
+        supervisor,
+        None,
+    )
+    .map_err(|failure| StartError::failed(failure.text))?;
+    if let Some(workers) = &workers {
+        workers.start(supervisor, None);
+    }
+    Ok(Some((files, front)))
+}
+
+/// Serves models as they are loaded. `None`: a signal came before that.
+fn serve_registry(
+    config: &Config,
+    multi_model: &MultiModelConfig,
+    supervisor: &Supervisor,
+    signals: &mut Signals,
+) -> Result<Option<(Files, Front)>, StartError> {
+    let files = Files::write(config, &[])?;
+    let (low, high) = multi_model.ports;
+    // The script for models that have none of their own.
+    let folders = config.model_dir.ancestors().take(2);
+    let Some(universal) = find_workers(config, folders, &[], "", &files, signals)? else {
+        return Ok(None);
+    };
+    let gpus = if multi_model.instances > 1 {
+        gpu::count()
+    } else {
+        0
+    };
+    let registry = Registry::new(
+        config,
+        PortPool::new(low, high, config.port),
+        supervisor.clone(),
+        gpus,
+        universal.clone(),
+    );
+    let front = Front::start(config, Serving::Registry(registry))?;
+    if let Some(workers) = &universal {
+        workers.start(supervisor, None);
+    }
+    Ok(Some((files, front)))
+}
+
+/// The workers for the handler script in one of these folders, if there is one; its packages are installed first.
+/// The outer `None`: a signal came before that.
+fn find_workers<'a>(
+    config: &Config,
+    folders: impl IntoIterator<Item = &'a Path>,
+    ports: &[InstancePorts],
+    default_model: &str,
+    files: &Files,
+    signals: &mut Signals,
+) -> Result<Option<Option<Workers>>, StartError> {
+    let Some(script) = handlers::find_in(folders, &config.handlers.program) else {
+        return Ok(Some(None));
+    };
+    let interpreter = Interpreter::find(&script)?;
+    if packages::install(&script, &interpreter, signals)? == Installed::Stopped {
+        return Ok(None);
+    }
+    let launch = Launch::new(config, script, interpreter, files, ports, default_model);
+    Ok(Some(Some(Workers::new(launch, config))))
 }
 
 /// Whether a signal was ignored when we were started, as `nohup` does with SIGHUP.

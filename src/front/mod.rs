@@ -11,4 +11,5 @@ mod slots;
 mod usher;
 mod workers;
 
+pub use service::Serving;
 pub use workers::{Front, slots};

@@ -15,19 +15,33 @@ pub enum Route<'a> {
     Invocations,
     /// TensorFlow Serving's own API; path and query there.
     Tfs(&'a str),
+    /// Multi-model mode: the list of models; the query.
+    ListModels(&'a str),
+    /// Multi-model mode: load a model.
+    LoadModel,
+    /// Multi-model mode: tell of this model.
+    DescribeModel(&'a str),
+    /// Multi-model mode: unload this model.
+    UnloadModel(&'a str),
+    /// Multi-model mode: inference with this model.
+    InvokeModel(&'a str),
 }
 
-/// Finds the route.
+/// Finds the route. `multi_model`: whether there are those of multi-model mode.
 ///
 /// # Errors
 /// 404 for unknown paths, 405 for known ones with another method.
-pub fn route<'a>(method: &Method, url: &'a str) -> Result<Route<'a>, RequestError> {
+pub fn route<'a>(
+    method: &Method,
+    url: &'a str,
+    multi_model: bool,
+) -> Result<Route<'a>, RequestError> {
     let url = match url.strip_prefix("http://") {
         // Absolute form, as sent to proxies: the path begins behind the host.
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => url,
     };
-    let path = url.split('?').next().unwrap_or_default();
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let (route, accepted) = match path {
         "/ping" => (Route::Ping, "GET, HEAD"),
         "/execution-parameters" => (Route::ExecutionParameters, "GET, HEAD"),
@@ -35,6 +49,18 @@ pub fn route<'a>(method: &Method, url: &'a str) -> Result<Route<'a>, RequestErro
         _ => match url.strip_prefix("/tfs") {
             // TensorFlow Serving judges methods by itself.
             Some(inner) if path.starts_with("/tfs/") => return Ok(Route::Tfs(inner)),
+            _ if multi_model && path == "/models" => match method {
+                Method::Post => (Route::LoadModel, "GET, POST"),
+                _ => (Route::ListModels(query), "GET, POST"),
+            },
+            _ if multi_model && path.starts_with("/models/") => {
+                let name = &path["/models/".len()..];
+                match (name.strip_suffix("/invoke"), method) {
+                    (Some(name), _) => (Route::InvokeModel(name), "POST"),
+                    (None, Method::Delete) => (Route::UnloadModel(name), "GET, DELETE"),
+                    (None, _) => (Route::DescribeModel(name), "GET, DELETE"),
+                }
+            }
             _ => return Err(RequestError::new(404, "Not Found")),
         },
     };
@@ -74,7 +100,11 @@ mod tests {
             (Method::Delete, "/tfs/", Route::Tfs("/")),
             (Method::Get, "http://host:8080/ping?x", Route::Ping),
         ] {
-            assert_eq!(route(&method, url).unwrap(), expected, "{method} {url}");
+            assert_eq!(
+                route(&method, url, false).unwrap(),
+                expected,
+                "{method} {url}"
+            );
         }
     }
 
@@ -94,13 +124,13 @@ mod tests {
             (Method::Put, "/execution-parameters", 405),
         ] {
             assert_eq!(
-                route(&method, url).unwrap_err().status,
+                route(&method, url, false).unwrap_err().status,
                 status,
                 "{method} {url}"
             );
         }
         assert_eq!(
-            route(&Method::Get, "/x").unwrap_err().to_json(),
+            route(&Method::Get, "/x", false).unwrap_err().to_json(),
             br#"{"error": "Not Found"}"#
         );
     }

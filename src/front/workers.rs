@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -14,12 +15,10 @@ use crate::front::answer::{self, Answer};
 use crate::front::body::{self, Rest};
 use crate::front::door::{Door, Received};
 use crate::front::drain::Drain;
-use crate::front::service::{Service, Work};
+use crate::front::service::{Service, Serving, Work};
 use crate::front::slots::{Admission, Slots};
 use crate::front::usher::Usher;
-use crate::handlers::invocation::Handlers;
 use crate::logging::FRONT;
-use crate::tfs::backend::Backend;
 
 /// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
 /// little to do with CPUs; a waiting thread costs some 10 KB.
@@ -44,6 +43,8 @@ struct Shared {
     door: Arc<Door>,
     usher: Usher,
     slots: Slots<Work>,
+    /// Requests that load or unload a model now.
+    managing: AtomicUsize,
     drain: Drain,
     /// The whole answer to a request there is no room for.
     busy: Vec<u8>,
@@ -55,12 +56,7 @@ impl Front {
     ///
     /// # Errors
     /// When the port cannot be opened or a thread not be started.
-    pub fn start(
-        config: &Config,
-        backend: Arc<Backend>,
-        handlers: Option<Handlers>,
-        default_model: String,
-    ) -> Result<Self, StartError> {
+    pub fn start(config: &Config, serving: Serving) -> Result<Self, StartError> {
         raise_file_limit();
         let slots = slots(config);
         // One more than there are slots: however slow the work, somebody is left to receive.
@@ -74,9 +70,10 @@ impl Front {
             )?),
             usher: Usher::new(),
             slots: Slots::new(slots, MAX_BACKLOG),
+            managing: AtomicUsize::new(0),
             drain: Drain::default(),
             busy: answer::prepare(&busy().into()),
-            service: Service::new(config, backend, handlers, default_model),
+            service: Service::new(config, serving),
         });
         for index in 0..workers {
             let shared = Arc::clone(&shared);
@@ -112,13 +109,13 @@ impl Front {
 
     /// Requests being answered or waiting.
     pub fn in_flight(&self) -> usize {
-        self.shared.slots.in_flight()
+        self.shared.slots.in_flight() + self.shared.managing.load(Ordering::Relaxed)
     }
 }
 
 impl Shared {
     /// Takes a request that was just received. `run` is called with work that may be slow and has a slot.
-    fn take(&self, request: Request, run: impl FnOnce(&Self, Work)) {
+    fn take(self: &Arc<Self>, request: Request, run: impl FnOnce(&Self, Work)) {
         if !self.door.is_our_own(&request) {
             self.usher.note(&request);
         }
@@ -138,6 +135,9 @@ impl Shared {
             body_is_read: false,
             received,
         };
+        if self.service.is_management(&work.request) {
+            return self.manage(work);
+        }
         match self.slots.admit(work) {
             Admission::Run(work) => run(self, work),
             Admission::Queued => {}
@@ -146,6 +146,23 @@ impl Shared {
                 report(answer::send_prepared(work.request, &self.busy));
             }
             Admission::Refused(work) => self.refuse(work.request, busy(), received),
+        }
+    }
+
+    /// Loads or unloads a model on a thread of its own: that takes long, and inference is not to wait for it.
+    fn manage(self: &Arc<Self>, work: Work) {
+        let shared = Arc::clone(self);
+        shared.managing.fetch_add(1, Ordering::Relaxed);
+        let run = move || {
+            if catch_unwind(AssertUnwindSafe(|| shared.answer(work))).is_err() {
+                log::error!("loading or unloading a model panicked; its request got 500");
+            }
+            shared.managing.fetch_sub(1, Ordering::Relaxed);
+        };
+        if let Err(e) = thread::Builder::new().name("manage".into()).spawn(run) {
+            // The request went with the thread: tiny_http answers it with 500.
+            self.managing.fetch_sub(1, Ordering::Relaxed);
+            log::error!("a model cannot be loaded or unloaded: no thread: {e}");
         }
     }
 

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts, WorkerClass};
+use crate::front;
 use crate::handlers::GEVENT_THREADS;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::pool::{Health, Pool};
@@ -52,6 +53,8 @@ pub struct Launch {
     pub channels: usize,
     /// Python's name of the log level.
     pub log_level: &'static str,
+    /// Where packages were installed for this script alone.
+    pub packages: Option<PathBuf>,
     /// Variables set beside the inherited ones.
     pub env: Vec<(&'static str, String)>,
     /// Where it runs; `None`: where we do.
@@ -66,22 +69,22 @@ pub struct Launch {
 const PROGRAM: &str = "sagemaker-tfs-python";
 
 impl Launch {
-    /// Workers for `script`. `slots` is the number of requests worked on at once.
+    /// Workers for `script`, which may ask the model servers on `ports` itself. `files` has a place to write.
     pub fn new(
         config: &Config,
         script: PathBuf,
         interpreter: Interpreter,
         files: &Files,
-        slots: usize,
+        ports: &[InstancePorts],
         default_model: &str,
     ) -> Self {
+        let slots = front::slots(config);
         let worker_class = match config.single_threaded {
             true => WorkerClass::Sync,
             false => config.handlers.worker_class,
         };
-        let ports = |port: fn(&InstancePorts) -> u16| {
-            let ports = config.instance_ports.iter();
-            Vec::from_iter(ports.map(|ports| port(ports).to_string())).join(",")
+        let list = |port: fn(&InstancePorts) -> u16| {
+            Vec::from_iter(ports.iter().map(|ports| port(ports).to_string())).join(",")
         };
         let executable = std::env::current_exe().unwrap_or_default();
         let beside = executable.with_file_name(PROGRAM);
@@ -98,6 +101,7 @@ impl Launch {
             // The path is for another process, which may run elsewhere.
             script: std::path::absolute(&script).unwrap_or(script),
             interpreter,
+            packages: None,
             worker_class,
             channels: match worker_class {
                 WorkerClass::Gevent => slots.max(GEVENT_THREADS),
@@ -106,8 +110,8 @@ impl Launch {
             },
             log_level: config.handlers.log_level,
             env: vec![
-                ("TFS_GRPC_PORTS", ports(|ports| ports.grpc)),
-                ("TFS_REST_PORTS", ports(|ports| ports.rest)),
+                ("TFS_GRPC_PORTS", list(|ports| ports.grpc)),
+                ("TFS_REST_PORTS", list(|ports| ports.rest)),
                 ("TFS_DEFAULT_MODEL_NAME", default_model.to_owned()),
                 ("OMP_NUM_THREADS", config.omp_num_threads.clone()),
             ],
@@ -179,6 +183,9 @@ impl Host {
             launch.interpreter.version.clone().into(),
         );
         arg("--prefix", launch.interpreter.prefix.clone().into());
+        if let Some(packages) = &launch.packages {
+            arg("--packages", packages.clone().into());
+        }
         arg("--worker-class", launch.worker_class.as_str().into());
         arg("--log-level", launch.log_level.into());
         arg("--record", record.file().as_raw_fd().to_string().into());
@@ -348,6 +355,9 @@ impl Unit for Host {
     }
 
     fn stop(&mut self, _: &Child) {
+        let what = "stopping".to_owned();
+        let now = Instant::now();
+        self.pool.set(self.index, Health::Failing, what, now, None);
         // It ends when it finds its channels closed, and can still run what scripts registered for that.
         if let Some(process) = &self.process {
             process.close();

@@ -26,8 +26,7 @@ impl Interpreter {
     /// # Errors
     /// When there is none that works; `script` is what needs it.
     pub fn find(script: &Path) -> Result<Self, StartError> {
-        let output = Command::new(NAME)
-            .args(["-c", QUESTION])
+        let output = Self::question()
             .stdin(Stdio::null())
             .output()
             .map_err(|e| match e.kind() {
@@ -38,17 +37,32 @@ impl Interpreter {
                 _ => StartError::failed(format!("cannot start {NAME}: {e}")),
             })?;
         let text = String::from_utf8_lossy(&output.stdout);
-        match text.lines().collect::<Vec<_>>()[..] {
-            [executable, version, prefix] if output.status.success() => Ok(Self {
-                executable: executable.into(),
-                version: version.into(),
-                prefix: prefix.into(),
-            }),
+        match Self::parse(&text) {
+            Some(interpreter) if output.status.success() => Ok(interpreter),
             _ => Err(StartError::failed(format!(
                 "{NAME} on PATH does not work ({}): {}",
                 output.status,
                 String::from_utf8_lossy(&output.stderr).trim_end()
             ))),
+        }
+    }
+
+    /// The command that asks `python3` what it is.
+    pub fn question() -> Command {
+        let mut command = Command::new(NAME);
+        command.args(["-c", QUESTION]);
+        command
+    }
+
+    /// From the answer.
+    pub fn parse(answer: &str) -> Option<Self> {
+        match answer.lines().collect::<Vec<_>>()[..] {
+            [executable, version, prefix] => Some(Self {
+                executable: executable.into(),
+                version: version.into(),
+                prefix: prefix.into(),
+            }),
+            _ => None,
         }
     }
 }

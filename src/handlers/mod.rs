@@ -24,6 +24,11 @@ pub fn find(model_dir: &Path, program: &str) -> Option<PathBuf> {
     script.is_file().then_some(script)
 }
 
+/// The first of these folders that has the handler script in its folder `code`.
+pub fn find_in<'a>(folders: impl IntoIterator<Item = &'a Path>, program: &str) -> Option<PathBuf> {
+    folders.into_iter().find_map(|folder| find(folder, program))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! `requirements.txt` beside a handler script: installed with pip before the script is loaded.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Signal, WaitOptions, waitpid};
@@ -15,6 +15,41 @@ use crate::supervise::watchdog::describe_end;
 
 /// Log target of pip's lines.
 pub const LOG_TARGET: &str = "pip";
+
+/// The list of packages to be installed for a script, if there is one.
+pub fn requirements(script: &Path) -> Option<PathBuf> {
+    let folder = script.parent()?;
+    let requirements = folder.join("requirements.txt");
+    if !requirements.is_file() {
+        return None;
+    }
+    if folder.join("lib").is_dir() {
+        log::warn!(
+            "{} is ignored: the folder lib beside it has the packages",
+            requirements.display()
+        );
+        return None;
+    }
+    log::info!("installing what {} lists", requirements.display());
+    Some(requirements)
+}
+
+/// The command that installs them.
+pub fn pip(interpreter: &Interpreter, requirements: &Path) -> Command {
+    let mut command = Command::new(&interpreter.executable);
+    command
+        .args(["-m", "pip", "install", "--disable-pip-version-check", "-r"])
+        .arg(requirements);
+    command
+}
+
+/// Where its output goes, line by line with this before.
+pub fn streams(prefix: &str) -> Streams {
+    Streams::Log {
+        target: LOG_TARGET,
+        prefix: prefix.to_owned(),
+    }
+}
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,34 +70,17 @@ pub fn install(
     interpreter: &Interpreter,
     signals: &mut Signals,
 ) -> Result<Installed, StartError> {
-    let folder = script.parent().unwrap_or(Path::new("."));
-    let requirements = folder.join("requirements.txt");
-    if !requirements.is_file() {
+    let Some(requirements) = requirements(script) else {
         return Ok(Installed::Yes);
-    }
-    if folder.join("lib").is_dir() {
-        log::warn!(
-            "{} is ignored: the folder lib beside it has the packages",
-            requirements.display()
-        );
-        return Ok(Installed::Yes);
-    }
-    log::info!("installing what {} lists", requirements.display());
+    };
     let failed = |reason: String| {
         StartError::failed(format!(
             "the packages in {} cannot be installed: {reason}",
             requirements.display()
         ))
     };
-    let mut command = Command::new(&interpreter.executable);
-    command
-        .args(["-m", "pip", "install", "--disable-pip-version-check", "-r"])
-        .arg(&requirements);
-    let streams = Streams::Log {
-        target: LOG_TARGET,
-        prefix: String::new(),
-    };
-    let pip = Child::start(command, &streams, &[]).map_err(|e| failed(e.to_string()))?;
+    let command = pip(interpreter, &requirements);
+    let pip = Child::start(command, &streams(""), &[]).map_err(|e| failed(e.to_string()))?;
     for signal in signals.forever() {
         if signal != SIGCHLD {
             log::info!(

@@ -19,6 +19,8 @@ pub struct Options {
     pub python_version: String,
     /// Its `sys.prefix`.
     pub prefix: PathBuf,
+    /// A folder with packages for this script alone.
+    pub packages: Option<PathBuf>,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
     /// Python's name of the log level.
@@ -38,6 +40,7 @@ impl Options {
             python: PathBuf::new(),
             python_version: String::new(),
             prefix: PathBuf::new(),
+            packages: None,
             worker_class: WorkerClass::Gevent,
             log_level: "INFO".into(),
             record: -1,
@@ -49,6 +52,7 @@ impl Options {
                 Long("python") => options.python = parser.value()?.into(),
                 Long("python-version") => options.python_version = parser.value()?.string()?,
                 Long("prefix") => options.prefix = parser.value()?.into(),
+                Long("packages") => options.packages = Some(parser.value()?.into()),
                 Long("worker-class") => {
                     let name = parser.value()?.string()?;
                     options.worker_class =

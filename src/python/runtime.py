@@ -36,13 +36,16 @@ class UnusableScript(Exception):
     """The script has not the functions it needs."""
 
 
-def load(path, prefix, level):
+def load(path, prefix, packages, level):
     """Runs the script; whether it has a single `handler`."""
     global _module, _handler, _input_handler, _output_handler, _grpc
     path = os.fspath(path)
     if sys.prefix != os.fspath(prefix):
         raise UnusableScript(f"it would run with the packages in {sys.prefix}, but those of python3 are in {prefix}")
     logging.basicConfig(level=level)
+    if packages is not None:
+        # Before what is installed for all.
+        sys.path.insert(0, os.fspath(packages))
     folder = os.path.dirname(path)
     for place in (folder, os.path.join(folder, "lib")):
         if os.path.isdir(place):

@@ -36,7 +36,12 @@ impl Script {
             let code = CString::new(RUNTIME).expect("a source has no NUL");
             let runtime = PyModule::from_code(py, &code, c"<sagemaker-tfs>", c"sagemaker_tfs")
                 .map_err(|e| e.to_string())?;
-            let arguments = (&options.script, &options.prefix, &options.log_level);
+            let arguments = (
+                &options.script,
+                &options.prefix,
+                &options.packages,
+                &options.log_level,
+            );
             let loaded = runtime
                 .call_method1("load", arguments)
                 .and_then(|is_single| is_single.extract());

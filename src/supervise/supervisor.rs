@@ -52,8 +52,8 @@ pub enum Message {
         command: Command,
         /// Where its output goes.
         streams: Streams,
-        /// Gets its end.
-        reply: Sender<Result<(), StartFailure>>,
+        /// Gets its end: the last lines of its output.
+        reply: Sender<Result<String, StartFailure>>,
     },
     /// Stop these units and errands and forget them; `done` is dropped when nothing is left of them.
     Release {
@@ -126,13 +126,14 @@ impl Supervisor {
         });
     }
 
-    /// Runs a program once. The receiver gets its end; [`Supervisor::release`] ends it before.
+    /// Runs a program once. The receiver gets its end and last lines of output; [`Supervisor::release`] ends it
+    /// before.
     pub fn run(
         &self,
         id: UnitId,
         command: Command,
         streams: Streams,
-    ) -> Receiver<Result<(), StartFailure>> {
+    ) -> Receiver<Result<String, StartFailure>> {
         let (reply, end) = bounded(1);
         self.send(Message::Run {
             id,

@@ -62,7 +62,7 @@ enum Standing {
 /// A program that runs once.
 struct Errand {
     child: Child,
-    reply: Sender<Result<(), StartFailure>>,
+    reply: Sender<Result<String, StartFailure>>,
     /// Who waits for its end by force.
     leaving: Option<Sender<()>>,
 }
@@ -453,7 +453,7 @@ impl Errand {
     fn end(self, status: WaitStatus) {
         self.child.kill_group();
         let end = match status.exit_status() {
-            Some(0) => Ok(()),
+            Some(0) => Ok(self.child.last_lines()),
             _ => Err(StartFailure {
                 text: format!(
                     "{}; its last output:\n{}",

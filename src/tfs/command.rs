@@ -24,10 +24,16 @@ pub struct Launch {
 /// we send requests at once, a status request does not wait behind predictions.
 const SPARE_REST_THREADS: usize = 4;
 
-/// The launch of each instance. `concurrency` is the number of requests we send at once, at most.
-pub fn launches(config: &Config, files: &Files, gpus: u32, concurrency: usize) -> Vec<Launch> {
-    let instances = config.instance_ports.len() as u32;
-    let indexed = config.instance_ports.iter().zip(0..);
+/// The launch of each instance, which has its pair of `ports`. `concurrency` is the number of requests we send at once, at most.
+pub fn launches(
+    config: &Config,
+    files: &Files,
+    ports: &[InstancePorts],
+    gpus: u32,
+    concurrency: usize,
+) -> Vec<Launch> {
+    let instances = ports.len() as u32;
+    let indexed = ports.iter().zip(0..);
     indexed
         .map(|(&ports, index)| {
             let placement = gpu::place(index, instances, gpus, config.gpu_memory_margin);

@@ -2,6 +2,7 @@
 //!
 //! The watchdog says how each instance is; workers borrow the one with the fewest outstanding requests.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -29,6 +30,7 @@ struct Seat {
 #[derive(Debug)]
 pub struct Pool {
     seats: Mutex<Vec<Seat>>,
+    closed: AtomicBool,
     changed: Condvar,
 }
 
@@ -57,8 +59,17 @@ impl Pool {
         };
         Self {
             seats: Mutex::new(std::iter::repeat_with(seat).take(instances).collect()),
+            closed: AtomicBool::new(false),
             changed: Condvar::new(),
         }
+    }
+
+    /// Nobody gets an instance any more: the model is unloaded.
+    pub fn close(&self) {
+        let seats = self.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        drop(seats);
+        self.changed.notify_all();
     }
 
     /// Says how an instance is, since when, and in words what it is doing.
@@ -77,6 +88,9 @@ impl Pool {
     pub fn acquire(&self, deadline: Instant) -> Result<Lease<'_>, String> {
         let mut seats = self.lock();
         loop {
+            if self.closed.load(Ordering::Relaxed) {
+                return Err("the model was unloaded".into());
+            }
             let best = seats
                 .iter()
                 .enumerate()

@@ -1,0 +1,141 @@
+//! What serves requests: TensorFlow Serving instances, and handlers if there is a script.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::config::{Config, InstancePorts};
+use crate::front;
+use crate::handlers::host::{Host, Launch};
+use crate::handlers::invocation::Handlers;
+use crate::handlers::pool::Pool;
+use crate::supervise::lifecycle::Limits;
+use crate::supervise::supervisor::{StartFailure, Supervisor, UnitId};
+use crate::supervise::unit::Unit;
+use crate::tfs::backend::Backend;
+use crate::tfs::command;
+use crate::tfs::files::Files;
+use crate::tfs::instance::Instance;
+
+/// A model, or several served together, and the processes behind.
+#[derive(Debug)]
+pub struct Served {
+    /// TensorFlow Serving.
+    pub backend: Arc<Backend>,
+    /// When there is a handler script.
+    pub handlers: Option<Handlers>,
+    /// The model for requests that name none.
+    pub default_model: String,
+}
+
+impl Served {
+    /// Whether requests can be served now.
+    ///
+    /// # Errors
+    /// When not: what is missing, and for how long.
+    pub fn check(&self) -> Result<(), String> {
+        self.backend.pool.check()?;
+        self.handlers
+            .as_ref()
+            .map_or(Ok(()), |handlers| handlers.pool.check())
+    }
+}
+
+/// A handler script and the workers that run it.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    /// How they are started.
+    pub launch: Arc<Launch>,
+    /// Who is free.
+    pub pool: Arc<Pool>,
+}
+
+impl Workers {
+    /// Workers that have yet to be started.
+    pub fn new(launch: Launch, config: &Config) -> Self {
+        Self {
+            pool: Arc::new(Pool::new(launch.workers, config.deadline)),
+            launch: Arc::new(launch),
+        }
+    }
+
+    /// The way of requests through them, with this TensorFlow Serving.
+    pub fn handlers(&self, backend: &Arc<Backend>, config: &Config) -> Handlers {
+        Handlers {
+            pool: Arc::clone(&self.pool),
+            backend: Arc::clone(backend),
+            limit: config.deadline,
+            timeout: self.launch.timeout.unwrap_or_default(),
+            context_timeout: config.handlers.context_timeout.as_secs(),
+        }
+    }
+
+    /// Has them started: the units' numbers. `starter` is as for [`start_instances`].
+    pub fn start(
+        &self,
+        supervisor: &Supervisor,
+        starter: Option<&Sender<Result<(), StartFailure>>>,
+    ) -> Vec<UnitId> {
+        let hosts = (0..self.launch.workers).map(|index| {
+            let (launch, pool) = (Arc::clone(&self.launch), Arc::clone(&self.pool));
+            let id = supervisor.new_id();
+            let host = Host::new(id, index, launch, pool, supervisor.clone());
+            // A script may take as long as it needs to load.
+            keep(supervisor, id, Box::new(host), Limits::default(), starter);
+            id
+        });
+        hosts.collect()
+    }
+}
+
+/// A backend for instances with these ports.
+pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
+    let connections = front::slots(config) + ports.len();
+    Arc::new(Backend::new(ports.to_vec(), config.deadline, connections))
+}
+
+/// Has the instances of `backend` started: the units' numbers. `starter` hears how each start went; without one the
+/// program depends on it.
+///
+/// # Errors
+/// When a thread cannot be started; nothing is left running then.
+pub fn start_instances(
+    config: &Config,
+    files: &Files,
+    backend: &Arc<Backend>,
+    model: &str,
+    gpus: u32,
+    supervisor: &Supervisor,
+    starter: Option<&Sender<Result<(), StartFailure>>>,
+) -> Result<Vec<UnitId>, StartFailure> {
+    let launches = command::launches(config, files, &backend.ports, gpus, front::slots(config));
+    let mut ids = Vec::new();
+    for (index, launch) in launches.into_iter().enumerate() {
+        let (backend, model, id) = (Arc::clone(backend), model.to_owned(), supervisor.new_id());
+        let instance = Instance::new(id, index, launch, backend, model, supervisor.clone());
+        let instance = instance.map_err(|e| {
+            supervisor.release(std::mem::take(&mut ids));
+            StartFailure {
+                text: format!("cannot start a thread: {e}"),
+                out_of_resources: true,
+            }
+        })?;
+        let limits = Instance::limits(config.wait_time, config.deadline);
+        keep(supervisor, id, Box::new(instance), limits, starter);
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+fn keep(
+    supervisor: &Supervisor,
+    id: UnitId,
+    unit: Box<dyn Unit>,
+    limits: Limits,
+    starter: Option<&Sender<Result<(), StartFailure>>>,
+) {
+    match starter {
+        Some(starter) => supervisor.keep_for(id, unit, limits, starter.clone()),
+        None => supervisor.keep(id, unit, limits),
+    }
+}
