@@ -13,6 +13,7 @@ use log::LevelFilter;
 
 use crate::attributes::is_model_name;
 use crate::error::StartError;
+use crate::s3::AwsConfig;
 use crate::settings::{self, Setting};
 
 /// Everything that can be set, checked.
@@ -144,6 +145,8 @@ pub struct MultiModelConfig {
     pub instances: u32,
     /// S3 bucket and key prefix of a handler for all models.
     pub universal_handler: Option<(String, String)>,
+    /// How to reach S3.
+    pub aws: AwsConfig,
 }
 
 /// The environment and the command line's options, as given.
@@ -326,6 +329,30 @@ impl Config {
             (text == "MULTIRECORD" || text == "SINGLERECORD").then_some(())
         });
 
+        let key = r.text(AWS_ACCESS_KEY);
+        let secret = r.text(AWS_SECRET_KEY);
+        let session_token = r.text(AWS_SESSION_TOKEN);
+        let region = r.text(AWS_REGION);
+        let endpoint = r.text(AWS_ENDPOINT_S3);
+        let aws = AwsConfig {
+            region: r
+                .text(AWS_DEFAULT_REGION)
+                .filter(|_| region.is_none())
+                .or(region),
+            endpoint: r
+                .text(AWS_ENDPOINT)
+                .filter(|_| endpoint.is_none())
+                .or(endpoint),
+            keys: key
+                .zip(secret)
+                .map(|(key, secret)| (key, secret, session_token)),
+            container_path: r.text(AWS_CONTAINER_PATH),
+            container_url: r.text(AWS_CONTAINER_URL),
+            container_token: r.text(AWS_CONTAINER_TOKEN),
+            container_token_file: r.text(AWS_CONTAINER_TOKEN_FILE),
+            metadata_endpoint: r.text(AWS_METADATA),
+        };
+
         Self {
             listen: r
                 .read(LISTEN, |text| text.parse().ok())
@@ -401,6 +428,7 @@ impl Config {
                 ports: range.unwrap_or(DEFAULT_MULTI_MODEL_PORTS),
                 instances,
                 universal_handler,
+                aws,
             }),
         }
     }

@@ -13,6 +13,7 @@ pub mod front;
 pub mod handlers;
 pub mod logging;
 pub mod models;
+pub mod s3;
 pub mod serve;
 pub mod settings;
 pub mod supervise;

@@ -1,6 +1,6 @@
 //! Puts everything together: from a checked [`Config`] to the end of the program.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -21,7 +21,7 @@ use crate::supervise::supervisor::Supervisor;
 use crate::supervise::watchdog::Watchdog;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
-use crate::{handlers, logging};
+use crate::{handlers, logging, s3};
 
 /// Serves until a signal ends it.
 ///
@@ -131,7 +131,16 @@ fn serve_registry(
     let files = Files::write(config, &[])?;
     let (low, high) = multi_model.ports;
     // The script for models that have none of their own.
-    let folders = config.model_dir.ancestors().take(2);
+    let folders = match &multi_model.universal_handler {
+        Some((bucket, prefix)) => download_handler(config, multi_model, bucket, prefix, &files)?,
+        None => config
+            .model_dir
+            .ancestors()
+            .take(2)
+            .map(Path::to_owned)
+            .collect(),
+    };
+    let folders = folders.iter().map(PathBuf::as_path);
     let Some(universal) = find_workers(config, folders, &[], "", &files, signals)? else {
         return Ok(None);
     };
@@ -147,11 +156,37 @@ fn serve_registry(
         gpus,
         universal.clone(),
     );
-    let front = Front::start(config, Serving::Registry(registry))?;
+    let front = Front::start(config, Serving::Registry(Box::new(registry)))?;
     if let Some(workers) = &universal {
         workers.start(supervisor, None);
     }
     Ok(Some((files, front)))
+}
+
+/// Downloads the handler for all models. Gives the folders that may have the script in their folder `code`.
+fn download_handler(
+    config: &Config,
+    multi_model: &MultiModelConfig,
+    bucket: &str,
+    prefix: &str,
+    files: &Files,
+) -> Result<Vec<PathBuf>, StartError> {
+    log::info!("downloading the handler for all models from s3://{bucket}/{prefix}");
+    let folder = files.directory().join("universal");
+    let code = folder.join("code");
+    let count =
+        s3::download(&multi_model.aws, bucket, prefix, &code).map_err(StartError::failed)?;
+    log::info!("downloaded {count} files");
+    // With or without a folder `code` below the prefix.
+    let folders = vec![folder, code];
+    let program = &config.handlers.program;
+    match handlers::find_in(folders.iter().map(PathBuf::as_path), program) {
+        Some(_) => Ok(folders),
+        None => Err(StartError::failed(format!(
+            "s3://{bucket}/{prefix} has no {program}, neither there nor in a folder code below ({count} files were \
+             downloaded)"
+        ))),
+    }
 }
 
 /// The workers for the handler script in one of these folders, if there is one; its packages are installed first.

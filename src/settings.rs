@@ -38,17 +38,20 @@ pub enum Group {
     Batch,
     /// Python handlers.
     Handlers,
-    /// Multi-model endpoints: checked already, used from the version that has them.
+    /// Multi-model endpoints.
     MultiModel,
+    /// AWS's own variables.
+    Aws,
 }
 
 impl Group {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Server,
         Self::ModelServer,
         Self::Batch,
         Self::Handlers,
         Self::MultiModel,
+        Self::Aws,
     ];
 
     fn title(self) -> &'static str {
@@ -57,7 +60,8 @@ impl Group {
             Self::ModelServer => "TensorFlow Serving",
             Self::Batch => "Batch transform (set by SageMaker)",
             Self::Handlers => "Python handlers",
-            Self::MultiModel => "Multi-model endpoints (checked; used once they are supported)",
+            Self::MultiModel => "Multi-model endpoints",
+            Self::Aws => "AWS (used to download the handler for all models)",
         }
     }
 }
@@ -83,7 +87,7 @@ macro_rules! settings {
 settings! {
     PORT = Server, "SAGEMAKER_BIND_TO_PORT", Some("port"), "8080", "a port number from 1 to 65535",
         "Port the server listens on.";
-    MODEL_DIR = Server, "SAGEMAKER_TFS_MODEL_DIR", Some("model-dir"), "/opt/ml/model", "a directory",
+    MODEL_DIR = Server, "SAGEMAKER_TFS_MODEL_DIR", Some("model-dir"), "/opt/ml/model; /opt/ml/models in multi-model mode", "a directory",
         "Where the models are.";
     LISTEN = Server, "SAGEMAKER_TFS_LISTEN_ADDRESS", Some("listen"), "0.0.0.0", "an IP address",
         "Address the server listens on; 127.0.0.1 keeps it to this machine.";
@@ -148,11 +152,36 @@ settings! {
         "The handler script.";
 
     MULTI_MODEL = MultiModel, "SAGEMAKER_MULTI_MODEL", None, "false", BOOL,
-        "Multi-model mode. This version refuses to start with it.";
+        "Multi-model mode: models are loaded and unloaded while the server runs. See MULTI_MODEL.md.";
     UNIVERSAL_BUCKET = MultiModel, "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET", None, "unset", "the name of an S3 bucket",
-        "S3 bucket of a handler for all models.";
+        "S3 bucket of a handler for models that have none of their own; it is downloaded at the start.";
     UNIVERSAL_PREFIX = MultiModel, "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX", None, "unset", "a key prefix, with SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET set",
-        "Key prefix of that handler.";
+        "Key prefix of that handler: what follows it in the keys is the path in the handler's folder.";
+
+    AWS_REGION = Aws, "AWS_REGION", None, "AWS_DEFAULT_REGION, else us-east-1", "the name of a region",
+        "Region of the bucket.";
+    AWS_DEFAULT_REGION = Aws, "AWS_DEFAULT_REGION", None, "unset", "the name of a region",
+        "The same, when AWS_REGION is not set.";
+    AWS_ENDPOINT_S3 = Aws, "AWS_ENDPOINT_URL_S3", None, "AWS_ENDPOINT_URL, else AWS", "an address such as http://localhost:9000",
+        "Address of a store like S3.";
+    AWS_ENDPOINT = Aws, "AWS_ENDPOINT_URL", None, "unset", "an address such as http://localhost:9000",
+        "The same, when AWS_ENDPOINT_URL_S3 is not set.";
+    AWS_ACCESS_KEY = Aws, "AWS_ACCESS_KEY_ID", None, "unset", "an access key, with AWS_SECRET_ACCESS_KEY set",
+        "Credentials. Without them the container credentials endpoint is asked, else the instance metadata service (version 2).";
+    AWS_SECRET_KEY = Aws, "AWS_SECRET_ACCESS_KEY", None, "unset", "a secret key",
+        "Credentials.";
+    AWS_SESSION_TOKEN = Aws, "AWS_SESSION_TOKEN", None, "unset", "a session token",
+        "Credentials, when they are temporary.";
+    AWS_CONTAINER_PATH = Aws, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", None, "unset", "a path",
+        "Path on the container credentials endpoint.";
+    AWS_CONTAINER_URL = Aws, "AWS_CONTAINER_CREDENTIALS_FULL_URI", None, "unset", "an address",
+        "Address of that endpoint, when no path is given.";
+    AWS_CONTAINER_TOKEN = Aws, "AWS_CONTAINER_AUTHORIZATION_TOKEN", None, "unset", "a token",
+        "What that endpoint is sent as authorization.";
+    AWS_CONTAINER_TOKEN_FILE = Aws, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", None, "unset", "a file",
+        "A file that has it.";
+    AWS_METADATA = Aws, "AWS_EC2_METADATA_SERVICE_ENDPOINT", None, "http://169.254.169.254", "an address",
+        "Address of the instance metadata service.";
 }
 
 /// The text of `docs/SETTINGS.md`.

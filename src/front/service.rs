@@ -39,7 +39,7 @@ pub enum Serving {
     /// What was there at the start.
     Fixed(Box<Served>),
     /// Multi-model mode: what is loaded.
-    Registry(Registry),
+    Registry(Box<Registry>),
 }
 
 /// Answers requests.

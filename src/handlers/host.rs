@@ -41,6 +41,8 @@ const LINKER_FAILED: &str = "exited with code 127";
 pub struct Launch {
     /// How many.
     pub workers: usize,
+    /// The model they belong to, where there are several with workers of their own.
+    pub model: Option<String>,
     /// `sagemaker-tfs-python`.
     pub program: PathBuf,
     /// The handler script.
@@ -102,6 +104,7 @@ impl Launch {
             script: std::path::absolute(&script).unwrap_or(script),
             interpreter,
             packages: None,
+            model: None,
             worker_class,
             channels: match worker_class {
                 WorkerClass::Gevent => slots.max(GEVENT_THREADS),
@@ -122,6 +125,20 @@ impl Launch {
     }
 }
 
+impl Launch {
+    fn label(&self, index: usize) -> String {
+        label(self.model.as_deref(), index)
+    }
+}
+
+/// What one of several processes is called: its number, after its model where there are several.
+pub fn label(model: Option<&str>, index: usize) -> String {
+    match model {
+        Some(model) => format!("{model}/{index}"),
+        None => index.to_string(),
+    }
+}
+
 /// Scripts may write where they run, for they always could. A read-only container has no such place at first.
 fn is_writable(directory: &Path) -> bool {
     rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
@@ -131,6 +148,7 @@ fn is_writable(directory: &Path) -> bool {
 pub struct Host {
     unit: UnitId,
     index: usize,
+    label: String,
     launch: Arc<Launch>,
     pool: Arc<Pool>,
     supervisor: Supervisor,
@@ -155,6 +173,7 @@ impl Host {
         Self {
             unit,
             index,
+            label: launch.label(index),
             launch,
             pool,
             supervisor,
@@ -202,7 +221,7 @@ impl Host {
             true => Streams::Inherited,
             false => Streams::Log {
                 target: LOG_TARGET,
-                prefix: format!("{}: ", self.index),
+                prefix: format!("{}: ", self.label),
             },
         };
         let mut inherited: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
@@ -217,7 +236,7 @@ impl Host {
             supervisor.report(unit, process_number, Status::Available);
             Ok(())
         };
-        let thread = thread::Builder::new().name(format!("load-{}", self.index));
+        let thread = thread::Builder::new().name(format!("load-{}", self.label));
         match thread.spawn(listen) {
             Ok(thread) => self.first_word = Some(thread),
             // Without its first word it would never count as ready; its end is noticed.
@@ -236,7 +255,7 @@ impl Host {
 
 impl Unit for Host {
     fn name(&self) -> String {
-        format!("Python worker {}", self.index)
+        format!("Python worker {}", self.label)
     }
 
     fn start(&mut self, process_number: u64) -> Result<Child, SpawnError> {

@@ -256,6 +256,7 @@ impl Registry {
             &claim.ports,
             claim.name,
         );
+        launch.model = Some(claim.name.to_owned());
         if let Some(requirements) = packages::requirements(&launch.script) {
             let target = files.directory().join("packages");
             let mut command = packages::pip(&interpreter, &requirements);

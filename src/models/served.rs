@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use crate::config::{Config, InstancePorts};
 use crate::front;
-use crate::handlers::host::{Host, Launch};
+use crate::handlers::host::{Host, Launch, label};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
 use crate::supervise::lifecycle::Limits;
@@ -112,7 +112,9 @@ pub fn start_instances(
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, model, id) = (Arc::clone(backend), model.to_owned(), supervisor.new_id());
-        let instance = Instance::new(id, index, launch, backend, model, supervisor.clone());
+        // In multi-model mode there are instances of several models.
+        let label = label(starter.map(|_| model.as_str()), index);
+        let instance = Instance::new(id, index, label, launch, backend, model, supervisor.clone());
         let instance = instance.map_err(|e| {
             supervisor.release(std::mem::take(&mut ids));
             StartFailure {

@@ -21,6 +21,7 @@ pub const LOG_TARGET: &str = "tensorflow_model_server";
 /// One instance.
 pub struct Instance {
     index: usize,
+    label: String,
     launch: Launch,
     probe: Probe,
     backend: Arc<Backend>,
@@ -29,13 +30,14 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Instance `index`, which is asked about `model`; its news are those of `unit`.
+    /// Instance `index`, called `label`, which is asked about `model`; its news are those of `unit`.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn new(
         unit: UnitId,
         index: usize,
+        label: String,
         launch: Launch,
         backend: Arc<Backend>,
         model: String,
@@ -44,6 +46,7 @@ impl Instance {
         let report = move |process, status| supervisor.report(unit, process, status);
         Ok(Self {
             index,
+            label,
             launch,
             probe: Probe::start(index, Arc::clone(&backend), model.clone(), report)?,
             backend,
@@ -67,7 +70,7 @@ impl Instance {
 
 impl Unit for Instance {
     fn name(&self) -> String {
-        format!("instance {}", self.index)
+        format!("instance {}", self.label)
     }
 
     fn start(&mut self, _: u64) -> Result<Child, SpawnError> {
@@ -88,7 +91,7 @@ impl Unit for Instance {
             .envs(launch.env.iter().map(|(k, v)| (k, v)));
         let streams = Streams::Log {
             target: LOG_TARGET,
-            prefix: format!("{}: ", self.index),
+            prefix: format!("{}: ", self.label),
         };
         let program = launch.program.display();
         let child = Child::start(command, &streams, &[]).map_err(|e| {

@@ -1,0 +1,202 @@
+//! Downloading everything below a prefix.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use rusty_s3::actions::ListObjectsV2;
+use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+use ureq::Agent;
+use ureq::http::Response;
+
+use crate::s3::{AwsConfig, agent, credentials};
+
+/// Requests are sent as soon as they are signed.
+const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
+/// This much of an answer that is an error is shown.
+const MAX_SHOWN: usize = 500;
+
+/// Downloads all objects whose keys begin with `prefix` into `folder`, under what follows the prefix. Returns how many
+/// there were.
+///
+/// # Errors
+/// Bucket, key and status, or why there was none.
+pub fn download(
+    config: &AwsConfig,
+    name: &str,
+    prefix: &str,
+    folder: &Path,
+) -> Result<usize, String> {
+    let agent = agent();
+    let bucket = bucket(config, name)?;
+    let failed = |e: String| format!("no credentials for s3://{name}/{prefix}: {e}");
+    let credentials = credentials::find(config, &agent).map_err(failed)?;
+    let keys = list(&agent, &bucket, &credentials, prefix)
+        .map_err(|e| format!("s3://{name}/{prefix} cannot be listed: {e}"))?;
+    let mut count = 0;
+    for key in &keys {
+        let failed = |e: String| format!("s3://{name}/{key} cannot be downloaded: {e}");
+        let Some(path) = relative_path(prefix, key).map_err(failed)? else {
+            continue; // stands for a folder
+        };
+        let url = bucket
+            .get_object(Some(&credentials), key)
+            .sign(SIGNATURE_LIFE);
+        save(&agent, url.as_str(), &folder.join(path)).map_err(failed)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn bucket(config: &AwsConfig, name: &str) -> Result<Bucket, String> {
+    let region = config.region.clone().unwrap_or_else(|| "us-east-1".into());
+    // The name in the path works everywhere; in the host it needs a name that is one, and names with dots have no
+    // certificate.
+    let (endpoint, style) = match &config.endpoint {
+        Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
+        None => {
+            let domain = if region.starts_with("cn-") {
+                "amazonaws.com.cn"
+            } else {
+                "amazonaws.com"
+            };
+            let style = if name.contains('.') {
+                UrlStyle::Path
+            } else {
+                UrlStyle::VirtualHost
+            };
+            (format!("https://s3.{region}.{domain}"), style)
+        }
+    };
+    let url = endpoint
+        .parse()
+        .map_err(|e| format!("{endpoint} is no address: {e}"))?;
+    Bucket::new(url, style, name.to_owned(), region).map_err(|e| format!("bucket {name}: {e}"))
+}
+
+/// All keys below the prefix, page by page.
+fn list(
+    agent: &Agent,
+    bucket: &Bucket,
+    credentials: &Credentials,
+    prefix: &str,
+) -> Result<Vec<String>, String> {
+    let mut keys = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let mut action = bucket.list_objects_v2(Some(credentials));
+        action.with_prefix(prefix);
+        if let Some(token) = &token {
+            action.with_continuation_token(token);
+        }
+        let mut answer = get(agent, action.sign(SIGNATURE_LIFE).as_str())?;
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|e| e.to_string())?;
+        let page = ListObjectsV2::parse_response(&text)
+            .map_err(|e| format!("its answer cannot be read: {e}"))?;
+        keys.extend(page.contents.into_iter().map(|object| object.key));
+        token = page.next_continuation_token;
+        if token.is_none() {
+            return Ok(keys);
+        }
+    }
+}
+
+fn save(agent: &Agent, url: &str, path: &Path) -> Result<(), String> {
+    let mut answer = get(agent, url)?;
+    let mut write = || -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        let mut file = File::create(path)?;
+        io::copy(&mut answer.body_mut().as_reader(), &mut file)?;
+        Ok(())
+    };
+    write().map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
+    let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let text = answer.body_mut().read_to_string().unwrap_or_default();
+    let text: String = text.chars().take(MAX_SHOWN).collect();
+    Err(format!("status {status}: {text}"))
+}
+
+/// Where an object goes: what follows the prefix. `None` for the prefix itself and for keys that end like a folder.
+fn relative_path(prefix: &str, key: &str) -> Result<Option<PathBuf>, String> {
+    let rest = key
+        .strip_prefix(prefix)
+        .unwrap_or(key)
+        .trim_start_matches('/');
+    if rest.is_empty() || rest.ends_with('/') {
+        return Ok(None);
+    }
+    let path = PathBuf::from(rest);
+    if path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
+        Ok(Some(path))
+    } else {
+        Err("its key leads out of the folder".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_become_paths_below_the_prefix() {
+        let path =
+            |prefix, key| relative_path(prefix, key).map(|p| p.map(|p| p.display().to_string()));
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(path("a/code", "a/code/inference.py"), some("inference.py"));
+        assert_eq!(path("a/code/", "a/code/lib/x.py"), some("lib/x.py"));
+        assert_eq!(path("", "inference.py"), some("inference.py"));
+        assert_eq!(path("a", "a/"), Ok(None));
+        assert_eq!(path("a", "a/b/"), Ok(None));
+        assert!(path("a", "a/../../etc/passwd").is_err());
+        assert!(path("a/", "a//etc/passwd").is_ok());
+    }
+
+    #[test]
+    fn addresses_of_aws_and_of_others() {
+        let config = |region: &str, endpoint: Option<&str>| AwsConfig {
+            region: Some(region.into()),
+            endpoint: endpoint.map(str::to_owned),
+            ..AwsConfig::default()
+        };
+        for (config, name, expected) in [
+            (
+                config("eu-west-1", None),
+                "b",
+                "https://b.s3.eu-west-1.amazonaws.com/k",
+            ),
+            (
+                config("cn-north-1", None),
+                "b",
+                "https://b.s3.cn-north-1.amazonaws.com.cn/k",
+            ),
+            (
+                config("us-east-1", None),
+                "b.c",
+                "https://s3.us-east-1.amazonaws.com/b.c/k",
+            ),
+            (
+                config("x", Some("http://localhost:9")),
+                "b",
+                "http://localhost:9/b/k",
+            ),
+        ] {
+            let url = bucket(&config, name).unwrap().object_url("k").unwrap();
+            assert_eq!(url.as_str(), expected);
+        }
+        assert!(bucket(&config("x", Some("nowhere")), "b").is_err());
+    }
+}

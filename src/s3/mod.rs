@@ -1,0 +1,45 @@
+//! Fetching files from S3 and stores like it: credentials as AWS's own tools find them, signed requests.
+
+mod bucket;
+mod credentials;
+
+pub use bucket::download;
+
+use std::time::Duration;
+
+use ureq::Agent;
+
+/// How to reach S3: what AWS's own tools read from the same variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AwsConfig {
+    /// Region of the bucket.
+    pub region: Option<String>,
+    /// Where a store like S3 is; `None`: AWS.
+    pub endpoint: Option<String>,
+    /// Access key, secret key, session token.
+    pub keys: Option<(String, String, Option<String>)>,
+    /// Path on the container credentials endpoint.
+    pub container_path: Option<String>,
+    /// Address of the container credentials endpoint, in place of the path.
+    pub container_url: Option<String>,
+    /// What that endpoint is sent as authorization.
+    pub container_token: Option<String>,
+    /// A file that has it.
+    pub container_token_file: Option<String>,
+    /// Address of the instance metadata service.
+    pub metadata_endpoint: Option<String>,
+}
+
+/// Services on this machine or in this data centre connect at once, or are not there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time of one request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+fn agent() -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT_LIMIT))
+        .timeout_global(Some(REQUEST_LIMIT))
+        .build();
+    Agent::new_with_config(config)
+}
