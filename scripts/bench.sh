@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Measures sagemaker-tfs against nginx on this machine and prints one Markdown table.
+# Measures sagemaker-tfs, with and without Python handlers, against nginx on this machine and prints one Markdown
+# table.
 #
-#   ./scripts/bench.sh            about 5 minutes, after the build
-#   ./scripts/bench.sh --quick    about 1.5 minutes, for a first impression
+#   ./scripts/bench.sh            about 8 minutes, after the build
+#   ./scripts/bench.sh --quick    about 2.5 minutes, for a first impression
 #   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md
 #
-# This file gets the tools and the executables; scripts/bench/bench.py measures.
+# This file gets the tools and the executables; scripts/bench/bench.py measures. Handlers run in the python3 on PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin # where Debian keeps nginx
@@ -32,5 +33,5 @@ if ((${#missing[@]})); then
   fi
 fi
 
-cargo build --release --bin sagemaker-tfs --example fake_model_server --example convert_speed >&2
+cargo build --release --bins --example fake_model_server --example convert_speed >&2
 exec python3 scripts/bench/bench.py "$@"

@@ -1,4 +1,4 @@
-"""The requests that are sent: bodies, wrk runs, single large bodies, and the race of /ping with the backend."""
+"""The requests that are sent: bodies, wrk runs, single large bodies, and the time until /ping answers 200."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ ANSWER = b'{\n    "predictions": [3.5, 4.0, 5.5\n    ]\n}'
 MB = 1_000_000
 COLUMNS = 100
 START_DELAY_MS = 1000
+# What the slow model takes, by a command to the fake model server.
+SLOW_MS = 100
 # Figures of a wrk run that have to be zero.
 TROUBLES = ("connect_errors", "read_errors", "write_errors", "timeouts", "bad_statuses")
 
@@ -49,10 +51,15 @@ def small_json(directory: Path) -> Body:
     return _body(directory / "small.json", "application/json", b'{"instances": [1.0, 2.0, 5.0]}')
 
 
+def slow_json(directory: Path) -> Body:
+    text = f'{{"instances": [1.0, 2.0, 5.0], "fake": {{"delay_ms": {SLOW_MS}}}}}'
+    return _body(directory / "slow.json", "application/json", text.encode())
+
+
 def large_json(directory: Path, size: int) -> Body:
     rows = ["[" + ", ".join(row) + "]" for row in _rows()]
     text = ", ".join(_repeat(rows, size))
-    return _body(directory / "large.json", "application/json", f'{{"instances": [{text}]}}'.encode())
+    return _body(directory / f"{size}.json", "application/json", f'{{"instances": [{text}]}}'.encode())
 
 
 def csv(directory: Path, size: int) -> Body:
@@ -116,33 +123,48 @@ def wrk(port: int, body: Body, connections: int, seconds: int) -> Result:
     )
 
 
+def start_ms(server: Server) -> float:
+    """From the start of a server, which has only just been started, to its first 200 on /ping."""
+    ready = _first_answer(server.port, "/ping")
+    if ready is None:
+        raise BenchError(f"{server.process.args[0]} did not become ready")
+    return (ready - server.process.begin) * 1000
+
+
 def readiness_ms(server: Server) -> float:
     """From the backend's first AVAILABLE to the first 200 on /ping of a server that was just started."""
-    seen: dict[str, float] = {}
+    seen: dict[str, float | None] = {}
 
-    def watch(name: str, port: int, path: str, wanted: bytes) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-        deadline = time.monotonic() + START_DELAY_MS / 1000 + 15
-        while time.monotonic() < deadline:
-            answer = get(connection, path)
-            if answer and answer[0] == 200 and wanted in answer[1]:
-                seen[name] = time.monotonic()
-                break
-            time.sleep(0.001)
-        connection.close()
+    def watch(name: str, *where) -> None:
+        seen[name] = _first_answer(*where)
 
     watchers = [
         threading.Thread(target=watch, args=("backend", server.backend_port, STATUS_PATH, b'"AVAILABLE"'), daemon=True),
-        threading.Thread(target=watch, args=("ping", server.port, "/ping", b""), daemon=True),
+        threading.Thread(target=watch, args=("ping", server.port, "/ping"), daemon=True),
     ]
     for watcher in watchers:
         watcher.start()
     for watcher in watchers:
         watcher.join()
-    if len(seen) < 2:
-        raise BenchError(f"only {list(seen)} became ready")
+    if None in seen.values():
+        raise BenchError(f"not all became ready: {seen}")
     # Both are seen a little late, by a poll's length: somewhat below zero is the same moment.
     passed = (seen["ping"] - seen["backend"]) * 1000
     if passed < -20:
         raise BenchError(f"/ping answered 200 {-passed:.0f} ms before the backend was available")
     return max(passed, 0.0)
+
+
+def _first_answer(port: int, path: str, wanted: bytes = b"") -> float | None:
+    """When the first 200 came that holds `wanted`; None: it did not."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    deadline = time.monotonic() + START_DELAY_MS / 1000 + 15
+    try:
+        while time.monotonic() < deadline:
+            answer = get(connection, path)
+            if answer and answer[0] == 200 and wanted in answer[1]:
+                return time.monotonic()
+            time.sleep(0.001)
+    finally:
+        connection.close()
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# The second executable, which sagemaker-tfs looks for beside itself.
+WORKER = "sagemaker-tfs-python"
 MODEL = "half_plus_three"
 STATUS_PATH = f"/v1/models/{MODEL}"
 START_SECONDS = 20
@@ -41,6 +44,7 @@ class Processes:
     def start(self, argv: list, env: dict[str, str] | None = None) -> subprocess.Popen:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "FAKE_TFS_", "TFS_"))}
         log = self.scratch / f"{Path(argv[0]).name}-{len(list(self.scratch.glob('*.log')))}.log"
+        begin = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [str(arg) for arg in argv],
@@ -50,7 +54,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
             )
         self.running.append(process)
-        process.log = log
+        process.log, process.begin = log, begin
         return process
 
     def stop(self, process: subprocess.Popen) -> None:
@@ -70,13 +74,23 @@ class Processes:
 
 
 class Server:
-    """sagemaker-tfs with a fake model server as its child."""
+    """sagemaker-tfs with a fake model server as its child, and with a script of handlers/ if one is named."""
 
-    def __init__(self, processes: Processes, server: Path, model_server: Path, env: dict[str, str] | None = None):
-        model_dir = processes.scratch / "model"
+    def __init__(
+        self,
+        processes: Processes,
+        server: Path,
+        model_server: Path,
+        env: dict[str, str] | None = None,
+        handler: str | None = None,
+    ):
+        model_dir = processes.scratch / f"model-{handler or 'alone'}"
         version = model_dir / MODEL / "1"
         version.mkdir(parents=True, exist_ok=True)
         (version / "saved_model.pb").touch()
+        if handler:
+            (model_dir / "code").mkdir(exist_ok=True)
+            shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")
         self.processes = processes
         self.port = free_ports(1)
         low = free_ports(2)
@@ -92,15 +106,20 @@ class Server:
         wait_for(self.process, self.port, "/ping")
         return self
 
+    def workers(self) -> list[int]:
+        """The processes that run Python handlers."""
+        return [pid for pid in descendants(self.process.pid) if _program(pid).startswith(WORKER)]
+
     def cpu_seconds(self) -> float:
-        """Of the server alone, without the model server."""
-        return cpu_seconds([self.process.pid])
+        """Of the server and its Python workers, without the model server."""
+        return cpu_seconds([self.process.pid, *self.workers()])
 
     def memory(self) -> tuple[int, int]:
+        """Of the server alone."""
         return memory([self.process.pid])
 
     def reset_peak(self) -> None:
-        reset_peak([self.process.pid])
+        reset_peak([self.process.pid, *self.workers()])
 
 
 class Nginx:
@@ -202,6 +221,13 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return ""
 
 
 def descendants(pid: int) -> list[int]:

@@ -297,7 +297,7 @@ impl Unit for Host {
             }
             // It ends once.
             let _ = process.ended.set(reason.clone());
-            self.pool.process_ended();
+            self.pool.process_ended(self.index);
             was_useful = process.has_answered();
         }
         Ended { reason, was_useful }
@@ -360,6 +360,12 @@ impl Unit for Host {
                 if process.has_overdue_calls(timeout) {
                     return Some(format!(
                         "a handler call took longer than {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS)",
+                        timeout.as_secs()
+                    ));
+                }
+                if process.is_stuck(timeout) {
+                    return Some(format!(
+                        "it has begun no call for {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS) though some wait",
                         timeout.as_secs()
                     ));
                 }

@@ -60,11 +60,26 @@ pub struct Answer {
 /// What a header says when the request has none.
 const DEFAULT_TYPE: &str = "application/json";
 
+/// Workers that may end between the two calls of one request. When so many do, it is the request that ends them.
+const MAX_LOST_BETWEEN: u32 = 4;
+
 /// Why a try to get a request through one worker came to nothing.
 enum Miss {
     /// The worker ended before or between calls: nobody has seen a result, another worker can have the request.
-    TryAgain,
+    TryAgain {
+        /// Whether it ended between them.
+        between: bool,
+    },
     Failed(RequestError),
+}
+
+impl Miss {
+    fn between(self) -> Self {
+        match self {
+            Self::TryAgain { .. } => Self::TryAgain { between: true },
+            failed @ Self::Failed(_) => failed,
+        }
+    }
 }
 
 impl From<RequestError> for Miss {
@@ -80,14 +95,23 @@ impl Handlers {
     /// 500 for an exception and for a worker that ended during a call, 503 when workers keep failing, 504 at the
     /// deadline and for a call that took too long; what TensorFlow Serving's client says.
     pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
+        let mut lost_between = 0;
         loop {
             let mut lease = self.pool.acquire(deadline)?;
             match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(Miss::Failed(error)) => return Err(error),
-                Err(Miss::TryAgain) => {
+                Err(Miss::TryAgain { between }) => {
                     // The pool may not know yet that this worker is gone.
                     let how = lease.wait_for_end();
+                    lost_between += u32::from(between);
+                    if lost_between == MAX_LOST_BETWEEN {
+                        let text = format!(
+                            "The Python worker was restarted {lost_between} times between input_handler and \
+                             output_handler: {how}"
+                        );
+                        return Err(RequestError::new(500, text));
+                    }
                     log::warn!("a request is given to another Python worker: {how}");
                 }
             }
@@ -143,7 +167,8 @@ impl Handlers {
         drop(body);
         let response = response(&answer);
         let call = |number| Call::Response { number, response };
-        match self.call(lease, "output_handler", call, &answer.body, deadline)? {
+        let reply = self.call(lease, "output_handler", call, &answer.body, deadline);
+        match reply.map_err(Miss::between)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -167,7 +192,7 @@ impl Handlers {
             Outcome::Lost => {
                 let how = lease.wait_for_end();
                 match lease.process.fate(lease.channel(), number) {
-                    Fate::NotBegun => return Err(Miss::TryAgain),
+                    Fate::NotBegun => return Err(Miss::TryAgain { between: false }),
                     Fate::Running => RequestError::new(
                         500,
                         format!("The Python worker was restarted while it ran {function}: {how}"),

@@ -182,9 +182,16 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Wakes those who wait for the end of a process.
-    pub fn process_ended(&self) {
-        drop(self.lock());
+    /// A worker's process has ended: it is lent no more, and who waits for its end is woken. What comes next for the
+    /// worker is said by [`Pool::set`].
+    pub fn process_ended(&self, index: usize) {
+        let mut state = self.lock();
+        let seat = &mut state.seats[index];
+        if seat.running.take().is_some() {
+            (seat.health, seat.what) = (Health::Coming, "down".into());
+            seat.since = Instant::now();
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -400,6 +407,16 @@ mod tests {
         assert!(!pool.is_unreachable(0));
         frame::write(&theirs[0], &Answer::Raised { number }, b"late").unwrap();
         assert!(pool.acquire(now).is_ok());
+    }
+
+    #[test]
+    fn an_ended_process_is_not_lent_before_its_worker_is_known_to_be_down() {
+        let pool = Pool::new(1, Duration::ZERO);
+        let (process, _theirs) = process(1);
+        ready(&pool, 0, &process);
+        pool.process_ended(0);
+        assert!(pool.acquire(Instant::now()).is_err());
+        assert!(pool.check().is_err());
     }
 
     #[test]

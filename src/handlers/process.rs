@@ -17,12 +17,15 @@ use crate::handlers::record::{self, Record};
 pub struct Process {
     channels: Vec<UnixStream>,
     record: Record,
-    /// Number of the call in progress on each channel; 0: none.
+    /// Number of the call in progress on each channel; 0: none. A call goes on when nobody waits for it any more.
     outstanding: Vec<AtomicU64>,
+    /// When that call was sent, in nanoseconds by [`record::now`].
+    sent: Vec<AtomicU64>,
     /// Channels on which an answer is still to come that nobody waited for.
     owing: Vec<AtomicBool>,
     last_number: AtomicU64,
-    has_answered: AtomicBool,
+    /// When it last answered, in nanoseconds by [`record::now`]; 0: never.
+    last_answer: AtomicU64,
     /// What it said of itself once its script was loaded.
     pub loaded: OnceLock<Loaded>,
     /// The calls for which it is being killed.
@@ -94,11 +97,12 @@ impl Process {
     pub fn new(channels: Vec<UnixStream>, record: Record) -> Self {
         Self {
             outstanding: channels.iter().map(|_| AtomicU64::new(0)).collect(),
+            sent: channels.iter().map(|_| AtomicU64::new(0)).collect(),
             owing: channels.iter().map(|_| AtomicBool::new(false)).collect(),
             channels,
             record,
             last_number: AtomicU64::new(0),
-            has_answered: AtomicBool::new(false),
+            last_answer: AtomicU64::new(0),
             loaded: OnceLock::new(),
             overdue: OnceLock::new(),
             ended: OnceLock::new(),
@@ -140,7 +144,8 @@ impl Process {
         deadline: Instant,
     ) -> (u64, Outcome) {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        self.outstanding[channel].store(number, Ordering::Relaxed);
+        self.sent[channel].store(nanoseconds(record::now()), Ordering::Relaxed);
+        self.outstanding[channel].store(number, Ordering::Release);
         let outcome = self
             .exchange(channel, number, &head(number), body, deadline)
             .unwrap_or_else(|e| match e.kind() {
@@ -152,9 +157,12 @@ impl Process {
                 }
                 _ => Outcome::Lost,
             });
-        self.outstanding[channel].store(0, Ordering::Relaxed);
         if matches!(outcome, Outcome::Answered(_)) {
-            self.has_answered.store(true, Ordering::Relaxed);
+            let now = nanoseconds(record::now());
+            self.last_answer.fetch_max(now, Ordering::Relaxed);
+        }
+        if outcome != (Outcome::Deadline { usable: true }) {
+            self.outstanding[channel].store(0, Ordering::Relaxed);
         }
         (number, outcome)
     }
@@ -173,10 +181,12 @@ impl Process {
             Some(left.max(Duration::from_micros(1)))
         };
         let socket = &self.channels[channel];
-        if self.owing[channel].swap(false, Ordering::Relaxed)
-            && let Some(late) = Incoming::read(socket)?
-        {
-            late.read_body(socket, &mut vec![0; late.body_length])?;
+        if self.owing[channel].swap(false, Ordering::Relaxed) {
+            // A large one may still be on its way.
+            socket.set_read_timeout(left())?;
+            if let Some(late) = Incoming::read(socket)? {
+                late.read_body(socket, &mut vec![0; late.body_length])?;
+            }
         }
         if body.len() > SMALL {
             socket.set_write_timeout(left())?;
@@ -202,7 +212,7 @@ impl Process {
 
     /// Whether it has ever answered a call.
     pub fn has_answered(&self) -> bool {
-        self.has_answered.load(Ordering::Relaxed)
+        self.last_answer.load(Ordering::Relaxed) > 0
     }
 
     /// What had become of a call when the process ended.
@@ -221,17 +231,37 @@ impl Process {
     pub fn has_overdue_calls(&self, limit: Duration) -> bool {
         let now = record::now();
         let mut numbers = Vec::new();
-        for (channel, number) in self.outstanding.iter().enumerate() {
-            let number = number.load(Ordering::Relaxed);
-            if number == 0 {
-                continue;
-            }
+        for (channel, number) in self.unanswered() {
             let begun = self.record.last(channel);
             if begun.number == number && now.saturating_sub(begun.at) > limit {
                 numbers.push(number);
             }
         }
         !numbers.is_empty() && self.overdue.set(numbers).is_ok()
+    }
+
+    /// Whether a call has been waiting for longer than `limit`, and in all that time none began and none ended: it
+    /// is frozen, or something else than a call keeps the interpreter to itself.
+    pub fn is_stuck(&self, limit: Duration) -> bool {
+        let since = |nanoseconds: &AtomicU64| {
+            let then = Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
+            record::now().saturating_sub(then)
+        };
+        let mut waiting = self.unanswered();
+        waiting.any(|(channel, _)| since(&self.sent[channel]) > limit)
+            && since(&self.last_answer) > limit
+            && (0..self.channels.len())
+                .all(|channel| record::now().saturating_sub(self.record.last(channel).at) > limit)
+    }
+
+    /// Channels and numbers of calls that have no answer yet.
+    fn unanswered(&self) -> impl Iterator<Item = (usize, u64)> {
+        let numbers = self.outstanding.iter().enumerate();
+        let numbers = numbers.map(|(channel, number)| (channel, number.load(Ordering::Acquire)));
+        numbers.filter(|&(channel, number)| {
+            let is_late = self.owing[channel].load(Ordering::Relaxed);
+            number != 0 && !(is_late && self.has_late_answer(channel))
+        })
     }
 
     /// Whether an answer that somebody gave up waiting for has come.
@@ -250,6 +280,10 @@ impl Process {
     pub fn close(&self) {
         (0..self.channels.len()).for_each(|channel| self.close_channel(channel));
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
 /// The answer to call `number`.
@@ -370,6 +404,20 @@ mod tests {
         assert_eq!((&lost[0].1, &lost[1].1), (&Outcome::Lost, &Outcome::Lost));
         assert_eq!(process.fate(0, lost[0].0), Fate::NotBegun);
         assert_eq!(process.fate(1, lost[1].0), Fate::Overdue);
+    }
+
+    #[test]
+    fn a_call_counts_until_its_late_answer_is_there() {
+        let (process, theirs, record) = process(1);
+        let (number, _) = process.call(0, call, b"", soon());
+        assert!(process.is_stuck(Duration::ZERO), "it has not begun");
+        assert!(!process.is_stuck(Duration::from_secs(60)));
+        assert!(!process.has_overdue_calls(Duration::ZERO));
+        record.begin(0, number).unwrap();
+        assert!(!process.is_stuck(Duration::from_secs(60)));
+        answer(&theirs[0], number, b"late");
+        assert!(!process.has_overdue_calls(Duration::ZERO));
+        assert!(!process.is_stuck(Duration::ZERO));
     }
 
     #[test]

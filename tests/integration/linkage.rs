@@ -1,8 +1,8 @@
-//! What the executable needs of the system: the C library, and no Python.
+//! What the executable needs of the system: the C library, and no Python unless a model has a handler.
 
 use std::process::Command;
 
-use crate::support::{setup, skipped};
+use crate::support::{Setup, processes, setup, skipped};
 
 #[test]
 fn only_the_c_library_is_linked() {
@@ -36,4 +36,17 @@ fn only_the_c_library_is_linked() {
         );
     }
     assert!(!text.contains("python"), "{text}");
+}
+
+#[test]
+fn without_a_handler_no_python_process_is_started() {
+    let server = Setup::new()
+        .var("SAGEMAKER_GUNICORN_WORKERS", 3)
+        .file("model/code/notes.txt", "")
+        .start();
+    server.assert_serves();
+    let children = processes::children(server.pid());
+    assert_eq!(children.len(), 1, "the model server alone: {children:?}");
+    assert!(children[0].command_line.contains("fake_model_server"));
+    assert!(!server.log().contains("Python"), "{}", server.log());
 }

@@ -12,6 +12,28 @@ mod custom_attributes;
 mod discovery;
 mod faults;
 mod gpu_placement;
+#[cfg(feature = "python")]
+mod handler_bodies;
+#[cfg(feature = "python")]
+mod handler_crashes;
+#[cfg(feature = "python")]
+mod handler_directory;
+#[cfg(feature = "python")]
+mod handler_hangs;
+#[cfg(feature = "python")]
+mod handler_loading;
+#[cfg(feature = "python")]
+mod handler_modes;
+#[cfg(feature = "python")]
+mod handler_output;
+#[cfg(feature = "python")]
+mod handler_python;
+#[cfg(feature = "python")]
+mod handler_refusals;
+#[cfg(feature = "python")]
+mod handler_shutdown;
+#[cfg(feature = "python")]
+mod handler_single_threaded;
 mod hostile_clients;
 mod http_protocol;
 mod linkage;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here waits longer than [`LIMIT`] or sleeps without looking: everything is polled.
 
+#[cfg(feature = "python")]
+pub mod handlers;
 pub mod http;
 pub mod ports;
 pub mod processes;

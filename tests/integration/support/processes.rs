@@ -56,12 +56,34 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid.expect("a process id"), signal);
 }
 
-/// Kills everything whose command line mentions `directory`, which is private to one test.
-pub fn kill_users_of(directory: &Path) {
+/// Everything that runs and mentions `directory`, which is private to one test: on its command line, or in its
+/// environment, which processes have from those that started them.
+pub fn users_of(directory: &Path) -> Vec<Process> {
     let directory = directory.to_str().expect("temporary paths are UTF-8");
-    for process in all() {
-        if process.pid != std::process::id() && process.command_line.contains(directory) {
-            signal(process.pid, Signal::KILL);
+    let mentions = |process: &Process| {
+        process.command_line.contains(directory) || {
+            let environment = fs::read(format!("/proc/{}/environ", process.pid));
+            String::from_utf8_lossy(&environment.unwrap_or_default()).contains(directory)
         }
+    };
+    let mut users = all();
+    users.retain(|p| p.pid != std::process::id() && p.state != 'Z' && mentions(p));
+    users
+}
+
+/// Kills all of these.
+pub fn kill_users_of(directory: &Path) {
+    for process in users_of(directory) {
+        signal(process.pid, Signal::KILL);
     }
+}
+
+/// A line of `/proc/<pid>/status` that is about memory, such as `VmRSS`: bytes.
+#[cfg(feature = "python")]
+pub fn memory(pid: u32, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let found = status.lines().find_map(|l| l.strip_prefix(line));
+    let digits = found.expect("the line is there").trim_start_matches(':');
+    let kilobytes = digits.trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().expect("a number") * 1024
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::http::{Connection, Response, request};
 use crate::support::ports::Ports;
-use crate::support::processes;
+use crate::support::processes::{self, Process};
 use crate::support::record::{self, Recorded, Start};
 use crate::support::setup::rest_port;
 use crate::support::{LIMIT, wait_for, wait_until};
@@ -42,10 +42,12 @@ pub struct Ended {
     pub starts: Vec<Start>,
     /// What is left in the folder for temporary files.
     pub left_behind: Vec<PathBuf>,
+    /// What still runs of all that it started.
+    pub still_running: Vec<Process>,
 }
 
 impl Ended {
-    /// Asserts that no temporary file is left and no model server runs.
+    /// Asserts that no temporary file is left and nothing runs of what it started.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         assert!(self.left_behind.is_empty(), "{:?}", self.left_behind);
@@ -53,6 +55,19 @@ impl Ended {
             let pid = start.pid;
             assert!(!processes::runs(pid), "model server {pid} still runs");
         }
+        self.assert_no_process_left();
+    }
+
+    /// Asserts that nothing runs of what it started.
+    #[track_caller]
+    pub fn assert_no_process_left(&self) {
+        assert!(self.still_running.is_empty(), "{:?}", self.still_running);
+    }
+
+    /// All that the program says of why it ended.
+    #[cfg(feature = "python")]
+    pub fn reason(&self) -> String {
+        self.reasons().join("\n")
     }
 
     /// The lines in which the program says why it ended.
@@ -263,7 +278,15 @@ impl Server {
     pub fn wait_for_end(self) -> Ended {
         let code = wait_for("the program ends", || self.try_end());
         let tmp = fs::read_dir(self.path("tmp"));
+        // What was killed at the very end takes a moment.
+        let until = Instant::now() + LIMIT;
+        let mut still_running = processes::users_of(self.temp.path());
+        while !still_running.is_empty() && Instant::now() < until {
+            thread::sleep(super::POLL_INTERVAL);
+            still_running = processes::users_of(self.temp.path());
+        }
         Ended {
+            still_running,
             code,
             stdout: self.stdout.whole_text(),
             stderr: self.stderr.whole_text(),
@@ -286,18 +309,27 @@ impl Drop for Server {
         let _ = child.kill();
         let _ = child.wait();
         drop(child);
-        // All of ours carry a path in our directory on their command line: in `--model_config_file`, at least.
+        // All of ours have a path in our directory on their command line or in their environment.
         processes::kill_users_of(self.temp.path());
         if thread::panicking() {
             eprintln!(
                 "--- output of the server on port {}, {} instances ---\n{}{}--- end ---",
                 self.ports.first,
                 self.instances,
-                self.stdout.whole_text(),
-                self.stderr.whole_text()
+                end_of(&self.stdout.whole_text()),
+                end_of(&self.stderr.whole_text())
             );
         }
     }
+}
+
+/// The last part of what may be very long.
+fn end_of(text: &str) -> &str {
+    let mut start = text.len().saturating_sub(64 * 1024);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
 }
 
 /// The body of a request that makes the fake model server do as `command` says.

@@ -21,6 +21,7 @@ pub struct Setup {
     vars: BTreeMap<String, String>,
     flags: BTreeMap<String, String>,
     command: Option<Vec<String>>,
+    program: PathBuf,
     wrapper: Vec<String>,
     instances: u16,
 }
@@ -55,6 +56,7 @@ impl Setup {
             vars: vars.map(owned).into(),
             flags: flags.map(owned).into(),
             command: None,
+            program: env!("CARGO_BIN_EXE_sagemaker-tfs").into(),
             wrapper: Vec::new(),
             instances: 1,
             temp,
@@ -90,6 +92,13 @@ impl Setup {
     /// Replaces the whole command line.
     pub fn command(mut self, args: &[&str]) -> Self {
         self.command = Some(args.iter().map(|&arg| arg.to_owned()).collect());
+        self
+    }
+
+    /// Starts this copy of the executable.
+    #[cfg(feature = "python")]
+    pub fn program(mut self, path: PathBuf) -> Self {
+        self.program = path;
         self
     }
 
@@ -164,7 +173,7 @@ impl Setup {
             fs::write(folder.join("saved_model.pb"), "").expect("files can be written");
         }
         let mut words = self.wrapper.clone();
-        words.push(env!("CARGO_BIN_EXE_sagemaker-tfs").to_owned());
+        words.push(self.program.display().to_string());
         match &self.command {
             Some(args) => words.extend_from_slice(args),
             None => {

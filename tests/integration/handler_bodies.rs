@@ -1,0 +1,137 @@
+//! Large bodies through handlers: right to the last byte, and with memory in proportion.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Connection, Response, Server, Setup, processes, request, wait_until};
+
+const PASS_THROUGH: &str = "def input_handler(data, context):\n\
+                            \x20   return data.read()\n\
+                            def output_handler(response, context):\n\
+                            \x20   return response.content, 'application/octet-stream'\n";
+
+const LARGE: usize = 100 << 20;
+
+/// Every position differs from its neighbours, near and far.
+fn body(bytes: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()
+    };
+    let mut body: Vec<_> = std::iter::repeat_with(&mut next)
+        .take(bytes.div_ceil(4))
+        .flatten()
+        .collect();
+    body.truncate(bytes);
+    body
+}
+
+fn pass(server: &Server, body: &[u8]) -> Response {
+    let headers = [("Content-Type", "application/octet-stream")];
+    server.post("/invocations", &headers, body)
+}
+
+#[test]
+fn a_body_of_100_mb_passes_both_handlers_with_memory_in_proportion() {
+    // Bodies that a process may hold at once. The server has the request, which another worker may need, and two of
+    // what input_handler made of it, the answer to that, and what output_handler made of that; the worker has one.
+    const SERVER: f64 = 3.5;
+    const WORKER: f64 = 1.5;
+    let server = Setup::new()
+        .handler(PASS_THROUGH)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    let pids = [server.pid(), server.python_worker_pid(0)];
+    assert_eq!(pass(&server, b"small").body, b"small");
+    let before = pids.map(|pid| processes::memory(pid, "VmHWM"));
+    let sent = body(LARGE);
+    for _ in 0..2 {
+        let answer = pass(&server, &sent);
+        assert_eq!(answer.status, 200, "{}", &answer.text()[..1000]);
+        assert!(answer.body == sent, "{} bytes came back", answer.body.len());
+    }
+    let grown = |i: usize| (processes::memory(pids[i], "VmHWM") - before[i]) as f64 / LARGE as f64;
+    let (of_server, of_worker) = (grown(0), grown(1));
+    assert!(
+        of_server <= SERVER && of_worker <= WORKER,
+        "at most {SERVER} and {WORKER} bodies may be in memory at once, in the server and in the worker; there were \
+         {of_server:.2} and {of_worker:.2}"
+    );
+    // What is over takes no memory.
+    for (pid, before) in pids.into_iter().zip(before) {
+        wait_until("the memory is given back", || {
+            processes::memory(pid, "VmRSS") < before + (LARGE / 2) as u64
+        });
+    }
+}
+
+#[test]
+fn sizes_around_the_pieces_that_are_written_come_back_right() {
+    let server = Setup::new().handler(PASS_THROUGH).start();
+    let all = body(300_000);
+    let mut connection = server.connect();
+    for power in [10, 13, 14, 16, 18] {
+        for bytes in (1usize << power) - 14..(1 << power) + 3 {
+            connection.send(&request("POST", "/invocations", &[], &all[..bytes]));
+            let answer = connection.response();
+            assert!(
+                answer.status == 200 && answer.body == all[..bytes],
+                "{bytes} bytes"
+            );
+        }
+    }
+}
+
+/// Many at once, whose pieces alternate with small ones.
+#[test]
+fn large_bodies_of_many_requests_do_not_mix() {
+    let server = Setup::new().handler(PASS_THROUGH).workers(2).start();
+    let bodies: Vec<_> = (0..16u8)
+        .map(|n| [vec![n; 3 << 20], body(64)].concat())
+        .collect();
+    std::thread::scope(|scope| {
+        for body in &bodies {
+            let server = &server;
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    assert!(pass(server, body).body == *body);
+                    assert_eq!(pass(server, &body[..10]).body, &body[..10]);
+                }
+            });
+        }
+    });
+}
+
+/// The worker is killed while it reads or writes a large body.
+#[test]
+fn a_worker_that_dies_in_the_middle_of_a_large_body_costs_that_request_alone() {
+    let server = Setup::new().obedient_pair().start();
+    for function in ["input", "output"] {
+        let pid = server.python_worker_pid(0);
+        // It ends at the latest while its answer is written, for nobody reads that.
+        let end = "threading.Timer(0.2, os._exit, [9]).start()";
+        let poison = json!({function: end, "large": "x".repeat(50 << 20)});
+        let answer = server.order(&poison).response();
+        assert!([200, 500].contains(&answer.status), "{}", answer.status);
+        server.wait_for_new_worker(0, pid);
+        server.assert_handlers_serve(1);
+    }
+}
+
+/// While a large body is in the interpreter's way, small requests wait, but the server does not.
+#[test]
+fn a_client_that_sends_slowly_keeps_no_worker() {
+    let server = Setup::new().obedient_pair().worker_class("sync").start();
+    let head = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+    let mut slow: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    slow.iter_mut()
+        .for_each(|connection: &mut Connection| connection.send(head.as_bytes()));
+    let began = Instant::now();
+    for n in 0..20 {
+        server.obey(&json!({"n": n}));
+    }
+    // They would have waited for the bodies, which never come.
+    assert!(began.elapsed() < Duration::from_secs(25));
+}

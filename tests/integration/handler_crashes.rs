@@ -1,0 +1,227 @@
+//! A Python worker dies: its own call fails, everything else is served, and it comes back.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::handlers::{answered, failed, order};
+use crate::support::{Server, Setup, processes, wait_until};
+
+/// What ends the process that runs it, and how that is told.
+const DEADLY: [(&str, &str); 4] = [
+    ("ctypes.string_at(0)", "signal 11"),
+    ("os._exit(3)", "exited with code 3"),
+    ("os._exit(0)", "exited with code 0"),
+    ("os.kill(os.getpid(), signal.SIGKILL)", "signal 9"),
+];
+
+#[test]
+fn the_call_that_kills_a_worker_gets_500_with_the_function_and_the_reason() {
+    let server = Setup::new().obedient_pair().start();
+    for (code, how) in DEADLY {
+        for function in ["input", "output"] {
+            let pid = server.python_worker_pid(0);
+            let named = ["restarted", &format!("{function}_handler"), how];
+            failed(&mut server.order(&json!({function: code})), 500, &named);
+            server.wait_for_new_worker(0, pid);
+            server.assert_handlers_serve(1);
+            assert!(processes::look(pid).is_none(), "no zombie is left");
+        }
+    }
+    assert_eq!(server.starts().len(), 1, "the model server goes on");
+}
+
+#[test]
+fn a_single_handler_that_kills_its_worker_gets_500_alone() {
+    // Calls that run beside it on other threads are lost with it, and told the same.
+    let server = Setup::new().obedient_handler().start();
+    let mut beside = server.order(&json!({"handler": "note('runs'); wait_at('gate')"}));
+    server.wait_for_notes(1);
+    let poison = json!({"handler": "ctypes.string_at(0)"});
+    let named = ["restarted", "handler", "signal 11"];
+    failed(&mut server.order(&poison), 500, &named);
+    failed(&mut beside, 500, &named);
+    server.assert_handlers_serve(1);
+}
+
+/// Runs clients, each with a connection of its own, until `body` is over. Every order must be obeyed.
+fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
+    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut connection = server.connect();
+                while !over.load(Ordering::Relaxed) {
+                    let what = json!({"n": count.fetch_add(1, Ordering::Relaxed)});
+                    connection.send(&order(&what));
+                    answered(&mut connection, &what);
+                }
+            });
+        }
+        // Also when `body` panics, or the clients would never end.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _over = Over(&over);
+        body(&count);
+    });
+}
+
+fn wait_for_more(count: &AtomicUsize) {
+    let goal = count.load(Ordering::Relaxed) + 100;
+    wait_until("requests are answered", || {
+        count.load(Ordering::Relaxed) >= goal
+    });
+}
+
+/// Both workers run calls all the time. A call is short, so that none but the poisoned one runs when it strikes.
+#[test]
+fn a_crash_under_load_costs_the_poisoned_request_alone() {
+    let server = Setup::new()
+        .obedient_pair()
+        .workers(2)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    server.assert_handlers_serve(2);
+    under_load(&server, 16, |count| {
+        for function in ["input", "output"] {
+            for _ in 0..2 {
+                wait_for_more(count);
+                let loads = || server.log().matches(": loaded").count();
+                let before = loads();
+                let poison = json!({function: "ctypes.string_at(0)"});
+                failed(&mut server.order(&poison), 500, &["restarted", "signal 11"]);
+                assert_eq!(server.ping().status, 200, "one worker is enough");
+                wait_until("it is back", || loads() == before + 1);
+            }
+        }
+        wait_for_more(count);
+    });
+    server.assert_handlers_serve(2);
+    assert_eq!(server.python_workers().len(), 2);
+}
+
+/// Holds requests at the model server, so that they are between their two calls.
+fn hold(server: &Server, requests: u64) -> Vec<(Value, crate::support::Connection)> {
+    server.control(0, &json!({"freeze": true}));
+    let all = (0..requests).map(|n| json!({"n": n, "input": "note('input')"}));
+    let sent = all
+        .map(|what| (what.clone(), server.order(&what)))
+        .collect();
+    wait_until("all are at the model server", || {
+        server.stat(0, "in_flight") == requests
+    });
+    sent
+}
+
+#[test]
+fn a_worker_killed_between_the_two_calls_loses_no_request() {
+    for class in ["gevent", "gthread"] {
+        let server = Setup::new()
+            .obedient_pair()
+            .worker_class(class)
+            .var("SAGEMAKER_GUNICORN_THREADS", 4)
+            .start();
+        let mut sent = hold(&server, 4);
+        let old = server.kill_worker(0);
+        server.control(0, &json!({"freeze": false}));
+        for (what, connection) in &mut sent {
+            answered(connection, what);
+        }
+        server.wait_for_new_worker(0, old);
+        assert_eq!(server.notes().len(), 8, "each was begun anew");
+    }
+}
+
+/// The script leaves something behind that kills its process later, again and again.
+#[test]
+fn a_request_that_kills_workers_between_its_calls_is_given_up() {
+    let server = Setup::new().obedient_pair().start();
+    let later = "threading.Timer(0.05, os._exit, [9]).start()";
+    let poison = json!({"input": later, "fake": {"delay_ms": 1500}});
+    let named = ["restarted", "exited with code 9"];
+    failed(&mut server.order(&poison), 500, &named);
+    let deaths = server.log().matches("Python worker 0: down").count();
+    assert!((1..=10).contains(&deaths), "{deaths} workers died");
+    server.assert_handlers_serve(1);
+}
+
+#[test]
+fn a_worker_killed_while_idle_is_replaced_before_anybody_notices() {
+    let server = Setup::new().obedient_pair().start();
+    for n in 0..3 {
+        let old = server.python_worker_pid(0);
+        processes::signal(old, Signal::KILL);
+        server.obey(&json!({"n": n}));
+        server.wait_for_new_worker(0, old);
+    }
+    assert!(server.log().contains("was ended by signal 9"));
+}
+
+#[test]
+fn a_model_server_killed_between_the_two_calls_loses_no_request() {
+    let server = Setup::new().obedient_pair().start();
+    let mut sent = hold(&server, 8);
+    processes::signal(server.model_server_pid(0), Signal::KILL);
+    for (what, connection) in &mut sent {
+        answered(connection, what);
+    }
+    assert_eq!(server.starts().len(), 2);
+    assert_eq!(server.notes().len(), 8, "handlers were not asked again");
+    assert_eq!(server.python_workers().len(), 1);
+}
+
+#[test]
+fn a_worker_that_keeps_dying_costs_503_at_once_and_recovers() {
+    let server = Setup::new().obedient_pair().start();
+    let tfs = server.model_server_pid(0);
+    server.open_gate("broken");
+    server.kill_worker(0);
+    let reason = server.wait_until_unhealthy();
+    assert!(reason.contains("worker 0"), "{reason}");
+    server.wait_for_log("exited with code 4");
+    // It waits while a restart could help, and is told when none does.
+    let mut connection = server.order(&json!({"n": 1}));
+    let answer = connection.response();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let retry_after = answer.header("retry-after").map(str::parse::<u32>);
+    assert!(matches!(retry_after, Some(Ok(1..))), "{answer:?}");
+    for text in ["worker 0", "exited with code 4"] {
+        assert!(answer.error().contains(text), "{}", answer.error());
+    }
+    assert_eq!(server.ping().status, 502);
+    assert!(server.ping().error().contains("exited with code 4"));
+    assert!(answer.body.len() <= 2048, "SageMaker shows no more");
+    // Everything else goes on.
+    let pass_through = server.post("/tfs/v1/models/half_plus_three:predict", &[], b"{}");
+    assert_eq!(pass_through.status, 200, "{}", pass_through.text());
+    assert_eq!(server.model_server_pid(0), tfs);
+    assert!(server.try_end().is_none());
+    let starts = server.log().matches("Python worker 0: started").count();
+    assert!(starts < 40, "{starts} starts without a pause between them");
+
+    server.close_gate("broken");
+    server.assert_handlers_serve(1);
+}
+
+#[test]
+fn of_two_workers_one_serves_while_the_other_keeps_dying() {
+    let server = Setup::new().obedient_pair().workers(2).start();
+    server.assert_handlers_serve(2);
+    server.open_gate("broken");
+    server.kill_worker(1);
+    wait_until("it failed several times", || {
+        server.log().matches("Python worker 1: down").count() >= 3
+    });
+    for n in 0..20 {
+        server.obey(&json!({"n": n}));
+        assert_eq!(server.ping().status, 200);
+    }
+    server.close_gate("broken");
+    server.assert_handlers_serve(2);
+}

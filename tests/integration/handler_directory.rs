@@ -1,0 +1,69 @@
+//! Where handlers run: where the server does, or, where nothing can be written there, in a folder of their own.
+
+use std::process::Command;
+
+use crate::support::{Setup, skipped};
+
+const WRITES: &str = "import os\n\
+                      def handler(data, context):\n\
+                      \x20   with open('written', 'w') as file:\n\
+                      \x20       file.write('x')\n\
+                      \x20   return os.getcwd(), 'text/plain'\n";
+
+#[test]
+fn a_directory_that_can_be_written_to_is_kept() {
+    let setup = Setup::new().handler(WRITES).file("here/there", "");
+    let here = setup
+        .path("here")
+        .canonicalize()
+        .unwrap()
+        .display()
+        .to_string();
+    let change = format!("cd '{here}' && exec \"$0\" \"$@\"");
+    let server = setup.wrapper(&["sh", "-c", &change]).start();
+    assert_eq!(server.invoke("{}").text(), here);
+    assert!(server.path("here/written").exists());
+}
+
+/// As root, permissions do not stop anybody from writing: the directory is on a file system that is read only.
+#[test]
+fn where_nothing_can_be_written_handlers_have_a_folder_of_their_own() {
+    let setup = Setup::new().handler(WRITES).file("here/there", "");
+    let here = setup
+        .path("here")
+        .canonicalize()
+        .unwrap()
+        .display()
+        .to_string();
+    let mount = format!(
+        "mount --bind '{here}' '{here}' && mount -o remount,bind,ro '{here}' && cd '{here}'"
+    );
+    let possible = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &format!("{mount} && ! touch new")])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible {
+        let why = "mounting needs root and unshare";
+        skipped(
+            "where_nothing_can_be_written_handlers_have_a_folder_of_their_own",
+            why,
+        );
+        return;
+    }
+    let start = format!("{mount} && exec \"$0\" \"$@\"");
+    let server = setup
+        .wrapper(&["unshare", "--mount", "sh", "-c", &start])
+        .start();
+    let folder = server.invoke("{}").text();
+    let tmp = server
+        .path("tmp")
+        .canonicalize()
+        .unwrap()
+        .display()
+        .to_string();
+    assert!(folder.starts_with(&tmp), "{folder}");
+    server.signal(rustix::process::Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}

@@ -1,0 +1,167 @@
+//! Before a handler script is loaded: its packages, and the time that its import takes.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::handler_python::edited_python;
+use crate::handler_refusals::assert_refused;
+use crate::support::handlers::answered;
+use crate::support::{Setup, processes, wait_for, wait_until};
+
+/// A script whose import waits for the test.
+const SLOW: &str = "from meeting import note, wait_at\n\
+                    note('begun')\n\
+                    wait_at('gate')\n\
+                    def input_handler(data, context):\n    return data.read()\n\
+                    def output_handler(response, context):\n    return response.content, 'text/plain'\n";
+
+#[test]
+fn while_a_script_is_loaded_ping_says_so_and_requests_wait() {
+    let server = Setup::new().handler(SLOW).workers(2).launch();
+    server.wait_for_notes(2);
+    server.wait_for_log("model half_plus_three is AVAILABLE");
+    let ping = server.ping();
+    assert_eq!(ping.status, 502);
+    for text in ["worker 0: starting", "worker 1: starting"] {
+        assert!(ping.error().contains(text), "{}", ping.error());
+    }
+    assert_eq!(server.get("/execution-parameters").status, 200);
+    let pass_through = server.post("/tfs/v1/models/half_plus_three:predict", &[], b"{}");
+    assert_eq!(pass_through.status, 200, "{}", pass_through.text());
+
+    let mut waiting: Vec<_> = (0..10)
+        .map(|n| (n, server.order(&json!({"n": n}))))
+        .collect();
+    assert_eq!(server.ping().status, 502);
+    assert!(waiting.iter_mut().all(|(_, c)| !c.is_readable()));
+    server.open_gate("gate");
+    for (n, connection) in &mut waiting {
+        answered(connection, &json!({"n": n}));
+    }
+    server.assert_handlers_serve(2);
+}
+
+/// The limit of calls is none of imports.
+#[test]
+fn an_import_may_take_longer_than_any_call() {
+    let server = Setup::new().deadline(1).handler(SLOW).launch();
+    server.wait_for_notes(1);
+    // Sent after its import began, so that the import takes longer than the deadline.
+    let answer = wait_for("a request is given up", || {
+        let answer = server.invoke("{}");
+        (answer.status == 504).then_some(answer)
+    });
+    assert!(
+        answer.error().contains("worker 0: starting"),
+        "{}",
+        answer.error()
+    );
+    assert_eq!(server.ping().status, 502);
+    server.open_gate("gate");
+    server.assert_handlers_serve(1);
+    assert_eq!(server.notes().len(), 1, "it was imported once");
+}
+
+#[test]
+fn a_signal_while_a_script_is_loaded_ends_the_start() {
+    let server = Setup::new().handler(SLOW).workers(2).launch();
+    server.wait_for_notes(2);
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
+
+/// pip finds nothing where it is told to look, and looks nowhere else.
+const ABSENT: &str = "--no-index\nno-such-package-here==1.0\n";
+
+#[test]
+fn requirements_that_cannot_be_installed_show_the_end_of_what_pip_says() {
+    let setup = Setup::new()
+        .handler(SLOW)
+        .file("model/code/requirements.txt", ABSENT);
+    let named = [
+        "model/code/requirements.txt",
+        "exited with code 1",
+        "No matching distribution found for no-such-package-here==1.0",
+    ];
+    let ended = assert_refused(setup, &named);
+    assert!(ended.starts.is_empty(), "no model server was started");
+}
+
+#[test]
+fn beside_lib_requirements_are_ignored_with_a_warning() {
+    let server = Setup::new()
+        .handler(SLOW)
+        .file("model/code/requirements.txt", ABSENT)
+        .file("model/code/lib/something.py", "")
+        .launch();
+    server.wait_for_log("model/code/requirements.txt is ignored");
+    server.open_gate("gate");
+    server.assert_handlers_serve(1);
+}
+
+/// A `python3` whose pip never ends, and has a child.
+fn endless_pip(setup: Setup) -> Setup {
+    let fake = setup.path("bin/python3").display().to_string();
+    let script = format!(
+        "if [ \"$1\" = -m ]; then sleep 1000 & echo 'pip waits'; wait; fi\n\
+         {}",
+        edited_python(&format!("1s|.*|{fake}|"))
+    );
+    setup.script("bin/python3", &script)
+}
+
+#[test]
+fn a_signal_while_packages_are_installed_ends_the_start() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let setup = Setup::new()
+            .handler(SLOW)
+            .file("model/code/requirements.txt", "something\n");
+        let server = endless_pip(setup).launch();
+        server.wait_for_log("pip waits");
+        server.signal(signal);
+        let ended = server.wait_for_end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.assert_nothing_left();
+        assert!(ended.starts.is_empty(), "no model server was started");
+    }
+}
+
+#[test]
+fn pip_that_is_killed_is_a_failed_install() {
+    let setup = Setup::new()
+        .handler(SLOW)
+        .file("model/code/requirements.txt", "something\n");
+    let server = endless_pip(setup).launch();
+    server.wait_for_log("pip waits");
+    let pip = processes::children(server.pid());
+    assert_eq!(pip.len(), 1, "{pip:?}");
+    processes::signal(pip[0].pid, Signal::KILL);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for text in ["requirements.txt", "signal 9", "pip waits"] {
+        assert!(ended.reason().contains(text), "{}", ended.reason());
+    }
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn scripts_may_wait_for_a_pipe_at_import() {
+    let reading = "import os\n\
+                   pipe = os.environ['HERE'] + 'pipe'\n\
+                   os.mkfifo(pipe)\n\
+                   note(open(pipe).read())";
+    let script = SLOW.replace("wait_at('gate')", reading);
+    let server = Setup::new().handler(&script).launch();
+    server.wait_for_notes(1);
+    let reason = wait_for("the port answers", || {
+        crate::support::Connection::try_open(server.port()).ok()?;
+        Some(server.ping())
+    });
+    assert_eq!(reason.status, 502);
+    wait_until("the pipe is there", || server.path("pipe").exists());
+    std::fs::write(server.path("pipe"), "go on").unwrap();
+    server.assert_handlers_serve(1);
+    assert_eq!(server.notes(), ["begun", "go on"]);
+}

@@ -1,0 +1,140 @@
+//! How calls of different requests meet in a worker. Seen from what they wait for, never from time.
+
+use serde_json::json;
+
+use crate::support::handlers::answered;
+use crate::support::{Connection, Server, Setup, wait_until};
+
+/// Orders that note their functions as they run, one for each number.
+fn noted(server: &Server, numbers: std::ops::Range<u32>) -> Vec<(serde_json::Value, Connection)> {
+    let orders = numbers.map(|n| {
+        let note = |function| format!("note('{function} {n}')");
+        json!({"n": n, "input": note("input"), "output": note("output")})
+    });
+    orders
+        .map(|what| (what.clone(), server.order(&what)))
+        .collect()
+}
+
+fn all_answered(sent: &mut [(serde_json::Value, Connection)]) {
+    for (what, connection) in sent {
+        answered(connection, what);
+    }
+}
+
+/// How many calls of one kind came before the first of the other.
+fn inputs_first(notes: &[String]) -> usize {
+    notes.iter().take_while(|n| n.starts_with("input")).count()
+}
+
+#[test]
+fn by_default_calls_of_different_requests_alternate_on_one_thread() {
+    let server = Setup::new().obedient_pair().start();
+    server.control(0, &json!({"freeze": true}));
+    let mut sent = noted(&server, 0..20);
+    // One thread serves all: each has had its first call, none its second.
+    wait_until("all are at the model server", || {
+        server.stat(0, "in_flight") == 20
+    });
+    let threads = "note(len(threading.enumerate()))";
+    let mut one_more = server.order(&json!({"input": threads}));
+    assert_eq!(server.wait_for_notes(21)[20], "1");
+    server.control(0, &json!({"freeze": false}));
+    all_answered(&mut sent);
+    assert_eq!(one_more.response().status, 200);
+    assert_eq!(inputs_first(&server.notes()), 20);
+    assert_eq!(server.python_workers().len(), 1);
+}
+
+#[test]
+fn sync_has_nothing_between_the_calls_of_a_request() {
+    let server = Setup::new().obedient_pair().worker_class("sync").start();
+    server.control(0, &json!({"freeze": true}));
+    let mut sent = noted(&server, 0..6);
+    wait_until("one is at the model server", || {
+        server.stat(0, "in_flight") == 1
+    });
+    // Requests that do not need the worker go on.
+    let pass_through = request_in_flight(&server);
+    assert_eq!(server.notes().len(), 1, "{:?}", server.notes());
+    server.control(0, &json!({"freeze": false}));
+    all_answered(&mut sent);
+    drop(pass_through);
+    let notes = server.notes();
+    for pair in notes.chunks(2) {
+        let number = pair[0].strip_prefix("input ").expect("first the input");
+        assert_eq!(pair[1], format!("output {number}"), "{notes:?}");
+    }
+}
+
+/// A request past the handlers, which the model server holds beside the other.
+fn request_in_flight(server: &Server) -> Connection {
+    let path = "/tfs/v1/models/half_plus_three:predict";
+    let mut connection = server.connect();
+    connection.send(&crate::support::request("POST", path, &[], b"{}"));
+    wait_until("two are at the model server", || {
+        server.stat(0, "in_flight") == 2
+    });
+    connection
+}
+
+#[test]
+fn two_threads_of_gthread_run_calls_at_the_same_time() {
+    let server = Setup::new()
+        .obedient_pair()
+        .worker_class("gthread")
+        .var("SAGEMAKER_GUNICORN_THREADS", 2)
+        .start();
+    // The barrier is made once, by whoever comes first.
+    let meet = |name| format!("globals().setdefault('{name}', threading.Barrier(2)).wait()");
+    let orders = (0..8).map(|n| json!({"n": n, "input": meet("a"), "output": meet("b")}));
+    let mut sent: Vec<_> = orders
+        .map(|what| (what.clone(), server.order(&what)))
+        .collect();
+    all_answered(&mut sent);
+    assert!(
+        server.stat(0, "max_in_flight") <= 2,
+        "no third comes between"
+    );
+}
+
+#[test]
+fn a_single_handler_runs_many_calls_at_the_same_time_by_default() {
+    let server = Setup::new().obedient_handler().start();
+    let meet = "globals().setdefault('a', threading.Barrier(8)).wait()";
+    for _ in 0..2 {
+        let orders = (0..8).map(|n| json!({"n": n, "handler": meet}));
+        let mut sent: Vec<_> = orders
+            .map(|what| (what.clone(), server.order(&what)))
+            .collect();
+        all_answered(&mut sent);
+    }
+}
+
+#[test]
+fn three_workers_are_three_processes_that_share_the_requests() {
+    for class in ["gevent", "sync", "gthread"] {
+        let server = Setup::new()
+            .obedient_pair()
+            .worker_class(class)
+            .workers(3)
+            .start();
+        server.assert_handlers_serve(3);
+        let held = json!({"input": "note(os.getpid()); wait_at('gate')"});
+        let mut sent: Vec<_> = (0..3)
+            .map(|_| (held.clone(), server.order(&held)))
+            .collect();
+        // None ends before the last has begun: each has a process of its own.
+        let mut pids = server.wait_for_notes(3);
+        pids.sort();
+        let mut workers: Vec<_> = server
+            .python_workers()
+            .iter()
+            .map(|p| p.pid.to_string())
+            .collect();
+        workers.sort();
+        assert_eq!(pids, workers, "{class}");
+        server.open_gate("gate");
+        all_answered(&mut sent);
+    }
+}

@@ -1,0 +1,145 @@
+//! The end with handlers: calls in flight are answered, scripts can clean up, no process is left.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::handlers::answered;
+use crate::support::{Connection, Setup, processes, wait_until};
+
+#[test]
+fn calls_in_flight_are_answered_and_scripts_clean_up() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Setup::new().obedient_pair().workers(3).start();
+        server.assert_handlers_serve(3);
+        // One worker is in each of the calls, and one has a request at the model server.
+        server.control(0, &json!({"freeze": true}));
+        let leave = "atexit.register(note, 'cleaned up')";
+        let mut sent: Vec<_> = [
+            json!({"n": 1, "input": format!("{leave}; note('input'); wait_at('gate')")}),
+            json!({"n": 2, "output": format!("{leave}; note('output'); wait_at('gate')")}),
+            json!({"n": 3, "input": leave}),
+        ]
+        .map(|what| (what.clone(), server.order(&what)))
+        .into();
+        wait_until("two are at the model server", || {
+            server.stat(0, "in_flight") == 2
+        });
+        server.wait_for_notes(1);
+        server.control(0, &json!({"freeze": false}));
+        server.wait_for_notes(2);
+        server.control(0, &json!({"freeze": true}));
+        let held = json!({"n": 4});
+        sent.push((held.clone(), server.order(&held)));
+        wait_until("one is at the model server", || {
+            server.stat(0, "in_flight") >= 1
+        });
+
+        server.signal(signal);
+        wait_until("new connections are refused", || {
+            Connection::try_open(server.port()).is_err()
+        });
+        assert_eq!(server.python_workers().len(), 3);
+        server.control(0, &json!({"freeze": false}));
+        server.open_gate("gate");
+        for (what, connection) in &mut sent {
+            answered(connection, what);
+        }
+        let notes = server.path("notes");
+        wait_until("scripts cleaned up", || {
+            let text = std::fs::read_to_string(&notes).unwrap_or_default();
+            text.matches("cleaned up").count() == 3
+        });
+        let ended = server.wait_for_end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.assert_nothing_left();
+    }
+}
+
+/// The worker has one thread, and more requests than that wait for it.
+#[test]
+fn calls_that_wait_for_a_worker_are_answered_too() {
+    let server = Setup::new().obedient_pair().worker_class("sync").start();
+    let held = json!({"n": "held", "input": "note('held'); wait_at('gate')"});
+    let mut sent = vec![(held.clone(), server.order(&held))];
+    server.wait_for_notes(1);
+    for n in 0..50 {
+        let what = json!({"n": n});
+        let mut connection = server.connect();
+        let head = format!(
+            "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            what.to_string().len()
+        );
+        connection.send(head.as_bytes());
+        // It has a slot when its body is asked for.
+        assert_eq!(connection.head().status, 100);
+        connection.send(what.to_string().as_bytes());
+        sent.push((what, connection));
+    }
+    server.signal(Signal::TERM);
+    server.wait_for_log("SIGTERM: stopping");
+    server.open_gate("gate");
+    for (what, connection) in &mut sent {
+        answered(connection, what);
+    }
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
+
+/// Threads and processes of scripts may go on for ever; the end does not wait for them.
+#[test]
+fn what_scripts_leave_running_does_not_keep_the_server() {
+    for code in [
+        "threading.Thread(target=time.sleep, args=(1000,)).start()",
+        "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
+        "multiprocessing.get_context('fork').Process(target=time.sleep, args=(1000,)).start()",
+        "subprocess.Popen(['sleep', '1000'])",
+        "atexit.register(time.sleep, 1000)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "os.kill(os.getpid(), signal.SIGSTOP)",
+    ] {
+        let server = Setup::new().obedient_pair().start();
+        if code.contains("SIGSTOP") {
+            let pid = server.python_worker_pid(0);
+            processes::signal(pid, Signal::STOP);
+        } else {
+            server.obey(&json!({"input": code}));
+        }
+        server.signal(Signal::TERM);
+        let ended = server.wait_for_end();
+        assert_eq!(ended.code, Some(0), "{code}: {}", ended.stderr);
+        ended.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_worker_that_keeps_dying_does_not_keep_the_server() {
+    let server = Setup::new().obedient_pair().start();
+    server.open_gate("broken");
+    server.kill_worker(0);
+    server.wait_for_log("exited with code 4");
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn workers_go_with_a_server_that_is_killed() {
+    for code in [
+        "wait_at('gate')",
+        "exec('while True: pass')",
+        "ctypes.PyDLL(None).pause()",
+    ] {
+        let server = Setup::new().obedient_pair().workers(2).start();
+        server.assert_handlers_serve(2);
+        let workers: Vec<_> = server.python_workers().iter().map(|p| p.pid).collect();
+        let busy = json!({"input": format!("note('busy'); {code}")});
+        let _busy = server.order(&busy);
+        server.wait_for_notes(1);
+        server.signal(Signal::KILL);
+        for pid in workers {
+            wait_until("the worker is gone", || !processes::runs(pid));
+        }
+    }
+}
