@@ -104,6 +104,8 @@ pub struct HandlerConfig {
     pub log_level: &'static str,
     /// File name in `code/`.
     pub program: String,
+    /// Whether it was named, and so must be there.
+    pub program_is_named: bool,
 }
 
 /// How calls of handlers may overlap; gunicorn's names.
@@ -329,6 +331,9 @@ impl Config {
             (text == "MULTIRECORD" || text == "SINGLERECORD").then_some(())
         });
 
+        let program = r.read(PROGRAM, |text| {
+            (!text.contains('/')).then(|| text.to_owned())
+        });
         let key = r.text(AWS_ACCESS_KEY);
         let secret = r.text(AWS_SECRET_KEY);
         let session_token = r.text(AWS_SESSION_TOKEN);
@@ -418,11 +423,8 @@ impl Config {
                 timeout: (!single_threaded).then_some(handler_timeout),
                 context_timeout: deadline,
                 log_level: python_log_level,
-                program: r
-                    .read(PROGRAM, |text| {
-                        (!text.contains('/')).then(|| text.to_owned())
-                    })
-                    .unwrap_or("inference.py".into()),
+                program_is_named: program.is_some(),
+                program: program.unwrap_or("inference.py".into()),
             },
             multi_model: multi_model_on.then_some(MultiModelConfig {
                 ports: range.unwrap_or(DEFAULT_MULTI_MODEL_PORTS),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -19,9 +20,13 @@ use crate::models::served::{self, Served, Workers};
 use crate::models::{self, Model};
 use crate::supervise::supervisor::Supervisor;
 use crate::supervise::watchdog::Watchdog;
+use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
 use crate::{handlers, logging, s3};
+
+/// A wait that ends by something else.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Serves until a signal ends it.
 ///
@@ -115,10 +120,27 @@ fn serve_fixed(
         None,
     )
     .map_err(|failure| StartError::failed(failure.text))?;
-    if let Some(workers) = &workers {
-        workers.start(supervisor, None);
+    if let Some(workers) = workers {
+        start_after(workers, backend, supervisor.clone())?;
     }
     Ok(Some((files, front)))
+}
+
+/// Starts workers once the models are AVAILABLE: scripts may use them while they are loaded.
+fn start_after(
+    workers: Workers,
+    backend: Arc<Backend>,
+    supervisor: Supervisor,
+) -> Result<(), StartError> {
+    let wait = move || {
+        while backend.pool.acquire(Instant::now() + LONG).is_err() {}
+        workers.start(&supervisor, None);
+    };
+    thread::Builder::new()
+        .name("handlers".into())
+        .spawn(wait)
+        .map(drop)
+        .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))
 }
 
 /// Serves models as they are loaded. `None`: a signal came before that.
@@ -199,7 +221,16 @@ fn find_workers<'a>(
     files: &Files,
     signals: &mut Signals,
 ) -> Result<Option<Option<Workers>>, StartError> {
-    let Some(script) = handlers::find_in(folders, &config.handlers.program) else {
+    let folders = Vec::from_iter(folders);
+    let program = &config.handlers.program;
+    let Some(script) = handlers::find_in(folders.iter().copied(), program) else {
+        // In multi-model mode models may have it.
+        if config.handlers.program_is_named && config.multi_model.is_none() {
+            return Err(StartError::failed(format!(
+                "SAGEMAKER_PROGRAM is {program:?}, but {} is not there",
+                config.model_dir.join("code").join(program).display()
+            )));
+        }
         return Ok(Some(None));
     };
     let interpreter = Interpreter::find(&script)?;

@@ -210,14 +210,17 @@ impl Registry {
             Some(&starter),
         )
         .map_err(failed)?;
-        // Packages are installed while the model server loads.
+        // Packages are installed while the model server loads, but scripts may use it while they are loaded.
         let workers = self.own_workers(claim, &model, Path::new(url), &files, until)?;
+        for _ in 0..claim.ports.len() {
+            self.wait(&started, name, until)?.map_err(failed)?;
+        }
         if let Some(workers) = &workers {
             let units = workers.start(&self.supervisor, Some(&starter));
-            claim.units.extend(units);
-        }
-        for _ in 0..claim.units.len() {
-            self.wait(&started, name, until)?.map_err(failed)?;
+            claim.units.extend(&units);
+            for _ in units {
+                self.wait(&started, name, until)?.map_err(failed)?;
+            }
         }
         let workers = workers.as_ref().or(self.universal.as_ref());
         Ok(Loaded {
@@ -303,10 +306,7 @@ impl Registry {
         let id = self.supervisor.new_id();
         let end = self.supervisor.run(id, command, streams);
         claim.units.push(id);
-        let end = self.wait(&end, claim.name, until)?;
-        // Only units tell how their start went.
-        claim.units.retain(|&unit| unit != id);
-        Ok(end)
+        self.wait(&end, claim.name, until)
     }
 
     /// Waits for a part of a load.

@@ -44,12 +44,12 @@ def load(path, prefix, packages, level):
         raise UnusableScript(f"it would run with the packages in {sys.prefix}, but those of python3 are in {prefix}")
     logging.basicConfig(level=level)
     if packages is not None:
-        # Before what is installed for all.
+        # Before what is installed for all, too.
         sys.path.insert(0, os.fspath(packages))
     folder = os.path.dirname(path)
-    for place in (folder, os.path.join(folder, "lib")):
-        if os.path.isdir(place):
-            sys.path.append(place)
+    # Before what is installed, as gunicorn had it: an archive may bring another version of a package.
+    places = (folder, os.path.join(folder, "lib"))
+    sys.path[:0] = [place for place in places if os.path.isdir(place)]
     sys.argv = [path]
     # Whatever the file is called, and without a place in sys.modules: scripts know it so.
     loader = importlib.machinery.SourceFileLoader("inference", path)

@@ -20,18 +20,6 @@ fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
 }
 
 #[test]
-fn multi_model_mode_is_refused_for_now() {
-    for value in ["true", "True", "TRUE"] {
-        let setup = Setup::new().var("SAGEMAKER_MULTI_MODEL", value);
-        assert_refused(setup, &["SAGEMAKER_MULTI_MODEL", "multi-model"]);
-    }
-    Setup::new()
-        .var("SAGEMAKER_MULTI_MODEL", "False")
-        .start()
-        .assert_serves();
-}
-
-#[test]
 fn no_model_says_what_was_there_and_what_was_expected() {
     let setup = Setup::new()
         .models(&[])
