@@ -1,13 +1,12 @@
 //! One Python worker process as those who send calls see it: its channels, and what is known of its calls.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
-
-use rustix::net::{RecvFlags, recv};
 
 use crate::handlers::frame::{self, Answer, Call, Incoming, Shape};
 use crate::handlers::record::{self, Record};
@@ -181,13 +180,6 @@ impl Process {
             Some(left.max(Duration::from_micros(1)))
         };
         let socket = &self.channels[channel];
-        if self.owing[channel].swap(false, Ordering::Relaxed) {
-            // A large one may still be on its way.
-            socket.set_read_timeout(left())?;
-            if let Some(late) = Incoming::read(socket)? {
-                late.read_body(socket, &mut vec![0; late.body_length])?;
-            }
-        }
         if body.len() > SMALL {
             socket.set_write_timeout(left())?;
         }
@@ -258,17 +250,46 @@ impl Process {
     fn unanswered(&self) -> impl Iterator<Item = (usize, u64)> {
         let numbers = self.outstanding.iter().enumerate();
         let numbers = numbers.map(|(channel, number)| (channel, number.load(Ordering::Acquire)));
-        numbers.filter(|&(channel, number)| {
-            let is_late = self.owing[channel].load(Ordering::Relaxed);
-            number != 0 && !(is_late && self.has_late_answer(channel))
-        })
+        numbers.filter(|&(_, number)| number != 0)
     }
 
-    /// Whether an answer that somebody gave up waiting for has come.
+    /// Reads over the answer of a call that nobody waits for any more, on a thread of its own: a worker that runs
+    /// all calls on one thread could do nothing else until somebody takes a large answer.
+    pub fn read_late_answer(self: &Arc<Self>, channel: usize) {
+        let process = Arc::clone(self);
+        let read = move || {
+            if process.read_over(channel).is_err() {
+                process.close_channel(channel);
+            }
+            process.outstanding[channel].store(0, Ordering::Relaxed);
+            process.owing[channel].store(false, Ordering::Release);
+        };
+        let thread = thread::Builder::new().name("late".into());
+        if let Err(e) = thread.spawn(read) {
+            log::error!("a channel to a Python worker is given up: cannot start a thread: {e}");
+            self.close_channel(channel);
+        }
+    }
+
+    fn read_over(&self, channel: usize) -> io::Result<()> {
+        let socket = &self.channels[channel];
+        socket.set_read_timeout(None)?;
+        let late = loop {
+            match Incoming::read(socket) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        if let Some(late) = late {
+            let rest = late.body_length - late.body_start().len();
+            io::copy(&mut socket.take(rest as u64), &mut io::sink())?;
+        }
+        Ok(())
+    }
+
+    /// Whether an answer that somebody gave up waiting for has come, to its end.
     pub fn has_late_answer(&self, channel: usize) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let mut byte = [0u8; 1];
-        recv(&self.channels[channel], &mut byte, flags).is_ok()
+        !self.owing[channel].load(Ordering::Acquire)
     }
 
     fn close_channel(&self, channel: usize) {
@@ -311,7 +332,6 @@ fn reply(answer: Answer, number: u64, body: Vec<u8>) -> io::Result<Reply> {
 mod tests {
     use super::*;
     use crate::handlers::frame::Response;
-    use std::thread;
 
     /// A process and the other ends of its channels.
     fn process(channels: usize) -> (Process, Vec<UnixStream>, Record) {
@@ -347,6 +367,14 @@ mod tests {
         frame::write(to, &head, body).unwrap();
     }
 
+    fn wait_for_late_answer(process: &Process) {
+        let until = later();
+        while !process.has_late_answer(0) {
+            assert!(Instant::now() < until);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn answered(body: &[u8]) -> Outcome {
         Outcome::Answered(Reply::ForClient {
             content_type: "text/plain".into(),
@@ -357,11 +385,14 @@ mod tests {
     #[test]
     fn a_late_answer_is_not_taken_for_the_next_one() {
         let (process, theirs, _) = process(1);
+        let process = Arc::new(process);
         let (first, outcome) = process.call(0, call, b"", soon());
         assert_eq!(outcome, Outcome::Deadline { usable: true });
+        process.read_late_answer(0);
         assert!(!process.has_late_answer(0));
-        answer(&theirs[0], first, b"late");
-        assert!(process.has_late_answer(0));
+        // More than the socket holds: somebody takes it.
+        answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
+        wait_for_late_answer(&process);
         let outcome = thread::scope(|scope| {
             let next = scope.spawn(|| process.call(0, call, b"", later()).1);
             for _ in 0..2 {
@@ -409,13 +440,16 @@ mod tests {
     #[test]
     fn a_call_counts_until_its_late_answer_is_there() {
         let (process, theirs, record) = process(1);
+        let process = Arc::new(process);
         let (number, _) = process.call(0, call, b"", soon());
+        process.read_late_answer(0);
         assert!(process.is_stuck(Duration::ZERO), "it has not begun");
         assert!(!process.is_stuck(Duration::from_secs(60)));
         assert!(!process.has_overdue_calls(Duration::ZERO));
         record.begin(0, number).unwrap();
         assert!(!process.is_stuck(Duration::from_secs(60)));
         answer(&theirs[0], number, b"late");
+        wait_for_late_answer(&process);
         assert!(!process.has_overdue_calls(Duration::ZERO));
         assert!(!process.is_stuck(Duration::ZERO));
     }

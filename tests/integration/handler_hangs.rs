@@ -194,7 +194,11 @@ fn a_late_answer_is_not_given_to_the_next_request() {
             let named = ["5 s", "no Python worker is available", "worker 0: busy"];
             failed(waits, 504, &named);
         }
+        // This one is there before the late answer, which is more than a socket holds.
+        let early = json!({"n": "early"});
+        let mut connection = server.order(&early);
         server.open_gate("gate");
+        answered(&mut connection, &early);
         server.wait_for_notes(2);
         for n in 0..20 {
             server.obey(&json!({"n": n}));

@@ -166,11 +166,12 @@ impl Server {
     /// Process id of the last start of a Python worker.
     #[track_caller]
     pub fn python_worker_pid(&self, index: usize) -> u32 {
-        let log = self.log();
         let start = format!("Python worker {index}: started, process ");
-        let rest = log.rsplit_once(&start).expect("the worker was started").1;
-        let pid = rest.split(';').next().expect("a number");
-        pid.parse().expect("a process id")
+        wait_for("the start is in the log", || {
+            let log = self.log();
+            let (pid, _) = log.rsplit_once(&start)?.1.split_once(';')?;
+            Some(pid.parse().expect("a process id"))
+        })
     }
 
     /// Waits until another process than this has the place of a worker.
