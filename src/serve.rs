@@ -171,8 +171,13 @@ fn serve_registry(
     } else {
         0
     };
+    // The files of models go in there, too: models that are loaded at the end of the program are not dropped.
+    let config_of_models = Config {
+        tmp_dir: files.directory().to_owned(),
+        ..config.clone()
+    };
     let registry = Registry::new(
-        config,
+        &config_of_models,
         PortPool::new(low, high, config.port),
         supervisor.clone(),
         gpus,

@@ -12,6 +12,14 @@ pub fn values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Ite
         .map(|h| h.value.as_str().trim())
 }
 
+/// Bytes of all names and values.
+pub fn size(request: &Request) -> usize {
+    let headers = request.headers().iter();
+    headers
+        .map(|h| h.field.as_str().as_str().len() + h.value.as_str().len())
+        .sum()
+}
+
 /// The first value.
 pub fn first<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
     values(request, name).next()

@@ -15,6 +15,7 @@ use crate::front::answer::{self, Answer};
 use crate::front::body::{self, Rest};
 use crate::front::door::{Door, Received};
 use crate::front::drain::Drain;
+use crate::front::headers;
 use crate::front::service::{Service, Serving, Work};
 use crate::front::slots::{Admission, Slots};
 use crate::front::usher::Usher;
@@ -25,6 +26,9 @@ use crate::logging::FRONT;
 const DEFAULT_SLOTS: usize = 64;
 /// Requests that wait for a slot; each holds its connection and its head, not yet its body.
 const MAX_BACKLOG: usize = 1024;
+/// Bytes of a request's headers, names and values; nginx takes 32 KB.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+
 /// Requests worked on at once.
 pub fn slots(config: &Config) -> usize {
     if config.single_threaded {
@@ -120,6 +124,13 @@ impl Shared {
             self.usher.note(&request);
         }
         let received = Instant::now();
+        if headers::size(&request) > MAX_HEADER_BYTES {
+            let error = RequestError::new(
+                431,
+                format!("The headers have more than {MAX_HEADER_BYTES} bytes."),
+            );
+            return self.refuse(request, error, received);
+        }
         let announced = match body::announced(&request) {
             Ok(announced) => announced,
             Err(error) => return self.refuse(request, error, received),

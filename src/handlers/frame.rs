@@ -19,6 +19,8 @@ pub enum Call<'a> {
     Request {
         /// Number of the call, from 1; grows on each channel.
         number: u64,
+        /// From when on nobody waits for the answer, in nanoseconds by `record::now`.
+        deadline: u64,
         /// For the script.
         #[serde(borrow)]
         context: Context<'a>,
@@ -27,10 +29,26 @@ pub enum Call<'a> {
     Response {
         /// Number of the call.
         number: u64,
+        /// As above.
+        deadline: u64,
         /// For the script.
         #[serde(borrow)]
         response: Response<'a>,
     },
+}
+
+impl Call<'_> {
+    /// Number of the call and its deadline.
+    pub fn place(&self) -> (u64, u64) {
+        match self {
+            Self::Request {
+                number, deadline, ..
+            }
+            | Self::Response {
+                number, deadline, ..
+            } => (*number, *deadline),
+        }
+    }
 }
 
 /// The fields of the script's `context`, apart from its gRPC channel.
@@ -135,13 +153,17 @@ const READ_BYTES: usize = 8 * 1024;
 /// Writes a frame.
 ///
 /// # Errors
-/// As the writer.
+/// As the writer; `InvalidInput` for a head that is too long, of which nothing is written.
 pub fn write(mut to: impl Write, head: &impl Serialize, body: &[u8]) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(1024 + body.len().min(ONE_WRITE));
     bytes.resize(PREFIX_BYTES, 0);
     serde_json::to_writer(&mut bytes, head)?;
-    let head_length = u32::try_from(bytes.len() - PREFIX_BYTES).map_err(io::Error::other)?;
-    bytes[..4].copy_from_slice(&head_length.to_le_bytes());
+    let head_length = bytes.len() - PREFIX_BYTES;
+    if head_length > MAX_HEAD_BYTES {
+        let text = "headers or a content type are too long";
+        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+    }
+    bytes[..4].copy_from_slice(&(head_length as u32).to_le_bytes());
     bytes[4..PREFIX_BYTES].copy_from_slice(&(body.len() as u64).to_le_bytes());
     if body.len() <= ONE_WRITE {
         bytes.extend_from_slice(body);
@@ -209,6 +231,18 @@ impl Incoming {
     /// What is there of the body, mostly all of a small one.
     pub fn body_start(&self) -> &[u8] {
         &self.bytes[self.head_end..]
+    }
+
+    /// Reads over the rest of the body.
+    ///
+    /// # Errors
+    /// As the reader.
+    pub fn skip_body(&self, from: impl Read) -> io::Result<()> {
+        let rest = (self.body_length - self.body_start().len()) as u64;
+        match io::copy(&mut from.take(rest), &mut io::sink())? {
+            skipped if skipped == rest => Ok(()),
+            _ => Err(ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Reads the rest of the body into `body`, which is as long as the whole.
@@ -317,6 +351,19 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_is_too_long_is_not_sent() {
+        let content_type = "x".repeat(MAX_HEAD_BYTES).into();
+        let head = Answer::ForClient {
+            number: 1,
+            content_type,
+        };
+        let mut bytes = Vec::new();
+        let error = write(&mut bytes, &head, b"").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
     fn impossible_lengths_are_refused_before_memory_is_taken() {
         for prefix in [[0xff; PREFIX_BYTES], {
             let mut prefix = [0; PREFIX_BYTES];
@@ -332,6 +379,7 @@ mod tests {
     fn a_call_has_its_context() {
         let call = Call::Request {
             number: 3,
+            deadline: 5,
             context: Context {
                 model_name: None,
                 model_version: Some("12".into()),

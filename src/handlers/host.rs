@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts, WorkerClass};
 use crate::front;
-use crate::handlers::GEVENT_THREADS;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::pool::{Health, Pool};
 use crate::handlers::process::Process;
@@ -80,7 +79,6 @@ impl Launch {
         ports: &[InstancePorts],
         default_model: &str,
     ) -> Self {
-        let slots = front::slots(config);
         let worker_class = match config.single_threaded {
             true => WorkerClass::Sync,
             false => config.handlers.worker_class,
@@ -107,7 +105,7 @@ impl Launch {
             model: None,
             worker_class,
             channels: match worker_class {
-                WorkerClass::Gevent => slots.max(GEVENT_THREADS),
+                WorkerClass::Gevent => front::slots(config),
                 WorkerClass::Sync => 1,
                 WorkerClass::Gthread => config.handlers.threads as usize,
             },
@@ -248,6 +246,11 @@ impl Host {
         Ok(child)
     }
 
+    fn worn_out(&self) -> Option<String> {
+        let is_worn_out = self.pool.is_worn_out(self.index);
+        is_worn_out.then(|| "too few of its channels can still be used".into())
+    }
+
     fn check_interval(timeout: Duration) -> Duration {
         (timeout / CHECKS_PER_TIMEOUT).clamp(SHORTEST_CHECK, LONGEST_CHECK)
     }
@@ -307,10 +310,14 @@ impl Unit for Host {
         (self.phase, self.since) = (phase.clone(), since);
         let name = self.name();
         if let Phase::Down { reason, .. } | Phase::Ending { reason } = phase {
-            self.last_failure = reason.clone();
+            // Clients need not see a whole traceback.
+            self.last_failure = reason.lines().last().unwrap_or_default().to_owned();
         }
         let (health, what) = match phase {
             Phase::Ready => (Health::Ready, phase.to_string()),
+            Phase::Down { .. } if failures < FAILING_AFTER => {
+                (Health::Coming, format!("down ({})", self.last_failure))
+            }
             _ if failures >= FAILING_AFTER => {
                 (Health::Failing, format!("failing ({})", self.last_failure))
             }
@@ -327,12 +334,19 @@ impl Unit for Host {
         }
         let now = Instant::now();
         self.next_check = match phase {
-            Phase::Ready => self.launch.timeout.map(|t| now + Self::check_interval(t)),
+            Phase::Ready => {
+                let interval = self.launch.timeout.map(Self::check_interval);
+                Some(now + interval.unwrap_or(LONGEST_CHECK))
+            }
             Phase::Starting => Some(now + LOADING_REPORT),
             _ => None,
         };
         self.pool
             .set(self.index, health, what, since, self.process.as_ref());
+    }
+
+    fn can_be_spared(&self) -> bool {
+        self.pool.check().is_ok()
     }
 
     fn next_check(&self) -> Option<Instant> {
@@ -369,8 +383,11 @@ impl Unit for Host {
                         timeout.as_secs()
                     ));
                 }
-                let is_lost = self.pool.is_unreachable(self.index);
-                is_lost.then(|| "none of its channels can be used any more".into())
+                self.worn_out()
+            }
+            (Phase::Ready, None) => {
+                self.next_check = Some(now + LONGEST_CHECK);
+                self.worn_out()
             }
             _ => {
                 self.next_check = None;

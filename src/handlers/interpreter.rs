@@ -56,8 +56,9 @@ impl Interpreter {
 
     /// From the answer.
     pub fn parse(answer: &str) -> Option<Self> {
+        // What is installed may print something at Python's start.
         match answer.lines().collect::<Vec<_>>()[..] {
-            [executable, version, prefix] => Some(Self {
+            [.., executable, version, prefix] => Some(Self {
                 executable: executable.into(),
                 version: version.into(),
                 prefix: prefix.into(),

@@ -62,6 +62,8 @@ const DEFAULT_TYPE: &str = "application/json";
 
 /// Workers that may end between the two calls of one request. When so many do, it is the request that ends them.
 const MAX_LOST_BETWEEN: u32 = 4;
+/// Workers that may end before they begin with a request. It may have nothing to do with that, but goes round no more.
+const MAX_TRIES: u32 = 10;
 
 /// Why a try to get a request through one worker came to nothing.
 enum Miss {
@@ -69,6 +71,8 @@ enum Miss {
     TryAgain {
         /// Whether it ended between them.
         between: bool,
+        /// How it ended.
+        how: String,
     },
     Failed(RequestError),
 }
@@ -76,7 +80,7 @@ enum Miss {
 impl Miss {
     fn between(self) -> Self {
         match self {
-            Self::TryAgain { .. } => Self::TryAgain { between: true },
+            Self::TryAgain { how, .. } => Self::TryAgain { between: true, how },
             failed @ Self::Failed(_) => failed,
         }
     }
@@ -95,26 +99,34 @@ impl Handlers {
     /// 500 for an exception and for a worker that ended during a call, 503 when workers keep failing, 504 at the
     /// deadline and for a call that took too long; what TensorFlow Serving's client says.
     pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
-        let mut lost_between = 0;
+        let (mut tries, mut lost_between) = (0, 0);
         loop {
             let mut lease = self.pool.acquire(deadline)?;
-            match self.run(&mut lease, request, deadline) {
+            let (between, how) = match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(Miss::Failed(error)) => return Err(error),
-                Err(Miss::TryAgain { between }) => {
-                    // The pool may not know yet that this worker is gone.
-                    let how = lease.wait_for_end();
-                    lost_between += u32::from(between);
-                    if lost_between == MAX_LOST_BETWEEN {
-                        let text = format!(
-                            "The Python worker was restarted {lost_between} times between input_handler and \
-                             output_handler: {how}"
-                        );
-                        return Err(RequestError::new(500, text));
-                    }
-                    log::warn!("a request is given to another Python worker: {how}");
-                }
+                Err(Miss::TryAgain { between, how }) => (between, how),
+            };
+            tries += 1;
+            lost_between += u32::from(between);
+            if lost_between == MAX_LOST_BETWEEN {
+                let text = format!(
+                    "The Python worker was restarted {lost_between} times between input_handler and output_handler: \
+                     {how}"
+                );
+                return Err(RequestError::new(500, text));
             }
+            if tries == MAX_TRIES {
+                let text = format!(
+                    "The Python worker was restarted {tries} times before it began with the request: {how}"
+                );
+                return Err(RequestError::new(500, text));
+            }
+            if Instant::now() >= deadline {
+                let why = format!("the Python worker was restarted: {how}");
+                return Err(RequestError::deadline(self.limit, &why));
+            }
+            log::warn!("a request is given to another Python worker: {how}");
         }
     }
 
@@ -138,7 +150,11 @@ impl Handlers {
             .acquire(deadline)
             .map_err(|why| RequestError::deadline(self.limit, &why))?;
         let context = self.context(request, instance.index);
-        let call = |number| Call::Request { number, context };
+        let call = |number, deadline| Call::Request {
+            number,
+            deadline,
+            context,
+        };
         match self.call(lease, "handler", call, request.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
@@ -152,7 +168,11 @@ impl Handlers {
         deadline: Instant,
     ) -> Result<Answer, Miss> {
         let context = self.context(request, self.backend.pool.best());
-        let call = |number| Call::Request { number, context };
+        let call = |number, deadline| Call::Request {
+            number,
+            deadline,
+            context,
+        };
         let reply = self.call(lease, "input_handler", call, request.body, deadline)?;
         let Reply::ForModelServer { content_type, body } = reply else {
             return Err(confused());
@@ -166,7 +186,11 @@ impl Handlers {
         let answer = self.backend.call(&sent, deadline)?;
         drop(body);
         let response = response(&answer);
-        let call = |number| Call::Response { number, response };
+        let call = |number, deadline| Call::Response {
+            number,
+            deadline,
+            response,
+        };
         let reply = self.call(lease, "output_handler", call, &answer.body, deadline);
         match reply.map_err(Miss::between)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
@@ -178,7 +202,7 @@ impl Handlers {
         &self,
         lease: &mut Lease,
         function: &str,
-        head: impl FnOnce(u64) -> Call<'c>,
+        head: impl FnOnce(u64, u64) -> Call<'c>,
         body: &[u8],
         deadline: Instant,
     ) -> Result<Reply, Miss> {
@@ -189,10 +213,17 @@ impl Handlers {
             Outcome::Deadline { .. } => {
                 RequestError::deadline(self.limit, &format!("{function} did not return in time"))
             }
+            Outcome::Broken(why) => {
+                let text = format!("The Python worker cannot run {function}: {why}");
+                RequestError::new(500, text)
+            }
             Outcome::Lost => {
-                let how = lease.wait_for_end();
+                let how = lease.wait_for_end(deadline);
                 match lease.process.fate(lease.channel(), number) {
-                    Fate::NotBegun => return Err(Miss::TryAgain { between: false }),
+                    Fate::NotBegun => {
+                        let between = false;
+                        return Err(Miss::TryAgain { between, how });
+                    }
                     Fate::Running => RequestError::new(
                         500,
                         format!("The Python worker was restarted while it ran {function}: {how}"),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::RequestError;
 use crate::handlers::frame::Call;
-use crate::handlers::process::{Outcome, Process};
+use crate::handlers::process::{Late, Outcome, Process};
 
 /// How a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Health {
 
 /// While late answers are owed, how often to look for them. Nothing tells when they come.
 const LATE_ANSWER_PAUSE: Duration = Duration::from_millis(20);
+/// A process that has lost one of so many channels is worn out.
+const WORN_OUT_PART: usize = 4;
 /// A process that hung up is reaped by then, and the reason for its end known.
 const END_WAIT: Duration = Duration::from_secs(2);
 
@@ -33,7 +35,10 @@ const END_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Pool {
     state: Mutex<State>,
+    /// A channel is free, or a worker has changed.
     changed: Condvar,
+    /// A process has ended.
+    ended: Condvar,
     /// The deadline of a whole request, for messages.
     limit: Duration,
 }
@@ -87,7 +92,7 @@ impl Lease<'_> {
     /// Sends a call and waits for its answer; see [`Process::call`].
     pub fn call<'c>(
         &mut self,
-        head: impl FnOnce(u64) -> Call<'c>,
+        head: impl FnOnce(u64, u64) -> Call<'c>,
         body: &[u8],
         deadline: Instant,
     ) -> (u64, Outcome) {
@@ -98,7 +103,9 @@ impl Lease<'_> {
                 self.process.read_late_answer(self.channel);
                 Channel::Owing
             }
-            Outcome::Deadline { usable: false } | Outcome::Lost => Channel::Unusable,
+            Outcome::Deadline { usable: false } | Outcome::Broken(_) | Outcome::Lost => {
+                Channel::Unusable
+            }
         };
         (number, outcome)
     }
@@ -108,12 +115,14 @@ impl Lease<'_> {
         self.channel
     }
 
-    /// After the process hung up: how it ended.
-    pub fn wait_for_end(&self) -> String {
-        let until = Instant::now() + END_WAIT;
+    /// After the process hung up: how it ended. The answer is not delayed for that beyond `deadline`.
+    pub fn wait_for_end(&self, deadline: Instant) -> String {
+        let until = deadline.min(Instant::now() + END_WAIT);
         let mut state = self.pool.lock();
         while self.process.ended.get().is_none() && Instant::now() < until {
-            state = self.pool.wait(state, until);
+            let timeout = until.saturating_duration_since(Instant::now());
+            let waited = self.pool.ended.wait_timeout(state, timeout);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let ended = self.process.ended.get();
         ended.map_or_else(|| "it closed its connection".into(), Clone::clone)
@@ -155,6 +164,7 @@ impl Pool {
                 waiting: 0,
             }),
             changed: Condvar::new(),
+            ended: Condvar::new(),
             limit,
         }
     }
@@ -196,6 +206,7 @@ impl Pool {
         }
         drop(state);
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     /// Borrows a channel of the worker with the least to do, waiting for one until `deadline`.
@@ -211,6 +222,10 @@ impl Pool {
                 owed |= !running.owing.is_empty();
             }
             if let Some(lease) = self.lease(&mut state) {
+                // One wake-up may stand for several channels that came free.
+                if state.waiting > 0 && state.has_free_channel() {
+                    self.changed.notify_one();
+                }
                 return Ok(lease);
             }
             let now = Instant::now();
@@ -266,11 +281,20 @@ impl Pool {
         }
     }
 
-    /// Whether all channels of this process are lost, so that it is of no more use.
-    pub fn is_unreachable(&self, index: usize) -> bool {
-        let state = self.lock();
-        let running = state.seats[index].running.as_ref();
-        running.is_some_and(|r| r.leased == 0 && r.free.is_empty() && r.owing.is_empty())
+    /// Whether many channels of this worker's process are lost and nothing uses the others: time for a new process.
+    pub fn is_worn_out(&self, index: usize) -> bool {
+        let mut state = self.lock();
+        let Some(running) = state.seats[index].running.as_mut() else {
+            return false;
+        };
+        running.take_late_answers();
+        let all = running
+            .process
+            .loaded
+            .get()
+            .map_or(0, |loaded| loaded.channels);
+        let lost = all - running.free.len() - running.owing.len() - running.leased;
+        running.leased == 0 && running.owing.is_empty() && lost * WORN_OUT_PART >= all.max(1)
     }
 
     fn wait<'s>(&self, mut state: MutexGuard<'s, State>, until: Instant) -> MutexGuard<'s, State> {
@@ -290,6 +314,13 @@ impl Pool {
     }
 }
 
+impl State {
+    fn has_free_channel(&self) -> bool {
+        let mut running = self.seats.iter().filter_map(|seat| seat.running.as_ref());
+        running.any(|running| !running.free.is_empty())
+    }
+}
+
 impl Running {
     /// Channels whose late answer is there can be used again.
     fn take_late_answers(&mut self) {
@@ -299,12 +330,13 @@ impl Running {
             owing,
             ..
         } = self;
-        owing.retain(|&channel| {
-            let is_there = process.has_late_answer(channel);
-            if is_there {
+        owing.retain(|&channel| match process.late_answer(channel) {
+            Late::Owed => true,
+            Late::Lost => false,
+            Late::Read => {
                 free.push(Reverse(channel));
+                false
             }
-            !is_there
         });
     }
 }
@@ -395,8 +427,9 @@ mod tests {
         ready(&pool, 0, &process);
         let now = Instant::now();
         let mut lease = pool.acquire(now).unwrap();
-        let call = |number| Call::Response {
+        let call = |number, deadline| Call::Response {
             number,
+            deadline,
             response: Response {
                 status: 200,
                 reason: "OK".into(),
@@ -407,7 +440,7 @@ mod tests {
         assert_eq!(outcome, Outcome::Deadline { usable: true });
         drop(lease);
         assert!(pool.acquire(now).is_err());
-        assert!(!pool.is_unreachable(0));
+        assert!(!pool.is_worn_out(0));
         frame::write(&theirs[0], &Answer::Raised { number }, b"late").unwrap();
         assert!(pool.acquire(now + Duration::from_secs(60)).is_ok());
     }

@@ -1,9 +1,9 @@
 //! One Python worker process as those who send calls see it: its channels, and what is known of its calls.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ pub struct Process {
     outstanding: Vec<AtomicU64>,
     /// When that call was sent, in nanoseconds by [`record::now`].
     sent: Vec<AtomicU64>,
-    /// Channels on which an answer is still to come that nobody waited for.
-    owing: Vec<AtomicBool>,
+    /// Channels on which an answer is still to come that nobody waited for, by [`Late`].
+    late: Vec<AtomicU8>,
     last_number: AtomicU64,
     /// When it last answered, in nanoseconds by [`record::now`]; 0: never.
     last_answer: AtomicU64,
@@ -33,8 +33,16 @@ pub struct Process {
     pub ended: OnceLock<String>,
 }
 
-/// A frame with a body up to this size fits into an empty socket buffer, so that writing it never waits.
-const SMALL: usize = 64 * 1024;
+/// What is with an answer that nobody waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// It has been read over, or there never was one.
+    Read,
+    /// It is still to come.
+    Owed,
+    /// It will not come: the channel is of no more use.
+    Lost,
+}
 
 /// What a worker says when its script is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +63,8 @@ pub enum Outcome {
         /// See above.
         usable: bool,
     },
+    /// What was sent or answered was no frame, for this reason.
+    Broken(String),
     /// The process ended. Whether the call had begun is for [`Process::fate`] to say.
     Lost,
 }
@@ -97,7 +107,10 @@ impl Process {
         Self {
             outstanding: channels.iter().map(|_| AtomicU64::new(0)).collect(),
             sent: channels.iter().map(|_| AtomicU64::new(0)).collect(),
-            owing: channels.iter().map(|_| AtomicBool::new(false)).collect(),
+            late: channels
+                .iter()
+                .map(|_| AtomicU8::new(Late::Read as u8))
+                .collect(),
             channels,
             record,
             last_number: AtomicU64::new(0),
@@ -134,27 +147,35 @@ impl Process {
     }
 
     /// Sends a call on a channel that is the caller's alone and waits for the answer. `head` makes the call from its
-    /// number.
+    /// number and deadline.
     pub fn call<'a>(
         &self,
         channel: usize,
-        head: impl FnOnce(u64) -> Call<'a>,
+        head: impl FnOnce(u64, u64) -> Call<'a>,
         body: &[u8],
         deadline: Instant,
     ) -> (u64, Outcome) {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let head = head(number, nanoseconds(record::now() + left));
         self.sent[channel].store(nanoseconds(record::now()), Ordering::Relaxed);
         self.outstanding[channel].store(number, Ordering::Release);
         let outcome = self
-            .exchange(channel, number, &head(number), body, deadline)
-            .unwrap_or_else(|e| match e.kind() {
-                ErrorKind::InvalidData | ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                    // Half a frame was written or read, so what follows would make no sense.
-                    log::error!("a channel to a Python worker is given up: {e}");
-                    self.close_channel(channel);
-                    Outcome::Deadline { usable: false }
+            .exchange(channel, number, &head, body, deadline)
+            .unwrap_or_else(|e| {
+                // Half a frame was written or read, so what follows would make no sense.
+                self.close_channel(channel);
+                match e.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                        log::error!("a channel to a Python worker is given up: {e}");
+                        Outcome::Deadline { usable: false }
+                    }
+                    ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                        log::error!("a channel to a Python worker is given up: {e}");
+                        Outcome::Broken(e.to_string())
+                    }
+                    _ => Outcome::Lost,
                 }
-                _ => Outcome::Lost,
             });
         if matches!(outcome, Outcome::Answered(_)) {
             let now = nanoseconds(record::now());
@@ -180,9 +201,7 @@ impl Process {
             Some(left.max(Duration::from_micros(1)))
         };
         let socket = &self.channels[channel];
-        if body.len() > SMALL {
-            socket.set_write_timeout(left())?;
-        }
+        socket.set_write_timeout(left())?;
         frame::write(socket, head, body)?;
         let incoming = loop {
             socket.set_read_timeout(left())?;
@@ -191,7 +210,7 @@ impl Process {
                 Ok(None) => return Ok(Outcome::Lost),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.owing[channel].store(true, Ordering::Relaxed);
+                    self.late[channel].store(Late::Owed as u8, Ordering::Relaxed);
                     return Ok(Outcome::Deadline { usable: true });
                 }
                 Err(e) => return Err(e),
@@ -258,20 +277,27 @@ impl Process {
     pub fn read_late_answer(self: &Arc<Self>, channel: usize) {
         let process = Arc::clone(self);
         let read = move || {
-            if process.read_over(channel).is_err() {
-                process.close_channel(channel);
-            }
+            let late = match process.read_over(channel) {
+                Ok(true) => Late::Read,
+                Ok(false) | Err(_) => {
+                    process.close_channel(channel);
+                    Late::Lost
+                }
+            };
             process.outstanding[channel].store(0, Ordering::Relaxed);
-            process.owing[channel].store(false, Ordering::Release);
+            process.late[channel].store(late as u8, Ordering::Release);
         };
         let thread = thread::Builder::new().name("late".into());
         if let Err(e) = thread.spawn(read) {
             log::error!("a channel to a Python worker is given up: cannot start a thread: {e}");
             self.close_channel(channel);
+            self.outstanding[channel].store(0, Ordering::Relaxed);
+            self.late[channel].store(Late::Lost as u8, Ordering::Release);
         }
     }
 
-    fn read_over(&self, channel: usize) -> io::Result<()> {
+    /// `false`: the other side is gone.
+    fn read_over(&self, channel: usize) -> io::Result<bool> {
         let socket = &self.channels[channel];
         socket.set_read_timeout(None)?;
         let late = loop {
@@ -280,16 +306,20 @@ impl Process {
                 other => break other?,
             }
         };
-        if let Some(late) = late {
-            let rest = late.body_length - late.body_start().len();
-            io::copy(&mut socket.take(rest as u64), &mut io::sink())?;
-        }
-        Ok(())
+        let Some(late) = late else {
+            return Ok(false);
+        };
+        late.skip_body(socket)?;
+        Ok(true)
     }
 
-    /// Whether an answer that somebody gave up waiting for has come, to its end.
-    pub fn has_late_answer(&self, channel: usize) -> bool {
-        !self.owing[channel].load(Ordering::Acquire)
+    /// What is with the answer that somebody gave up waiting for.
+    pub fn late_answer(&self, channel: usize) -> Late {
+        let late = self.late[channel].load(Ordering::Acquire);
+        let all = [Late::Read, Late::Owed, Late::Lost];
+        all.into_iter()
+            .find(|&kind| kind as u8 == late)
+            .unwrap_or(Late::Lost)
     }
 
     fn close_channel(&self, channel: usize) {
@@ -341,13 +371,17 @@ mod tests {
         (Process::new(ours, record), theirs, other_side)
     }
 
-    fn call<'a>(number: u64) -> Call<'a> {
+    fn call<'a>(number: u64, deadline: u64) -> Call<'a> {
         let response = Response {
             status: 200,
             reason: "OK".into(),
             headers: Vec::new(),
         };
-        Call::Response { number, response }
+        Call::Response {
+            number,
+            deadline,
+            response,
+        }
     }
 
     fn soon() -> Instant {
@@ -369,7 +403,7 @@ mod tests {
 
     fn wait_for_late_answer(process: &Process) {
         let until = later();
-        while !process.has_late_answer(0) {
+        while process.late_answer(0) != Late::Read {
             assert!(Instant::now() < until);
             thread::sleep(Duration::from_millis(1));
         }
@@ -389,7 +423,7 @@ mod tests {
         let (first, outcome) = process.call(0, call, b"", soon());
         assert_eq!(outcome, Outcome::Deadline { usable: true });
         process.read_late_answer(0);
-        assert!(!process.has_late_answer(0));
+        assert_eq!(process.late_answer(0), Late::Owed);
         // More than the socket holds: somebody takes it.
         answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
         wait_for_late_answer(&process);

@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use sagemaker_tfs::handlers::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
-use sagemaker_tfs::handlers::record::Record;
+use sagemaker_tfs::handlers::record::{self, Record};
 
 use crate::script::{Returned, Script};
 
@@ -52,6 +53,9 @@ impl Channel {
             Err(e) => return Err(e),
         };
         let call: Call = incoming.head()?;
+        let (number, deadline) = call.place();
+        // From here on the call is ours: whatever the body does to this process, it does to no other.
+        self.record.begin(self.index, number)?;
         let mut read = Ok(());
         let body = PyBytes::new_with(py, incoming.body_length, |body| {
             if body.len() == incoming.body_start().len() {
@@ -62,24 +66,27 @@ impl Channel {
             Ok(())
         });
         read?;
-        let (number, returned) = match (body, call) {
-            (Err(error), Call::Request { number, .. } | Call::Response { number, .. }) => {
-                (number, Err(error)) // no memory for the body
+        if body.is_err() {
+            // There is no memory for it.
+            py.detach(|| incoming.skip_body(&self.socket))?;
+        }
+        let returned = match (body, call) {
+            (Err(error), _) => Err(error),
+            // Nobody waits for the answer any more, but it is counted on.
+            _ if u128::from(deadline) < record::now().as_nanos() => {
+                Err(PyTimeoutError::new_err("the request's deadline has passed"))
             }
-            (Ok(body), Call::Request { number, context }) => {
-                self.record.begin(self.index, number)?;
+            (Ok(body), Call::Request { context, .. }) => {
                 let result = script.request(py, &context, body);
-                let returned = result.map(|(context, returned)| {
+                result.map(|(context, returned)| {
                     self.context = (script.shape() == Shape::Pair).then_some(context);
                     returned
-                });
-                (number, returned)
+                })
             }
-            (Ok(body), Call::Response { number, response }) => {
-                self.record.begin(self.index, number)?;
+            (Ok(body), Call::Response { response, .. }) => {
                 let context = self.context.take();
                 let context = context.ok_or(io::Error::from(ErrorKind::InvalidData))?;
-                (number, script.response(py, &context, &response, body))
+                script.response(py, &context, &response, body)
             }
         };
         self.answer(py, script, number, returned)?;
@@ -128,7 +135,7 @@ impl Returned<'_> {
         };
         if body.len() > MAX_BODY_BYTES {
             let text = format!("the body has {} bytes, which is too much", body.len());
-            return Err(pyo3::exceptions::PyValueError::new_err(text));
+            return Err(PyValueError::new_err(text));
         }
         Ok((self.content_type.to_str()?, body))
     }

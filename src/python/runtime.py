@@ -7,6 +7,7 @@ standard library; `grpc` and `requests` are used where the script's environment 
 import codecs
 import collections
 import collections.abc
+import datetime
 import importlib.machinery
 import importlib.util
 import io
@@ -30,6 +31,10 @@ _module = None
 _handler = _input_handler = _output_handler = None
 _channels = {}
 _grpc = None
+
+
+# Far more than any has.
+MAX_CONTENT_TYPE = 8192
 
 
 class UnusableScript(Exception):
@@ -138,10 +143,14 @@ def report(error, trace):
     """Writes the traceback to the log, without our own part of it; the text for the client."""
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    try:
-        sys.stderr.write("".join(traceback.format_exception(type(error), error, trace)))
-    except Exception:
-        pass  # the script has put something of its own in place of stderr, or closed it
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    # The script may have put something of its own in place of the first.
+    for stream in (sys.stderr, sys.__stderr__):
+        try:
+            stream.write(text)
+            break
+        except Exception:
+            continue
     try:
         return str(error)
     except Exception:
@@ -168,6 +177,8 @@ def _for_client(result):
         content_type = "application/json"
     if not isinstance(content_type, str):
         raise TypeError(f"the content type must be str, not {type(content_type).__name__}")
+    if len(content_type) > MAX_CONTENT_TYPE:
+        raise ValueError(f"the content type has {len(content_type)} characters")
     if body is None:
         body = b""
     elif isinstance(body, (bytearray, memoryview)):
@@ -190,11 +201,20 @@ def _for_model_server(data):
         data = data.read()
         return (data, json_type) if isinstance(data, (str, bytes)) else (bytes(data), json_type)
     if isinstance(data, collections.abc.Mapping) or _is_pairs(data):
-        return urllib.parse.urlencode(data, doseq=True), "application/x-www-form-urlencoded"
+        return _form(data), "application/x-www-form-urlencoded"
     if hasattr(data, "__iter__"):
         parts = (part.encode() if isinstance(part, str) else part for part in data)
         return b"".join(parts), json_type
     raise TypeError(f"input_handler must return str, bytes, a file or an iterable of bytes, not {type(data).__name__}")
+
+
+def _form(data):
+    pairs = data.items() if isinstance(data, collections.abc.Mapping) else data
+    fields = []
+    for name, values in pairs:
+        several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes))
+        fields += [(name, value) for value in (values if several else [values]) if value is not None]
+    return urllib.parse.urlencode(fields)
 
 
 def _is_pairs(data):
@@ -253,20 +273,23 @@ class HTTPError(IOError):
 class Response:
     """The model server's answer, with the interface of `requests.Response`."""
 
-    history = ()
     is_redirect = is_permanent_redirect = False
+    next = request = None
+    # How long it took is for the server's log to say.
+    elapsed = datetime.timedelta()
 
     def __init__(self, status_code, reason, headers, content, url):
         self.status_code = status_code
         self.reason = reason
         self.content = content
         self.url = url
-        self.headers = Headers(headers)
+        self.headers = Headers((name.title(), value) for name, value in headers)
+        self.history, self.cookies, self.links = [], {}, {}
         self.encoding = _encoding(self.headers.get("Content-Type", ""))
 
     @property
     def ok(self):
-        return self.status_code < 400
+        return not 400 <= self.status_code < 600
 
     __bool__ = ok.fget
 
@@ -287,7 +310,8 @@ class Response:
 
     def json(self, **options):
         try:
-            return json.loads(self.content, **options)
+            # Without an encoding json finds out by itself.
+            return json.loads(self.text if self.encoding else self.content, **options)
         except ValueError as error:
             requests = sys.modules.get("requests")
             if requests is None or not isinstance(error, json.JSONDecodeError):

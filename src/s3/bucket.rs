@@ -29,7 +29,7 @@ pub fn download(
     folder: &Path,
 ) -> Result<usize, String> {
     let agent = agent();
-    let bucket = bucket(config, name)?;
+    let bucket = bucket(config, name).map_err(|e| format!("s3://{name}/{prefix}: {e}"))?;
     let failed = |e: String| format!("no credentials for s3://{name}/{prefix}: {e}");
     let credentials = credentials::find(config, &agent).map_err(failed)?;
     let keys = list(&agent, &bucket, &credentials, prefix)
@@ -38,7 +38,7 @@ pub fn download(
     for key in &keys {
         let failed = |e: String| format!("s3://{name}/{key} cannot be downloaded: {e}");
         let Some(path) = relative_path(prefix, key).map_err(failed)? else {
-            continue; // stands for a folder
+            continue; // stands for a folder, or is beside ours
         };
         let url = bucket
             .get_object(Some(&credentials), key)
@@ -117,23 +117,40 @@ fn save(agent: &Agent, url: &str, path: &Path) -> Result<(), String> {
 }
 
 fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
-    let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
+    // What follows is for the store alone.
+    let address = url.split('?').next().unwrap_or_default();
+    let called = agent.get(url).call();
+    let mut answer = called.map_err(|e| format!("{address}: {e}"))?;
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
     }
     let text = answer.body_mut().read_to_string().unwrap_or_default();
-    let text: String = text.chars().take(MAX_SHOWN).collect();
-    Err(format!("status {status}: {text}"))
+    Err(format!("status {status}: {}", explanation(&text)))
 }
 
-/// Where an object goes: what follows the prefix. `None` for the prefix itself and for keys that end like a folder.
+/// What a store says of an error, on one line: its code and message, or the beginning of whatever else it says.
+fn explanation(text: &str) -> String {
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        let (content, _) = rest.split_once(&format!("</{name}>"))?;
+        Some(content)
+    };
+    let said = match (element("Code"), element("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => text.to_owned(),
+    };
+    let words: Vec<_> = said.split_whitespace().collect();
+    words.join(" ").chars().take(MAX_SHOWN).collect()
+}
+
+/// Where an object goes: what follows the prefix. `None` for the prefix itself, for keys that end like a folder, and
+/// for those in another folder whose name only begins like ours.
 fn relative_path(prefix: &str, key: &str) -> Result<Option<PathBuf>, String> {
-    let rest = key
-        .strip_prefix(prefix)
-        .unwrap_or(key)
-        .trim_start_matches('/');
-    if rest.is_empty() || rest.ends_with('/') {
+    let rest = key.strip_prefix(prefix).unwrap_or(key);
+    let is_inside = prefix.is_empty() || prefix.ends_with('/') || rest.starts_with('/');
+    let rest = rest.trim_start_matches('/');
+    if !is_inside || rest.is_empty() || rest.ends_with('/') {
         return Ok(None);
     }
     let path = PathBuf::from(rest);
@@ -161,8 +178,19 @@ mod tests {
         assert_eq!(path("", "inference.py"), some("inference.py"));
         assert_eq!(path("a", "a/"), Ok(None));
         assert_eq!(path("a", "a/b/"), Ok(None));
+        assert_eq!(path("a/code", "a/code-old/inference.py"), Ok(None));
+        assert_eq!(path("a/code", "a/codeinference.py"), Ok(None));
         assert!(path("a", "a/../../etc/passwd").is_err());
         assert!(path("a/", "a//etc/passwd").is_ok());
+    }
+
+    #[test]
+    fn errors_are_told_on_one_line() {
+        let xml = "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code>\n<Message>It is not\nthere.</Message></Error>";
+        assert_eq!(explanation(xml), "NoSuchBucket: It is not there.");
+        assert_eq!(explanation("<html>\n  Bad Gateway\n"), "<html> Bad Gateway");
+        assert_eq!(explanation(""), "");
+        assert_eq!(explanation(&"ä".repeat(1000)).chars().count(), MAX_SHOWN);
     }
 
     #[test]

@@ -43,13 +43,13 @@ pub fn find(config: &AwsConfig, agent: &Agent) -> Result<Credentials, String> {
 
 fn from_container(url: &str, config: &AwsConfig, agent: &Agent) -> Result<Credentials, String> {
     let mut request = agent.get(url);
-    let token = match (&config.container_token, &config.container_token_file) {
-        (Some(token), _) => Some(token.clone()),
-        (None, Some(file)) => {
+    // The file comes first, for its token is renewed.
+    let token = match &config.container_token_file {
+        Some(file) => {
             let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
             Some(text.trim().to_owned())
         }
-        (None, None) => None,
+        None => config.container_token.clone(),
     };
     if let Some(token) = token {
         request = request.header("Authorization", token);

@@ -85,11 +85,9 @@ impl Child {
     /// Sends a signal to it and whatever it started: its program may be a script that starts the real one. Only to
     /// be called while it is not reaped: its id could belong to another then.
     pub fn signal(&self, signal: Signal) {
-        let sent = match self.has_own_group {
-            true => kill_process_group(self.pid, signal),
-            false => kill_process(self.pid, signal),
-        };
-        if let Err(e) = sent {
+        let to_group = self.has_own_group && kill_process_group(self.pid, signal).is_ok();
+        // It may have left its group.
+        if !to_group && let Err(e) = kill_process(self.pid, signal) {
             log::warn!("cannot send {signal:?} to process {}: {e}", self.pid);
         }
     }

@@ -149,6 +149,16 @@ impl Lifecycle {
         self.failures
     }
 
+    /// From now on it is started again whatever happens.
+    pub fn never_give_up(&mut self) {
+        self.was_ever_ready = true;
+    }
+
+    /// Whether its end may be the end of its start: then the last output of its process is wanted.
+    pub fn may_give_up(&self) -> bool {
+        !self.was_ever_ready
+    }
+
     /// Its process has done its work: the next failure is a first one again.
     pub fn proved_sound(&mut self) {
         self.failures = 0;

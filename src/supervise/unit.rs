@@ -64,6 +64,11 @@ pub trait Unit: Send {
     /// Its process number `process` came to a new phase: tells those who send requests. `failures`: in a row.
     fn publish(&mut self, process: u64, phase: &Phase, since: Instant, failures: u32);
 
+    /// Whether others like it do its work, so that its failing to start ends nothing.
+    fn can_be_spared(&self) -> bool {
+        false
+    }
+
     /// When to look at it next, if it wants to be looked at.
     fn next_check(&self) -> Option<Instant> {
         None

@@ -73,6 +73,8 @@ pub struct Watchdog {
     errands: BTreeMap<UnitId, Errand>,
     front: Front,
     inbox: Receiver<Message>,
+    /// Whether a signal has ended all starting.
+    is_draining: bool,
 }
 
 /// Running requests are given time to finish.
@@ -91,6 +93,7 @@ impl Watchdog {
             errands: BTreeMap::new(),
             front,
             inbox,
+            is_draining: false,
         }
     }
 
@@ -124,6 +127,7 @@ impl Watchdog {
                     );
                     let until = Instant::now() + DRAIN_LIMIT;
                     self.front.stop_accepting();
+                    self.is_draining = true;
                     drain = Some(Drain {
                         until,
                         idle_since: None,
@@ -274,6 +278,9 @@ impl Watchdog {
         let Some(supervised) = self.units.get_mut(&id) else {
             return Ok(());
         };
+        if supervised.lifecycle.may_give_up() && supervised.unit.can_be_spared() {
+            supervised.lifecycle.never_give_up();
+        }
         let phase_before = supervised.lifecycle.phase().clone();
         match supervised.lifecycle.on(event, Instant::now()) {
             Action::None => {}
@@ -293,6 +300,12 @@ impl Watchdog {
                 return self.apply(id, event);
             }
             Action::Kill => supervised.kill(),
+            Action::GiveUp(reason) if self.is_draining => {
+                // It was asked to end just as we were, by Ctrl-C for one.
+                log::warn!("{}: {reason}", supervised.unit.name());
+                supervised.standing = Standing::GivenUp;
+                return Ok(());
+            }
             Action::GiveUp(reason) => return supervised.give_up(&reason),
         }
         let lifecycle = &supervised.lifecycle;
@@ -348,7 +361,11 @@ impl Watchdog {
         }
         let exited = Event::Exited {
             how: ended.reason,
-            output: child.last_lines(),
+            // Else it is in the log only.
+            output: match supervised.lifecycle.may_give_up() {
+                true => child.last_lines(),
+                false => String::new(),
+            },
         };
         self.apply(id, exited)
     }
