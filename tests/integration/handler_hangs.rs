@@ -215,3 +215,15 @@ fn a_late_answer_is_not_given_to_the_next_request() {
         );
     }
 }
+
+#[test]
+fn a_worker_that_left_its_process_group_is_ended_all_the_same() {
+    let server = Setup::new().obedient_pair().call_limit(1).start();
+    let pid = server.python_worker_pid(0);
+    let code = "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(10_000)";
+    let mut hanging = hang(&server, "input", code);
+    failed(&mut hanging, 504, &["input_handler did not return"]);
+    server.wait_for_new_worker(0, pid);
+    assert!(!processes::runs(pid));
+    server.assert_handlers_serve(1);
+}

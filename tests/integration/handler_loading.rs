@@ -165,3 +165,23 @@ fn scripts_may_wait_for_a_pipe_at_import() {
     server.assert_handlers_serve(1);
     assert_eq!(server.notes(), ["begun", "go on"]);
 }
+
+/// Of two workers one loads; the other waits until that one serves, and then cannot.
+const ONE_OF_TWO: &str = "import os\n\
+                          from meeting import note, wait_at\n\
+                          try:\n    os.mkdir(os.path.join(os.environ['TMPDIR'], 'first'))\n\
+                          except FileExistsError:\n    note('second')\n    wait_at('gate')\n    raise MemoryError('no room')\n\
+                          def handler(data, context):\n    return data.read(), 'text/plain'\n";
+
+#[test]
+fn a_worker_that_cannot_load_ends_nothing_when_another_serves() {
+    let server = Setup::new().handler(ONE_OF_TWO).workers(2).start();
+    server.wait_for_notes(1);
+    server.open_gate("gate");
+    server.wait_for_log("MemoryError: no room");
+    // It is tried again, and fails again.
+    server.wait_for_notes(3);
+    let answer = server.invoke("{}");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
+    assert_eq!(server.ping().status, 200);
+}

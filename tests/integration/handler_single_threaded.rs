@@ -96,3 +96,18 @@ fn a_worker_that_dies_comes_back() {
     server.wait_for_new_worker(0, pid);
     server.assert_handlers_serve(1);
 }
+
+/// The terminal sends Ctrl-C to the worker as well, whose import it ends.
+#[test]
+fn ctrl_c_while_the_script_is_loaded_is_no_failure() {
+    let script = "from meeting import note, wait_at\nnote('begun')\nwait_at('gate')\n";
+    let server = single_threaded(Setup::new().handler(script)).launch();
+    server.wait_for_notes(1);
+    let worker = server.python_worker_pid(0);
+    server.signal(Signal::INT);
+    processes::signal(worker, Signal::INT);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.reasons().is_empty(), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
