@@ -15,6 +15,7 @@ use crate::front::body::{self, Announced};
 use crate::front::headers;
 use crate::front::route::{Route, route};
 use crate::handlers;
+use crate::models::memory;
 use crate::models::registry::Registry;
 use crate::models::served::Served;
 use crate::tfs::client::{TfsAnswer, TfsRequest};
@@ -207,9 +208,13 @@ impl Service {
             content_type: Some("application/json"),
             body: &body,
         };
+        let answer = served.backend.call(&sent, deadline);
         let TfsAnswer {
             status, mut body, ..
-        } = served.backend.call(&sent, deadline)?;
+        } = match self.serving {
+            Serving::Fixed(_) => answer?,
+            Serving::Registry(_) => memory::judge(answer)?,
+        };
         let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),

@@ -1,6 +1,11 @@
-//! Whether memory is short: what a model that does not come up in time may be suffering from.
+//! Whether memory is short: what a model that does not come up in time, or does not answer, may be suffering from.
 
 use std::fs;
+
+use memchr::memmem;
+
+use crate::error::RequestError;
+use crate::tfs::client::TfsAnswer;
 
 /// Less than this share of the memory left counts as short.
 const SHORT_BELOW: f64 = 0.05;
@@ -17,6 +22,28 @@ pub fn is_short() -> bool {
         .into_iter()
         .flatten()
         .any(|share| share < SHORT_BELOW)
+}
+
+/// How TensorFlow begins the text of an error when it has no memory for a tensor. TensorFlow Serving sends it with the
+/// status it also has for too many requests.
+const TENSOR_TOO_LARGE: &[u8] = b"OOM when allocating";
+
+/// Makes 507 of an answer, or of an error, that is owed to a lack of memory: SageMaker then unloads other models.
+///
+/// # Errors
+/// What comes in, or 507.
+pub fn judge(answer: Result<TfsAnswer, RequestError>) -> Result<TfsAnswer, RequestError> {
+    let exhausted = |text: &str| Err(RequestError::new(507, format!("Memory exhausted: {text}")));
+    match answer {
+        Ok(answer)
+            if answer.status == 429 && memmem::find(&answer.body, TENSOR_TOO_LARGE).is_some() =>
+        {
+            exhausted("TensorFlow Serving has no memory for the request's tensors.")
+        }
+        // The model server fell again and again.
+        Err(error) if error.status == 502 && is_short() => exhausted(&error.text),
+        other => other,
+    }
 }
 
 /// The share of memory that is available, by the text of `/proc/meminfo`.
@@ -37,6 +64,22 @@ fn container_share(current: &str, max: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_memory_is_told_from_one_of_a_full_queue() {
+        let answer = |body: &str| {
+            judge(Ok(TfsAnswer {
+                status: 429,
+                headers: Default::default(),
+                body: body.into(),
+            }))
+        };
+        let oom = r#"{"error": "OOM when allocating tensor with shape[1,9]"}"#;
+        assert_eq!(answer(oom).unwrap_err().status, 507);
+        assert!(answer(r#"{"error": "The batch scheduling queue is full"}"#).is_ok());
+        let lost = judge(Err(RequestError::bad_request("x")));
+        assert_eq!(lost.unwrap_err().status, 400);
+    }
 
     #[test]
     fn shares_of_machine_and_container() {
