@@ -86,6 +86,10 @@ handler_tests() {
   .venv/bin/python -m unittest discover --verbose -s tests/handlers
 }
 
+multi_model_tests() {
+  .venv/bin/python -m unittest discover --verbose -s tests/multi_model
+}
+
 begin=$SECONDS
 heading "Preparing"
 prepare
@@ -106,6 +110,7 @@ step "local model server" local_model_server_tests
 step "building for the next steps" build_for_python_tests
 step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests
 step "handlers on real TensorFlow" handler_tests
+step "multi-model mode on real TensorFlow, its handler from S3" multi_model_tests
 
 heading "Summary, after $((SECONDS - begin)) s"
 for name in ${FAILED[@]+"${FAILED[@]}"}; do say "FAILED: $name"; done

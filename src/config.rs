@@ -460,6 +460,16 @@ fn assign_ports(
     multi_model: bool,
 ) -> Vec<InstancePorts> {
     if multi_model {
+        let (low, high) = range.unwrap_or(DEFAULT_MULTI_MODEL_PORTS);
+        // As `PortPool` counts them.
+        if u32::from(high - low) / 2 < instances {
+            r.problems.push(format!(
+                "{} is \"{low}-{high}\", too small for a model with {} = {instances}; accepted: LOW-HIGH with a port \
+                 more than two for each instance",
+                settings::PORT_RANGE.name,
+                settings::INSTANCE_COUNT.name,
+            ));
+        }
         return Vec::new(); // each model gets its own when it is loaded
     }
     let instances = instances as u16; // checked: at most 1000
@@ -680,6 +690,14 @@ mod tests {
                 ("SAGEMAKER_BIND_TO_PORT", "8081"),
             ],
             &[("SAGEMAKER_BIND_TO_PORT", "8501")],
+            &[
+                ("SAGEMAKER_SAFE_PORT_RANGE", "9000-9001"),
+                ("SAGEMAKER_MULTI_MODEL", "true"),
+            ],
+            &[
+                ("SAGEMAKER_TFS_INSTANCE_COUNT", "500"),
+                ("SAGEMAKER_MULTI_MODEL", "true"),
+            ],
         ] {
             assert_eq!(read(pairs).unwrap_err().len(), 1, "{pairs:?}");
         }

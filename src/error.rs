@@ -19,6 +19,9 @@ pub enum StartError {
     /// Anything else: no model, a port in use, a model server that does not come up.
     #[error("{0}")]
     Failed(String),
+    /// A signal came before there was anything to serve, which is no failure.
+    #[error("stopped by a signal")]
+    Stopped,
 }
 
 impl StartError {
@@ -32,6 +35,7 @@ impl StartError {
         match self {
             Self::Settings(_) => EXIT_USAGE,
             Self::Failed(_) => EXIT_FAILURE,
+            Self::Stopped => 0,
         }
     }
 }

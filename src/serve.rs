@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -13,7 +14,7 @@ use crate::error::StartError;
 use crate::front::{Front, Serving};
 use crate::handlers::host::Launch;
 use crate::handlers::interpreter::Interpreter;
-use crate::handlers::packages::{self, Installed};
+use crate::handlers::packages;
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
 use crate::models::served::{self, Served, Workers};
@@ -25,6 +26,8 @@ use crate::tfs::files::Files;
 use crate::tfs::gpu;
 use crate::{handlers, logging, s3};
 
+/// How often to look for signals while something is downloaded.
+const SIGNAL_STEP: Duration = Duration::from_millis(50);
 /// A wait that ends by something else.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -33,6 +36,13 @@ const LONG: Duration = Duration::from_secs(3600);
 /// # Errors
 /// Why it cannot start, or why TensorFlow Serving did not.
 pub fn run(config: &Config) -> Result<(), StartError> {
+    match start_and_serve(config) {
+        Err(StartError::Stopped) => Ok(()),
+        ended => ended,
+    }
+}
+
+fn start_and_serve(config: &Config) -> Result<(), StartError> {
     logging::start(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
     // Before any child exists, so that no signal is missed.
@@ -46,16 +56,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let (supervisor, inbox) = Supervisor::new();
     // A temporary directory is removed when this ends.
     let (_files, front) = match &config.multi_model {
-        None => match serve_fixed(config, &supervisor, &mut signals)? {
-            Some(started) => started,
-            None => return Ok(()),
-        },
-        Some(multi_model) => {
-            match serve_registry(config, multi_model, &supervisor, &mut signals)? {
-                Some(started) => started,
-                None => return Ok(()),
-            }
-        }
+        None => serve_fixed(config, &supervisor, &mut signals)?,
+        Some(multi_model) => serve_registry(config, multi_model, &supervisor, &mut signals)?,
     };
     log::info!("listening on {}:{}", config.listen, config.port);
     let watchdog = Watchdog::new(front, inbox);
@@ -79,27 +81,24 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")))
 }
 
-/// Serves the models that are there now. `None`: a signal came before that.
+/// Serves the models that are there now.
 fn serve_fixed(
     config: &Config,
     supervisor: &Supervisor,
     signals: &mut Signals,
-) -> Result<Option<(Files, Front)>, StartError> {
+) -> Result<(Files, Front), StartError> {
     let models = models::discover(&config.model_dir)?;
     let default_model = default_model(config, &models)?;
     let files = Files::write(config, &models)?;
     let ports = &config.instance_ports;
-    let Some(workers) = find_workers(
+    let workers = find_workers(
         config,
         [config.model_dir.as_path()],
         ports,
         &default_model,
         &files,
         signals,
-    )?
-    else {
-        return Ok(None);
-    };
+    )?;
     let backend = served::backend(config, ports);
     let served = Served {
         backend: Arc::clone(&backend),
@@ -123,7 +122,7 @@ fn serve_fixed(
     if let Some(workers) = workers {
         start_after(workers, backend, supervisor.clone())?;
     }
-    Ok(Some((files, front)))
+    Ok((files, front))
 }
 
 /// Starts workers once the models are AVAILABLE: scripts may use them while they are loaded.
@@ -143,18 +142,20 @@ fn start_after(
         .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))
 }
 
-/// Serves models as they are loaded. `None`: a signal came before that.
+/// Serves models as they are loaded.
 fn serve_registry(
     config: &Config,
     multi_model: &MultiModelConfig,
     supervisor: &Supervisor,
     signals: &mut Signals,
-) -> Result<Option<(Files, Front)>, StartError> {
+) -> Result<(Files, Front), StartError> {
     let files = Files::write(config, &[])?;
     let (low, high) = multi_model.ports;
     // The script for models that have none of their own.
     let folders = match &multi_model.universal_handler {
-        Some((bucket, prefix)) => download_handler(config, multi_model, bucket, prefix, &files)?,
+        Some((bucket, prefix)) => {
+            download_handler(config, multi_model, (bucket, prefix), &files, signals)?
+        }
         None => config
             .model_dir
             .ancestors()
@@ -163,9 +164,7 @@ fn serve_registry(
             .collect(),
     };
     let folders = folders.iter().map(PathBuf::as_path);
-    let Some(universal) = find_workers(config, folders, &[], "", &files, signals)? else {
-        return Ok(None);
-    };
+    let universal = find_workers(config, folders, &[], "", &files, signals)?;
     let gpus = if multi_model.instances > 1 {
         gpu::count()
     } else {
@@ -187,22 +186,46 @@ fn serve_registry(
     if let Some(workers) = &universal {
         workers.start(supervisor, None);
     }
-    Ok(Some((files, front)))
+    Ok((files, front))
 }
 
 /// Downloads the handler for all models. Gives the folders that may have the script in their folder `code`.
 fn download_handler(
     config: &Config,
     multi_model: &MultiModelConfig,
-    bucket: &str,
-    prefix: &str,
+    (bucket, prefix): (&str, &str),
     files: &Files,
+    signals: &mut Signals,
 ) -> Result<Vec<PathBuf>, StartError> {
     log::info!("downloading the handler for all models from s3://{bucket}/{prefix}");
     let folder = files.directory().join("universal");
     let code = folder.join("code");
-    let count =
-        s3::download(&multi_model.aws, bucket, prefix, &code).map_err(StartError::failed)?;
+    // On a thread of its own, for it may take minutes to fail, and a signal is not to wait for that.
+    let (give, take) = crossbeam_channel::bounded(1);
+    let (aws, name, keys) = (
+        multi_model.aws.clone(),
+        bucket.to_owned(),
+        prefix.to_owned(),
+    );
+    let target = code.clone();
+    thread::Builder::new()
+        .name("download".into())
+        .spawn(move || give.send(s3::download(&aws, &name, &keys, &target)))
+        .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
+    let count = loop {
+        match take.recv_timeout(SIGNAL_STEP) {
+            Ok(result) => break result.map_err(StartError::failed)?,
+            Err(RecvTimeoutError::Timeout) => {
+                if signals.pending().any(|signal| signal != SIGCHLD) {
+                    log::info!("stopping while the handler for all models is downloaded");
+                    return Err(StartError::Stopped);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(StartError::failed("the download panicked"));
+            }
+        }
+    };
     log::info!("downloaded {count} files");
     // With or without a folder `code` below the prefix.
     let folders = vec![folder, code];
@@ -217,7 +240,6 @@ fn download_handler(
 }
 
 /// The workers for the handler script in one of these folders, if there is one; its packages are installed first.
-/// The outer `None`: a signal came before that.
 fn find_workers<'a>(
     config: &Config,
     folders: impl IntoIterator<Item = &'a Path>,
@@ -225,7 +247,7 @@ fn find_workers<'a>(
     default_model: &str,
     files: &Files,
     signals: &mut Signals,
-) -> Result<Option<Option<Workers>>, StartError> {
+) -> Result<Option<Workers>, StartError> {
     let folders = Vec::from_iter(folders);
     let program = &config.handlers.program;
     let Some(script) = handlers::find_in(folders.iter().copied(), program) else {
@@ -236,14 +258,12 @@ fn find_workers<'a>(
                 config.model_dir.join("code").join(program).display()
             )));
         }
-        return Ok(Some(None));
+        return Ok(None);
     };
     let interpreter = Interpreter::find(&script)?;
-    if packages::install(&script, &interpreter, signals)? == Installed::Stopped {
-        return Ok(None);
-    }
+    packages::install(&script, &interpreter, signals)?;
     let launch = Launch::new(config, script, interpreter, files, ports, default_model);
-    Ok(Some(Some(Workers::new(launch, config))))
+    Ok(Some(Workers::new(launch, config)))
 }
 
 /// Whether a signal was ignored when we were started, as `nohup` does with SIGHUP.

@@ -107,7 +107,7 @@ settings! {
     DEFAULT_MODEL_NAME = ModelServer, "SAGEMAKER_TFS_DEFAULT_MODEL_NAME", None, "first model found, by name", "the name of a model in the model directory",
         "Model for requests that name none.";
     PORT_RANGE = ModelServer, "SAGEMAKER_SAFE_PORT_RANGE", None, "unset", "LOW-HIGH, two port numbers, with two ports for each instance",
-        "Ports for TensorFlow Serving: instance i takes LOW+2i (gRPC) and LOW+2i+1 (REST). Unset: 9000+i and 8501+i.";
+        "Ports for TensorFlow Serving: instance i takes LOW+2i (gRPC) and LOW+2i+1 (REST). Unset: 9000+i and 8501+i. In multi-model mode: the ports of all models' instances; unset: 9000-9999.";
     INSTANCE_COUNT = ModelServer, "SAGEMAKER_TFS_INSTANCE_COUNT", None, "1", "a whole number from 1 to 1000",
         "TensorFlow Serving processes for the models; in multi-model mode, for each model.";
     WAIT_TIME = ModelServer, "SAGEMAKER_TFS_WAIT_TIME_SECONDS", None, "300; 55 for a multi-model load", SECONDS,

@@ -69,19 +69,24 @@ class Server:
         *,
         model_server: Path = STAND_IN,
         instances: int = 1,
+        models: int | None = None,
         env: dict[str, str] | None = None,
         options: list[str] | None = None,
         terminal: int | None = None,
     ):
-        """`options` of the command line beside ours. With `terminal`, a descriptor, all goes there, not into the log."""
-        self.port = free_ports(1 + 2 * instances)
+        """With `models` it is in multi-model mode, with ports for so many. `options` of the command line beside ours.
+        With `terminal`, a descriptor, all goes there, not into the log."""
+        # A range for models has a port more than they use.
+        ports = 2 * instances if models is None else 2 * instances * models + 1
+        self.port = free_ports(1 + ports)
         self.rest_ports = [self.port + 2 + 2 * i for i in range(instances)]
         ours = ("SAGEMAKER_", "TFS_", "FAKE_TFS_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         environment |= {
             "MODEL_SERVER_PYTHON": sys.executable,
-            "SAGEMAKER_SAFE_PORT_RANGE": f"{self.port + 1}-{self.port + 2 * instances}",
+            "SAGEMAKER_SAFE_PORT_RANGE": f"{self.port + 1}-{self.port + ports}",
             "SAGEMAKER_TFS_INSTANCE_COUNT": str(instances),
+            "SAGEMAKER_MULTI_MODEL": str(models is not None),
             **(env or {}),
         }
         self.command = [str(executable), "serve", "--listen", HOST, "--port", str(self.port)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use tiny_http::Request;
+use tiny_http::{Method, Request};
 
 use crate::config::Config;
 use crate::error::{RequestError, StartError};
@@ -164,17 +164,31 @@ impl Shared {
     fn manage(self: &Arc<Self>, work: Work) {
         let shared = Arc::clone(self);
         shared.managing.fetch_add(1, Ordering::Relaxed);
+        // Where it can be had back from when there is no thread.
+        let (give, take) = crossbeam_channel::bounded(1);
+        let taken = take.clone();
         let run = move || {
-            if catch_unwind(AssertUnwindSafe(|| shared.answer(work))).is_err() {
+            let answer = || taken.try_iter().for_each(|work| shared.answer(work));
+            if catch_unwind(AssertUnwindSafe(answer)).is_err() {
                 log::error!("loading or unloading a model panicked; its request got 500");
             }
             shared.managing.fetch_sub(1, Ordering::Relaxed);
         };
-        if let Err(e) = thread::Builder::new().name("manage".into()).spawn(run) {
-            // The request went with the thread: tiny_http answers it with 500.
-            self.managing.fetch_sub(1, Ordering::Relaxed);
-            log::error!("a model cannot be loaded or unloaded: no thread: {e}");
+        give.send(work).expect("there is room for one");
+        let Err(e) = thread::Builder::new().name("manage".into()).spawn(run) else {
+            return;
+        };
+        log::error!("no thread to load or unload a model: {e}");
+        for work in take.try_iter() {
+            if *work.request.method() == Method::Delete {
+                // What it frees is needed, so whoever waits for this worker waits.
+                self.answer(work);
+            } else {
+                let text = format!("Memory exhausted: no thread to load the model: {e}");
+                self.refuse(work.request, RequestError::new(507, text), work.received);
+            }
         }
+        self.managing.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Answers a request whose body has not been read.

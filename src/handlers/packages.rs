@@ -51,27 +51,18 @@ pub fn streams(prefix: &str) -> Streams {
     }
 }
 
-/// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Installed {
-    /// Everything that is needed is there.
-    Yes,
-    /// A signal ended the program while packages were being installed.
-    Stopped,
-}
-
 /// Installs what `requirements.txt` in the script's folder lists, unless there is a `lib` folder, which has the
 /// packages. No child may be running beside: this waits for its own by way of `signals`, which have SIGCHLD.
 ///
 /// # Errors
-/// When pip fails: its last lines.
+/// When pip fails: its last lines. [`StartError::Stopped`] when a signal comes.
 pub fn install(
     script: &Path,
     interpreter: &Interpreter,
     signals: &mut Signals,
-) -> Result<Installed, StartError> {
+) -> Result<(), StartError> {
     let Some(requirements) = requirements(script) else {
-        return Ok(Installed::Yes);
+        return Ok(());
     };
     let failed = |reason: String| {
         StartError::failed(format!(
@@ -89,7 +80,7 @@ pub fn install(
             );
             pip.signal(Signal::KILL);
             let _ = waitpid(Some(pip.pid), WaitOptions::empty());
-            return Ok(Installed::Stopped);
+            return Err(StartError::Stopped);
         }
         let ended = waitpid(Some(pip.pid), WaitOptions::NOHANG);
         let Some((_, status)) = ended.map_err(|e| failed(e.to_string()))? else {
@@ -97,7 +88,7 @@ pub fn install(
         };
         pip.kill_group();
         return match status.exit_status() {
-            Some(0) => Ok(Installed::Yes),
+            Some(0) => Ok(()),
             _ => Err(failed(format!(
                 "pip: {}; its last output:\n{}",
                 describe_end(status),

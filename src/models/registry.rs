@@ -199,7 +199,6 @@ impl Registry {
         let backend = served::backend(&self.config, &claim.ports);
 
         let (starter, started) = unbounded();
-        let failed = |failure: StartFailure| load_error(name, &failure);
         claim.units = served::start_instances(
             &self.config,
             &files,
@@ -209,17 +208,17 @@ impl Registry {
             &self.supervisor,
             Some(&starter),
         )
-        .map_err(failed)?;
+        .map_err(|failure| load_error(name, &failure))?;
         // Packages are installed while the model server loads, but scripts may use it while they are loaded.
         let workers = self.own_workers(claim, &model, Path::new(url), &files, until)?;
         for _ in 0..claim.ports.len() {
-            self.wait(&started, name, until)?.map_err(failed)?;
+            self.wait_for_start(&started, name, until)?;
         }
         if let Some(workers) = &workers {
             let units = workers.start(&self.supervisor, Some(&starter));
             claim.units.extend(&units);
             for _ in units {
-                self.wait(&started, name, until)?.map_err(failed)?;
+                self.wait_for_start(&started, name, until)?;
             }
         }
         let workers = workers.as_ref().or(self.universal.as_ref());
@@ -264,6 +263,8 @@ impl Registry {
             let target = files.directory().join("packages");
             let mut command = packages::pip(&interpreter, &requirements);
             command.arg("--target").arg(&target);
+            // What it leaves behind when it is killed goes with the model's files.
+            command.env("TMPDIR", files.directory());
             let streams = packages::streams(&format!("{}: ", claim.name));
             let end = self.run(claim, command, streams, until)?;
             end.map_err(|failure| RequestError {
@@ -312,19 +313,35 @@ impl Registry {
     /// Waits for a part of a load.
     fn wait<T>(&self, news: &Receiver<T>, name: &str, until: Instant) -> Result<T, RequestError> {
         news.recv_deadline(until).map_err(|e| match e {
-            RecvTimeoutError::Timeout if memory::is_short() => {
-                let text = format!("Memory exhausted: model {name} could not be loaded in time.");
-                RequestError::new(507, text)
-            }
-            RecvTimeoutError::Timeout => RequestError::new(
-                408,
-                format!(
-                    "Model {name} could not be loaded within {} s (SAGEMAKER_TFS_WAIT_TIME_SECONDS).",
-                    self.config.wait_time.as_secs()
-                ),
-            ),
+            RecvTimeoutError::Timeout => self.too_late(name),
             RecvTimeoutError::Disconnected => RequestError::new(503, "The server is stopping."),
         })
+    }
+
+    /// Waits for one of the load's processes to come up.
+    fn wait_for_start(
+        &self,
+        started: &Receiver<Result<(), StartFailure>>,
+        name: &str,
+        until: Instant,
+    ) -> Result<(), RequestError> {
+        match self.wait(started, name, until)? {
+            // The watchdog's own time for a start ends just after this, and on a busy machine we may hear of it first.
+            Err(_) if Instant::now() >= until => Err(self.too_late(name)),
+            end => end.map_err(|failure| load_error(name, &failure)),
+        }
+    }
+
+    fn too_late(&self, name: &str) -> RequestError {
+        if memory::is_short() {
+            let text = format!("Memory exhausted: model {name} could not be loaded in time.");
+            return RequestError::new(507, text);
+        }
+        let text = format!(
+            "Model {name} could not be loaded within {} s (SAGEMAKER_TFS_WAIT_TIME_SECONDS).",
+            self.config.wait_time.as_secs()
+        );
+        RequestError::new(408, text)
     }
 
     /// Unloads a model: lets its requests finish, ends its processes, frees its ports.
@@ -497,17 +514,21 @@ fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
         let text = format!("Could not find valid base path {url} for servable {name}");
         RequestError::new(404, text)
     };
+    let holds_none = || {
+        let text = format!("url is {url:?}, which holds no models.");
+        RequestError::bad_request(text)
+    };
     let real = PathBuf::from(url).canonicalize().map_err(|_| none())?;
-    if SYSTEM_FOLDERS.iter().any(|folder| real.starts_with(folder)) {
-        return Err(RequestError::bad_request(format!(
-            "url is {url:?}, which holds no models."
-        )));
+    if is_of_the_system(&real) {
+        return Err(holds_none());
     }
     let models = discover(Path::new(url)).map_err(|e| {
         log::warn!("model {name}: {e}");
         none()
     })?;
     match models.as_slice() {
+        // Links within the archive may lead anywhere.
+        [model] if leads_to_the_system(&model.path) => Err(holds_none()),
         [model] => Ok(Model {
             name: name.to_owned(),
             ..model.clone()
@@ -517,6 +538,21 @@ fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
             several.len()
         ))),
     }
+}
+
+fn is_of_the_system(real: &Path) -> bool {
+    SYSTEM_FOLDERS.iter().any(|folder| real.starts_with(folder))
+}
+
+/// Whether a model's folder, or something in it such as a version, is a link to a folder of the system.
+fn leads_to_the_system(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut paths = std::iter::once(folder.to_owned()).chain(paths);
+    paths.any(|path| {
+        path.canonicalize()
+            .is_ok_and(|real| is_of_the_system(&real))
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rusty_s3::actions::ListObjectsV2;
@@ -14,6 +15,9 @@ use crate::s3::{AwsConfig, agent, credentials};
 
 /// Requests are sent as soon as they are signed.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
+/// Stores are busy for moments: a request is sent this often in all, with pauses that double.
+const ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// This much of an answer that is an error is shown.
 const MAX_SHOWN: usize = 500;
 
@@ -119,7 +123,20 @@ fn save(agent: &Agent, url: &str, path: &Path) -> Result<(), String> {
 fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
     // What follows is for the store alone.
     let address = url.split('?').next().unwrap_or_default();
-    let called = agent.get(url).call();
+    let mut pause = FIRST_PAUSE;
+    let mut called = agent.get(url).call();
+    for _ in 1..ATTEMPTS {
+        let may_pass = match &called {
+            Ok(answer) => answer.status() == 429 || answer.status().is_server_error(),
+            Err(_) => true,
+        };
+        if !may_pass {
+            break;
+        }
+        thread::sleep(pause);
+        pause *= 2;
+        called = agent.get(url).call();
+    }
     let mut answer = called.map_err(|e| format!("{address}: {e}"))?;
     let status = answer.status();
     if status.is_success() {

@@ -38,6 +38,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 fn agent() -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
+        // A signature holds for one address only, and S3 does not say where a bucket of another region is.
+        .max_redirects(0)
         .timeout_connect(Some(CONNECT_LIMIT))
         .timeout_global(Some(REQUEST_LIMIT))
         .build();

@@ -300,7 +300,9 @@ impl Watchdog {
                 return self.apply(id, event);
             }
             Action::Kill => supervised.kill(),
-            Action::GiveUp(reason) if self.is_draining => {
+            Action::GiveUp(reason)
+                if self.is_draining && !matches!(supervised.standing, Standing::Awaited(_)) =>
+            {
                 // It was asked to end just as we were, by Ctrl-C for one.
                 log::warn!("{}: {reason}", supervised.unit.name());
                 supervised.standing = Standing::GivenUp;
@@ -317,7 +319,9 @@ impl Watchdog {
                 lifecycle.failures(),
             );
         }
-        if *lifecycle.phase() == Phase::Ready {
+        // One that can be spared is not waited for when it fails; it is started again and again.
+        let is_spared = matches!(lifecycle.phase(), Phase::Down { .. }) && !lifecycle.may_give_up();
+        if *lifecycle.phase() == Phase::Ready || is_spared {
             supervised.started();
         }
         Ok(())
