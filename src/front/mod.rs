@@ -12,4 +12,4 @@ mod usher;
 mod workers;
 
 pub use service::Serving;
-pub use workers::{Front, slots};
+pub use workers::{Front, model_slots, slots};

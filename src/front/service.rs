@@ -166,7 +166,7 @@ impl Service {
         let request = &work.request;
         let custom_attributes = headers::list(request, "X-Amzn-SageMaker-Custom-Attributes");
         let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
-        let in_use;
+        let mut in_use;
         let served = match &self.serving {
             Serving::Fixed(served) => served,
             Serving::Registry(registry) => {
@@ -178,6 +178,7 @@ impl Service {
                 })?;
                 attributes.model_name = Some(name);
                 in_use = registry.get(name)?;
+                in_use.wait_for_turn(deadline)?;
                 in_use.served()
             }
         };
@@ -230,11 +231,12 @@ impl Service {
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
         let body = work.read_body(deadline)?;
-        let in_use;
+        let mut in_use;
         let served = match &self.serving {
             Serving::Fixed(served) => served,
             Serving::Registry(registry) => {
                 in_use = registry.get(model_in(path))?;
+                in_use.wait_for_turn(deadline)?;
                 in_use.served()
             }
         };

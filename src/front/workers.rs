@@ -24,6 +24,9 @@ use crate::logging::FRONT;
 /// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
 /// little to do with CPUs; a waiting thread costs some 10 KB.
 const DEFAULT_SLOTS: usize = 64;
+/// In multi-model mode there are slots for so many models with all the work they can have: requests that wait for one
+/// which is down must not keep the others' out.
+const MODELS_AT_WORK: usize = 8;
 /// Requests that wait for a slot; each holds its connection and its head, not yet its body.
 const MAX_BACKLOG: usize = 1024;
 /// Bytes of a request's headers, names and values; nginx takes 32 KB.
@@ -31,6 +34,17 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// Requests worked on at once.
 pub fn slots(config: &Config) -> usize {
+    if config.single_threaded {
+        return 1;
+    }
+    match config.multi_model {
+        Some(_) => model_slots(config) * MODELS_AT_WORK,
+        None => model_slots(config),
+    }
+}
+
+/// Requests of one model worked on at once.
+pub fn model_slots(config: &Config) -> usize {
     if config.single_threaded {
         return 1;
     }

@@ -20,7 +20,6 @@ use crate::supervise::child::{Child, Streams};
 use crate::supervise::lifecycle::{Phase, Status};
 use crate::supervise::supervisor::{Supervisor, UnitId};
 use crate::supervise::unit::{Ended, SpawnError, Unit};
-use crate::tfs::files::Files;
 
 /// Log target of what workers print and log.
 pub const LOG_TARGET: &str = "python";
@@ -70,12 +69,12 @@ pub struct Launch {
 const PROGRAM: &str = "sagemaker-tfs-python";
 
 impl Launch {
-    /// Workers for `script`, which may ask the model servers on `ports` itself. `files` has a place to write.
+    /// Workers for `script`, which may ask the model servers on `ports` itself. `writable` is a folder to write in.
     pub fn new(
         config: &Config,
         script: PathBuf,
         interpreter: Interpreter,
-        files: &Files,
+        writable: &Path,
         ports: &[InstancePorts],
         default_model: &str,
     ) -> Self {
@@ -105,7 +104,7 @@ impl Launch {
             model: None,
             worker_class,
             channels: match worker_class {
-                WorkerClass::Gevent => front::slots(config),
+                WorkerClass::Gevent => front::model_slots(config),
                 WorkerClass::Sync => 1,
                 WorkerClass::Gthread => config.handlers.threads as usize,
             },
@@ -116,7 +115,7 @@ impl Launch {
                 ("TFS_DEFAULT_MODEL_NAME", default_model.to_owned()),
                 ("OMP_NUM_THREADS", config.omp_num_threads.clone()),
             ],
-            directory: (!is_writable(Path::new("."))).then(|| files.directory().to_owned()),
+            directory: (!is_writable(Path::new("."))).then(|| writable.to_owned()),
             has_terminal: config.single_threaded,
             timeout: config.handlers.timeout,
         }

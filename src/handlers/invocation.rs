@@ -101,6 +101,9 @@ impl Handlers {
     pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
         let (mut tries, mut lost_between) = (0, 0);
         loop {
+            // Who waits for the model server must not keep a worker from requests of other models meanwhile.
+            let ready = self.backend.pool.acquire(deadline);
+            drop(ready.map_err(|why| RequestError::deadline(self.limit, &why))?);
             let mut lease = self.pool.acquire(deadline)?;
             let (between, how) = match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),

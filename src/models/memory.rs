@@ -15,6 +15,7 @@ pub fn is_short() -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let group = container_share(
         &read("/sys/fs/cgroup/memory.current"),
+        &read("/sys/fs/cgroup/memory.stat"),
         &read("/sys/fs/cgroup/memory.max"),
     );
     let shares = [machine_share(&read("/proc/meminfo")), group];
@@ -56,9 +57,12 @@ fn machine_share(meminfo: &str) -> Option<f64> {
 }
 
 /// The share that is left of a control group's limit; `None` without a limit, which reads `max`.
-fn container_share(current: &str, max: &str) -> Option<f64> {
+fn container_share(current: &str, stat: &str, max: &str) -> Option<f64> {
     let (current, max): (f64, f64) = (current.trim().parse().ok()?, max.trim().parse().ok()?);
-    Some(1.0 - current / max)
+    // Cached files go when memory is needed.
+    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
+    let cached: f64 = cached.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0);
+    Some(1.0 - (current - cached) / max)
 }
 
 #[cfg(test)]
@@ -86,8 +90,8 @@ mod tests {
         let meminfo = "MemTotal:  1000 kB\nMemFree: 10 kB\nMemAvailable:  40 kB\n";
         assert_eq!(machine_share(meminfo), Some(0.04));
         assert_eq!(machine_share(""), None);
-        assert_eq!(container_share("75\n", "100\n"), Some(0.25));
-        assert_eq!(container_share("75\n", "max\n"), None);
-        assert_eq!(container_share("", ""), None);
+        assert_eq!(container_share("75\n", "anon 3\ninactive_file 25\n", "100\n"), Some(0.5));
+        assert_eq!(container_share("75\n", "", "max\n"), None);
+        assert_eq!(container_share("", "", ""), None);
     }
 }

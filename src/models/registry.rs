@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde_json::{Value, json};
 
 use crate::attributes::is_model_name;
 use crate::config::{Config, InstancePorts};
 use crate::error::RequestError;
+use crate::front;
 use crate::handlers::host::Launch;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::{self, packages};
@@ -43,6 +45,8 @@ pub struct Registry {
     models: Mutex<BTreeMap<String, Entry>>,
     /// A request of some model has ended.
     finished: Condvar,
+    /// Requests that use or wait for some model.
+    in_use: AtomicUsize,
 }
 
 /// A model from the moment it is asked for until nothing of it is left.
@@ -63,6 +67,8 @@ struct Loaded {
     served: Served,
     ports: Vec<InstancePorts>,
     units: Vec<UnitId>,
+    /// A token for each request that it may work on at once.
+    turns: (Sender<()>, Receiver<()>),
     /// Its config files and packages; removed with it.
     _files: Files,
 }
@@ -71,9 +77,35 @@ struct Loaded {
 pub struct InUse<'a> {
     registry: &'a Registry,
     loaded: Option<Arc<Loaded>>,
+    has_turn: bool,
 }
 
 impl InUse<'_> {
+    /// Waits until the model works on fewer requests than it may.
+    ///
+    /// # Errors
+    /// 503 when so many wait for this model that others would suffer, 504 at the deadline.
+    pub fn wait_for_turn(&mut self, deadline: Instant) -> Result<(), RequestError> {
+        let (registry, loaded) = (self.registry, self.loaded.as_ref().expect("there until dropped"));
+        let turn = &loaded.turns.1;
+        let is_free = turn.try_recv().is_ok();
+        if !is_free {
+            let all = front::slots(&registry.config);
+            // A quarter is left for models that have fewer.
+            if registry.in_use.load(Ordering::Relaxed) > all - all / 4 {
+                return Err(RequestError {
+                    header: Some(("Retry-After", "1")),
+                    ..RequestError::new(503, "Too many requests are waiting for this model; try again.")
+                });
+            }
+            let late = "too many other requests of this model came first";
+            turn.recv_deadline(deadline)
+                .map_err(|_| RequestError::deadline(registry.config.deadline, late))?;
+        }
+        self.has_turn = true;
+        Ok(())
+    }
+
     /// What serves it.
     pub fn served(&self) -> &Served {
         let loaded = self.loaded.as_ref().expect("there until dropped");
@@ -83,10 +115,20 @@ impl InUse<'_> {
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
+        self.registry.in_use.fetch_sub(1, Ordering::Relaxed);
+        if self.has_turn
+            && let Some(loaded) = &self.loaded
+        {
+            // There is room for what was taken.
+            let _ = loaded.turns.0.try_send(());
+        }
         // Under the lock, so that who waits for this sees it.
-        let _models = self.registry.lock();
-        self.loaded = None;
+        let models = self.registry.lock();
+        let last = self.loaded.take().and_then(Arc::into_inner);
         self.registry.finished.notify_all();
+        drop(models);
+        // Removes files, which takes a while: nobody is to wait for that.
+        drop(last);
     }
 }
 
@@ -96,6 +138,8 @@ struct Claim<'a> {
     name: &'a str,
     ports: Vec<InstancePorts>,
     units: Vec<UnitId>,
+    /// Removed once nothing runs any more that could write there.
+    files: Option<Files>,
     /// All this is the model's from now on.
     is_kept: bool,
 }
@@ -136,6 +180,7 @@ impl Registry {
             interpreter: OnceLock::new(),
             models: Mutex::new(BTreeMap::new()),
             finished: Condvar::new(),
+            in_use: AtomicUsize::new(0),
         }
     }
 
@@ -162,6 +207,7 @@ impl Registry {
             name: &name,
             ports: Vec::new(),
             units: Vec::new(),
+            files: None,
             is_kept: false,
         };
         let begin = Instant::now();
@@ -196,12 +242,14 @@ impl Registry {
         })?;
         let files = Files::write(&self.config, std::slice::from_ref(&model))
             .map_err(|e| RequestError::new(507, e.to_string()))?;
+        let directory = files.directory().to_owned();
+        let files = claim.files.insert(files);
         let backend = served::backend(&self.config, &claim.ports);
 
         let (starter, started) = unbounded();
         claim.units = served::start_instances(
             &self.config,
-            &files,
+            files,
             &backend,
             name,
             self.gpus,
@@ -210,7 +258,7 @@ impl Registry {
         )
         .map_err(|failure| load_error(name, &failure))?;
         // Packages are installed while the model server loads, but scripts may use it while they are loaded.
-        let workers = self.own_workers(claim, &model, Path::new(url), &files, until)?;
+        let workers = self.own_workers(claim, &model, Path::new(url), &directory, until)?;
         for _ in 0..claim.ports.len() {
             self.wait_for_start(&started, name, until)?;
         }
@@ -222,6 +270,8 @@ impl Registry {
             }
         }
         let workers = workers.as_ref().or(self.universal.as_ref());
+        let turns = bounded(front::model_slots(&self.config));
+        while turns.0.try_send(()).is_ok() {}
         Ok(Loaded {
             served: Served {
                 handlers: workers.map(|workers| workers.handlers(&backend, &self.config)),
@@ -230,7 +280,8 @@ impl Registry {
             },
             ports: claim.ports.clone(),
             units: claim.units.clone(),
-            _files: files,
+            turns,
+            _files: claim.files.take().expect("they were just written"),
         })
     }
 
@@ -240,7 +291,7 @@ impl Registry {
         claim: &mut Claim,
         model: &Model,
         url: &Path,
-        files: &Files,
+        directory: &Path,
         until: Instant,
     ) -> Result<Option<Workers>, RequestError> {
         // Beside the versions, or above them up to the model's folder.
@@ -254,17 +305,17 @@ impl Registry {
             &self.config,
             script,
             interpreter.clone(),
-            files,
+            directory,
             &claim.ports,
             claim.name,
         );
         launch.model = Some(claim.name.to_owned());
         if let Some(requirements) = packages::requirements(&launch.script) {
-            let target = files.directory().join("packages");
+            let target = directory.join("packages");
             let mut command = packages::pip(&interpreter, &requirements);
             command.arg("--target").arg(&target);
             // What it leaves behind when it is killed goes with the model's files.
-            command.env("TMPDIR", files.directory());
+            command.env("TMPDIR", directory);
             let streams = packages::streams(&format!("{}: ", claim.name));
             let end = self.run(claim, command, streams, until)?;
             end.map_err(|failure| RequestError {
@@ -376,6 +427,7 @@ impl Registry {
             name,
             ports: loaded.ports.clone(),
             units: loaded.units.clone(),
+            files: None,
             is_kept: false,
         });
         log::info!("model {name}: unloaded");
@@ -388,10 +440,14 @@ impl Registry {
     /// 404 when it is not loaded.
     pub fn get(&self, name: &str) -> Result<InUse<'_>, RequestError> {
         match self.lock().get(name).map(|entry| &entry.state) {
-            Some(State::Ready(loaded)) => Ok(InUse {
-                registry: self,
-                loaded: Some(Arc::clone(loaded)),
-            }),
+            Some(State::Ready(loaded)) => {
+                self.in_use.fetch_add(1, Ordering::Relaxed);
+                Ok(InUse {
+                    registry: self,
+                    loaded: Some(Arc::clone(loaded)),
+                    has_turn: false,
+                })
+            }
             _ => Err(not_loaded(name)),
         }
     }
@@ -540,8 +596,10 @@ fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
     }
 }
 
+/// Below such a folder, or above one.
 fn is_of_the_system(real: &Path) -> bool {
-    SYSTEM_FOLDERS.iter().any(|folder| real.starts_with(folder))
+    let mut folders = SYSTEM_FOLDERS.iter().map(Path::new);
+    folders.any(|folder| real.starts_with(folder) || folder.starts_with(real))
 }
 
 /// Whether a model's folder, or something in it such as a version, is a link to a folder of the system.

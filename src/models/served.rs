@@ -90,7 +90,7 @@ impl Workers {
 
 /// A backend for instances with these ports.
 pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
-    let connections = front::slots(config) + ports.len();
+    let connections = front::model_slots(config) + ports.len();
     Arc::new(Backend::new(ports.to_vec(), config.deadline, connections))
 }
 
@@ -108,7 +108,7 @@ pub fn start_instances(
     supervisor: &Supervisor,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
-    let launches = command::launches(config, files, &backend.ports, gpus, front::slots(config));
+    let launches = command::launches(config, files, &backend.ports, gpus, front::model_slots(config));
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, model, id) = (Arc::clone(backend), model.to_owned(), supervisor.new_id());

@@ -11,7 +11,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::Agent;
 use ureq::http::Response;
 
-use crate::s3::{AwsConfig, agent, credentials};
+use crate::s3::{AwsConfig, agent, credentials, direct_agent};
 
 /// Requests are sent as soon as they are signed.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
@@ -35,7 +35,7 @@ pub fn download(
     let agent = agent();
     let bucket = bucket(config, name).map_err(|e| format!("s3://{name}/{prefix}: {e}"))?;
     let failed = |e: String| format!("no credentials for s3://{name}/{prefix}: {e}");
-    let credentials = credentials::find(config, &agent).map_err(failed)?;
+    let credentials = credentials::find(config, &direct_agent()).map_err(failed)?;
     let keys = list(&agent, &bucket, &credentials, prefix)
         .map_err(|e| format!("s3://{name}/{prefix} cannot be listed: {e}"))?;
     let mut count = 0;
@@ -91,6 +91,8 @@ fn list(
     loop {
         let mut action = bucket.list_objects_v2(Some(credentials));
         action.with_prefix(prefix);
+        // Keys as they are, as XML can hold them: encoded, a space could not be told from a plus.
+        action.query_mut().remove("encoding-type");
         if let Some(token) = &token {
             action.with_continuation_token(token);
         }

@@ -137,7 +137,7 @@ mod tests {
             container_path: Some("/x".into()),
             ..AwsConfig::default()
         };
-        let credentials = find(&config, &crate::s3::agent()).unwrap();
+        let credentials = find(&config, &crate::s3::direct_agent()).unwrap();
         assert_eq!((credentials.key(), credentials.token()), ("k", None));
     }
 }
