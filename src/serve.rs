@@ -262,7 +262,14 @@ fn find_workers<'a>(
     };
     let interpreter = Interpreter::find(&script)?;
     packages::install(&script, &interpreter, signals)?;
-    let launch = Launch::new(config, script, interpreter, files.directory(), ports, default_model);
+    let launch = Launch::new(
+        config,
+        script,
+        interpreter,
+        files.directory(),
+        ports,
+        default_model,
+    );
     Ok(Some(Workers::new(launch, config)))
 }
 

@@ -60,8 +60,12 @@ fn machine_share(meminfo: &str) -> Option<f64> {
 fn container_share(current: &str, stat: &str, max: &str) -> Option<f64> {
     let (current, max): (f64, f64) = (current.trim().parse().ok()?, max.trim().parse().ok()?);
     // Cached files go when memory is needed.
-    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
-    let cached: f64 = cached.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0);
+    let cached = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file "));
+    let cached: f64 = cached
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0.0);
     Some(1.0 - (current - cached) / max)
 }
 
@@ -90,7 +94,10 @@ mod tests {
         let meminfo = "MemTotal:  1000 kB\nMemFree: 10 kB\nMemAvailable:  40 kB\n";
         assert_eq!(machine_share(meminfo), Some(0.04));
         assert_eq!(machine_share(""), None);
-        assert_eq!(container_share("75\n", "anon 3\ninactive_file 25\n", "100\n"), Some(0.5));
+        assert_eq!(
+            container_share("75\n", "anon 3\ninactive_file 25\n", "100\n"),
+            Some(0.5)
+        );
         assert_eq!(container_share("75\n", "", "max\n"), None);
         assert_eq!(container_share("", "", ""), None);
     }

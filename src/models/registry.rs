@@ -86,7 +86,10 @@ impl InUse<'_> {
     /// # Errors
     /// 503 when so many wait for this model that others would suffer, 504 at the deadline.
     pub fn wait_for_turn(&mut self, deadline: Instant) -> Result<(), RequestError> {
-        let (registry, loaded) = (self.registry, self.loaded.as_ref().expect("there until dropped"));
+        let (registry, loaded) = (
+            self.registry,
+            self.loaded.as_ref().expect("there until dropped"),
+        );
         let turn = &loaded.turns.1;
         let is_free = turn.try_recv().is_ok();
         if !is_free {
@@ -95,7 +98,10 @@ impl InUse<'_> {
             if registry.in_use.load(Ordering::Relaxed) > all - all / 4 {
                 return Err(RequestError {
                     header: Some(("Retry-After", "1")),
-                    ..RequestError::new(503, "Too many requests are waiting for this model; try again.")
+                    ..RequestError::new(
+                        503,
+                        "Too many requests are waiting for this model; try again.",
+                    )
                 });
             }
             let late = "too many other requests of this model came first";

@@ -108,7 +108,13 @@ pub fn start_instances(
     supervisor: &Supervisor,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
-    let launches = command::launches(config, files, &backend.ports, gpus, front::model_slots(config));
+    let launches = command::launches(
+        config,
+        files,
+        &backend.ports,
+        gpus,
+        front::model_slots(config),
+    );
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, model, id) = (Arc::clone(backend), model.to_owned(), supervisor.new_id());

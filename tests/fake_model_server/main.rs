@@ -16,11 +16,13 @@
 //! | `FAKE_TFS_FIXED_BODY` | the fixed answer; default is that of half_plus_three to 1, 2 and 5 |
 //! | `FAKE_TFS_FIXED_BODY_BYTES` | instead: a fixed answer of about this many bytes |
 //!
+//! The file `fake_start` in a model's folder is about starts with that model: see `order.rs`.
 //! Commands inside a request, the control route and the counters are in `service.rs`.
 
 mod command;
 mod http;
 mod models;
+mod order;
 mod record;
 mod service;
 mod settings;
@@ -62,9 +64,10 @@ fn run() -> Result<(), String> {
         None => 0,
     };
     thread::sleep(settings.start_delay);
-    if let Some(code) = settings.start_exit
-        && start_number >= settings.start_exit_after
-    {
+    let ordered = order::obey(settings.model_config.as_deref().unwrap_or(""));
+    let commanded = settings.start_exit;
+    let commanded = commanded.filter(|_| start_number >= settings.start_exit_after);
+    if let Some(code) = ordered.or(commanded) {
         eprintln!("I fake/server_core.cc:471] Adding/updating models.");
         eprintln!(
             "E fake/util.cc:82] Loading servable failed: Not found: no such file or directory"

@@ -39,6 +39,26 @@ mod http_protocol;
 mod linkage;
 mod logs;
 mod model_server_flags;
+mod multi_model_failures;
+#[cfg(feature = "python")]
+mod multi_model_handler_loading;
+#[cfg(feature = "python")]
+mod multi_model_handler_packages;
+#[cfg(feature = "python")]
+mod multi_model_handlers;
+mod multi_model_independence;
+mod multi_model_invoke;
+mod multi_model_limits;
+mod multi_model_list;
+mod multi_model_load;
+mod multi_model_many;
+mod multi_model_restart;
+mod multi_model_routes;
+mod multi_model_safety;
+mod multi_model_shutdown;
+#[cfg(feature = "python")]
+mod multi_model_soak;
+mod multi_model_unload;
 mod overload;
 mod pass_through;
 mod process_one;

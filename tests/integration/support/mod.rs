@@ -5,6 +5,7 @@
 #[cfg(feature = "python")]
 pub mod handlers;
 pub mod http;
+pub mod models;
 pub mod ports;
 pub mod processes;
 pub mod record;

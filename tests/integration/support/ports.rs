@@ -7,12 +7,31 @@
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Ports in a block: one for the front and two for each of up to seven instances.
-const BLOCK: u16 = 16;
-const FIRST: u16 = 20_000;
-const BLOCKS: u16 = 750;
+use crate::support::wait_for;
 
-static NEXT: AtomicU16 = AtomicU16::new(0);
+/// A stretch of ports, cut into blocks.
+struct Stretch {
+    first: u16,
+    block: u16,
+    blocks: u16,
+    next: AtomicU16,
+}
+
+/// Blocks of one port for the front and two for each of up to seven instances.
+static SMALL: Stretch = Stretch {
+    first: 20_000,
+    block: 16,
+    blocks: 750,
+    next: AtomicU16::new(0),
+};
+
+/// Blocks for hundreds of models. There are few: a test may have to wait until another is done.
+static LARGE: Stretch = Stretch {
+    first: 10_000,
+    block: 1_000,
+    blocks: 10,
+    next: AtomicU16::new(0),
+};
 
 /// A block of free consecutive ports, ours until dropped.
 #[derive(Debug)]
@@ -22,23 +41,29 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Takes a block.
+    /// Takes a block of at least so many ports.
     ///
     /// # Panics
     /// When there is none.
-    pub fn take() -> Self {
+    pub fn take(count: u16) -> Self {
+        let stretch = if count <= SMALL.block { &SMALL } else { &LARGE };
+        assert!(count <= stretch.block, "no blocks of {count} ports");
+        let what = format!("{count} free consecutive ports");
+        wait_for(&what, || stretch.take(count))
+    }
+}
+
+impl Stretch {
+    fn take(&self, count: u16) -> Option<Ports> {
         // Test processes that run at the same time start at different places.
-        let offset = (std::process::id() * 31 % u32::from(BLOCKS)) as u16;
-        for _ in 0..BLOCKS {
-            let block = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(offset) % BLOCKS;
-            let first = FIRST + block * BLOCK;
-            if let Ok(lock) = UdpSocket::bind((Ipv4Addr::LOCALHOST, first))
-                && (first..first + BLOCK).all(is_free)
-            {
-                return Self { first, _lock: lock };
-            }
-        }
-        panic!("no {BLOCK} free consecutive ports");
+        let offset = (std::process::id() * 31 % u32::from(self.blocks)) as u16;
+        (0..self.blocks).find_map(|_| {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            let first = self.first + turn.wrapping_add(offset) % self.blocks * self.block;
+            let lock = UdpSocket::bind((Ipv4Addr::LOCALHOST, first)).ok()?;
+            let all_are_free = (first..first + count).all(is_free);
+            all_are_free.then_some(Ports { first, _lock: lock })
+        })
     }
 }
 

@@ -53,7 +53,9 @@ impl Ended {
         assert!(self.left_behind.is_empty(), "{:?}", self.left_behind);
         for start in &self.starts {
             let pid = start.pid;
-            assert!(!processes::runs(pid), "model server {pid} still runs");
+            // The number alone may be another's by now.
+            let runs = self.still_running.iter().any(|process| process.pid == pid);
+            assert!(!runs, "model server {pid} still runs");
         }
         self.assert_no_process_left();
     }

@@ -28,6 +28,22 @@ pub struct Setup {
 
 impl Setup {
     pub fn new() -> Self {
+        Self::on(Ports::take(16))
+    }
+
+    /// A server in multi-model mode, with ports for so many models.
+    pub fn multi_model(models: u16) -> Self {
+        let ports = Ports::take(2 + 2 * models);
+        let first = ports.first + 1;
+        // As 9000-9999 is for 499 models: the last pair of a range is never used.
+        let range = format!("{first}-{}", first + 2 * models + 1);
+        Self::on(ports)
+            .models(&[])
+            .var("SAGEMAKER_MULTI_MODEL", "true")
+            .var("SAGEMAKER_SAFE_PORT_RANGE", range)
+    }
+
+    fn on(ports: Ports) -> Self {
         let temp = tempfile::Builder::new()
             .prefix("sagemaker-tfs-test-")
             .tempdir()
@@ -36,7 +52,6 @@ impl Setup {
             fs::create_dir(temp.path().join(folder)).expect("a temporary directory can be used");
         }
         let path = |name: &str| temp.path().join(name).display().to_string();
-        let ports = Ports::take();
         let flags = [
             ("listen", "127.0.0.1".to_owned()),
             ("port", ports.first.to_string()),
@@ -96,7 +111,6 @@ impl Setup {
     }
 
     /// Starts this copy of the executable.
-    #[cfg(feature = "python")]
     pub fn program(mut self, path: PathBuf) -> Self {
         self.program = path;
         self

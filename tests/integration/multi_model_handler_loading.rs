@@ -1,0 +1,146 @@
+//! Multi-model mode: scripts that fail to load, or take long, cost their load alone.
+
+use rustix::process::Signal;
+
+use crate::support::models::{assert_error, assert_loaded};
+use crate::support::{Setup, wait_until};
+
+/// A script that is well.
+const MENDED: &str = "def handler(data, context):\n    return 'mended', 'text/plain'\n";
+
+/// Without the script for all no model without its own could be used.
+#[test]
+fn a_script_for_all_that_fails_to_load_stops_the_start() {
+    let ended = Setup::multi_model(1)
+        .file("model/code/inference.py", "import absent_module\n")
+        .run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.reason().contains("absent_module"),
+        "{}",
+        ended.reason()
+    );
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn a_script_that_fails_to_load_is_500_with_its_traceback() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    for (script, named) in [
+        (
+            "def deep():\n    return 1 / 0\ndeep()\n",
+            &["inference.py", "line 2", "ZeroDivisionError"][..],
+        ),
+        ("import absent_module\n", &["line 1", "absent_module"]),
+        ("def handler(\n", &["SyntaxError"]),
+        ("x = 1\n", &["neither the function handler nor"]),
+        ("import os\nos._exit(3)\n", &["exited with code 3"]),
+    ] {
+        server.model_file("m", "code/inference.py", script);
+        let answer = server.load("m");
+        assert_eq!(answer.status, 500, "{script}: {}", answer.text());
+        for text in named {
+            assert!(
+                answer.error().contains(text),
+                "{script}: {}",
+                answer.error()
+            );
+        }
+        assert!(answer.body.len() <= 2048, "SageMaker shows no more");
+        assert!(server.python_workers().is_empty());
+        server.assert_no_model_left();
+    }
+    server.model_file("m", "code/inference.py", MENDED);
+    server.assert_loads("m");
+    assert_eq!(server.invoke_model("m", "x").text(), "mended");
+}
+
+/// The first of two workers loads, the other never does: the model can be used.
+#[test]
+fn a_load_does_not_wait_for_a_worker_that_keeps_failing_beside_one_that_serves() {
+    let first_only = "import os, time\n\
+                      here = os.environ['HERE']\n\
+                      try:\n    os.mkdir(here + '/first')\n\
+                      except FileExistsError:\n    \
+                          while not os.path.exists(here + '/gate'): time.sleep(0.005)\n    \
+                          raise RuntimeError('only one')\n\
+                      def handler(data, context):\n    return 'served', 'text/plain'\n";
+    let setup = Setup::multi_model(1).var("SAGEMAKER_GUNICORN_WORKERS", 2);
+    let here = setup.path("").display().to_string();
+    let server = setup.var("HERE", here).start();
+    server.add_model("m");
+    server.model_file("m", "code/inference.py", first_only);
+    let mut load = server.begin_load("m");
+    wait_until("one is loaded", || server.log().contains(": loaded "));
+    server.open_gate("gate");
+    assert_loaded(&load.response(), "m");
+    assert_eq!(server.invoke_model("m", "x").text(), "served");
+    server.assert_unloads("m");
+    server.assert_no_model_left();
+}
+
+#[test]
+fn a_script_that_is_killed_while_loading_is_507() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    server.model_file(
+        "m",
+        "code/inference.py",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+    );
+    let answer = server.load("m");
+    assert_eq!(answer.status, 507, "{}", answer.text());
+    assert!(server.python_workers().is_empty());
+    server.assert_no_model_left();
+}
+
+#[test]
+fn a_script_that_takes_too_long_to_load_is_408() {
+    let server = Setup::multi_model(2)
+        .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 3)
+        .start();
+    server.add_model("m");
+    server.model_file(
+        "m",
+        "code/inference.py",
+        "import time\nwhile True: time.sleep(0.1)\n",
+    );
+    let mut load = server.begin_load("m");
+    wait_until("its worker is started", || {
+        !server.python_workers().is_empty()
+    });
+    server.add_loaded(&["other"]);
+    let text = "Model m could not be loaded within 3 s (SAGEMAKER_TFS_WAIT_TIME_SECONDS).";
+    assert_error(&load.response(), 408, text);
+    assert!(server.python_workers().is_empty());
+    server.assert_free_but(&["other"]);
+}
+
+#[test]
+fn sigterm_ends_the_workers_of_all_models() {
+    let server = Setup::multi_model(3).start();
+    for name in ["a", "b"] {
+        server.add_model(name);
+        server.model_file(name, "code/inference.py", MENDED);
+        server.assert_loads(name);
+    }
+    // And one that is being loaded.
+    server.add_model("c");
+    server.model_file(
+        "c",
+        "code/inference.py",
+        "import time\nwhile True: time.sleep(0.1)\n",
+    );
+    let _load = server.begin_load("c");
+    wait_until("its worker is started", || {
+        server.python_workers().len() == 3
+    });
+    server.signal(Signal::TERM);
+    server.wait_for_log("stopping");
+    // The second ends it at once.
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}

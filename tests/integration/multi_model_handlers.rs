@@ -1,0 +1,243 @@
+//! Multi-model mode: handlers of one model, and one for all.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::models::{assert_loaded, assert_unloaded, unload_request};
+use crate::support::processes::{self, Process};
+use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, request, wait_for, wait_until};
+
+/// Answers with what it is told to be, what its own module says, and what it knows of the request.
+const TELLING: &str = r#"
+import json, os
+import helper
+
+def handler(data, context):
+    known = {
+        "script": "NAME",
+        "helper": helper.WHO,
+        "body": data.read().decode(),
+        "model": context.model_name,
+        "version": context.model_version,
+        "method": context.method,
+        "uri": context.rest_uri,
+        "ports": os.environ["TFS_REST_PORTS"],
+        "pid": os.getpid(),
+    }
+    return json.dumps(known), "application/json"
+"#;
+
+/// Gives the script `name` to a model, in this folder of it, with a module of its own.
+fn add_script(server: &Server, model: &str, folder: &str, name: &str) {
+    let script = TELLING.replace("NAME", name);
+    server.model_file(model, &format!("{folder}/inference.py"), &script);
+    let helper = format!("WHO = {:?}\n", format!("{name}'s own"));
+    server.model_file(model, &format!("{folder}/helper.py"), &helper);
+}
+
+/// What the handler of a model tells.
+#[track_caller]
+fn told_by(server: &Server, model: &str) -> Value {
+    let answer = server.invoke_model(model, "x");
+    assert_eq!(answer.status, 200, "{model}: {}", answer.text());
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+/// Asserts that a model is served by this script, which knows it by its name.
+#[track_caller]
+fn assert_served_by(server: &Server, model: &str, script: &str) {
+    let told = told_by(server, model);
+    assert_eq!(told["script"], script, "{told}");
+    assert_eq!(told["helper"], format!("{script}'s own"), "{told}");
+    assert_eq!(
+        (&told["model"], &told["body"]),
+        (&json!(model), &json!("x"))
+    );
+    let port = crate::support::models::rest_port(&server.last_start_of(model));
+    let uri = format!("http://localhost:{port}/v1/models/{model}:predict");
+    assert_eq!(told["uri"], uri);
+}
+
+/// The Python worker of a model.
+#[track_caller]
+fn worker_of(server: &Server, model: &str) -> Process {
+    let folder = format!("/{model}/model/");
+    let mut workers = server.python_workers();
+    workers.retain(|p| p.command_line.contains(&folder));
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    workers.remove(0)
+}
+
+#[test]
+fn each_model_has_the_script_in_its_own_folder_and_its_own_modules() {
+    let server = Setup::multi_model(4).start();
+    server.add_model("beside");
+    add_script(&server, "beside", "code", "first");
+    server.model_file("above", "export/Servo/1/saved_model.pb", "");
+    add_script(&server, "above", "code", "second");
+    server.model_file("deep", "export/Servo/1/saved_model.pb", "");
+    add_script(&server, "deep", "export/Servo/code", "third");
+    server.add_model("none");
+    for name in ["beside", "above", "deep", "none"] {
+        server.assert_loads(name);
+    }
+    for _ in 0..2 {
+        assert_served_by(&server, "beside", "first");
+        assert_served_by(&server, "above", "second");
+        assert_served_by(&server, "deep", "third");
+        assert_eq!(server.invoke_model("none", INSTANCES).text(), PREDICTIONS);
+    }
+    assert_eq!(server.python_workers().len(), 3);
+}
+
+/// Not that of a folder above the url: it belongs to somebody else.
+#[test]
+fn a_script_above_the_url_is_not_the_models() {
+    let server = Setup::multi_model(1).start();
+    server.model_file("m", "net/1/saved_model.pb", "");
+    add_script(&server, "m", "code", "above");
+    assert_loaded(&server.load_from("m", &(server.url("m") + "/net")), "m");
+    assert_eq!(server.invoke_model("m", INSTANCES).text(), PREDICTIONS);
+    assert!(server.python_workers().is_empty());
+}
+
+#[test]
+fn the_script_for_all_serves_models_without_their_own() {
+    let universal = TELLING.replace("NAME", "universal");
+    let setup = Setup::multi_model(3)
+        .file("model/code/inference.py", &universal)
+        .file("model/code/helper.py", "WHO = \"universal's own\"\n");
+    let server = setup.start();
+    let pid = server.python_workers()[0].pid;
+    server.add_loaded(&["a", "b"]);
+    server.add_model("own");
+    add_script(&server, "own", "code", "mine");
+    server.assert_loads("own");
+    assert_served_by(&server, "a", "universal");
+    assert_served_by(&server, "b", "universal");
+    assert_served_by(&server, "own", "mine");
+    assert_eq!(server.python_workers().len(), 2);
+    for name in ["a", "own", "b"] {
+        server.assert_unloads(name);
+    }
+    server.assert_no_model_left();
+    let left = server.python_workers();
+    assert_eq!(left.len(), 1, "it stays for models to come");
+    assert_eq!(left[0].pid, pid);
+    server.assert_loads("a");
+    assert_served_by(&server, "a", "universal");
+}
+
+#[test]
+fn a_handler_sees_version_and_method_and_all_ways_lead_through_it() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    add_script(&server, "m", "code", "mine");
+    server.assert_loads("m");
+    let attributes = "tfs-model-version=1,tfs-method=classify,tfs-model-name=m";
+    let headers = [("X-Amzn-SageMaker-Custom-Attributes", attributes)];
+    for path in ["/models/m/invoke", "/invocations"] {
+        let answer = server.post(path, &headers, b"");
+        let told: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let seen = (&told["model"], &told["version"], &told["method"]);
+        assert_eq!(
+            seen,
+            (&json!("m"), &json!("1"), &json!("classify")),
+            "{told}"
+        );
+    }
+    // The model server's own API does not.
+    let direct = server.post("/tfs/v1/models/m:predict", &[], INSTANCES);
+    assert_eq!(direct.text(), PREDICTIONS);
+}
+
+#[test]
+fn two_functions_have_their_own_model_between_them() {
+    let script = "def input_handler(data, context):\n    return data.read() + b' in'\n\
+                  def output_handler(response, context):\n    return response.content + b' out NAME', 'text/plain'\n";
+    let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
+    for name in ["a", "b"] {
+        server.add_model(name);
+        server.model_file(name, "code/inference.py", &script.replace("NAME", name));
+        server.assert_loads(name);
+    }
+    for name in ["a", "b", "a"] {
+        let answer = server.invoke_model(name, "x");
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, format!("x in out {name}"))
+        );
+        assert_eq!(answer.header("content-type"), Some("text/plain"));
+    }
+    assert_eq!(server.stat(0, "requests"), 2);
+    assert_eq!(server.stat(1, "requests"), 1);
+}
+
+#[test]
+fn two_instances_of_a_model_share_its_handler() {
+    let server = Setup::multi_model(2)
+        .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
+        .var("SAGEMAKER_GUNICORN_WORKERS", 2)
+        .start();
+    server.add_model("m");
+    add_script(&server, "m", "code", "mine");
+    server.assert_loads("m");
+    assert_eq!(server.model_servers().len(), 2);
+    assert_eq!(server.python_workers().len(), 2);
+    let ports = format!("{},{}", server.rest_port(0), server.rest_port(1));
+    assert_eq!(told_by(&server, "m")["ports"], ports);
+    server.assert_unloads("m");
+    assert!(server.python_workers().is_empty());
+    server.assert_no_model_left();
+}
+
+#[test]
+fn a_worker_that_dies_concerns_its_model_alone() {
+    let server = Setup::multi_model(2).start();
+    for name in ["a", "b"] {
+        server.add_model(name);
+        add_script(&server, name, "code", name);
+        server.assert_loads(name);
+    }
+    let (old, beside) = (worker_of(&server, "a").pid, worker_of(&server, "b").pid);
+    processes::signal(old, Signal::KILL);
+    assert_served_by(&server, "b", "b");
+    assert_eq!(server.ping().status, 200);
+    let answer = wait_for("it serves again", || {
+        let answer = server.invoke_model("a", "x");
+        // A call that was just being given to it is lost with it.
+        assert!([200, 500].contains(&answer.status), "{}", answer.text());
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(answer.status, 200);
+    assert_served_by(&server, "a", "a");
+    assert_ne!(worker_of(&server, "a").pid, old);
+    assert_eq!(worker_of(&server, "b").pid, beside);
+}
+
+#[test]
+fn an_unload_waits_for_calls_and_then_ends_the_worker() {
+    let waits = "import os, time\n\
+                 def handler(data, context):\n    \
+                     open(os.environ['HERE'] + '/called', 'w').close()\n    \
+                     while not os.path.exists(os.environ['HERE'] + '/gate'): time.sleep(0.005)\n    \
+                     return 'done', 'text/plain'\n";
+    let setup = Setup::multi_model(2);
+    let here = setup.path("").display().to_string();
+    let server = setup.var("HERE", here).start();
+    server.add_model("m");
+    server.model_file("m", "code/inference.py", waits);
+    server.assert_loads("m");
+    let mut running = server.connect();
+    running.send(&request("POST", "/models/m/invoke", &[], b"x"));
+    wait_until("the call runs", || server.path("called").exists());
+    let mut unload = server.connect();
+    unload.send(&unload_request("m"));
+    wait_until("it is not loaded any more", || server.loaded().is_empty());
+    assert!(!unload.is_readable());
+    server.open_gate("gate");
+    assert_eq!(running.response().text(), "done");
+    assert_unloaded(&unload.response(), "m");
+    assert!(server.python_workers().is_empty());
+    server.assert_no_model_left();
+}

@@ -1,0 +1,110 @@
+//! Multi-model mode: which paths and methods there are, with and without it.
+
+use crate::support::{Setup, request};
+
+#[test]
+fn other_methods_are_405_with_those_that_are_not() {
+    let server = Setup::multi_model(1).start();
+    server.add_loaded(&["m"]);
+    for (method, path, allowed) in [
+        ("DELETE", "/models", "GET, POST"),
+        ("PUT", "/models", "GET, POST"),
+        ("POST", "/models/m", "GET, DELETE"),
+        ("PUT", "/models/m", "GET, DELETE"),
+        ("GET", "/models/m/invoke", "POST"),
+        ("DELETE", "/models/m/invoke", "POST"),
+        ("GET", "/models/absent/invoke", "POST"),
+        ("POST", "/ping", "GET, HEAD"),
+        ("GET", "/invocations", "POST"),
+    ] {
+        let answer = server.exchange(&request(method, path, &[], b""));
+        assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());
+        assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
+        assert!(answer.error().contains(path), "{}", answer.error());
+    }
+    for path in ["/model", "/models2", "/", "/v1/models/m"] {
+        assert_eq!(server.get(path).error(), "Not Found", "{path}");
+    }
+    assert_eq!(server.loaded(), ["m"]);
+}
+
+#[test]
+fn without_multi_model_mode_there_are_no_such_routes() {
+    let server = Setup::new().start();
+    for (method, path) in [
+        ("GET", "/models"),
+        ("POST", "/models"),
+        ("GET", "/models/half_plus_three"),
+        ("DELETE", "/models/half_plus_three"),
+        ("POST", "/models/half_plus_three/invoke"),
+    ] {
+        let answer = server.exchange(&request(method, path, &[], b""));
+        assert_eq!(
+            (answer.status, answer.error().as_str()),
+            (404, "Not Found"),
+            "{path}"
+        );
+    }
+    server.assert_serves();
+}
+
+/// Also models whose names look like parts of the routes.
+#[test]
+fn names_are_taken_as_they_are() {
+    let names = ["invoke", "models", "0", "v1", "a..b", &"x".repeat(255)];
+    let server = Setup::multi_model(6).start();
+    server.add_loaded(&names);
+    for name in names {
+        server.assert_model_serves(name);
+        assert_eq!(server.get(&format!("/models/{name}")).status, 200, "{name}");
+        assert_eq!(
+            server.get(&format!("/tfs/v1/models/{name}")).status,
+            200,
+            "{name}"
+        );
+        server.assert_unloads(name);
+    }
+    server.assert_no_model_left();
+}
+
+#[test]
+fn the_model_servers_own_api_is_reached_below_tfs() {
+    let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
+    server.add_loaded(&["one", "two"]);
+    let status = server.get("/tfs/v1/models/one/versions/1");
+    assert_eq!(status.status, 200);
+    assert!(status.text().contains("AVAILABLE"), "{}", status.text());
+    let body = b"{ \"instances\" :[1,\n2]}";
+    for path in [
+        "/tfs/v1/models/two:predict",
+        "/tfs/v1/models/two/versions/1:classify",
+    ] {
+        let answer = server.post(path, &[("Content-Type", "text/csv")], body);
+        assert_eq!(
+            (answer.status, answer.body.as_slice()),
+            (200, &body[..]),
+            "{path}"
+        );
+    }
+    // What only the model server can judge is left to it; which one, must be said.
+    assert_eq!(
+        server.post("/tfs/v1/models/one:absent", &[], body).status,
+        400
+    );
+    assert_eq!(server.get("/tfs/v1/other").status, 404);
+    assert_eq!(server.get("/tfs/").status, 404);
+}
+
+/// `/ping` is about the server: SageMaker replaces a container whose ping fails, with all its models.
+#[test]
+fn ping_and_execution_parameters_are_there_without_and_with_models() {
+    let server = Setup::multi_model(1).start();
+    for _ in 0..2 {
+        let ping = server.ping();
+        assert_eq!((ping.status, ping.body.as_slice()), (200, &b""[..]));
+        assert_eq!(server.get("/execution-parameters").status, 200);
+        if server.loaded().is_empty() {
+            server.add_loaded(&["m"]);
+        }
+    }
+}

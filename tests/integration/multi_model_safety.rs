@@ -1,0 +1,226 @@
+//! Multi-model mode: names and urls that lead where they should not, and the privacy of what is written.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::support::models::{assert_error, assert_not_loaded};
+use crate::support::{Server, Setup};
+
+/// Asserts that a load is refused, and that nothing was started for it.
+#[track_caller]
+fn assert_refused(server: &Server, name: &str, url: &str, status: u16, named: &str) {
+    let answer = server.load_from(name, url);
+    assert_eq!(answer.status, status, "{name} {url}: {}", answer.text());
+    assert!(answer.error().contains(named), "{}", answer.error());
+    assert!(server.starts().is_empty());
+    server.assert_no_model_left();
+}
+
+#[test]
+fn names_that_could_lead_elsewhere_are_400() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    let url = server.url("m");
+    for name in [
+        "",
+        ".",
+        "..",
+        "../m",
+        "a/b",
+        "/m",
+        "-m",
+        "_m",
+        ".m",
+        "a b",
+        "a%2Fb",
+        "m\n",
+        "\u{e9}",
+        "a\0",
+        "m:predict",
+        "m?x",
+        "m'",
+        "m}",
+        &"x".repeat(256),
+    ] {
+        assert_refused(&server, name, &url, 400, "model_name");
+        // Nor can they be asked for.
+        if !name.contains(['\n', '\0', ' ', '\u{e9}', '?']) {
+            assert_not_loaded(&server.get(&format!("/models/{name}")), name);
+        }
+    }
+    server.assert_loads("m");
+}
+
+#[test]
+fn urls_must_be_absolute_and_go_straight() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    let url = server.url("m");
+    for wrong in [
+        "",
+        "model",
+        "./model",
+        "../../etc",
+        &format!("{url}/.."),
+        &format!("{url}/../model"),
+        "/../..",
+        &format!("file://{url}"),
+        "s3://bucket/model",
+    ] {
+        assert_refused(&server, "m", wrong, 400, "absolute path");
+    }
+    // Nothing is resolved but what the system resolves.
+    for wrong in [
+        format!("{url}%2F.."),
+        format!("{url}\0/x"),
+        "~/model".to_owned(),
+    ] {
+        let status = server.load_from("m", &wrong).status;
+        assert!([400, 404].contains(&status), "{wrong}: {status}");
+    }
+    // Harmless spellings.
+    for right in [
+        format!("{url}/"),
+        url.replace('/', "//"),
+        format!("{url}/."),
+    ] {
+        assert_eq!(server.load_from("m", &right).status, 200, "{right}");
+        server.assert_unloads("m");
+    }
+}
+
+#[test]
+fn system_folders_hold_no_models() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    let link = |name: &str, target: &str| {
+        let link = server.path(name);
+        symlink(target, &link).expect("links can be made");
+        link.display().to_string()
+    };
+    // A folder with a model in it, as the server's own /proc shows it.
+    let inside = format!("/proc/{}/root{}", server.pid(), server.url("m"));
+    assert!(Path::new(&inside).join("1/saved_model.pb").exists());
+    for url in [
+        "/proc",
+        "/proc/self",
+        "/proc/self/fd",
+        "/dev",
+        "/dev/shm",
+        "/dev/fd",
+        "/sys",
+        "/sys/kernel",
+        "//proc//self/",
+        &link("to-proc", "/proc/self"),
+        &link("to-dev", "/dev"),
+        &link("twice", &server.path("to-dev").display().to_string()),
+    ] {
+        assert_refused(&server, "m", url, 400, "holds no models");
+    }
+    // What is reached through them is what it is.
+    let status = server.load_from("m", &inside).status;
+    assert!([200, 400].contains(&status), "{status}");
+}
+
+/// The folder is where it should be, what is in it is not.
+#[test]
+fn links_within_a_model_do_not_lead_to_system_folders() {
+    let server = Setup::multi_model(1).start();
+    let made = tempfile::Builder::new()
+        .prefix("sagemaker-tfs-test-")
+        .tempdir_in("/dev/shm");
+    let Ok(made) = made else {
+        crate::support::skipped("links_within_a_model", "/dev/shm cannot be written to");
+        return;
+    };
+    fs::create_dir_all(made.path().join("net/1")).unwrap();
+    fs::write(made.path().join("net/1/saved_model.pb"), "").unwrap();
+    for (name, place, target) in [
+        ("model", "net", "net"),
+        ("version", "net/1", "net/1"),
+        ("lone", "net", "net/1"),
+    ] {
+        let place = server.model_folder(name).join(place);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        symlink(made.path().join(target), &place).unwrap();
+        assert_refused(&server, name, &server.url(name), 400, "holds no models");
+    }
+}
+
+/// An archive may hold a link to anywhere. Looking for a model must not take forever.
+#[test]
+fn a_link_to_everything_is_not_followed_for_ever() {
+    let server = Setup::multi_model(2).start();
+    for (name, target) in [("proc", "/proc"), ("root", "/")] {
+        let folder = server.model_folder(name);
+        fs::create_dir_all(&folder).unwrap();
+        symlink(target, folder.join("link")).unwrap();
+        let status = server.load(name).status;
+        assert!([400, 404].contains(&status), "{name}: {status}");
+    }
+    server.assert_no_model_left();
+}
+
+#[test]
+fn a_url_with_several_models_is_400() {
+    let server = Setup::multi_model(1).start();
+    for folder in ["a/1", "b/1"] {
+        server.model_file("m", &format!("{folder}/saved_model.pb"), "");
+    }
+    assert_refused(&server, "m", &server.url("m"), 400, "2 models");
+    let above = server.path("model").display().to_string();
+    server.add_model("n");
+    assert_refused(&server, "m", &above, 400, "3 models");
+}
+
+/// Two models of one name, which cannot be served by one process, and versions that cannot be told apart.
+#[test]
+fn what_cannot_be_a_model_is_404() {
+    let server = Setup::multi_model(1).start();
+    for folder in ["x/net/1", "y/net/1"] {
+        server.model_file("twins", &format!("{folder}/saved_model.pb"), "");
+    }
+    for folder in ["1", "01"] {
+        server.model_file("versions", &format!("{folder}/saved_model.pb"), "");
+    }
+    for name in ["twins", "versions"] {
+        let url = server.url(name);
+        let text = format!("Could not find valid base path {url} for servable {name}");
+        assert_error(&server.load(name), 404, &text);
+    }
+}
+
+#[test]
+fn odd_folders_reach_the_model_server_as_they_are() {
+    let server = Setup::multi_model(1).start();
+    let folder = server.path("odd '\\ \u{e9} }").join("net");
+    fs::create_dir_all(folder.join("1")).unwrap();
+    fs::write(folder.join("1/saved_model.pb"), "").unwrap();
+    let answer = server.load_from("m", folder.to_str().unwrap());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let config = server.last_start_of("m").model_config;
+    assert!(config.contains(r"odd \'\\ \303\251 }/net'"), "{config}");
+}
+
+#[test]
+fn files_of_a_model_are_private_and_removed_with_it() {
+    let server = Setup::multi_model(2)
+        .var("SAGEMAKER_TFS_ENABLE_BATCHING", "true")
+        .start();
+    server.add_loaded(&["a", "b"]);
+    let folders = server.files_of_models();
+    assert_eq!(folders.len(), 2);
+    for folder in &folders {
+        let mode = fs::metadata(folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder:?}");
+        assert!(folder.join("batching.config").is_file());
+    }
+    let config = server.last_start_of("a");
+    let config = Path::new(config.flag("model_config_file").unwrap());
+    assert!(config.is_file());
+    server.assert_unloads("a");
+    assert!(!config.exists() && !config.parent().unwrap().exists());
+    assert_eq!(server.files_of_models().len(), 1);
+    server.assert_model_serves("b");
+}

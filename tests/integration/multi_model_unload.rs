@@ -1,0 +1,147 @@
+//! Multi-model mode: what unloading answers, what it waits for, and that nothing is left.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::models::{assert_error, assert_not_loaded, assert_unloaded, unload_request};
+use crate::support::server::fake;
+use crate::support::setup::fake_model_server;
+use crate::support::{INSTANCES, PREDICTIONS, Setup, processes, request, wait_until};
+
+#[test]
+fn when_it_answers_process_ports_and_files_are_gone() {
+    let server = Setup::multi_model(2).start();
+    server.add_loaded(&["a", "b"]);
+    let pid = server.last_start_of("a").pid;
+    assert_eq!(server.files_of_models().len(), 2);
+    server.assert_unloads("a");
+    assert!(processes::look(pid).is_none(), "not even a zombie is left");
+    server.assert_free_but(&["b"]);
+    server.assert_model_serves("b");
+    server.assert_unloads("b");
+    server.assert_no_model_left();
+}
+
+#[test]
+fn what_is_not_loaded_cannot_be_unloaded() {
+    let server = Setup::multi_model(2).start();
+    server.add_held_model("held");
+    server.add_loaded(&["m"]);
+    let mut load = server.begin_load("held");
+    server.wait_for_start_of("held", 0);
+    for name in ["absent", "held", "", "m/", "../m"] {
+        assert_not_loaded(&server.unload(name), name);
+    }
+    server.order_start("held", "");
+    assert_eq!(load.response().status, 200);
+    server.assert_unloads("held");
+    assert_not_loaded(&server.unload("held"), "held");
+    assert_eq!(server.loaded(), ["m"]);
+}
+
+#[test]
+fn a_model_can_be_loaded_and_unloaded_again_and_again() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    for round in 0..10 {
+        server.assert_loads("m");
+        server.assert_model_serves("m");
+        server.assert_unloads("m");
+        assert_eq!(server.starts().len(), round + 1);
+        server.assert_no_model_left();
+    }
+}
+
+#[test]
+fn running_requests_are_answered_first_and_new_ones_get_404() {
+    let server = Setup::multi_model(2).start();
+    server.add_loaded(&["m", "other"]);
+    server.control(0, &json!({"freeze": true}));
+    let invoke = request("POST", "/models/m/invoke", &[], INSTANCES);
+    let mut running: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    running.iter_mut().for_each(|c| c.send(&invoke));
+    wait_until("all are in flight", || server.stat(0, "in_flight") == 10);
+
+    let mut unload = server.connect();
+    unload.send(&unload_request("m"));
+    wait_until("it is not loaded any more", || server.loaded() == ["other"]);
+    assert_not_loaded(&server.invoke_model("m", INSTANCES), "m");
+    assert_not_loaded(&server.get("/models/m"), "m");
+    assert_not_loaded(&server.get("/tfs/v1/models/m"), "m");
+    assert_not_loaded(&server.unload("m"), "m");
+    assert_error(&server.load("m"), 409, "Model m is already loaded.");
+    server.assert_model_serves("other");
+    assert!(!unload.is_readable() && running.iter_mut().all(|c| !c.is_readable()));
+
+    server.thaw(0);
+    for connection in &mut running {
+        let answer = connection.response();
+        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    }
+    assert_unloaded(&unload.response(), "m");
+    server.assert_free_but(&["other"]);
+    server.assert_loads("m");
+    server.assert_model_serves("m");
+}
+
+/// The limit is the deadline of requests where that is shorter than half a minute.
+#[test]
+fn requests_that_do_not_end_hold_an_unload_for_a_limited_time() {
+    let server = Setup::multi_model(2).deadline(2).start();
+    server.add_loaded(&["m"]);
+    let mut stuck = server.connect();
+    let hang = fake(&json!({"hang": true}));
+    stuck.send(&request("POST", "/models/m/invoke", &[], hang.as_bytes()));
+    wait_until("it is in flight", || server.stat(0, "in_flight") == 1);
+    server.assert_unloads("m");
+    let answer = stuck.response();
+    assert!(
+        [502, 503, 504].contains(&answer.status),
+        "{}",
+        answer.text()
+    );
+    answer.error();
+    server.assert_no_model_left();
+}
+
+#[test]
+fn a_model_server_that_ignores_sigterm_is_killed() {
+    let server = Setup::multi_model(1)
+        .var("FAKE_TFS_IGNORE_SIGTERM", 1)
+        .start();
+    server.add_loaded(&["m"]);
+    server.assert_unloads("m");
+    server.assert_no_model_left();
+}
+
+/// A script that starts the model server as a child of its own.
+#[test]
+fn a_model_server_behind_a_script_is_ended_with_it() {
+    let setup = Setup::multi_model(1);
+    let program = setup.path("bin/model_server");
+    let script = format!("'{}' \"$@\" &\nwait", fake_model_server().display());
+    let server = setup
+        .script("bin/model_server", &script)
+        .flag("model-server", program.display())
+        .start();
+    server.add_loaded(&["m"]);
+    let pid = server.last_start_of("m").pid;
+    server.assert_unloads("m");
+    wait_until("it is gone", || !processes::runs(pid));
+    server.assert_loads("m");
+}
+
+#[test]
+fn a_model_whose_process_is_down_can_be_unloaded() {
+    let server = Setup::multi_model(1).start();
+    server.add_loaded(&["m"]);
+    server.order_start("m", "exit");
+    processes::signal(server.last_start_of("m").pid, Signal::KILL);
+    wait_until("restarts fail", || server.starts().len() >= 3);
+    server.assert_unloads("m");
+    server.assert_no_model_left();
+    let starts = server.starts().len();
+    server.order_start("m", "");
+    server.assert_loads("m");
+    assert_eq!(server.starts().len(), starts + 1, "nobody else started it");
+}
