@@ -91,6 +91,9 @@ impl Service {
 
     /// Whether a request manages models. It may take as long as a model loads, so it gets a thread of its own.
     pub fn is_management(&self, request: &Request) -> bool {
+        if matches!(self.serving, Serving::Fixed(_)) {
+            return false; // asked for each request
+        }
         let route = self.route(request.method(), request.url());
         matches!(route, Ok(Route::LoadModel | Route::UnloadModel(_)))
     }

@@ -196,9 +196,10 @@ impl Incoming {
             return Ok(None);
         }
         filled = fill(&mut from, &mut bytes, filled, PREFIX_BYTES)?;
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
-        let head_length = number(&bytes[..4]) as usize;
-        let body_length = number(&bytes[4..PREFIX_BYTES]);
+        let (head_length, rest) = bytes.split_first_chunk().expect("a prefix is there");
+        let head_length = u32::from_le_bytes(*head_length) as usize;
+        let body_length = rest.first_chunk().expect("a prefix is there");
+        let body_length = u64::from_le_bytes(*body_length);
         if head_length > MAX_HEAD_BYTES || body_length > MAX_BODY_BYTES as u64 {
             return Err(broken("a frame announces impossible lengths"));
         }

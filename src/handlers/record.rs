@@ -69,17 +69,20 @@ impl Record {
 
     /// The last call that has begun on a channel.
     pub fn last(&self, channel: usize) -> Begun {
-        let mut entry = [0; ENTRY_BYTES];
+        let mut entry = [0u8; ENTRY_BYTES];
         if let Err(e) = self
             .0
             .read_exact_at(&mut entry, (channel * ENTRY_BYTES) as u64)
         {
             log::error!("the record of calls cannot be read: {e}");
         }
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        let [number, at] = [0, 8].map(|start| {
+            let bytes = entry[start..].first_chunk().expect("8 bytes");
+            u64::from_le_bytes(*bytes)
+        });
         Begun {
-            number: number(&entry[..8]),
-            at: Duration::from_nanos(number(&entry[8..])),
+            number,
+            at: Duration::from_nanos(at),
         }
     }
 }

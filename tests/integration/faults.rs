@@ -9,7 +9,9 @@ use serde_json::json;
 
 use crate::support::server::fake;
 use crate::support::setup::fake_model_server;
-use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, processes, request, wait_until};
+use crate::support::{
+    INSTANCES, PREDICTIONS, Server, SetWhenDropped, Setup, processes, request, wait_until,
+};
 
 #[test]
 fn killed_while_idle_it_is_restarted() {
@@ -43,14 +45,7 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
                 }
             });
         }
-        // Also when `body` panics, or the clients would never end.
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _over = Over(&over);
+        let _over = SetWhenDropped(&over);
         body(&answered);
     });
 }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::handlers::{answered, failed, order};
-use crate::support::{Server, Setup, processes, wait_until};
+use crate::support::{Server, SetWhenDropped, Setup, processes, wait_until};
 
 /// What ends the process that runs it, and how that is told.
 const DEADLY: [(&str, &str); 4] = [
@@ -60,14 +60,7 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
                 }
             });
         }
-        // Also when `body` panics, or the clients would never end.
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _over = Over(&over);
+        let _over = SetWhenDropped(&over);
         body(&count);
     });
 }

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use crate::support::models::rest_port;
 use crate::support::server::fake;
-use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, processes, request, wait_until};
+use crate::support::{
+    INSTANCES, PREDICTIONS, Server, SetWhenDropped, Setup, processes, request, wait_until,
+};
 
 /// Kills the model server of a model that has one.
 #[track_caller]
@@ -93,14 +95,7 @@ fn killed_under_load_it_loses_no_request() {
                 }
             });
         }
-        // Also when something fails, or the clients would never end.
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _over = Over(&over);
+        let _over = SetWhenDropped(&over);
         for round in 0..4 {
             let goal = answered.load(Ordering::Relaxed) + 200;
             wait_until("requests are answered", || {

@@ -13,6 +13,7 @@ pub mod server;
 pub mod setup;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use http::{Connection, Response, request};
@@ -67,4 +68,13 @@ pub fn skipped(test: &str, why: &str) {
     std::io::stderr()
         .write_all(text.as_bytes())
         .expect("standard error can be written to");
+}
+
+/// Tells other threads that a test is over, also when it panics: else they would never end.
+pub struct SetWhenDropped<'a>(pub &'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
