@@ -18,6 +18,10 @@ use crate::tfs::probe::{Pace, Probe};
 /// Log target of the model server's own lines.
 pub const LOG_TARGET: &str = "tensorflow_model_server";
 
+/// How often and how long to wait for a port that is in use.
+const BIND_RETRIES: u32 = 5;
+const BIND_PAUSE: Duration = Duration::from_millis(2);
+
 /// One instance.
 pub struct Instance {
     index: usize,
@@ -77,7 +81,7 @@ impl Unit for Instance {
         let launch = &self.launch;
         for port in [launch.ports.grpc, launch.ports.rest] {
             // Else another program on the port would be taken for the model server.
-            if let Err(e) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            if let Err(e) = try_bind(port) {
                 return Err(format!(
                     "port {port} for TensorFlow Serving cannot be used: {e}; set SAGEMAKER_SAFE_PORT_RANGE to free \
                      ports"
@@ -139,6 +143,18 @@ impl Unit for Instance {
     fn refusal(&self, reason: &str) -> String {
         format!("TensorFlow Serving did not start: {reason}")
     }
+}
+
+/// Tries a port. A child that is just being started may for a moment still hold a socket with which another thread
+/// tried it: the system lets us go on before it closes what the child is not to have.
+fn try_bind(port: u16) -> std::io::Result<TcpListener> {
+    for _ in 0..BIND_RETRIES {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(e) if e.kind() == ErrorKind::AddrInUse => std::thread::sleep(BIND_PAUSE),
+            other => return other,
+        }
+    }
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
 /// A phase as the pool and people see it.
