@@ -31,6 +31,8 @@ pub struct Config {
     pub tmp_dir: PathBuf,
     /// Deadline of a whole request.
     pub deadline: Duration,
+    /// Memory for bodies, bytes; `None`: by the memory there is.
+    pub body_memory: Option<u64>,
     /// Level of the HTTP front's log.
     pub front_log_level: LevelFilter,
     /// Level of everything else.
@@ -384,6 +386,9 @@ impl Config {
             } else {
                 deadline
             },
+            body_memory: r
+                .number(BODY_MEMORY, 1..=1 << 20)
+                .map(|megabytes| u64::from(megabytes) << 20),
             front_log_level: r
                 .read(FRONT_LOG_LEVEL, nginx_level)
                 .unwrap_or(LevelFilter::Error),

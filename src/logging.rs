@@ -26,7 +26,6 @@ pub fn start(config: &Config) -> Result<(), StartError> {
         .with_module_level(handlers::host::LOG_TARGET, LevelFilter::Info)
         .with_module_level(handlers::packages::LOG_TARGET, LevelFilter::Info)
         // The libraries' own lines repeat ours, and their debug lines would quote users' data.
-        .with_module_level("tiny_http", LevelFilter::Off)
         .with_module_level("ureq", LevelFilter::Warn)
         .with_module_level("ureq_proto", LevelFilter::Warn);
     log::set_max_level(logger.max_level());

@@ -1,17 +1,15 @@
-//! Answers on the wire, one write for a small one.
-//!
-//! tiny_http's own responses are written in pieces and cannot say `Connection: close`, which clients need to hear
-//! while we shut down; so heads are written here.
+//! Answers: what they are, and how they look on the wire.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{IoSlice, Write};
 use std::time::SystemTime;
 
-use tiny_http::{HTTPVersion, Method, Request, StatusCode};
+use ureq::http::StatusCode;
 
 use crate::convert::accept::DEFAULT_TYPE;
 use crate::error::RequestError;
-use crate::front::headers;
+use crate::front::budget::Share;
+use crate::front::head::Head;
 
 /// An answer to a request.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub struct Answer {
     pub content_type: Option<Cow<'static, str>>,
     pub body: Vec<u8>,
     pub header: Option<(&'static str, &'static str)>,
-    /// Whether the client is told to end the connection.
+    /// Whether the connection ends with it.
     pub ends_connection: bool,
 }
 
@@ -58,57 +56,93 @@ impl From<RequestError> for Answer {
     }
 }
 
-/// Bodies up to this size are copied behind their head, so that both leave in one write.
-const ONE_WRITE: usize = 16 * 1024;
-
-/// Sends `answer`. `close`: tell the client in any case that this connection is at its end.
-///
-/// # Errors
-/// When the client is gone or does not read.
-pub fn send(request: Request, answer: &Answer, close: bool) -> io::Result<()> {
-    let connection = connection_header(&request, close || answer.ends_connection);
-    let with_body = *request.method() != Method::Head;
-    let mut head = head(answer, connection);
-    let mut writer = request.into_writer();
-    if with_body && answer.body.len() <= ONE_WRITE {
-        head.extend_from_slice(&answer.body);
-        writer.write_all(&head)?;
-    } else {
-        writer.write_all(&head)?;
-        if with_body {
-            writer.write_all(&answer.body)?;
-        }
-    }
-    writer.flush()
+/// The bytes of an answer that is being sent.
+#[derive(Debug)]
+pub struct Wire {
+    head: Cow<'static, [u8]>,
+    body: Vec<u8>,
+    sent: usize,
+    /// The memory it takes.
+    _share: Option<Share>,
 }
 
-/// A whole answer, for [`send_prepared`].
+impl Wire {
+    /// The bytes of `answer` to a request with this head, if it had one. `keep`: whether another may follow.
+    pub fn new(answer: Answer, to: Option<&Head>, keep: bool, share: Option<Share>) -> Self {
+        let connection = match to {
+            _ if !keep => Some("close"),
+            Some(head) if head.is_http_1_0 => Some("keep-alive"),
+            _ => None,
+        };
+        Self {
+            head: head(&answer, connection, Some(SystemTime::now())).into(),
+            body: match to {
+                Some(head) if head.method() == "HEAD" => Vec::new(),
+                _ => answer.body,
+            },
+            sent: 0,
+            _share: share,
+        }
+    }
+
+    /// An answer of bytes that are there already.
+    pub fn prepared(bytes: &'static [u8]) -> Self {
+        Self {
+            head: bytes.into(),
+            body: Vec::new(),
+            sent: 0,
+            _share: None,
+        }
+    }
+
+    /// Bytes in all.
+    pub fn size(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Whether all of it is sent.
+    pub fn is_sent(&self) -> bool {
+        self.sent == self.size()
+    }
+
+    /// What is still to be sent.
+    pub fn parts(&self) -> [IoSlice<'_>; 2] {
+        let in_head = self.sent.min(self.head.len());
+        let in_body = self.sent - in_head;
+        [
+            IoSlice::new(&self.head[in_head..]),
+            IoSlice::new(&self.body[in_body..]),
+        ]
+    }
+
+    /// So many bytes more are sent.
+    pub fn advance(&mut self, amount: usize) {
+        self.sent += amount;
+    }
+}
+
+/// The bytes of a whole answer, for [`Wire::prepared`]. They say no date.
 pub fn prepare(answer: &Answer) -> Vec<u8> {
-    let mut bytes = head(answer, None);
+    let mut bytes = head(answer, None, None);
     bytes.extend_from_slice(&answer.body);
     bytes
 }
 
-/// Sends a prepared answer.
-///
-/// # Errors
-/// As [`send`].
-pub fn send_prepared(request: Request, bytes: &[u8]) -> io::Result<()> {
-    let mut writer = request.into_writer();
-    writer.write_all(bytes)?;
-    writer.flush()
-}
-
 /// The head of an answer, up to and including the empty line.
-fn head(answer: &Answer, connection: Option<&str>) -> Vec<u8> {
-    let reason = StatusCode(answer.status).default_reason_phrase();
-    let mut head = Vec::with_capacity(256 + answer.body.len().min(ONE_WRITE));
+fn head(answer: &Answer, connection: Option<&str>, date: Option<SystemTime>) -> Vec<u8> {
+    let reason = StatusCode::from_u16(answer.status).ok();
+    let reason = reason
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default();
+    let mut head = Vec::with_capacity(256);
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
         write!(head, "{name}{value}\r\n").expect("writing to memory does not fail");
     };
     line("HTTP/1.1 ", &format_args!("{} {reason}", answer.status));
     line("Server: ", &"sagemaker-tfs");
-    line("Date: ", &httpdate::HttpDate::from(SystemTime::now()));
+    if let Some(date) = date {
+        line("Date: ", &httpdate::HttpDate::from(date));
+    }
     if let Some(content_type) = &answer.content_type {
         line("Content-Type: ", content_type);
     }
@@ -123,18 +157,46 @@ fn head(answer: &Answer, connection: Option<&str>) -> Vec<u8> {
     head
 }
 
-/// What to say about the connection: HTTP/1.1 keeps it unless told otherwise, HTTP/1.0 the other way round.
-fn connection_header(request: &Request, close: bool) -> Option<&'static str> {
-    let asks = |word| headers::connection_asks(request, word);
-    if close || asks("close") || asks("upgrade") {
-        Some("close")
-    } else if *request.http_version() == HTTPVersion(1, 0) {
-        Some(if asks("keep-alive") {
-            "keep-alive"
-        } else {
-            "close"
-        })
-    } else {
-        None
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(wire: &Wire) -> Vec<u8> {
+        wire.parts().map(|part| part.to_vec()).concat()
+    }
+
+    #[test]
+    fn head_and_body_leave_in_whatever_pieces_the_client_takes() {
+        for piece in 1..200 {
+            let mut wire = Wire::new(Answer::json(200, b"{}".to_vec()), None, true, None);
+            let (mut sent, whole) = (Vec::new(), bytes(&wire));
+            while !wire.is_sent() {
+                let left = bytes(&wire);
+                let piece = piece.min(left.len());
+                sent.extend_from_slice(&left[..piece]);
+                wire.advance(piece);
+            }
+            assert_eq!(sent, whole);
+            assert!(sent.ends_with(b"Content-Length: 2\r\n\r\n{}"));
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_the_connection() {
+        let answer = |head: &str, keep| {
+            let head = Head::parse(head.into()).unwrap();
+            let wire = Wire::new(Answer::json(404, b"{}".to_vec()), Some(&head), keep, None);
+            String::from_utf8(bytes(&wire)).unwrap()
+        };
+        let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+        assert!(answer(old, true).contains("\r\nConnection: keep-alive\r\n"));
+        assert!(answer(old, false).contains("\r\nConnection: close\r\n"));
+        let new = answer("HEAD / HTTP/1.1\r\n\r\n", true);
+        assert!(new.starts_with("HTTP/1.1 404 Not Found\r\n"));
+        assert!(!new.contains("Connection:"));
+        assert!(
+            new.ends_with("Content-Length: 2\r\n\r\n"),
+            "no body to HEAD"
+        );
     }
 }

@@ -1,228 +1,504 @@
-//! Reading request bodies: within the deadline, no more than announced, no more than we take.
+//! Request bodies as they arrive: how long they are, where they end, and what of them is kept.
 
-use std::io::{ErrorKind, Read, Write};
-use std::time::Instant;
-
-use tiny_http::{Header, Request, Response, StatusCode};
+use std::fmt;
 
 use crate::error::RequestError;
-use crate::front::headers;
+use crate::front::budget::{Budget, Share};
+use crate::front::head::Head;
 
 /// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.
 const MAX_BODY_BYTES: usize = 1 << 30;
-/// Memory taken at once for an announced body; more is taken as it arrives.
-const MAX_RESERVED_BYTES: usize = 64 << 20;
-/// First piece of a body of unknown length.
+/// Room made at once for a body; more is made as it arrives.
 const FIRST_PIECE_BYTES: usize = 64 << 10;
-/// tiny_http reads bodies up to this size before it hands the request over.
-const READ_AHEAD_BYTES: usize = 1024;
+/// A line with the size of a chunk, with extensions that nobody reads.
+const MAX_CHUNK_LINE_BYTES: usize = 256;
+/// Lines behind the last chunk, which nobody reads.
+const MAX_TRAILER_BYTES: usize = 8 << 10;
 
 /// What the head says about the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Announced {
     /// So many bytes; 0 when nothing is said.
     Length(usize),
-    /// Chunks up to an end mark, which tiny_http takes off.
+    /// Chunks up to an end mark.
     Chunked,
-    /// Chunks as they come: tiny_http leaves them on with `Connection: Upgrade`, which Java's client sends along
-    /// with its first request. We upgrade to nothing, so it is a request like any other.
-    RawChunked,
 }
 
 /// Reads the lengths in the head.
 ///
 /// # Errors
-/// 400 when they are wrong or contradict each other, 413 for more than we take.
-pub fn announced(request: &Request) -> Result<Announced, RequestError> {
-    let wrong = |text: &str| Err(broken(text));
-    let chunked = headers::first(request, "Transfer-Encoding").is_some();
-    let Some(length) = headers::first(request, "Content-Length") else {
-        return Ok(match chunked {
-            true if headers::connection_asks(request, "upgrade") => Announced::RawChunked,
-            true => Announced::Chunked,
-            false => Announced::Length(0),
-        });
+/// 400 when they are wrong or contradict each other, 501 for an encoding that is not known, 413 for more than there
+/// ever is room for.
+pub fn announced(head: &Head, budget: &Budget) -> Result<Announced, RequestError> {
+    let wrong = |text: &str| Err(broken(400, text));
+    let mut encodings = head.values("Transfer-Encoding").peekable();
+    let Some(length) = head.first("Content-Length") else {
+        return match (encodings.next(), encodings.next()) {
+            (None, _) => Ok(Announced::Length(0)),
+            // Which proxies do not know, and take for no body at all.
+            (Some(_), _) if head.is_http_1_0 => wrong("HTTP/1.0 has no Transfer-Encoding."),
+            (Some(name), None) if name.eq_ignore_ascii_case("chunked") => Ok(Announced::Chunked),
+            _ => Err(broken(501, "The only Transfer-Encoding taken is: chunked")),
+        };
     };
-    if chunked {
+    if encodings.peek().is_some() {
         return wrong("Both Content-Length and Transfer-Encoding are given.");
     }
-    if headers::values(request, "Content-Length").any(|other| other != length) {
+    if head.values("Content-Length").any(|other| other != length) {
         return wrong("Content-Length is given twice, with different numbers.");
     }
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
         return wrong("Content-Length is not a number of bytes.");
     }
     match length.parse() {
-        Ok(length) if length <= MAX_BODY_BYTES => Ok(Announced::Length(length)),
-        _ => Err(too_large()),
+        Ok(length) if length <= limit(budget) => Ok(Announced::Length(length)),
+        _ => Err(too_large(limit(budget))),
     }
 }
 
-/// 400 for a body whose end is not known. tiny_http will take what follows for the next request; the client, or the
-/// proxy it comes through, is told not to send one.
-fn broken(text: impl Into<String>) -> RequestError {
-    broken_off(RequestError::bad_request(text))
+/// Bytes of the largest body.
+fn limit(budget: &Budget) -> usize {
+    MAX_BODY_BYTES.min(budget.limit())
 }
 
-/// An answer before the end of a body.
-pub fn broken_off(error: RequestError) -> RequestError {
+/// An error after which it is not known where the next request begins.
+fn broken(status: u16, text: impl Into<String>) -> RequestError {
     RequestError {
         ends_connection: true,
-        ..error
+        ..RequestError::new(status, text)
     }
 }
 
-fn too_slow(text: &str) -> RequestError {
+fn too_large(limit: usize) -> RequestError {
+    broken(413, format!("The body is larger than {limit} bytes."))
+}
+
+/// A body that is arriving.
+#[derive(Debug)]
+pub struct Incoming {
+    framing: Framing,
+    /// What has arrived, if it is kept.
+    bytes: Vec<u8>,
+    received: usize,
+    is_kept: bool,
+    limit: usize,
+    share: Share,
+}
+
+/// What comes next.
+#[derive(Debug, PartialEq, Eq)]
+enum Framing {
+    /// So many bytes, up to the end.
+    Length { left: usize },
+    /// The line with the size of a chunk.
+    ChunkSize,
+    /// So many bytes of a chunk.
+    ChunkData { left: u64 },
+    /// The line's end behind a chunk.
+    ChunkEnd,
+    /// Lines up to an empty one; so many bytes of them were there.
+    Trailers { bytes: usize },
+    /// Nothing.
+    End,
+}
+
+impl fmt::Display for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.framing {
+            Framing::Length { left } => {
+                write!(f, "{} of {} bytes", self.received, self.received + left)
+            }
+            _ => write!(f, "{} bytes, in mid-chunk", self.received),
+        }
+    }
+}
+
+impl Incoming {
+    /// A body of which nothing has arrived yet. One that is not kept is read over.
+    pub fn new(announced: Announced, is_kept: bool, share: Share, budget: &Budget) -> Self {
+        Self {
+            framing: match announced {
+                Announced::Length(0) => Framing::End,
+                Announced::Length(left) => Framing::Length { left },
+                Announced::Chunked => Framing::ChunkSize,
+            },
+            bytes: Vec::new(),
+            received: 0,
+            is_kept,
+            limit: limit(budget),
+            share,
+        }
+    }
+
+    /// Whether all of it is there.
+    pub fn is_whole(&self) -> bool {
+        self.framing == Framing::End
+    }
+
+    /// The body and its memory.
+    pub fn into_parts(self) -> (Vec<u8>, Share) {
+        (self.bytes, self.share)
+    }
+
+    /// Takes what belongs to the body from the start of `input`; says how many bytes those are.
+    ///
+    /// # Errors
+    /// 400 for broken chunks, 413 for a body that is too large, 503 when there is no room for it now.
+    pub fn take(&mut self, input: &[u8]) -> Result<usize, RequestError> {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            let taken = match self.framing {
+                Framing::End => return Ok(at),
+                Framing::Length { left } => {
+                    let piece = &rest[..rest.len().min(left)];
+                    self.keep(piece, left)?;
+                    self.framing = match left - piece.len() {
+                        0 => Framing::End,
+                        left => Framing::Length { left },
+                    };
+                    piece.len()
+                }
+                Framing::ChunkSize => match chunk_size(rest)? {
+                    None => 0,
+                    Some((line, 0)) => {
+                        self.framing = Framing::Trailers { bytes: 0 };
+                        line
+                    }
+                    Some((line, left)) => {
+                        self.framing = Framing::ChunkData { left };
+                        line
+                    }
+                },
+                Framing::ChunkData { left } => {
+                    let piece = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.keep(&rest[..piece], 0)?;
+                    self.framing = match left - piece as u64 {
+                        0 => Framing::ChunkEnd,
+                        left => Framing::ChunkData { left },
+                    };
+                    piece
+                }
+                Framing::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        self.framing = Framing::ChunkSize;
+                        2
+                    }
+                    [] | [b'\r'] => 0,
+                    _ => return Err(broken_chunk("a chunk is longer than its size")),
+                },
+                Framing::Trailers { bytes } => match line(rest)? {
+                    Some(2) => {
+                        self.framing = Framing::End;
+                        2
+                    }
+                    Some(line) if bytes + line <= MAX_TRAILER_BYTES => {
+                        self.framing = Framing::Trailers {
+                            bytes: bytes + line,
+                        };
+                        line
+                    }
+                    None if rest.len() <= MAX_TRAILER_BYTES => 0,
+                    _ => return Err(broken_chunk("there are too many trailers")),
+                },
+            };
+            if taken == 0 {
+                return Ok(at);
+            }
+            at += taken;
+        }
+    }
+
+    /// Where the next bytes can be received directly, without a copy, and how many they are at most. More may be
+    /// received than that: see [`Incoming::received_directly`].
+    ///
+    /// # Errors
+    /// 503 when there is no room for it now.
+    pub fn direct(&mut self) -> Result<Option<&mut Vec<u8>>, RequestError> {
+        match self.framing {
+            Framing::Length { left } if self.is_kept => {
+                self.make_room(1, left)?;
+                Ok(Some(&mut self.bytes))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// After bytes were added to what [`Incoming::direct`] gave: gives back those that do not belong to the body.
+    pub fn received_directly(&mut self) -> Vec<u8> {
+        let Framing::Length { left } = self.framing else {
+            return Vec::new();
+        };
+        let length = self.received + left;
+        let more = self.bytes.split_off(self.bytes.len().min(length));
+        self.received = self.bytes.len();
+        self.framing = match length - self.received {
+            0 => Framing::End,
+            left => Framing::Length { left },
+        };
+        more
+    }
+
+    /// `announced`: how many bytes are known to come, these among them.
+    fn keep(&mut self, piece: &[u8], announced: usize) -> Result<(), RequestError> {
+        self.received += piece.len();
+        if self.received > self.limit {
+            return Err(too_large(self.limit));
+        }
+        if self.is_kept && !piece.is_empty() {
+            self.make_room(piece.len(), announced)?;
+            self.bytes.extend_from_slice(piece);
+        }
+        Ok(())
+    }
+
+    /// Makes room for `more` bytes, and for some of the `announced` ones: memory is taken as bytes arrive, so that
+    /// nobody gets much of it for an announcement.
+    fn make_room(&mut self, more: usize, announced: usize) -> Result<(), RequestError> {
+        let needed = self.bytes.len() + more;
+        if needed <= self.bytes.capacity() {
+            return Ok(());
+        }
+        let all = self.bytes.len() + announced.max(more);
+        let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES);
+        let capacity = match announced {
+            0 => step.max(needed),
+            _ => step.min(all).max(needed),
+        };
+        if !self.share.try_grow_to(capacity) {
+            return Err(RequestError {
+                ends_connection: true, // in mid-body
+                ..no_room()
+            });
+        }
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+        Ok(())
+    }
+}
+
+/// 503: the memory for bodies is used up.
+pub fn no_room() -> RequestError {
     RequestError {
-        status: 408,
-        ..broken(text)
+        header: Some(("Retry-After", "1")),
+        ..RequestError::new(
+            503,
+            "The memory for request bodies is used up; try again, or raise SAGEMAKER_TFS_MAX_BODY_MEMORY_MB.",
+        )
     }
 }
 
-fn too_large() -> RequestError {
-    RequestError {
-        status: 413,
-        ..broken(format!("The body is larger than {MAX_BODY_BYTES} bytes."))
-    }
+fn broken_chunk(why: &str) -> RequestError {
+    broken(400, format!("The body cannot be read: {why}."))
 }
 
-/// What happens to the body of a request that is answered without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
-    /// Nothing: it is there already, or tiny_http leaves it.
-    None,
-    /// tiny_http reads it to its end, at the client's pace.
-    Drained,
-    /// The same, into a buffer too large to exist, which would abort the process.
-    Untouchable,
-}
-
-/// What happens, by the length that tiny_http believes in, which is that of the first header.
-pub fn rest(request: &Request) -> Rest {
-    let expects = headers::first(request, "Expect").is_some();
-    match request.body_length() {
-        None | Some(0) => Rest::None,
-        Some(length) if length > MAX_BODY_BYTES => Rest::Untouchable,
-        Some(length) if length <= READ_AHEAD_BYTES && !expects => Rest::None,
-        Some(_) => Rest::Drained,
-    }
-}
-
-/// Whether nothing of the body is still to come from the client.
-pub fn is_at_hand(request: &Request, announced: Announced) -> bool {
-    matches!(announced, Announced::Length(_)) && rest(request) == Rest::None
-}
-
-/// The body's bytes. Also answers `Expect: 100-continue`.
-fn reader(request: &mut Request, announced: Announced) -> Box<dyn Read + '_> {
-    match announced {
-        // Never more than announced: with `Connection: Upgrade` tiny_http would read on for ever.
-        Announced::Length(length) => Box::new(request.as_reader().take(length as u64)),
-        Announced::Chunked => Box::new(request.as_reader()),
-        Announced::RawChunked => Box::new(chunked_transfer::Decoder::new(request.as_reader())),
-    }
-}
-
-/// Reads the whole body.
-///
-/// # Errors
-/// 400 when it ends early or its chunks are wrong, 408 when it comes too slowly, 413 when it is too large.
-pub fn read(
-    request: &mut Request,
-    announced: Announced,
-    deadline: Instant,
-) -> Result<Vec<u8>, RequestError> {
-    let (limit, mut body) = match announced {
-        Announced::Length(length) => (length, vec![0; length.min(MAX_RESERVED_BYTES)]),
-        // One byte more than we take tells a body that is too large.
-        _ => (MAX_BODY_BYTES + 1, vec![0; FIRST_PIECE_BYTES]),
+/// Length of the line with a chunk's size, and the size. `None` while it is not whole.
+fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, RequestError> {
+    let Some(&first) = input.first() else {
+        return Ok(None);
     };
-    let mut reader = reader(request, announced);
-    let mut filled = 0;
-    while filled < limit {
-        if filled == body.len() {
-            body.resize((filled * 2).min(limit), 0);
+    let wrong = || broken_chunk("the size of a chunk is wrong");
+    if !first.is_ascii_hexdigit() {
+        return Err(wrong()); // httparse takes an empty size for 0
+    }
+    let line = &input[..input.len().min(MAX_CHUNK_LINE_BYTES)];
+    match httparse::parse_chunk_size(line) {
+        Err(_) => Err(wrong()),
+        Ok(httparse::Status::Partial) if line.len() < MAX_CHUNK_LINE_BYTES => {
+            check_line(line)?;
+            Ok(None)
         }
-        match read_some(&mut reader, &mut body[filled..], deadline)? {
-            0 => break,
-            n => filled += n,
+        Ok(httparse::Status::Partial) => Err(wrong()),
+        Ok(httparse::Status::Complete((length, size))) => {
+            check_line(&line[..length - 2])?;
+            Ok(Some((length, size)))
         }
     }
-    match announced {
-        Announced::Length(length) if filled < length => {
-            return Err(RequestError::bad_request(format!(
-                "The body ended after {filled} of {length} bytes."
-            )));
-        }
-        Announced::Chunked | Announced::RawChunked if filled > MAX_BODY_BYTES => {
-            return Err(too_large());
-        }
-        _ => {}
-    }
-    body.truncate(filled);
-    Ok(body)
 }
 
-/// Reads the whole body and keeps nothing: an answer before the body's end could break the connection.
-///
-/// # Errors
-/// As [`read`].
-pub fn discard(
-    request: &mut Request,
-    announced: Announced,
-    deadline: Instant,
-) -> Result<(), RequestError> {
-    let mut reader = reader(request, announced);
-    let mut scratch = vec![0; FIRST_PIECE_BYTES];
-    let mut left = MAX_BODY_BYTES;
-    while left > 0 {
-        let piece = scratch.len().min(left);
-        match read_some(&mut reader, &mut scratch[..piece], deadline)? {
-            0 => break,
-            n => left -= n,
-        }
+/// Extensions may hold anything but the end of a line as somebody else sees it.
+fn check_line(line: &[u8]) -> Result<(), RequestError> {
+    match memchr::memchr(b'\n', line) {
+        None => Ok(()),
+        Some(_) => Err(broken_chunk("a line ends without a carriage return")),
     }
-    Ok(())
 }
 
-fn read_some(
-    reader: &mut impl Read,
-    buffer: &mut [u8],
-    deadline: Instant,
-) -> Result<usize, RequestError> {
-    loop {
-        if Instant::now() >= deadline {
-            return Err(too_slow("The body came too slowly."));
+/// Length of the line at the start, with its end. `None` while it is not whole.
+fn line(input: &[u8]) -> Result<Option<usize>, RequestError> {
+    match memchr::memchr(b'\n', input) {
+        None => Ok(None),
+        Some(end) if end > 0 && input[end - 1] == b'\r' => Ok(Some(end + 1)),
+        Some(_) => Err(broken_chunk("a line ends without a carriage return")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(headers: &str) -> Head {
+        Head::parse(format!("POST / HTTP/1.1\r\n{headers}\r\n").into()).unwrap()
+    }
+
+    fn incoming(announced: Announced, limit: usize) -> Incoming {
+        let budget = Budget::new(limit);
+        Incoming::new(announced, true, budget.share(), &budget)
+    }
+
+    #[test]
+    fn lengths_are_read_and_wrong_ones_refused() {
+        let budget = Budget::new(1000);
+        for (headers, expected) in [
+            ("", Ok(Announced::Length(0))),
+            ("Content-Length: 1000\r\n", Ok(Announced::Length(1000))),
+            (
+                "Content-Length: 5\r\nContent-Length: 5\r\n",
+                Ok(Announced::Length(5)),
+            ),
+            ("Transfer-Encoding: Chunked\r\n", Ok(Announced::Chunked)),
+            ("Content-Length: 1001\r\n", Err(413)),
+            ("Content-Length: 99999999999999999999999\r\n", Err(413)),
+            ("Content-Length: -1\r\n", Err(400)),
+            ("Content-Length: +1\r\n", Err(400)),
+            ("Content-Length: 1, 1\r\n", Err(400)),
+            ("Content-Length:\r\n", Err(400)),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", Err(400)),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                Err(400),
+            ),
+            ("Transfer-Encoding: gzip, chunked\r\n", Err(501)),
+            ("Transfer-Encoding: identity\r\n", Err(501)),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                Err(501),
+            ),
+        ] {
+            let found = announced(&head(headers), &budget).map_err(|e| e.status);
+            assert_eq!(found, expected, "{headers:?}");
         }
-        match reader.read(buffer) {
-            Ok(n) => return Ok(n),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(too_slow("The body stopped coming."));
+        let old = Head::parse(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec());
+        let error = announced(&old.unwrap(), &budget).unwrap_err();
+        assert_eq!(error.status, 400);
+    }
+
+    /// Gives `input` to the body piece by piece, as a connection does. What is left of it at the end.
+    fn feed(body: &mut Incoming, input: &[u8], piece: usize) -> Result<Vec<u8>, RequestError> {
+        let mut buffer = Vec::new();
+        for piece in input.chunks(piece) {
+            buffer.extend_from_slice(piece);
+            let taken = body.take(&buffer)?;
+            buffer.drain(..taken);
+        }
+        Ok(buffer)
+    }
+
+    #[test]
+    fn chunks_are_taken_off_in_whatever_pieces_they_come() {
+        let input = b"3\r\nabc\r\n0A;x=\"y\"\r\n0123456789\r\n00\r\nTrailer: x\r\nB: c\r\n\r\nnext";
+        for piece in 1..=input.len() {
+            let mut body = incoming(Announced::Chunked, 1 << 20);
+            assert_eq!(feed(&mut body, input, piece).unwrap(), b"next");
+            assert!(body.is_whole());
+            assert_eq!(body.into_parts().0, b"abc0123456789");
+        }
+    }
+
+    #[test]
+    fn broken_chunks_are_refused() {
+        let long_line = format!("1;{}\r\n", "x".repeat(MAX_CHUNK_LINE_BYTES));
+        let long_trailers = format!("0\r\n{}", "A: b\r\n".repeat(MAX_TRAILER_BYTES / 6 + 1));
+        let endless_trailer = format!("0\r\n{}", "x".repeat(MAX_TRAILER_BYTES + 1));
+        for input in [
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "0x1\r\n",
+            "1\nx",
+            "1\rx",
+            "1;a\nb\r\nx",
+            "3\r\nabcd\r\n",
+            "3\r\nabc\n",
+            "11111111111111111\r\n",
+            "0\r\n\n",
+            "0\r\nA: b\n\r\n",
+            &long_line,
+            &long_trailers,
+            &endless_trailer,
+        ] {
+            for piece in [1, 7, 100_000] {
+                let mut body = incoming(Announced::Chunked, 1 << 20);
+                let error = feed(&mut body, input.as_bytes(), piece).unwrap_err();
+                assert_eq!(error.status, 400, "{input:?}");
+                assert!(error.ends_connection);
             }
-            Err(e) => {
-                return Err(broken(format!("The body cannot be read: {e}")));
-            }
         }
     }
-}
 
-/// Refuses a request whose body must not be touched at all, with status and text of `error`.
-///
-/// tiny_http drains the rest of a body when the request is dropped, into a buffer of the announced length: a
-/// length like 10^15 would abort the process. So such a request is never dropped. It costs its connection's
-/// thread and socket for good. `upgrade` is the only way to an answer without a drop; it writes no
-/// `Content-Length`, which therefore travels in another header's value.
-pub fn refuse_untouched(request: Request, error: &RequestError) {
-    let body = error.to_json();
-    let smuggled = format!(
-        "body\r\nContent-Type: application/json\r\nContent-Length: {}",
-        body.len()
-    );
-    let header = Header::from_bytes("X-Refused", smuggled).expect("the header is ASCII");
-    let response = Response::empty(StatusCode(error.status)).with_header(header);
-    let mut stream = request.upgrade("none", response);
-    // The client may be gone, which is fine.
-    let _ = stream.write_all(&body).and_then(|()| stream.flush());
-    std::mem::forget(stream);
+    #[test]
+    fn a_body_larger_than_all_memory_is_413_and_one_larger_than_what_is_left_503() {
+        let mut body = incoming(Announced::Chunked, 100);
+        assert_eq!(body.take(b"65\r\n").unwrap(), 4);
+        assert_eq!(body.take(&[0; 101]).unwrap_err().status, 413);
+
+        let budget = Budget::new(100_000);
+        let mut other = budget.share();
+        assert!(other.try_grow_to(90_000));
+        let mut body = Incoming::new(Announced::Length(20_000), true, budget.share(), &budget);
+        assert_eq!(body.take(&[0; 1]).unwrap_err().status, 503);
+        let mut body = Incoming::new(Announced::Length(20_000), false, budget.share(), &budget);
+        assert_eq!(body.take(&[0; 30_000]).unwrap(), 20_000);
+        assert!(body.is_whole() && body.into_parts().0.is_empty());
+        drop(other);
+        assert!(budget.has_room(100_000));
+    }
+
+    #[test]
+    fn memory_is_taken_as_bytes_arrive() {
+        let budget = Budget::new(1 << 30);
+        let mut body = Incoming::new(Announced::Length(1 << 29), true, budget.share(), &budget);
+        for _ in 0..100 {
+            body.take(&[0; 1000]).unwrap();
+        }
+        assert!(budget.has_room((1 << 30) - 4 * 100_000));
+        assert_eq!(body.to_string(), "100000 of 536870912 bytes");
+    }
+
+    #[test]
+    fn what_is_received_directly_ends_where_it_should() {
+        let mut body = incoming(Announced::Length(10), 1000);
+        assert_eq!(body.take(b"0123").unwrap(), 4);
+        for piece in [&b"45"[..], b"6789more"] {
+            body.direct().unwrap().unwrap().extend_from_slice(piece);
+            let more = body.received_directly();
+            assert_eq!(more, if body.is_whole() { &b"more"[..] } else { b"" });
+        }
+        assert!(body.direct().unwrap().is_none());
+        assert_eq!(body.into_parts().0, b"0123456789");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_cut_into_chunks_is_whole_again(chunks: Vec<Vec<u8>>, piece in 1usize..50) {
+            let mut input = Vec::new();
+            let chunks: Vec<_> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
+            for chunk in &chunks {
+                input.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                input.extend_from_slice(chunk);
+                input.extend_from_slice(b"\r\n");
+            }
+            input.extend_from_slice(b"0\r\n\r\n");
+            let mut body = incoming(Announced::Chunked, 1 << 20);
+            prop_assert!(feed(&mut body, &input, piece).unwrap().is_empty());
+            prop_assert!(body.is_whole());
+            prop_assert_eq!(body.into_parts().0, chunks.concat());
+        }
+
+        #[test]
+        fn rubbish_is_an_error_or_no_end_and_never_a_panic(input: Vec<u8>, piece in 1usize..50) {
+            let mut body = incoming(Announced::Chunked, 100);
+            let _ = feed(&mut body, &input, piece);
+        }
+    }
 }

@@ -1,133 +1,242 @@
-//! The listening socket and tiny_http on it: options, refusal of new connections, and a fresh start when
-//! tiny_http stops accepting.
+//! The listening socket, the connections, and the one place where all workers wait for something to happen on them.
+//!
+//! Everything is registered with one epoll instance, each for one event at a time: whichever worker gets the event has
+//! the connection to itself until it says what it waits for next. So no thread is bound to a connection, and thousands
+//! of idle ones cost some memory only.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::{self, Timeout};
-use tiny_http::{Request, Server};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::error::StartError;
+use crate::front::connection::Connection;
+use crate::front::exchange::Standing;
+use crate::logging::FRONT;
 
-/// A connection on which nothing is read or written for this long is closed; longer than load balancers keep
-/// idle connections, so that it is not us who closes one just as it is used. With a shorter deadline of requests
-/// it is that: reading a body can be given up in no other way.
-const IDLE_LIMIT: Duration = Duration::from_secs(75);
-/// An answer to our own request comes at once unless nobody accepts any more.
-const CHECK_LIMIT: Duration = Duration::from_secs(2);
-/// On a busy machine one answer may be late; so many are not.
-const CHECK_ATTEMPTS: u32 = 2;
-/// Time to let connections in that came before the door is closed.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// Connections made to free threads for as many others.
-const LET_IN_CONNECTIONS: usize = 64;
-/// Connections that wait to be accepted.
-const LISTEN_BACKLOG: i32 = 1024;
-/// Pause before accepting is tried again, for example when there are no file descriptors left.
-const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+/// Connections that wait to be accepted; the system takes less if it is set to.
+const LISTEN_BACKLOG: i32 = 4096;
+/// Connections accepted in one go; then it is another event's turn.
+const ACCEPT_TURN: usize = 64;
+/// How often to look for connections on which something takes too long.
+const TICK: Duration = Duration::from_millis(100);
+/// Connections at once, each with a descriptor and some memory, if the limit of descriptors allows.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+/// A warning that could be given for each connection is given this often.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time for a worker to take what was meant for it.
-const STRAY_PAUSE: Duration = Duration::from_millis(1);
+const LISTENER: u64 = 0;
+const TIMER: u64 = 1;
+const FIRST_CONNECTION: u64 = 2;
 
-/// What a receiver gets.
-pub enum Received {
-    /// A request.
-    Request(Request),
-    /// Nothing; there may be work elsewhere.
-    Woken,
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes from the client.
+    Read,
+    /// The client to take bytes.
+    Write,
+    /// Its turn.
+    Turn,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Something on a connection.
+    Connection(Arc<Connection>),
+    /// It is time to look for what takes too long.
+    Tick,
+    /// Nothing that concerns anybody.
+    Nothing,
+}
+
+/// How far accepting got.
+#[derive(Debug, PartialEq, Eq)]
+enum Accepting {
+    /// No more connections wait.
+    Done,
+    /// There may be more.
+    More,
+    /// There are, but they cannot be accepted now.
+    Paused,
 }
 
 /// The front door.
+#[derive(Debug)]
 pub struct Door {
+    epoll: OwnedFd,
     listener: TcpListener,
-    server: Mutex<Arc<Server>>,
-    /// Held while a new server takes the place of one.
-    reopening: Mutex<()>,
+    timer: OwnedFd,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    next_id: AtomicU64,
+    max_connections: usize,
     closed: AtomicBool,
-    /// Port on our side of the connection made to check ourselves; 0 while there is none.
-    own_port: AtomicU16,
-    /// Threads that call [`Door::receive`].
-    receivers: usize,
-    /// Without a request for this long, a connection is closed.
-    stray_life: Duration,
+    /// A descriptor kept for the moment when there are none left.
+    reserve: Mutex<Option<File>>,
+    warned: Mutex<Option<Instant>>,
+    /// The whole answer to a client for whom there is no room.
+    full: Vec<u8>,
 }
 
 impl Door {
-    /// Listens on this address. `deadline` is that of a request, `receivers` the number of threads that call
-    /// [`Door::receive`].
+    /// Listens on this address. Some of the process's `files` are left to others: `reserved`.
     ///
     /// # Errors
     /// When the port is in use or the address not ours.
     pub fn open(
         ip: IpAddr,
         port: u16,
-        deadline: Duration,
-        receivers: usize,
+        files: usize,
+        reserved: usize,
+        full: Vec<u8>,
     ) -> Result<Self, StartError> {
-        let failed = |e: io::Error| {
+        Self::listen(ip, port, files, reserved, full).map_err(|e| {
             StartError::failed(format!(
                 "cannot listen on {ip}:{port}: {e}; another port is set with SAGEMAKER_BIND_TO_PORT or --port"
             ))
-        };
-        let listener = TcpListener::bind(SocketAddr::new(ip, port)).map_err(failed)?;
-        // Accepted sockets inherit these on Linux.
-        rustix::net::listen(&listener, LISTEN_BACKLOG)
-            .and_then(|()| sockopt::set_tcp_nodelay(&listener, true))
-            .and_then(|()| {
-                sockopt::set_socket_timeout(
-                    &listener,
-                    Timeout::Recv,
-                    Some(deadline.min(IDLE_LIMIT)),
-                )
-            })
-            .and_then(|()| sockopt::set_socket_timeout(&listener, Timeout::Send, Some(IDLE_LIMIT)))
-            .map_err(|e| failed(e.into()))?;
-        let server = new_server(&listener).map_err(failed)?;
-        Ok(Self {
-            listener,
-            server: Mutex::new(Arc::new(server)),
-            reopening: Mutex::new(()),
-            closed: AtomicBool::new(false),
-            own_port: AtomicU16::new(0),
-            receivers,
-            stray_life: deadline + IDLE_LIMIT,
         })
     }
 
-    /// Waits for a request. `stray` gets requests that arrive on connections of an earlier server.
-    pub fn receive(
-        self: &Arc<Self>,
-        stray: &(impl Fn(Request) + Clone + Send + 'static),
-    ) -> Received {
-        let server = self.current();
-        match server.recv() {
-            Ok(request) => Received::Request(request),
-            Err(error) => {
-                // An error of the system is from accept; the other kind is tiny_http's "unblocked".
-                if error.raw_os_error().is_some() && !self.is_closed() {
-                    self.reopen(&server, &error.to_string(), stray);
-                }
-                Received::Woken
+    fn listen(
+        ip: IpAddr,
+        port: u16,
+        files: usize,
+        reserved: usize,
+        full: Vec<u8>,
+    ) -> io::Result<Self> {
+        let family = match ip {
+            IpAddr::V4(_) => AddressFamily::INET,
+            IpAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        // The port of a server that has just ended can be had at once.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        // Accepted sockets inherit this on Linux.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        rustix::net::bind(&socket, &SocketAddr::new(ip, port))?;
+        rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let tick = Timespec {
+            tv_sec: TICK.as_secs() as i64,
+            tv_nsec: TICK.subsec_nanos().into(),
+        };
+        let every_tick = Itimerspec {
+            it_interval: tick,
+            it_value: tick,
+        };
+        rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every_tick)?;
+        let once = EventFlags::IN | EventFlags::ONESHOT;
+        epoll::add(&epoll, &socket, EventData::new_u64(LISTENER), once)?;
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), once)?;
+        Ok(Self {
+            epoll,
+            listener: socket.into(),
+            timer,
+            connections: Mutex::default(),
+            next_id: AtomicU64::new(FIRST_CONNECTION),
+            // With few descriptors it gets half of them.
+            max_connections: files
+                .saturating_sub(reserved)
+                .max(files / 2)
+                .min(MAX_CONNECTIONS),
+            closed: AtomicBool::new(false),
+            reserve: Mutex::new(Some(reserve()?)),
+            warned: Mutex::new(None),
+            full,
+        })
+    }
+
+    /// Waits until something happens. Accepts connections on the way.
+    pub fn wait(&self) -> Event {
+        let mut events = Vec::with_capacity(1);
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => {
+                // It cannot be, but if it is, it must not take a whole CPU.
+                log::error!("cannot wait for connections: {e}");
+                std::thread::sleep(TICK);
             }
+        }
+        let Some(event) = events.first() else {
+            return Event::Nothing;
+        };
+        match event.data.u64() {
+            LISTENER => {
+                self.accept();
+                Event::Nothing
+            }
+            TIMER => {
+                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+                Event::Tick
+            }
+            id => match self.connections().get(&id) {
+                Some(connection) => Event::Connection(Arc::clone(connection)),
+                None => Event::Nothing, // closed meanwhile
+            },
         }
     }
 
-    /// Makes one receiver return [`Received::Woken`].
-    pub fn wake_one(&self) {
-        self.current().unblock();
+    /// The tick was used.
+    pub fn rearm_tick(&self) {
+        self.rearm(&self.timer, TIMER);
+        // Accepting may have paused.
+        if !self.is_closed() {
+            self.rearm(&self.listener, LISTENER);
+        }
     }
 
-    /// Refuses new connections from now on; open ones go on.
+    /// From now on, an event of this kind on the connection wakes a worker, once.
+    pub fn await_event(&self, connection: &Connection, interest: Interest) {
+        let flags = match interest {
+            Interest::Read => EventFlags::IN,
+            Interest::Write => EventFlags::OUT,
+            Interest::Turn => EventFlags::IN | EventFlags::OUT,
+        };
+        let data = EventData::new_u64(connection.id);
+        let flags = flags | EventFlags::ONESHOT;
+        if let Err(e) = epoll::modify(&self.epoll, &connection.socket, data, flags) {
+            log::error!(target: FRONT, "a connection is given up: {e}");
+            self.end(connection);
+        }
+    }
+
+    /// Ends a connection.
+    pub fn end(&self, connection: &Connection) {
+        // Closed, and so taken from epoll, when the last one who has it lets it go.
+        self.connections().remove(&connection.id);
+    }
+
+    /// All connections.
+    pub fn all(&self) -> Vec<Arc<Connection>> {
+        self.connections().values().map(Arc::clone).collect()
+    }
+
+    /// Refuses new connections from now on; those that came before, and open ones, go on.
     pub fn close(&self) {
-        // Connections that wait to be accepted, and those that wait for a thread, would be reset: first let them in.
-        self.let_in();
-        let _ = self.ask_ourselves(CLOSE_LIMIT);
         self.closed.store(true, Ordering::Relaxed);
-        if let Err(e) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
+        // Connections that wait to be accepted would be reset.
+        for _ in 0..LISTEN_BACKLOG as usize / ACCEPT_TURN {
+            if self.accept_turn() != Accepting::More {
+                break;
+            }
+        }
+        let stopped = epoll::delete(&self.epoll, &self.listener)
+            .and_then(|()| rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both));
+        if let Err(e) = stopped {
             log::warn!("cannot stop listening: {e}");
         }
     }
@@ -137,134 +246,136 @@ impl Door {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Makes a connection to our own port that ends at once.
-    ///
-    /// # Errors
-    /// When the port does not take it.
-    pub fn connect_and_end(&self) -> io::Result<()> {
-        let stream = TcpStream::connect_timeout(&self.own_address()?, CHECK_LIMIT)?;
-        // Ends with a reset, which leaves no port waiting on this side.
-        Ok(sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
-    }
-
-    /// Whether a request is one of [`Door::check`].
-    pub fn is_our_own(&self, request: &Request) -> bool {
-        let port = request.remote_addr().map(|address| address.port());
-        port == Some(self.own_port.load(Ordering::Relaxed))
-    }
-
-    fn own_address(&self) -> io::Result<SocketAddr> {
-        let mut address = self.listener.local_addr()?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(address)
-    }
-
-    /// Checks that connections are accepted and answered, and starts accepting anew if they are not.
-    pub fn check(&self, stray: &(impl Fn(Request) + Clone + Send + 'static)) {
-        let server = self.current();
-        let mut why = String::new();
-        for _ in 0..CHECK_ATTEMPTS {
-            match self.ask_ourselves(CHECK_LIMIT) {
-                Ok(()) => return,
-                Err(_) if self.is_closed() => return,
-                Err(e) => why = format!("no answer to our own request: {e}"),
-            }
-            // Our own connection may be one that waits for a thread.
-            self.let_in();
-        }
-        self.reopen(&server, &why, stray);
-    }
-
-    /// Frees threads for connections that wait for one, see `usher.rs`.
-    fn let_in(&self) {
-        for _ in 0..LET_IN_CONNECTIONS {
-            if self.connect_and_end().is_err() {
-                break;
-            }
-        }
-    }
-
-    fn ask_ourselves(&self, limit: Duration) -> io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&self.own_address()?, limit)?;
-        stream.set_read_timeout(Some(limit))?;
-        let own_port = stream.local_addr()?.port();
-        self.own_port.store(own_port, Ordering::Relaxed);
-        stream.write_all(b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n")?;
-        let answered = stream.read_exact(&mut [0]);
-        self.own_port.store(0, Ordering::Relaxed);
-        answered
-    }
-
-    fn current(&self) -> Arc<Server> {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&server)
-    }
-
-    /// Puts a new server in the place of `old`, whose accept loop has ended. Its connections live on, so a thread
-    /// goes on to receive from it.
-    fn reopen(
-        &self,
-        old: &Arc<Server>,
-        why: &str,
-        stray: &(impl Fn(Request) + Clone + Send + 'static),
-    ) {
-        let _one_at_a_time = self
-            .reopening
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.connections
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&self.current(), old) {
-            return; // somebody else was quicker
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rearm(&self, what: &impl std::os::fd::AsFd, id: u64) {
+        let once = EventFlags::IN | EventFlags::ONESHOT;
+        if let Err(e) = epoll::modify(&self.epoll, what, EventData::new_u64(id), once)
+            && !self.is_closed()
+        {
+            log::error!("cannot wait for connections: {e}");
         }
-        log::error!("accepting connections stopped ({why}); starting again");
-        let new = loop {
-            // First of all: what stopped it may stop the next one at once.
-            thread::sleep(REOPEN_PAUSE);
-            if self.is_closed() {
-                return;
+    }
+
+    fn accept(&self) {
+        // Paused, it goes on with the next tick: a connection that cannot be accepted would wake workers without end.
+        if self.accept_turn() != Accepting::Paused && !self.is_closed() {
+            self.rearm(&self.listener, LISTENER);
+        }
+    }
+
+    /// Accepts some connections.
+    fn accept_turn(&self) -> Accepting {
+        for _ in 0..ACCEPT_TURN {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::acceptfrom_with(&self.listener, flags) {
+                Ok((socket, address)) => {
+                    let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
+                    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
+                    self.admit(socket.into(), peer);
+                }
+                Err(Errno::AGAIN) => return Accepting::Done,
+                // What happened to this one connection before it was accepted is nobody else's business.
+                Err(
+                    Errno::INTR
+                    | Errno::CONNABORTED
+                    | Errno::PROTO
+                    | Errno::PERM
+                    | Errno::NETDOWN
+                    | Errno::NETUNREACH
+                    | Errno::HOSTUNREACH
+                    | Errno::HOSTDOWN
+                    | Errno::NONET
+                    | Errno::NOPROTOOPT
+                    | Errno::OPNOTSUPP,
+                ) => {}
+                Err(e) => {
+                    self.warn(format_args!("a connection cannot be accepted: {e}"));
+                    if !self.make_room() && !self.turn_away_with_reserve() {
+                        return Accepting::Paused;
+                    }
+                }
             }
-            match new_server(&self.listener) {
-                Ok(server) => break Arc::new(server),
-                Err(e) => log::error!("cannot start again: {e}"),
-            }
+        }
+        Accepting::More
+    }
+
+    fn admit(&self, socket: TcpStream, peer: IpAddr) {
+        if self.connections().len() >= self.max_connections && !self.make_room() {
+            self.warn(format_args!(
+                "there are {} connections: a new one is turned away",
+                self.max_connections
+            ));
+            return self.turn_away(socket);
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let connection = Arc::new(Connection::new(id, socket, peer));
+        self.connections().insert(id, Arc::clone(&connection));
+        let once = EventFlags::IN | EventFlags::ONESHOT;
+        let data = EventData::new_u64(id);
+        if let Err(e) = epoll::add(&self.epoll, &connection.socket, data, once) {
+            self.warn(format_args!("a connection cannot be served: {e}"));
+            self.end(&connection);
+        }
+    }
+
+    /// Ends the connection that has had no request for the longest time, if there is one; else the one whose head has
+    /// been coming for the longest.
+    fn make_room(&self) -> bool {
+        let mut connections = self.connections();
+        let standing = |connection: &Arc<Connection>| match connection.try_exchange()?.standing() {
+            Standing::Idle(since) => Some((0, since, connection.id)),
+            Standing::Reading(since) => Some((1, since, connection.id)),
+            Standing::Working => None,
         };
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = new;
-        for _ in 0..self.receivers {
-            old.unblock();
+        let Some((_, _, id)) = connections.values().filter_map(standing).min() else {
+            return false;
+        };
+        // Not if somebody has just got an event of it.
+        let ended = connections[&id].try_exchange().is_some_and(|mut exchange| {
+            let is_idle = exchange.standing() != Standing::Working;
+            if is_idle {
+                exchange.close();
+            }
+            is_idle
+        });
+        if ended {
+            connections.remove(&id);
         }
-        let (old, stray, life) = (Arc::clone(old), stray.clone(), self.stray_life);
-        let started = thread::Builder::new()
-            .name("stray".into())
-            .spawn(move || serve_strays(&old, &stray, life));
-        if let Err(e) = started {
-            log::error!("cannot start a thread; some open connections are lost: {e}");
+        ended
+    }
+
+    /// There are no descriptors left: the one in reserve lets one client be told.
+    fn turn_away_with_reserve(&self) -> bool {
+        let mut place = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let had_one = place.take().is_some();
+        if let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            self.turn_away(socket.into());
+        }
+        *place = reserve().ok();
+        had_one && place.is_some()
+    }
+
+    fn turn_away(&self, socket: TcpStream) {
+        // Without waiting for a request: it is all the client will read, unless it has sent much already.
+        let _ = (&socket).write(&self.full);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    fn warn(&self, text: std::fmt::Arguments) {
+        let now = Instant::now();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|time| now - time >= WARNING_INTERVAL) {
+            *warned = Some(now);
+            log::warn!("{text}");
         }
     }
 }
 
-/// Receives from a server that accepts nothing any more, until none of its connections can be open.
-fn serve_strays(old: &Arc<Server>, stray: &impl Fn(Request), life: Duration) {
-    let mut last_request = Instant::now();
-    while last_request.elapsed() < life {
-        match old.recv_timeout(life) {
-            Ok(Some(request)) => {
-                stray(request);
-                last_request = Instant::now();
-            }
-            // Meant for a worker that still waits here.
-            _ if Arc::strong_count(old) > 1 => {
-                old.unblock();
-                thread::sleep(STRAY_PAUSE);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn new_server(listener: &TcpListener) -> io::Result<Server> {
-    Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)
+fn reserve() -> io::Result<File> {
+    File::open("/dev/null")
 }

@@ -2,13 +2,14 @@
 
 mod answer;
 mod body;
+mod budget;
+mod connection;
 mod door;
-mod drain;
-mod headers;
+mod exchange;
+mod head;
 mod route;
 mod service;
 mod slots;
-mod usher;
 mod workers;
 
 pub use service::Serving;

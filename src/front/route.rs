@@ -1,7 +1,5 @@
 //! Which request wants what, by method and path.
 
-use tiny_http::Method;
-
 use crate::error::RequestError;
 
 /// What a request wants.
@@ -31,11 +29,7 @@ pub enum Route<'a> {
 ///
 /// # Errors
 /// 404 for unknown paths, 405 for known ones with another method.
-pub fn route<'a>(
-    method: &Method,
-    url: &'a str,
-    multi_model: bool,
-) -> Result<Route<'a>, RequestError> {
+pub fn route<'a>(method: &str, url: &'a str, multi_model: bool) -> Result<Route<'a>, RequestError> {
     let url = match url.strip_prefix("http://") {
         // Absolute form, as sent to proxies: the path begins behind the host.
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
@@ -50,21 +44,21 @@ pub fn route<'a>(
             // TensorFlow Serving judges methods by itself.
             Some(inner) if path.starts_with("/tfs/") => return Ok(Route::Tfs(inner)),
             _ if multi_model && path == "/models" => match method {
-                Method::Post => (Route::LoadModel, "GET, POST"),
+                "POST" => (Route::LoadModel, "GET, POST"),
                 _ => (Route::ListModels(query), "GET, POST"),
             },
             _ if multi_model && path.starts_with("/models/") => {
                 let name = &path["/models/".len()..];
                 match (name.strip_suffix("/invoke"), method) {
                     (Some(name), _) => (Route::InvokeModel(name), "POST"),
-                    (None, Method::Delete) => (Route::UnloadModel(name), "GET, DELETE"),
+                    (None, "DELETE") => (Route::UnloadModel(name), "GET, DELETE"),
                     (None, _) => (Route::DescribeModel(name), "GET, DELETE"),
                 }
             }
             _ => return Err(RequestError::new(404, "Not Found")),
         },
     };
-    if accepted.split(", ").any(|name| name == method.as_str()) {
+    if accepted.split(", ").any(|name| name == method) {
         Ok(route)
     } else {
         let text = format!("Method Not Allowed: {path} takes {accepted}");
@@ -82,26 +76,22 @@ mod tests {
     #[test]
     fn known_routes() {
         for (method, url, expected) in [
-            (Method::Get, "/ping", Route::Ping),
-            (Method::Head, "/ping?x=1", Route::Ping),
+            ("GET", "/ping", Route::Ping),
+            ("HEAD", "/ping?x=1", Route::Ping),
+            ("GET", "/execution-parameters", Route::ExecutionParameters),
+            ("POST", "/invocations", Route::Invocations),
+            ("POST", "/invocations?a=b", Route::Invocations),
+            ("GET", "/tfs/v1/models/m", Route::Tfs("/v1/models/m")),
             (
-                Method::Get,
-                "/execution-parameters",
-                Route::ExecutionParameters,
-            ),
-            (Method::Post, "/invocations", Route::Invocations),
-            (Method::Post, "/invocations?a=b", Route::Invocations),
-            (Method::Get, "/tfs/v1/models/m", Route::Tfs("/v1/models/m")),
-            (
-                Method::Post,
+                "POST",
                 "/tfs/v1/models/m:predict?q",
                 Route::Tfs("/v1/models/m:predict?q"),
             ),
-            (Method::Delete, "/tfs/", Route::Tfs("/")),
-            (Method::Get, "http://host:8080/ping?x", Route::Ping),
+            ("DELETE", "/tfs/", Route::Tfs("/")),
+            ("GET", "http://host:8080/ping?x", Route::Ping),
         ] {
             assert_eq!(
-                route(&method, url, false).unwrap(),
+                route(method, url, false).unwrap(),
                 expected,
                 "{method} {url}"
             );
@@ -111,26 +101,26 @@ mod tests {
     #[test]
     fn the_rest_is_404_or_405() {
         for (method, url, status) in [
-            (Method::Get, "/", 404),
-            (Method::Get, "http://host", 404),
-            (Method::Get, "", 404),
-            (Method::Get, "/ping/", 404),
-            (Method::Get, "/pinger", 404),
-            (Method::Get, "/tfs", 404),
-            (Method::Get, "/tfs?x=/tfs/", 404),
-            (Method::Get, "/tfsx/v1", 404),
-            (Method::Post, "/ping", 405),
-            (Method::Get, "/invocations", 405),
-            (Method::Put, "/execution-parameters", 405),
+            ("GET", "/", 404),
+            ("GET", "http://host", 404),
+            ("GET", "", 404),
+            ("GET", "/ping/", 404),
+            ("GET", "/pinger", 404),
+            ("GET", "/tfs", 404),
+            ("GET", "/tfs?x=/tfs/", 404),
+            ("GET", "/tfsx/v1", 404),
+            ("POST", "/ping", 405),
+            ("GET", "/invocations", 405),
+            ("PUT", "/execution-parameters", 405),
         ] {
             assert_eq!(
-                route(&method, url, false).unwrap_err().status,
+                route(method, url, false).unwrap_err().status,
                 status,
                 "{method} {url}"
             );
         }
         assert_eq!(
-            route(&Method::Get, "/x", false).unwrap_err().to_json(),
+            route("GET", "/x", false).unwrap_err().to_json(),
             br#"{"error": "Not Found"}"#
         );
     }

@@ -1,18 +1,19 @@
 //! What each route answers, once a request has its turn.
 
 use std::borrow::Cow;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tiny_http::{Method, Request};
 
 use crate::attributes::{self, Attributes};
 use crate::config::Config;
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::front::answer::Answer;
-use crate::front::body::{self, Announced};
-use crate::front::headers;
+use crate::front::budget::Share;
+use crate::front::exchange::Request;
+use crate::front::head::Head;
 use crate::front::route::{Route, route};
 use crate::handlers;
 use crate::models::memory;
@@ -24,16 +25,6 @@ use crate::tfs::client::{TfsAnswer, TfsRequest};
 /// to keep a model server busy.
 const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
 const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
-
-/// A request and what is known about it.
-pub struct Work {
-    pub request: Request,
-    pub announced: Announced,
-    /// Whether the whole body has been read.
-    pub body_is_read: bool,
-    /// When a worker first saw it; the deadline counts from here.
-    pub received: Instant,
-}
 
 /// What the service serves.
 pub enum Serving {
@@ -67,8 +58,8 @@ impl Service {
     }
 
     /// What can be answered without waiting for anybody.
-    pub fn quick_answer(&self, request: &Request) -> Option<Answer> {
-        match self.route(request.method(), request.url()) {
+    pub fn quick_answer(&self, head: &Head) -> Option<Answer> {
+        match self.route(head) {
             Ok(Route::Ping) => Some(self.ping()),
             Ok(Route::ExecutionParameters) => {
                 Some(Answer::json(200, self.execution_parameters.clone()))
@@ -90,16 +81,32 @@ impl Service {
     }
 
     /// Whether a request manages models. It may take as long as a model loads, so it gets a thread of its own.
-    pub fn is_management(&self, request: &Request) -> bool {
+    pub fn is_management(&self, head: &Head) -> bool {
         if matches!(self.serving, Serving::Fixed(_)) {
             return false; // asked for each request
         }
-        let route = self.route(request.method(), request.url());
-        matches!(route, Ok(Route::LoadModel | Route::UnloadModel(_)))
+        matches!(
+            self.route(head),
+            Ok(Route::LoadModel | Route::UnloadModel(_))
+        )
     }
 
-    fn route<'a>(&self, method: &Method, url: &'a str) -> Result<Route<'a>, RequestError> {
-        route(method, url, matches!(self.serving, Serving::Registry(_)))
+    /// Whether a request's body is of any use.
+    pub fn wants_body(&self, head: &Head) -> bool {
+        matches!(
+            self.route(head),
+            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(_) | Route::LoadModel)
+        )
+    }
+
+    /// 504 for a request whose turn did not come before its deadline.
+    pub fn waited_too_long(&self) -> RequestError {
+        RequestError::deadline(self.deadline, "it waited for others to finish")
+    }
+
+    fn route<'a>(&self, head: &'a Head) -> Result<Route<'a>, RequestError> {
+        let multi_model = matches!(self.serving, Serving::Registry(_));
+        route(head.method(), head.target(), multi_model)
     }
 
     fn registry(&self) -> Result<&Registry, RequestError> {
@@ -121,38 +128,25 @@ impl Service {
         }
     }
 
-    /// What takes a while: reads the body, converts it and asks TensorFlow Serving.
-    pub fn slow_answer(&self, work: &mut Work) -> Result<Answer, RequestError> {
-        let deadline = work.received + self.deadline;
+    /// What takes a while: converts the body and asks TensorFlow Serving.
+    pub fn slow_answer(&self, request: &mut Request) -> Result<Answer, RequestError> {
+        let deadline = request.received + self.deadline;
         if Instant::now() >= deadline {
-            return Err(RequestError::deadline(
-                self.deadline,
-                "it waited for others to finish",
-            ));
+            return Err(self.waited_too_long());
         }
-        let url = work.request.url().to_owned();
-        match self.route(work.request.method(), &url) {
-            Ok(Route::Invocations) => self.invocations(work, None, deadline),
-            Ok(Route::InvokeModel(name)) => self.invocations(work, Some(name), deadline),
-            Ok(Route::Tfs(path)) => self.pass_through(work, path, deadline),
-            Ok(Route::LoadModel) => {
-                let body = work.read_body(deadline)?;
-                Ok(success(&self.registry()?.load(&body)?))
-            }
-            Ok(Route::UnloadModel(name)) => {
-                work.read_body(deadline)?;
-                Ok(success(&self.registry()?.unload(name)?))
-            }
-            Ok(Route::DescribeModel(name)) => {
-                work.read_body(deadline)?;
+        let body = mem::take(&mut request.body);
+        let Request { head, share, .. } = request;
+        match self.route(head)? {
+            Route::Invocations => self.invocations(head, body, share, None, deadline),
+            Route::InvokeModel(name) => self.invocations(head, body, share, Some(name), deadline),
+            Route::Tfs(path) => self.pass_through(head, &body, share, path, deadline),
+            Route::LoadModel => Ok(success(&self.registry()?.load(&body)?)),
+            Route::UnloadModel(name) => Ok(success(&self.registry()?.unload(name)?)),
+            Route::DescribeModel(name) => {
                 Ok(json_answer(&self.registry()?.describe(name, deadline)?))
             }
-            // These come with a body that is still to come, and that nobody wants.
-            Ok(Route::Ping | Route::ExecutionParameters | Route::ListModels(_)) | Err(_) => {
-                body::discard(&mut work.request, work.announced, deadline)?;
-                work.body_is_read = true;
-                let answer = self.quick_answer(&work.request);
-                Ok(answer.unwrap_or_else(Answer::empty))
+            Route::Ping | Route::ExecutionParameters | Route::ListModels(_) => {
+                Ok(self.quick_answer(head).unwrap_or_else(Answer::empty))
             }
         }
     }
@@ -160,20 +154,19 @@ impl Service {
     /// Inference; `named` is the model of the path, where the path names one.
     fn invocations(
         &self,
-        work: &mut Work,
+        head: &Head,
+        body: Vec<u8>,
+        share: &mut Share,
         named: Option<&str>,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
-        // The body is read before anything is refused: an answer before its end could break the connection.
-        let body = work.read_body(deadline)?;
-        let request = &work.request;
-        let custom_attributes = headers::list(request, "X-Amzn-SageMaker-Custom-Attributes");
+        let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
         let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
         let mut in_use;
         let served = match &self.serving {
             Serving::Fixed(served) => served,
             Serving::Registry(registry) => {
-                let target = headers::first(request, "X-Amzn-SageMaker-Target-Model");
+                let target = head.first("X-Amzn-SageMaker-Target-Model");
                 let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
                     RequestError::bad_request(
                         "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.",
@@ -185,8 +178,8 @@ impl Service {
                 in_use.served()
             }
         };
-        let content_type = headers::first(request, "Content-Type");
-        let accept = headers::list(request, "Accept");
+        let content_type = head.first("Content-Type");
+        let accept = head.list("Accept");
         let path = model_path(&attributes, &served.default_model);
         if let Some(handlers) = &served.handlers {
             let request = handlers::invocation::Request {
@@ -195,7 +188,8 @@ impl Service {
                 path: &path,
                 content_type,
                 accept: accept.as_deref(),
-                content_length: headers::first(request, "Content-Length")
+                content_length: head
+                    .first("Content-Length")
                     .and_then(|length| length.parse().ok()),
                 body: &body,
             };
@@ -206,6 +200,7 @@ impl Service {
             });
         }
         let body = Format::of(content_type)?.to_tfs(body)?;
+        share.set(body.len());
         let sent = TfsRequest {
             method: "POST",
             path: &path,
@@ -219,6 +214,7 @@ impl Service {
             Serving::Fixed(_) => answer?,
             Serving::Registry(_) => memory::judge(answer)?,
         };
+        share.set(sent.body.len() + body.len());
         let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
@@ -229,11 +225,12 @@ impl Service {
     /// `/tfs/...`: TensorFlow Serving's own API, unchanged in both directions.
     fn pass_through(
         &self,
-        work: &mut Work,
+        head: &Head,
+        body: &[u8],
+        share: &mut Share,
         path: &str,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
-        let body = work.read_body(deadline)?;
         let mut in_use;
         let served = match &self.serving {
             Serving::Fixed(served) => served,
@@ -245,13 +242,14 @@ impl Service {
         };
         let answer = served.backend.call(
             &TfsRequest {
-                method: work.request.method().as_str(),
+                method: head.method(),
                 path,
-                content_type: headers::first(&work.request, "Content-Type"),
-                body: &body,
+                content_type: head.first("Content-Type"),
+                body,
             },
             deadline,
         )?;
+        share.set(body.len() + answer.body.len());
         Ok(Answer {
             content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
             ..Answer::json(answer.status, answer.body)
@@ -282,12 +280,4 @@ fn json_answer(value: &Value) -> Answer {
 fn success(text: &str) -> Answer {
     let body = format!("{{\"success\": {}}}", Value::from(text));
     Answer::json(200, body.into_bytes())
-}
-
-impl Work {
-    fn read_body(&mut self, deadline: Instant) -> Result<Vec<u8>, RequestError> {
-        let body = body::read(&mut self.request, self.announced, deadline)?;
-        self.body_is_read = true;
-        Ok(body)
-    }
 }

@@ -65,28 +65,18 @@ impl<T> Slots<T> {
         next
     }
 
-    /// Gives a slot back with its work undone: it goes to the head of the backlog.
-    pub fn give_back(&self, work: T) {
-        let mut state = self.lock();
-        state.taken -= 1;
-        state.backlog.push_front(work);
+    /// Takes the work that `is_meant` out of the backlog.
+    pub fn take_from_backlog(&self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+        let backlog = &mut self.lock().backlog;
+        let (meant, others) = backlog.drain(..).partition(is_meant);
+        *backlog = others;
+        Vec::from(meant)
     }
 
-    /// A slot for work that waits in the backlog, if there are both.
-    pub fn take_queued(&self) -> Option<T> {
-        let mut state = self.lock();
-        if state.taken == self.slots {
-            return None;
-        }
-        let work = state.backlog.pop_front()?;
-        state.taken += 1;
-        Some(work)
-    }
-
-    /// Work running or waiting.
-    pub fn in_flight(&self) -> usize {
+    /// Whether more work would be refused.
+    pub fn is_full(&self) -> bool {
         let state = self.lock();
-        state.taken + state.backlog.len()
+        state.taken == self.slots && state.backlog.len() >= self.max_backlog
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -104,27 +94,28 @@ mod tests {
         assert_eq!(slots.admit(1), Admission::Run(1));
         assert_eq!(slots.admit(2), Admission::Run(2));
         assert_eq!(slots.admit(3), Admission::Queued);
+        assert!(slots.is_full());
         assert_eq!(slots.admit(4), Admission::Refused(4));
-        assert_eq!(slots.in_flight(), 3);
         assert_eq!(slots.next(), Some(3));
+        assert!(!slots.is_full());
         assert_eq!(slots.next(), None);
-        assert_eq!(slots.in_flight(), 1);
         assert_eq!(slots.admit(5), Admission::Run(5));
         assert_eq!(slots.next(), None);
         assert_eq!(slots.next(), None);
-        assert_eq!(slots.in_flight(), 0);
     }
 
     #[test]
-    fn work_given_back_is_taken_by_another() {
-        let slots = Slots::new(1, 1);
-        assert_eq!(slots.take_queued(), None);
-        assert_eq!(slots.admit(1), Admission::Run(1));
-        slots.give_back(1);
-        assert_eq!(slots.in_flight(), 1);
-        assert_eq!(slots.take_queued(), Some(1));
-        assert_eq!(slots.admit(2), Admission::Queued);
-        assert_eq!(slots.take_queued(), None);
+    fn what_waits_can_be_taken_out() {
+        let slots = Slots::new(1, 4);
+        assert_eq!(slots.admit(0), Admission::Run(0));
+        for work in 1..5 {
+            assert_eq!(slots.admit(work), Admission::Queued);
+        }
+        let mut odd = slots.take_from_backlog(|work| work % 2 == 1);
+        odd.sort_unstable();
+        assert_eq!(odd, [1, 3]);
         assert_eq!(slots.next(), Some(2));
+        assert_eq!(slots.next(), Some(4));
+        assert_eq!(slots.next(), None);
     }
 }

@@ -1,25 +1,24 @@
-//! The worker threads: receive requests, have them answered, and always leave one free to receive the next.
+//! The worker threads: wait for something to happen at the door, have requests answered, and always leave one free to
+//! look after everybody else.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
-use std::time::Instant;
-
-use tiny_http::{Method, Request};
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::{RequestError, StartError};
-use crate::front::answer::{self, Answer};
-use crate::front::body::{self, Rest};
-use crate::front::door::{Door, Received};
-use crate::front::drain::Drain;
-use crate::front::headers;
-use crate::front::service::{Service, Serving, Work};
+use crate::front::answer::{self, Answer, Wire};
+use crate::front::body::{self, Announced, Incoming};
+use crate::front::budget::{Budget, Share};
+use crate::front::connection::Connection;
+use crate::front::door::{Door, Event, Interest};
+use crate::front::exchange::{Exchange, Request, Standing, Step, Verdict};
+use crate::front::head::Head;
+use crate::front::service::{Service, Serving};
 use crate::front::slots::{Admission, Slots};
-use crate::front::usher::Usher;
 use crate::logging::FRONT;
+use crate::models::memory;
 
 /// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
 /// little to do with CPUs; a waiting thread costs some 10 KB.
@@ -27,10 +26,19 @@ const DEFAULT_SLOTS: usize = 64;
 /// In multi-model mode there are slots for so many models with all the work they can have: requests that wait for one
 /// which is down must not keep the others' out.
 const MODELS_AT_WORK: usize = 8;
-/// Requests that wait for a slot; each holds its connection and its head, not yet its body.
+/// Requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
-/// Bytes of a request's headers, names and values; nginx takes 32 KB.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// The rest of a body that was refused is read over if it is not longer; else the connection ends.
+const MAX_SKIPPED_BYTES: usize = 1 << 20;
+/// File descriptors for everything but connections: the log, children, downloads.
+const OTHER_FILES: usize = 256;
+/// File descriptors a slot may need: a connection to TensorFlow Serving, a channel to a Python worker, and as many that
+/// are idle.
+const FILES_A_SLOT: usize = 4;
+/// Without anything to go by, memory for bodies.
+const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
+/// The part of all memory that bodies may take when nothing is set. TensorFlow Serving needs some for each of them, too.
+const BODY_MEMORY_PART: u64 = 4;
 
 /// Requests worked on at once.
 pub fn slots(config: &Config) -> usize {
@@ -58,15 +66,17 @@ pub struct Front {
 }
 
 struct Shared {
-    door: Arc<Door>,
-    usher: Usher,
+    door: Door,
+    budget: Arc<Budget>,
     slots: Slots<Work>,
-    /// Requests that load or unload a model now.
-    managing: AtomicUsize,
-    drain: Drain,
-    /// The whole answer to a request there is no room for.
-    busy: Vec<u8>,
     service: Service,
+    deadline: Duration,
+}
+
+/// A request and whose it is.
+struct Work {
+    connection: Arc<Connection>,
+    request: Request,
 }
 
 impl Front {
@@ -75,48 +85,36 @@ impl Front {
     /// # Errors
     /// When the port cannot be opened or a thread not be started.
     pub fn start(config: &Config, serving: Serving) -> Result<Self, StartError> {
-        raise_file_limit();
         let slots = slots(config);
-        // One more than there are slots: however slow the work, somebody is left to receive.
-        let workers = slots + 1;
-        let shared = Arc::new(Shared {
-            door: Arc::new(Door::open(
-                config.listen,
-                config.port,
-                config.deadline,
-                workers,
-            )?),
-            usher: Usher::new(),
-            slots: Slots::new(slots, MAX_BACKLOG),
-            managing: AtomicUsize::new(0),
-            drain: Drain::default(),
-            busy: answer::prepare(&busy().into()),
-            service: Service::new(config, serving),
+        let memory = config.body_memory.unwrap_or_else(|| {
+            memory::total().map_or(DEFAULT_BODY_MEMORY, |total| total / BODY_MEMORY_PART)
         });
-        for index in 0..workers {
+        let door = Door::open(
+            config.listen,
+            config.port,
+            raise_file_limit(),
+            OTHER_FILES + FILES_A_SLOT * slots,
+            answer::prepare(&Answer {
+                ends_connection: true,
+                ..busy("There are too many connections; try again.").into()
+            }),
+        )?;
+        let shared = Arc::new(Shared {
+            door,
+            budget: Budget::new(usize::try_from(memory).unwrap_or(usize::MAX)),
+            slots: Slots::new(slots, MAX_BACKLOG),
+            service: Service::new(config, serving),
+            deadline: config.deadline,
+        });
+        // One more than there are slots: however slow the work, somebody is left to look after the door.
+        for index in 0..=slots {
             let shared = Arc::clone(&shared);
             start_thread(format!("worker-{index}"), move || {
-                let stray = shared.stray();
                 loop {
-                    let step = || match shared.door.receive(&stray) {
-                        Received::Request(request) => shared.take(request, Shared::work),
-                        Received::Woken => {
-                            if let Some(work) = shared.slots.take_queued() {
-                                shared.work(work);
-                            }
-                        }
-                    };
-                    // A mistake in our code or in tiny_http must not cost a worker.
-                    if catch_unwind(AssertUnwindSafe(step)).is_err() {
-                        log::error!("a worker panicked while receiving");
-                    }
+                    shared.serve_one();
                 }
             })?;
         }
-        let ushered = Arc::clone(&shared);
-        start_thread("usher".into(), move || {
-            ushered.usher.run(&ushered.door, &ushered.stray());
-        })?;
         Ok(Self { shared })
     }
 
@@ -125,166 +123,278 @@ impl Front {
         self.shared.door.close();
     }
 
-    /// Requests being answered or waiting.
+    /// Requests being received, waiting or being answered.
     pub fn in_flight(&self) -> usize {
-        self.shared.slots.in_flight() + self.shared.managing.load(Ordering::Relaxed)
+        let connections = self.shared.door.all();
+        let is_at_work = |connection: &&Arc<Connection>| {
+            let exchange = connection.try_exchange();
+            exchange.is_none_or(|e| !matches!(e.standing(), Standing::Idle(_)))
+        };
+        connections.iter().filter(is_at_work).count()
     }
 }
 
 impl Shared {
-    /// Takes a request that was just received. `run` is called with work that may be slow and has a slot.
-    fn take(self: &Arc<Self>, request: Request, run: impl FnOnce(&Self, Work)) {
-        if !self.door.is_our_own(&request) {
-            self.usher.note(&request);
+    /// Waits for one event and does what it asks for.
+    fn serve_one(self: &Arc<Self>) {
+        match self.door.wait() {
+            Event::Nothing => {}
+            Event::Tick => {
+                if catch_unwind(AssertUnwindSafe(|| self.look_for_slow_ones())).is_err() {
+                    log::error!("a worker panicked while it looked for slow connections");
+                }
+                self.door.rearm_tick();
+            }
+            Event::Connection(connection) => self.guarded(&connection, || {
+                let step = self.advance(&connection, &mut connection.exchange());
+                self.follow(&connection, step);
+            }),
         }
-        let received = Instant::now();
-        if headers::size(&request) > MAX_HEADER_BYTES {
-            let error = RequestError::new(
-                431,
-                format!("The headers have more than {MAX_HEADER_BYTES} bytes."),
-            );
-            return self.refuse(request, error, received);
+    }
+
+    /// A mistake in our code costs one connection, not a worker.
+    fn guarded(&self, connection: &Arc<Connection>, run: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            log::error!("a worker panicked; its connection is closed");
+            self.door.end(connection);
         }
-        let announced = match body::announced(&request) {
+    }
+
+    /// Does what a connection needs to go on.
+    fn follow(self: &Arc<Self>, connection: &Arc<Connection>, step: Step) {
+        match step {
+            Step::Read => self.door.await_event(connection, Interest::Read),
+            Step::Write => self.door.await_event(connection, Interest::Write),
+            Step::Again => self.door.await_event(connection, Interest::Turn),
+            Step::Busy => {}
+            Step::Close => self.door.end(connection),
+            Step::Refused(head, error) => {
+                let (head, now) = (head.as_deref(), Instant::now());
+                self.send(connection, head, error.into(), None, now);
+            }
+            Step::Request(request) => self.take(Work {
+                connection: Arc::clone(connection),
+                request: *request,
+            }),
+        }
+    }
+
+    /// Decides whether a request may come, by its head and by what has arrived behind it.
+    fn admit(&self, head: &Head, arrived: &[u8]) -> Verdict {
+        let announced = match body::announced(head, &self.budget) {
             Ok(announced) => announced,
-            Err(error) => return self.refuse(request, error, received),
+            Err(error) => return Verdict::Refused { error, rest: None },
         };
-        let at_hand = body::is_at_hand(&request, announced);
-        if at_hand && let Some(answer) = self.service.quick_answer(&request) {
-            self.send(request, &answer, received);
-            return;
+        let body = |is_kept| Incoming::new(announced, is_kept, self.budget.share(), &self.budget);
+        let to_come = match announced {
+            Announced::Length(length) => length.saturating_sub(arrived.len()),
+            Announced::Chunked => 1, // at least
+        };
+        let expect = head.first("Expect");
+        let is_kept = self.service.wants_body(head);
+        let error = if expect.is_some_and(|expect| !expect.eq_ignore_ascii_case("100-continue")) {
+            RequestError::new(417, "The only expectation met is: 100-continue")
+        } else if is_kept && to_come > 0 && self.slots.is_full() {
+            busy(TOO_MANY_REQUESTS)
+        } else if is_kept && !self.budget.has_room(to_come) {
+            body::no_room()
+        } else {
+            return Verdict::Admitted {
+                body: body(is_kept),
+                limit: self.deadline,
+            };
+        };
+        // A client that waits for a word may send its body then, or the next request instead.
+        let can_go_on = expect.is_none() && to_come <= MAX_SKIPPED_BYTES;
+        Verdict::Refused {
+            error: RequestError {
+                ends_connection: !can_go_on,
+                ..error
+            },
+            rest: can_go_on.then(|| body(false)),
         }
-        let work = Work {
-            request,
-            announced,
-            body_is_read: false,
-            received,
-        };
-        if self.service.is_management(&work.request) {
+    }
+
+    /// Takes a request that has arrived.
+    fn take(self: &Arc<Self>, mut work: Work) {
+        if let Some(answer) = self.service.quick_answer(&work.request.head) {
+            return self.reply(work, answer);
+        }
+        if self.service.is_management(&work.request.head) {
             return self.manage(work);
         }
         match self.slots.admit(work) {
-            Admission::Run(work) => run(self, work),
-            Admission::Queued => {}
-            Admission::Refused(work) if at_hand => {
-                self.log_access(&work.request, busy().status, 0, received);
-                report(answer::send_prepared(work.request, &self.busy));
+            Admission::Run(first) => work = first,
+            Admission::Queued => return,
+            Admission::Refused(work) => return self.turn_away(work),
+        }
+        loop {
+            self.answer(work);
+            match self.slots.next() {
+                Some(next) => work = next,
+                None => return,
             }
-            Admission::Refused(work) => self.refuse(work.request, busy(), received),
         }
     }
 
     /// Loads or unloads a model on a thread of its own: that takes long, and inference is not to wait for it.
     fn manage(self: &Arc<Self>, work: Work) {
         let shared = Arc::clone(self);
-        shared.managing.fetch_add(1, Ordering::Relaxed);
         // Where it can be had back from when there is no thread.
         let (give, take) = crossbeam_channel::bounded(1);
         let taken = take.clone();
-        let run = move || {
-            let answer = || taken.try_iter().for_each(|work| shared.answer(work));
-            if catch_unwind(AssertUnwindSafe(answer)).is_err() {
-                log::error!("loading or unloading a model panicked; its request got 500");
-            }
-            shared.managing.fetch_sub(1, Ordering::Relaxed);
-        };
+        let run = move || taken.try_iter().for_each(|work| shared.answer(work));
         give.send(work).expect("there is room for one");
         let Err(e) = thread::Builder::new().name("manage".into()).spawn(run) else {
             return;
         };
         log::error!("no thread to load or unload a model: {e}");
         for work in take.try_iter() {
-            if *work.request.method() == Method::Delete {
+            if work.request.head.method() == "DELETE" {
                 // What it frees is needed, so whoever waits for this worker waits.
                 self.answer(work);
             } else {
                 let text = format!("Memory exhausted: no thread to load the model: {e}");
-                self.refuse(work.request, RequestError::new(507, text), work.received);
-            }
-        }
-        self.managing.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Answers a request whose body has not been read.
-    fn refuse(&self, request: Request, error: RequestError, received: Instant) {
-        match body::rest(&request) {
-            // Chunks are not drained: what follows would be taken for the next request.
-            Rest::None => self.send(request, &body::broken_off(error).into(), received),
-            Rest::Drained => {
-                self.log_access(&request, error.status, 0, received);
-                self.drain.answer(request, error);
-            }
-            Rest::Untouchable => {
-                self.log_access(&request, error.status, 0, received);
-                body::refuse_untouched(request, &error);
+                self.reply(work, RequestError::new(507, text).into());
             }
         }
     }
 
-    /// Answers `work`, which has a slot, and then what waits in the backlog.
-    fn work(&self, work: Work) {
-        let mut next = Some(work);
-        while let Some(work) = next {
-            // A mistake in our code costs one request: dropped in a panic, it is answered with 500 by tiny_http.
-            if catch_unwind(AssertUnwindSafe(|| self.answer(work))).is_err() {
-                log::error!("a worker panicked; its request got 500");
+    /// Answers a request, however long it takes.
+    fn answer(self: &Arc<Self>, mut work: Work) {
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            self.service.slow_answer(&mut work.request)
+        }));
+        let answer = match answer {
+            Ok(answer) => answer.unwrap_or_else(Answer::from),
+            // A mistake in our code costs one request.
+            Err(_) => {
+                log::error!("a worker panicked; its request gets 500");
+                RequestError::new(500, "The server made a mistake with this request.").into()
             }
-            next = self.slots.next();
-        }
+        };
+        self.reply(work, answer);
     }
 
-    fn answer(&self, mut work: Work) {
-        match self.service.slow_answer(&mut work) {
-            Ok(answer) => self.send(work.request, &answer, work.received),
-            Err(error) if work.body_is_read => {
-                self.send(work.request, &error.into(), work.received);
-            }
-            Err(error) => self.refuse(work.request, error, work.received),
-        }
+    fn reply(self: &Arc<Self>, work: Work, answer: Answer) {
+        let Work {
+            connection,
+            request,
+        } = work;
+        let Request {
+            head,
+            body,
+            mut share,
+            received,
+        } = request;
+        drop(body);
+        share.set(answer.body.len());
+        self.guarded(&connection, || {
+            self.send(&connection, Some(&head), answer, Some(share), received);
+        });
     }
 
-    fn send(&self, request: Request, answer: &Answer, received: Instant) {
-        self.log_access(&request, answer.status, answer.body.len(), received);
-        report(answer::send(request, answer, self.door.is_closed()));
-    }
-
-    fn log_access(&self, request: &Request, status: u16, bytes: usize, received: Instant) {
-        if !log::log_enabled!(target: FRONT, log::Level::Info) || self.door.is_our_own(request) {
-            return; // what follows costs
+    /// Answers that there is no room, in as little time as possible.
+    fn turn_away(self: &Arc<Self>, work: Work) {
+        static BUSY: LazyLock<Vec<u8>> =
+            LazyLock::new(|| answer::prepare(&busy(TOO_MANY_REQUESTS).into()));
+        let head = &work.request.head;
+        if head.is_http_1_0 || !self.keeps(head) {
+            return self.reply(work, busy(TOO_MANY_REQUESTS).into());
         }
-        log::info!(
-            target: FRONT,
-            "{} \"{} {}\" {status} {bytes} {:.1} ms",
-            request.remote_addr().map(|a| a.ip().to_string()).unwrap_or_default(),
-            request.method(),
-            request.url().escape_default(),
-            received.elapsed().as_secs_f64() * 1000.0
+        let connection = &work.connection;
+        self.log_access(
+            connection,
+            Some(head),
+            503,
+            BUSY.len(),
+            work.request.received,
         );
+        self.guarded(connection, || {
+            self.go_on(connection, Wire::prepared(&BUSY), true);
+        });
     }
 
-    /// For requests that arrive where no worker waits: queued, and a worker is woken.
-    fn stray(self: &Arc<Self>) -> impl Fn(Request) + Clone + Send + 'static {
-        let shared = Arc::clone(self);
-        move |request| {
-            shared.take(request, |shared, work| {
-                shared.slots.give_back(work);
-                shared.door.wake_one();
+    /// Sends an answer, as much of it as the client takes now.
+    fn send(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        head: Option<&Head>,
+        answer: Answer,
+        share: Option<Share>,
+        received: Instant,
+    ) {
+        let keep = !answer.ends_connection && head.is_some_and(|head| self.keeps(head));
+        self.log_access(connection, head, answer.status, answer.body.len(), received);
+        self.go_on(connection, Wire::new(answer, head, keep, share), keep);
+    }
+
+    fn go_on(self: &Arc<Self>, connection: &Arc<Connection>, wire: Wire, keep: bool) {
+        let mut exchange = connection.exchange();
+        exchange.answer(wire, keep);
+        let step = self.advance(connection, &mut exchange);
+        drop(exchange);
+        self.follow(connection, step);
+    }
+
+    fn advance(&self, connection: &Arc<Connection>, exchange: &mut Exchange) -> Step {
+        exchange.advance(&**connection, &|head, arrived| self.admit(head, arrived))
+    }
+
+    /// Whether another request may follow on this one's connection.
+    fn keeps(&self, head: &Head) -> bool {
+        head.keeps_connection() && !self.door.is_closed()
+    }
+
+    /// Gives up what takes too long.
+    fn look_for_slow_ones(self: &Arc<Self>) {
+        let now = Instant::now();
+        let is_too_late = |work: &Work| work.request.received + self.deadline <= now;
+        for work in self.slots.take_from_backlog(is_too_late) {
+            let error = self.service.waited_too_long();
+            self.reply(work, error.into());
+        }
+        for connection in self.door.all() {
+            self.guarded(&connection, || {
+                let step = connection
+                    .try_exchange()
+                    .and_then(|mut exchange| exchange.overdue(now, self.door.is_closed()));
+                if let Some(step) = step {
+                    self.follow(&connection, step);
+                }
             });
         }
     }
-}
 
-/// 503: slots and backlog are full.
-fn busy() -> RequestError {
-    RequestError {
-        header: Some(("Retry-After", "1")),
-        ..RequestError::new(503, "Too many requests are waiting; try again.")
+    fn log_access(
+        &self,
+        connection: &Connection,
+        head: Option<&Head>,
+        status: u16,
+        bytes: usize,
+        received: Instant,
+    ) {
+        if !log::log_enabled!(target: FRONT, log::Level::Info) {
+            return; // what follows costs
+        }
+        let (method, target) = head.map_or(("-", "-"), |head| (head.method(), head.target()));
+        log::info!(
+            target: FRONT,
+            "{} \"{method} {}\" {status} {bytes} {:.1} ms",
+            connection.peer,
+            target.escape_default(),
+            received.elapsed().as_secs_f64() * 1000.0
+        );
     }
 }
 
-fn report(sent: io::Result<()>) {
-    if let Err(e) = sent {
-        log::warn!(target: FRONT, "an answer could not be sent: {e}");
+const TOO_MANY_REQUESTS: &str = "Too many requests are waiting; try again.";
+
+/// 503 for what there is no room for.
+fn busy(text: &str) -> RequestError {
+    RequestError {
+        header: Some(("Retry-After", "1")),
+        ..RequestError::new(503, text)
     }
 }
 
@@ -296,15 +406,21 @@ fn start_thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<(),
         .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))
 }
 
-/// A connection takes two file descriptors; the usual soft limit of 1,024 is for programs that use `select`.
-fn raise_file_limit() {
+/// Raises the number of file descriptors that this process may have: the usual soft limit of 1,024 is for programs that
+/// use `select`. Says what it is then.
+fn raise_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    if let Err(e) = setrlimit(Resource::Nofile, raised) {
-        log::warn!("cannot raise the limit of open files: {e}");
-    }
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(e) => {
+            log::warn!("cannot raise the limit of open files: {e}");
+            limit.current
+        }
+    };
+    current.map_or(usize::MAX, |files| files.try_into().unwrap_or(usize::MAX))
 }

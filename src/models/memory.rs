@@ -25,6 +25,19 @@ pub fn is_short() -> bool {
         .any(|share| share < SHORT_BELOW)
 }
 
+/// Bytes of memory of the machine, or of the container by its control group if that is less.
+pub fn total() -> Option<u64> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let machine =
+        field(&read("/proc/meminfo"), "MemTotal:").map(|kilobytes| kilobytes as u64 * 1024);
+    let groups = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes", // version 1
+    ];
+    let groups = groups.map(|path| read(path).trim().parse().ok());
+    groups.into_iter().flatten().chain(machine).min()
+}
+
 /// How TensorFlow begins the text of an error when it has no memory for a tensor. TensorFlow Serving sends it with the
 /// status it also has for too many requests.
 const TENSOR_TOO_LARGE: &[u8] = b"OOM when allocating";
@@ -49,11 +62,13 @@ pub fn judge(answer: Result<TfsAnswer, RequestError>) -> Result<TfsAnswer, Reque
 
 /// The share of memory that is available, by the text of `/proc/meminfo`.
 fn machine_share(meminfo: &str) -> Option<f64> {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    Some(field("MemAvailable:")? / field("MemTotal:")?)
+    Some(field(meminfo, "MemAvailable:")? / field(meminfo, "MemTotal:")?)
+}
+
+/// A field of `/proc/meminfo`, kB.
+fn field(meminfo: &str, name: &str) -> Option<f64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The share that is left of a control group's limit; `None` without a limit, which reads `max`.

@@ -45,20 +45,16 @@ fn clients_that_disconnect_before_their_answer_leave_nothing_behind() {
 #[test]
 fn a_body_smaller_than_announced_is_a_bad_request() {
     let server = Setup::new().start();
-    for (length, is_answered) in [(100, false), (1_025, true), (10_000, true)] {
+    for length in [100, 1_025, 10_000] {
         let mut connection = server.connect();
         connection.send(&post_head(&length.to_string()));
         connection.send(INSTANCES);
         connection.half_close();
-        match connection.try_response().expect("an answer or an end") {
-            Some(answer) => {
-                assert_eq!(answer.status, 400, "{length}: {}", answer.text());
-                let counts = format!("{} of {length}", INSTANCES.len());
-                assert!(answer.error().contains(&counts), "{}", answer.error());
-            }
-            // Small bodies are read before anybody is there to answer.
-            None => assert!(!is_answered, "{length}: closed without an answer"),
-        }
+        let answer = connection.response();
+        assert_eq!(answer.status, 400, "{length}: {}", answer.text());
+        let counts = format!("{} of {length}", INSTANCES.len());
+        assert!(answer.error().contains(&counts), "{}", answer.error());
+        assert!(connection.is_at_end());
     }
     assert!(server.requests().is_empty(), "half a body is never served");
     server.assert_serves();
@@ -74,9 +70,7 @@ fn what_is_more_than_announced_is_not_part_of_the_body() {
     connection.half_close();
     assert_eq!(connection.response().status, 200);
     assert_eq!(server.last_request().body.unwrap().as_bytes(), INSTANCES);
-    if let Some(answer) = connection.try_response().expect("an answer or an end") {
-        assert_eq!(answer.status, 400);
-    }
+    assert_eq!(connection.response().status, 400);
     assert!(connection.is_at_end());
     server.assert_serves();
 }
@@ -117,9 +111,8 @@ fn what_is_not_http_is_refused() {
     server.assert_serves();
 }
 
-/// tiny_http's thread for such a connection hangs for good, without an answer. It must be the only one to notice.
 #[test]
-fn other_http_versions_harm_nobody_else() {
+fn other_http_versions_are_refused() {
     let server = Setup::new().start();
     for preface in [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
@@ -127,7 +120,10 @@ fn other_http_versions_harm_nobody_else() {
         b"GET /ping HTTP/3.0\r\nHost: x\r\n\r\n",
     ] {
         for _ in 0..MANY {
-            server.connect().send(preface);
+            let mut connection = server.connect();
+            connection.send(preface);
+            assert_eq!(connection.response().status, 505);
+            assert!(connection.is_at_end());
         }
         server.assert_serves();
     }
@@ -146,7 +142,7 @@ fn connections_opened_and_closed_harm_nobody() {
 }
 
 #[test]
-fn thousands_of_headers_are_served_or_refused() {
+fn thousands_of_headers_are_refused() {
     let server = Setup::new().start();
     let many: String = (0..5_000).map(|n| format!("X-{n}: {n}\r\n")).collect();
     let long = format!("X: {}\r\n", "x".repeat(1_000_000));
@@ -155,9 +151,7 @@ fn thousands_of_headers_are_served_or_refused() {
         let head = format!("GET /ping HTTP/1.1\r\n{headers}\r\n");
         // It may be refused before all is sent.
         let _ = connection.try_send(head.as_bytes());
-        if let Some(answer) = connection.try_response().expect("an answer or an end") {
-            assert!([200, 400, 431].contains(&answer.status), "{answer:?}");
-        }
+        assert_eq!(connection.response().status, 431);
         server.assert_serves();
     }
 }
@@ -204,10 +198,9 @@ fn a_content_length_that_is_no_number_is_a_bad_request() {
     server.assert_serves();
 }
 
-/// tiny_http goes on with the connection whatever we do, so the client is told to end it: no proxy sends another
-/// request on it.
+/// A proxy may see the body end elsewhere than we do.
 #[test]
-fn after_a_body_of_unknown_end_the_client_is_told_to_close() {
+fn after_a_body_of_unknown_end_the_connection_ends() {
     let server = Setup::new().start();
     for head in [
         "Content-Length: abc\r\n",
@@ -215,10 +208,12 @@ fn after_a_body_of_unknown_end_the_client_is_told_to_close() {
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
     ] {
         let mut connection = server.connect();
-        connection.send(format!("POST /invocations HTTP/1.1\r\n{head}\r\n0\r\n\r\n").as_bytes());
+        let smuggled = "0\r\n\r\nGET /ping HTTP/1.1\r\n\r\n";
+        connection.send(format!("POST /invocations HTTP/1.1\r\n{head}\r\n{smuggled}").as_bytes());
         let answer = connection.response();
         assert_eq!(answer.status, 400, "{head:?}");
         assert_eq!(answer.header("connection"), Some("close"), "{head:?}");
+        assert!(connection.is_at_end(), "{head:?}");
     }
     assert!(
         server.requests().is_empty(),
@@ -246,8 +241,7 @@ fn absurd_lengths_are_refused_at_once_and_the_server_lives() {
             let answer = connection.response();
             assert_eq!(answer.status, 413, "{method} {target} {length}");
             assert!(answer.error().contains("larger"), "{}", answer.error());
-            // The client goes; tiny_http would now read what is left.
-            drop(connection);
+            assert!(connection.is_at_end());
         }
         // A client that asks first is told at once, too.
         let expect = [("Expect", "100-continue"), ("Content-Length", length)];
@@ -269,12 +263,11 @@ fn a_body_that_stops_coming_is_given_up_at_the_deadline() {
     connection.send(&post_head("10000"));
     connection.send(&[b'x'; 5_000]);
     let answer = connection.response();
-    assert!([408, 504].contains(&answer.status), "{answer:?}");
+    assert_eq!(answer.status, 408, "{answer:?}");
     assert!(!answer.error().is_empty());
     server.assert_serves();
 }
 
-/// tiny_http believes in the first length, and would make room for all of it.
 #[test]
 fn wrong_lengths_that_are_absurd_too_harm_nobody() {
     let server = Setup::new().start();
@@ -328,7 +321,7 @@ fn bodies_that_drip_are_given_up_at_the_deadline() {
     server.assert_serves();
     for mut connection in dripping {
         let answer = connection.response();
-        assert!([408, 504].contains(&answer.status), "{answer:?}");
+        assert_eq!(answer.status, 408, "{answer:?}");
     }
 }
 

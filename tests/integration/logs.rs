@@ -60,12 +60,14 @@ fn the_front_writes_one_access_line_a_request_at_info_and_below() {
         for _ in 0..3 {
             assert_eq!(server.invoke(INSTANCES).status, 200);
         }
-        assert_eq!(server.get("/absent\x07path").status, 404);
+        assert_eq!(server.get("/absent").status, 404);
+        assert_eq!(server.get("/absent\x07path").status, 400);
         if lines > 0 {
             wait_until("the lines are written", || {
                 server.log().matches(ACCESS_LINE).count() >= lines
             });
             server.wait_for_log("\" 404 ");
+            server.wait_for_log("\" 400 ");
         }
         server.signal(rustix::process::Signal::TERM);
         let log = server.wait_for_end().stderr;

@@ -1,0 +1,770 @@
+//! What happens on one connection: heads and bodies come in, answers go out, until one side has enough.
+//!
+//! A state machine over bytes. It never blocks and knows no sockets but by [`Stream`], no threads and no routes:
+//! [`Exchange::advance`] goes on as far as the bytes at hand allow and says what it needs then.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use crate::error::RequestError;
+use crate::front::answer::Wire;
+use crate::front::body::Incoming;
+use crate::front::budget::Share;
+use crate::front::head::{Head, Scanner};
+
+/// Time for a whole head to arrive, from its first byte.
+const HEAD_LIMIT: Duration = Duration::from_secs(20);
+/// The same while the server stops.
+const LAST_HEAD_LIMIT: Duration = Duration::from_secs(2);
+/// A connection without a request for this long is closed; longer than load balancers keep idle connections, so
+/// that it is not us who closes one just as it is used.
+const IDLE_LIMIT: Duration = Duration::from_secs(75);
+/// Time in which at least a byte of a body or an answer must move.
+const STALL_LIMIT: Duration = Duration::from_secs(75);
+/// Slower than this, bytes a second, and an answer is given up, after a first [`STALL_LIMIT`].
+const SLOWEST_READER: u64 = 16 * 1024;
+/// Time to read over what a client still sends after its answer, so that the answer is not lost to a reset.
+const LINGER_LIMIT: Duration = Duration::from_secs(30);
+/// The same without a byte.
+const LINGER_STALL_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes read in one go; then it is another connection's turn.
+const TURN_BYTES: usize = 1 << 20;
+/// Room for what is read before it is known what it is.
+const READ_BYTES: usize = 4 * 1024;
+/// The same while much is coming that is not received directly.
+const LARGE_READ_BYTES: usize = 64 * 1024;
+
+/// The connection's bytes.
+pub trait Stream {
+    /// Appends what has arrived to `bytes`, as much as it has room for. 0: the client sends nothing more.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has.
+    fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize>;
+
+    /// Sends what can be sent now; says how much that is.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing can.
+    fn send(&self, parts: &[IoSlice]) -> io::Result<usize>;
+
+    /// Tells the client that nothing more comes.
+    fn finish(&self);
+}
+
+/// A request that has arrived as a whole.
+#[derive(Debug)]
+pub struct Request {
+    pub head: Head,
+    /// Empty when nobody wants it.
+    pub body: Vec<u8>,
+    /// The memory it takes.
+    pub share: Share,
+    /// When its head was there; the deadline counts from here.
+    pub received: Instant,
+}
+
+/// What the exchange needs to go on.
+#[derive(Debug)]
+pub enum Step {
+    /// More bytes from the client.
+    Read,
+    /// The client to take bytes.
+    Write,
+    /// An answer to this request, by [`Exchange::answer`].
+    Request(Box<Request>),
+    /// An answer to this mistake, by [`Exchange::answer`]. The head, where there is one.
+    Refused(Option<Box<Head>>, RequestError),
+    /// Nothing: it is over.
+    Close,
+    /// Its turn again, after others: it has more to do.
+    Again,
+    /// Nothing: somebody else has its request.
+    Busy,
+}
+
+/// Whether a request may come.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It may.
+    Admitted {
+        /// Its body, of which nothing has been taken yet.
+        body: Incoming,
+        /// How long that may take, from the end of the head.
+        limit: Duration,
+    },
+    /// It may not.
+    Refused {
+        error: RequestError,
+        /// Its body, when the connection can go on behind that.
+        rest: Option<Incoming>,
+    },
+}
+
+/// Says whether a request may come, by its head and by what has arrived behind it.
+pub type Admit<'a> = &'a dyn Fn(&Head, &[u8]) -> Verdict;
+
+/// What becomes of the connection once the answer is sent.
+#[derive(Debug)]
+enum Then {
+    /// The next request.
+    Head,
+    /// The next request, behind the rest of this body.
+    Skip(Incoming),
+    /// Its end, once the client has ended it too or has had time to read.
+    Linger,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waits for a head, or is in the midst of one.
+    Head,
+    /// In the midst of a body.
+    Body {
+        head: Box<Head>,
+        body: Incoming,
+        received: Instant,
+        limit: Duration,
+    },
+    /// Somebody makes the answer.
+    Busy,
+    /// The answer leaves.
+    Answer { wire: Wire, then: Then },
+    /// In the midst of the body of a request that was answered.
+    Skip(Incoming),
+    /// Reads over whatever comes.
+    Linger,
+    /// Nothing more is read or sent.
+    Closed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What has arrived and is not used up.
+    input: Vec<u8>,
+    scanner: Scanner,
+    phase: Phase,
+    /// What is sent before the answer: `100 Continue`.
+    interim: &'static [u8],
+    /// The body behind a head that was refused, for [`Exchange::answer`].
+    rest: Option<Incoming>,
+    /// Whether an empty line came before this head.
+    blank_line_seen: bool,
+    /// When this phase began. A head's begins with its first byte.
+    since: Instant,
+    /// When bytes moved last.
+    moved: Instant,
+}
+
+/// How an exchange looks to those who look for one to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No request is in its hands, since then.
+    Idle(Instant),
+    /// A head is not whole, since then.
+    Reading(Instant),
+    /// It has a request to be answered.
+    Working,
+}
+
+impl Exchange {
+    /// A connection that was just made.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            input: Vec::new(),
+            scanner: Scanner::default(),
+            phase: Phase::Head,
+            interim: b"",
+            rest: None,
+            blank_line_seen: false,
+            since: now,
+            moved: now,
+        }
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        match self.phase {
+            Phase::Head if self.input.is_empty() => Standing::Idle(self.since),
+            Phase::Linger | Phase::Skip(_) | Phase::Closed => Standing::Idle(self.since),
+            Phase::Head => Standing::Reading(self.since),
+            _ => Standing::Working,
+        }
+    }
+
+    /// Goes on as far as possible.
+    pub fn advance(&mut self, stream: &impl Stream, admit: Admit) -> Step {
+        let mut turn = TURN_BYTES;
+        loop {
+            match self.send(stream) {
+                Ok(Sent::Nothing) => {}
+                // Others first: requests may come one behind the other without end.
+                Ok(Sent::Answer) if !self.input.is_empty() => return Step::Again,
+                Ok(Sent::Answer) => return Step::Read,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Write,
+                Err(_) => return Step::Close, // the client is gone
+            }
+            let found = match &mut self.phase {
+                Phase::Head => self.find_request(admit),
+                Phase::Body { .. } => self.take_body(),
+                Phase::Skip(body) => match body.take(&self.input) {
+                    Ok(taken) => {
+                        self.input.drain(..taken);
+                        if body.is_whole() {
+                            self.enter(Phase::Head);
+                            continue;
+                        }
+                        Ok(None)
+                    }
+                    // It was told all there is to tell.
+                    Err(_) => {
+                        self.linger(stream);
+                        Ok(None)
+                    }
+                },
+                Phase::Linger => {
+                    self.input.clear();
+                    Ok(None)
+                }
+                Phase::Busy => return Step::Busy,
+                Phase::Closed => return Step::Close,
+                Phase::Answer { .. } => unreachable!("sent answers are behind us"),
+            };
+            match found {
+                Ok(Some(step)) => return step,
+                Ok(None) if !self.interim.is_empty() => continue,
+                Ok(None) => {}
+                Err(error) => return self.refuse(error),
+            }
+            if turn == 0 {
+                return Step::Read;
+            }
+            match self.receive(stream) {
+                Err(error) => return self.refuse(error),
+                Ok(Ok(0)) => return self.end_of_input(),
+                Ok(Ok(amount)) => turn = turn.saturating_sub(amount),
+                Ok(Err(e)) if e.kind() == ErrorKind::WouldBlock => return Step::Read,
+                Ok(Err(e)) if e.kind() == ErrorKind::Interrupted => {}
+                Ok(Err(_)) => return Step::Close,
+            }
+        }
+    }
+
+    /// Sends an answer to what [`Exchange::advance`] or [`Exchange::overdue`] gave out last. `keep`: whether another
+    /// request may follow.
+    pub fn answer(&mut self, wire: Wire, keep: bool) {
+        let then = match (self.rest.take(), keep) {
+            (Some(rest), true) => Then::Skip(rest),
+            (None, true) => Then::Head,
+            (_, false) => Then::Linger,
+        };
+        self.enter(Phase::Answer { wire, then });
+    }
+
+    /// Ends it, whatever the client still sends.
+    pub fn close(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    /// What to do about a connection on which something takes too long, if it does. `is_last`: the server stops.
+    pub fn overdue(&mut self, now: Instant, is_last: bool) -> Option<Step> {
+        let step = self.find_overdue(now, is_last);
+        if let Some(Step::Close) = step {
+            self.close();
+        }
+        step
+    }
+
+    fn find_overdue(&mut self, now: Instant, is_last: bool) -> Option<Step> {
+        let phase_time = now.saturating_duration_since(self.since);
+        let still_time = now.saturating_duration_since(self.moved);
+        match &self.phase {
+            Phase::Head if self.input.is_empty() => {
+                (phase_time >= IDLE_LIMIT).then_some(Step::Close)
+            }
+            Phase::Head => {
+                let limit = if is_last { LAST_HEAD_LIMIT } else { HEAD_LIMIT };
+                (phase_time >= limit).then(|| self.refuse(too_slow("The head came too slowly.")))
+            }
+            Phase::Body {
+                received, limit, ..
+            } => {
+                let text = if now.saturating_duration_since(*received) >= *limit {
+                    "The body came too slowly."
+                } else if still_time >= STALL_LIMIT {
+                    "The body stopped coming."
+                } else {
+                    return None;
+                };
+                Some(self.refuse(too_slow(text)))
+            }
+            Phase::Busy | Phase::Closed => None,
+            Phase::Answer { wire, .. } => {
+                let limit = STALL_LIMIT + Duration::from_secs(wire.size() as u64 / SLOWEST_READER);
+                (still_time >= STALL_LIMIT || phase_time >= limit).then_some(Step::Close)
+            }
+            Phase::Skip(_) | Phase::Linger => (still_time >= LINGER_STALL_LIMIT
+                || phase_time >= LINGER_LIMIT)
+                .then_some(Step::Close),
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since = Instant::now();
+        self.moved = self.since;
+        if matches!(self.phase, Phase::Head) {
+            self.scanner = Scanner::default();
+            self.blank_line_seen = false;
+            // Thousands of connections may be idle.
+            if self.input.is_empty() && self.input.capacity() > READ_BYTES {
+                self.input = Vec::new();
+            }
+        }
+    }
+
+    fn linger(&mut self, stream: &impl Stream) {
+        stream.finish();
+        self.enter(Phase::Linger);
+    }
+
+    /// Sends what there is to send.
+    fn send(&mut self, stream: &impl Stream) -> io::Result<Sent> {
+        while !self.interim.is_empty() {
+            let amount = send_some(stream, &[IoSlice::new(self.interim)])?;
+            self.interim = &self.interim[amount..];
+        }
+        let Phase::Answer { wire, .. } = &mut self.phase else {
+            return Ok(Sent::Nothing);
+        };
+        while !wire.is_sent() {
+            let amount = send_some(stream, &wire.parts())?;
+            wire.advance(amount);
+            self.moved = Instant::now();
+        }
+        if let Phase::Answer { then, .. } = mem::replace(&mut self.phase, Phase::Busy) {
+            match then {
+                Then::Head => self.enter(Phase::Head),
+                Then::Skip(body) => self.enter(Phase::Skip(body)),
+                Then::Linger => self.linger(stream),
+            }
+        }
+        Ok(Sent::Answer)
+    }
+
+    /// Looks for a head in what has arrived.
+    fn find_request(&mut self, admit: Admit) -> Result<Option<Step>, RequestError> {
+        let end = loop {
+            match self.scanner.find_end(&self.input)? {
+                None => return Ok(None),
+                // An empty line before a head is no head: some clients send one behind a body.
+                Some(2) if !self.blank_line_seen => {
+                    self.blank_line_seen = true;
+                    self.input.drain(..2);
+                    self.scanner = Scanner::default();
+                }
+                Some(end) => break end,
+            }
+        };
+        let rest = self.input.split_off(end);
+        let bytes = mem::replace(&mut self.input, rest);
+        let head = Head::parse(bytes)?;
+        let received = Instant::now();
+        match admit(&head, &self.input) {
+            Verdict::Admitted { body, limit } => {
+                let waits = head.first("Expect").is_some() && !head.is_http_1_0;
+                if waits && !body.is_whole() && self.input.is_empty() {
+                    self.interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+                }
+                self.enter(Phase::Body {
+                    head: Box::new(head),
+                    body,
+                    received,
+                    limit,
+                });
+                self.take_body()
+            }
+            Verdict::Refused { error, rest } => {
+                self.rest = rest;
+                self.phase = Phase::Busy;
+                Ok(Some(Step::Refused(Some(Box::new(head)), error)))
+            }
+        }
+    }
+
+    /// Takes what has arrived of a body.
+    fn take_body(&mut self) -> Result<Option<Step>, RequestError> {
+        let Phase::Body { body, .. } = &mut self.phase else {
+            return Ok(None);
+        };
+        match body.take(&self.input) {
+            Ok(taken) if taken == self.input.len() => self.input.clear(),
+            Ok(taken) => drop(self.input.drain(..taken)),
+            Err(error) => return Err(error),
+        }
+        if !body.is_whole() {
+            return Ok(None);
+        }
+        let Phase::Body {
+            head,
+            body,
+            received,
+            ..
+        } = mem::replace(&mut self.phase, Phase::Busy)
+        else {
+            return Ok(None);
+        };
+        let (body, share) = body.into_parts();
+        Ok(Some(Step::Request(Box::new(Request {
+            head: *head,
+            body,
+            share,
+            received,
+        }))))
+    }
+
+    fn receive(&mut self, stream: &impl Stream) -> Result<io::Result<usize>, RequestError> {
+        let was_empty = self.input.is_empty();
+        let direct = match &mut self.phase {
+            Phase::Body { body, .. } if was_empty => body.direct()?,
+            _ => None,
+        };
+        let received = match direct {
+            Some(bytes) => stream.receive(bytes),
+            None => {
+                let is_head = matches!(self.phase, Phase::Head);
+                self.input.reserve(if is_head {
+                    READ_BYTES
+                } else {
+                    LARGE_READ_BYTES
+                });
+                stream.receive(&mut self.input)
+            }
+        };
+        if let Ok(1..) = received {
+            self.moved = Instant::now();
+            match &mut self.phase {
+                Phase::Body { body, .. } if was_empty && self.input.is_empty() => {
+                    self.input = body.received_directly();
+                }
+                Phase::Head if was_empty => self.since = self.moved,
+                _ => {}
+            }
+        }
+        Ok(received)
+    }
+
+    fn end_of_input(&mut self) -> Step {
+        match &self.phase {
+            Phase::Head if self.input.is_empty() => Step::Close,
+            Phase::Head => self.refuse(bad("The request ended within its head.")),
+            Phase::Body { body, .. } => {
+                let text = format!("The body ended after {body}.");
+                self.refuse(bad(text))
+            }
+            _ => Step::Close,
+        }
+    }
+
+    /// Gives an error out to be answered; the connection ends with it.
+    fn refuse(&mut self, error: RequestError) -> Step {
+        match mem::replace(&mut self.phase, Phase::Busy) {
+            Phase::Body { head, .. } => Step::Refused(Some(head), error),
+            _ => Step::Refused(None, error),
+        }
+    }
+}
+
+/// What [`Exchange::send`] has sent.
+enum Sent {
+    /// There was nothing more to send.
+    Nothing,
+    /// The rest of an answer.
+    Answer,
+}
+
+fn send_some(stream: &impl Stream, parts: &[IoSlice]) -> io::Result<usize> {
+    loop {
+        match stream.send(parts) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// The request cannot be told from the next one any more.
+fn bad(text: impl Into<String>) -> RequestError {
+    RequestError {
+        ends_connection: true,
+        ..RequestError::bad_request(text)
+    }
+}
+
+fn too_slow(text: &str) -> RequestError {
+    RequestError {
+        status: 408,
+        ..bad(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::front::answer::Answer;
+    use crate::front::body;
+    use crate::front::budget::Budget;
+
+    /// A client: what it sends, piece by piece, and what it gets.
+    #[derive(Default)]
+    struct Client {
+        sends: RefCell<VecDeque<Vec<u8>>>,
+        has_ended: Cell<bool>,
+        got: RefCell<Vec<u8>>,
+        /// Bytes it takes before it makes us wait.
+        takes: Cell<usize>,
+        is_told_the_end: Cell<bool>,
+    }
+
+    impl Client {
+        fn new(sends: &[&[u8]]) -> Self {
+            Self {
+                sends: RefCell::new(sends.iter().map(|piece| piece.to_vec()).collect()),
+                takes: Cell::new(usize::MAX),
+                ..Self::default()
+            }
+        }
+
+        fn got(&self) -> String {
+            String::from_utf8(self.got.take()).unwrap()
+        }
+    }
+
+    impl Stream for Client {
+        fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+            match self.sends.borrow_mut().pop_front() {
+                Some(piece) => {
+                    bytes.extend_from_slice(&piece);
+                    Ok(piece.len())
+                }
+                None if self.has_ended.get() => Ok(0),
+                None => Err(ErrorKind::WouldBlock.into()),
+            }
+        }
+
+        fn send(&self, parts: &[IoSlice]) -> io::Result<usize> {
+            let bytes = parts
+                .iter()
+                .map(|part| part.to_vec())
+                .collect::<Vec<_>>()
+                .concat();
+            let amount = bytes.len().min(self.takes.get());
+            if amount == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.takes.set(self.takes.get() - amount);
+            self.got.borrow_mut().extend_from_slice(&bytes[..amount]);
+            Ok(amount)
+        }
+
+        fn finish(&self) {
+            self.is_told_the_end.set(true);
+        }
+    }
+
+    /// Takes what fits into 1,000 bytes. A path `/busy` is refused.
+    fn admit(head: &Head, _: &[u8]) -> Verdict {
+        let budget = Budget::new(1000);
+        let announced = match body::announced(head, &budget) {
+            Ok(announced) => announced,
+            Err(error) => return Verdict::Refused { error, rest: None },
+        };
+        let body = |is_kept| Incoming::new(announced, is_kept, budget.share(), &budget);
+        if head.target() == "/busy" {
+            return Verdict::Refused {
+                error: RequestError::new(503, "busy"),
+                rest: Some(body(false)),
+            };
+        }
+        Verdict::Admitted {
+            body: body(true),
+            limit: Duration::from_secs(60),
+        }
+    }
+
+    fn start() -> Exchange {
+        Exchange::new(Instant::now())
+    }
+
+    #[track_caller]
+    fn request(step: Step) -> Request {
+        match step {
+            Step::Request(request) => *request,
+            other => panic!("no request: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn status(step: &Step) -> u16 {
+        match step {
+            Step::Refused(_, error) => error.status,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn wire() -> Wire {
+        Wire::new(Answer::empty(), None, true, None)
+    }
+
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n12345";
+
+    #[test]
+    fn a_request_comes_in_whatever_pieces() {
+        for piece in 1..=POST.len() {
+            let pieces: Vec<_> = POST.chunks(piece).collect();
+            let client = Client::new(&pieces);
+            let mut exchange = start();
+            let request = request(exchange.advance(&client, &admit));
+            assert_eq!(
+                (request.head.target(), &request.body[..]),
+                ("/", &b"12345"[..])
+            );
+            assert!(matches!(exchange.advance(&client, &admit), Step::Busy));
+            exchange.answer(wire(), true);
+            assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+            assert!(client.got().starts_with("HTTP/1.1 200 OK\r\n"));
+            assert!(matches!(exchange.standing(), Standing::Idle(_)));
+        }
+    }
+
+    #[test]
+    fn requests_one_behind_the_other_are_answered_in_turn() {
+        let both = [POST, b"\r\nGET /second HTTP/1.1\r\n\r\n"].concat();
+        let client = Client::new(&[&both]);
+        let mut exchange = start();
+        assert_eq!(request(exchange.advance(&client, &admit)).body, b"12345");
+        exchange.answer(wire(), true);
+        assert!(matches!(exchange.advance(&client, &admit), Step::Again));
+        let second = request(exchange.advance(&client, &admit));
+        assert_eq!(second.head.target(), "/second");
+    }
+
+    #[test]
+    fn an_answer_leaves_as_the_client_takes_it() {
+        let client = Client::new(&[POST]);
+        let mut exchange = start();
+        request(exchange.advance(&client, &admit));
+        let answer = wire();
+        let size = answer.size();
+        client.takes.set(0);
+        exchange.answer(answer, true);
+        for taken in 0..size {
+            assert!(matches!(exchange.advance(&client, &admit), Step::Write));
+            assert_eq!(client.got.borrow().len(), taken);
+            assert_eq!(exchange.standing(), Standing::Working);
+            client.takes.set(1);
+        }
+        assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+    }
+
+    #[test]
+    fn the_last_answer_is_followed_by_our_end_and_then_the_clients() {
+        let client = Client::new(&[POST]);
+        let mut exchange = start();
+        request(exchange.advance(&client, &admit));
+        exchange.answer(wire(), false);
+        assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+        assert!(client.is_told_the_end.get());
+        client.sends.borrow_mut().push_back(POST.to_vec());
+        assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+        client.has_ended.set(true);
+        assert!(matches!(exchange.advance(&client, &admit), Step::Close));
+    }
+
+    #[test]
+    fn behind_a_refused_body_the_next_request_is_found() {
+        let busy = b"POST /busy HTTP/1.1\r\nContent-Length: 5\r\n\r\n12";
+        let client = Client::new(&[busy, b"345", POST]);
+        let mut exchange = start();
+        assert_eq!(status(&exchange.advance(&client, &admit)), 503);
+        exchange.answer(wire(), true);
+        assert!(matches!(exchange.advance(&client, &admit), Step::Again));
+        assert_eq!(request(exchange.advance(&client, &admit)).body, b"12345");
+    }
+
+    #[test]
+    fn a_client_that_waits_is_told_to_continue() {
+        let head = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        let client = Client::new(&[head]);
+        let mut exchange = start();
+        assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+        assert_eq!(client.got(), "HTTP/1.1 100 Continue\r\n\r\n");
+        client.sends.borrow_mut().push_back(b"12345".to_vec());
+        assert_eq!(request(exchange.advance(&client, &admit)).body, b"12345");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_a_bad_request() {
+        for end in 1..POST.len() {
+            let client = Client::new(&[&POST[..end]]);
+            client.has_ended.set(true);
+            let mut exchange = start();
+            assert_eq!(status(&exchange.advance(&client, &admit)), 400, "{end}");
+        }
+        let client = Client::new(&[]);
+        client.has_ended.set(true);
+        assert!(matches!(start().advance(&client, &admit), Step::Close));
+    }
+
+    #[test]
+    fn one_empty_line_before_a_head_is_passed_over_and_more_are_not() {
+        let client = Client::new(&[b"\r\n", POST]);
+        request(start().advance(&client, &admit));
+        let client = Client::new(&[b"\r\n", b"\r\n", POST]);
+        assert_eq!(status(&start().advance(&client, &admit)), 400);
+    }
+
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let later = |limit: Duration| Instant::now() + limit;
+        let mut idle = start();
+        assert!(idle.overdue(later(IDLE_LIMIT / 2), false).is_none());
+        assert!(matches!(
+            idle.overdue(later(IDLE_LIMIT), false),
+            Some(Step::Close)
+        ));
+        let client = Client::new(&[POST]);
+        assert!(matches!(idle.advance(&client, &admit), Step::Close));
+
+        for (sent, limit, is_last) in [
+            (&POST[..10], HEAD_LIMIT, false),
+            (&POST[..10], LAST_HEAD_LIMIT, true),
+            (&POST[..POST.len() - 1], Duration::from_secs(60), false),
+        ] {
+            let client = Client::new(&[sent]);
+            let mut exchange = start();
+            assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+            assert!(exchange.overdue(later(limit / 2), is_last).is_none());
+            let step = exchange.overdue(later(limit), is_last);
+            assert_eq!(status(&step.unwrap()), 408);
+        }
+
+        let client = Client::new(&[POST]);
+        let mut exchange = start();
+        request(exchange.advance(&client, &admit));
+        assert!(exchange.overdue(later(10 * STALL_LIMIT), false).is_none());
+        client.takes.set(0);
+        exchange.answer(wire(), true);
+        assert!(matches!(exchange.advance(&client, &admit), Step::Write));
+        assert!(exchange.overdue(later(STALL_LIMIT / 2), false).is_none());
+        assert!(matches!(
+            exchange.overdue(later(STALL_LIMIT), false),
+            Some(Step::Close)
+        ));
+    }
+}

@@ -1,0 +1,265 @@
+//! The head of a request: finding its end, parsing it, looking headers up.
+//!
+//! `httparse` does the parsing. What it is lenient about and what could be read in two ways by us and by a proxy in
+//! front of us is refused here.
+
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::error::RequestError;
+
+/// Bytes of a whole head; nginx takes 32 KB.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Headers in it; SageMaker sends some ten, clients add some more.
+const MAX_HEADERS: usize = 128;
+
+/// Looks for the end of a head in bytes that arrive piece by piece; no byte is looked at twice.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    scanned: usize,
+    line: usize,
+}
+
+impl Scanner {
+    /// Where the head at the start of `bytes` ends: behind its empty line. `None` while that is not there.
+    ///
+    /// # Errors
+    /// 400 for a line that ends without a carriage return, 431 for a head that is too long.
+    pub fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestError> {
+        let limit = bytes.len().min(MAX_HEAD_BYTES);
+        while let Some(offset) = memchr::memchr(b'\n', &bytes[self.scanned..limit]) {
+            let newline = self.scanned + offset;
+            if newline == self.line || bytes[newline - 1] != b'\r' {
+                return Err(bad("A line of the head ends without a carriage return."));
+            }
+            let is_empty = newline - 1 == self.line;
+            self.scanned = newline + 1;
+            self.line = newline + 1;
+            if is_empty {
+                return Ok(Some(newline + 1));
+            }
+        }
+        self.scanned = limit;
+        if bytes.len() >= MAX_HEAD_BYTES {
+            return Err(refused(
+                431,
+                format!("The headers have more than {MAX_HEAD_BYTES} bytes."),
+            ));
+        }
+        Ok(None)
+    }
+}
+
+/// A request's head.
+#[derive(Debug)]
+pub struct Head {
+    /// All of it: method, target and headers are parts of it.
+    text: String,
+    method: Range<usize>,
+    target: Range<usize>,
+    /// Names and values, values trimmed.
+    headers: Vec<(Range<usize>, Range<usize>)>,
+    /// Whether it is of HTTP/1.0.
+    pub is_http_1_0: bool,
+}
+
+impl Head {
+    /// Parses a whole head.
+    ///
+    /// # Errors
+    /// 400 for what is no head of HTTP/1, 431 for too many headers, 505 for another version.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, RequestError> {
+        // Targets and values go on to the log and to handlers, as text.
+        let text = String::from_utf8(bytes).map_err(|_| bad("The head is not UTF-8."))?;
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(text.as_bytes(), &mut headers) {
+            Ok(httparse::Status::Complete(length)) if length == text.len() => {}
+            Ok(_) => return Err(bad("The head is broken.")),
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(refused(
+                    431,
+                    format!("There are more than {MAX_HEADERS} headers."),
+                ));
+            }
+            Err(httparse::Error::Version) => {
+                return Err(refused(505, "HTTP/1.1 and HTTP/1.0 are spoken here."));
+            }
+            Err(e) => return Err(bad(format!("The head cannot be read: {e}."))),
+        }
+        let (Some(method), Some(target), Some(version)) =
+            (request.method, request.path, request.version)
+        else {
+            return Err(bad("The head is broken."));
+        };
+        if !target.is_ascii() {
+            return Err(bad("The target is not ASCII."));
+        }
+        let place = |part: &[u8]| {
+            let start = part.as_ptr().addr() - text.as_ptr().addr();
+            start..start + part.len()
+        };
+        let headers = request.headers.iter();
+        let headers = headers
+            .map(|header| {
+                (
+                    place(header.name.as_bytes()),
+                    place(header.value.trim_ascii()),
+                )
+            })
+            .collect();
+        Ok(Self {
+            method: place(method.as_bytes()),
+            target: place(target.as_bytes()),
+            headers,
+            is_http_1_0: version == 0,
+            text,
+        })
+    }
+
+    /// The method, as it came.
+    pub fn method(&self) -> &str {
+        &self.text[self.method.clone()]
+    }
+
+    /// Path and query, as they came.
+    pub fn target(&self) -> &str {
+        &self.text[self.target.clone()]
+    }
+
+    /// The values of all headers of this name, trimmed.
+    pub fn values(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let headers = self.headers.iter();
+        headers
+            .filter(move |(key, _)| self.text[key.clone()].eq_ignore_ascii_case(name))
+            .map(|(_, value)| &self.text[value.clone()])
+    }
+
+    /// The first value.
+    pub fn first(&self, name: &'static str) -> Option<&str> {
+        self.values(name).next()
+    }
+
+    /// The value of a header that is a list; several of one name are one list.
+    pub fn list(&self, name: &'static str) -> Option<Cow<'_, str>> {
+        let mut values = self.values(name);
+        let first = Cow::Borrowed(values.next()?);
+        Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}"))))
+    }
+
+    /// Whether the client keeps the connection after this request.
+    pub fn keeps_connection(&self) -> bool {
+        let asks = |word: &str| {
+            self.values("Connection")
+                .flat_map(|value| value.split(','))
+                .any(|option| option.trim().eq_ignore_ascii_case(word))
+        };
+        !asks("close") && (!self.is_http_1_0 || asks("keep-alive"))
+    }
+}
+
+fn bad(text: impl Into<String>) -> RequestError {
+    refused(400, text)
+}
+
+/// Where the next request begins is not known after this.
+fn refused(status: u16, text: impl Into<String>) -> RequestError {
+    RequestError {
+        ends_connection: true,
+        ..RequestError::new(status, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(head: &str) -> u16 {
+        match Head::parse(head.into()) {
+            Ok(_) => 200,
+            Err(error) => error.status,
+        }
+    }
+
+    #[test]
+    fn the_end_is_found_in_whatever_pieces_the_head_comes() {
+        let bytes = b"GET / HTTP/1.1\r\nA: b\r\n\r\nGET";
+        for piece in 1..bytes.len() {
+            let mut scanner = Scanner::default();
+            let found = (1..=bytes.len())
+                .step_by(piece)
+                .find_map(|end| scanner.find_end(&bytes[..end]).unwrap());
+            let found = found.or_else(|| scanner.find_end(bytes).unwrap());
+            assert_eq!(found, Some(bytes.len() - 3), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn lines_without_carriage_return_and_endless_heads_are_refused() {
+        for bytes in [&b"GET / HTTP/1.1\n"[..], b"\n", b"A\r\nb\n\n", b"A\r\n\n"] {
+            let error = Scanner::default().find_end(bytes).unwrap_err();
+            assert_eq!(error.status, 400, "{bytes:?}");
+        }
+        let endless = vec![b'x'; MAX_HEAD_BYTES];
+        let mut scanner = Scanner::default();
+        assert!(scanner.find_end(&endless[1..]).unwrap().is_none());
+        assert_eq!(scanner.find_end(&endless).unwrap_err().status, 431);
+    }
+
+    #[test]
+    fn parts_are_found() {
+        let head = Head::parse(
+            b"POST /a?b HTTP/1.1\r\nAccept:  x \r\naccept: y\r\nEmpty:\r\n\r\n".to_vec(),
+        )
+        .unwrap();
+        assert_eq!((head.method(), head.target()), ("POST", "/a?b"));
+        assert_eq!(head.first("ACCEPT"), Some("x"));
+        assert_eq!(head.list("Accept").as_deref(), Some("x,y"));
+        assert_eq!(head.first("Empty"), Some(""));
+        assert_eq!(head.first("Absent"), None);
+        assert!(!head.is_http_1_0);
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        for (head, expected) in [
+            ("GET / HTTP/1.1\r\n\r\n", 200),
+            ("GET / HTTP/1.0\r\nA: b\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nA: \u{e9}\r\n\r\n", 200),
+            ("GET / HTTP/2.0\r\n\r\n", 505),
+            ("GET /\r\n\r\n", 400),
+            ("GET  / HTTP/1.1\r\n\r\n", 400),
+            ("GET /\u{e9} HTTP/1.1\r\n\r\n", 400),
+            ("G\u{e9}T / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\n A: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA: \0\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", 400),
+        ] {
+            assert_eq!(status(head), expected, "{head:?}");
+        }
+        let many = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
+        assert_eq!(status(&many(MAX_HEADERS)), 200);
+        assert_eq!(status(&many(MAX_HEADERS + 1)), 431);
+        let latin_1 = b"GET / HTTP/1.1\r\nA: \xe9\r\n\r\n".to_vec();
+        assert_eq!(Head::parse(latin_1).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn who_keeps_the_connection() {
+        for (head, keeps) in [
+            ("HTTP/1.1\r\n", true),
+            ("HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n", true),
+            ("HTTP/1.1\r\nConnection: x, Close\r\n", false),
+            ("HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n", false),
+            ("HTTP/1.0\r\n", false),
+            ("HTTP/1.0\r\nConnection: Keep-Alive\r\n", true),
+        ] {
+            let head = Head::parse(format!("GET / {head}\r\n").into()).unwrap();
+            assert_eq!(head.keeps_connection(), keeps, "{head:?}");
+        }
+    }
+}
