@@ -32,8 +32,10 @@ const ACCEPT_TURN: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections at once, each with a descriptor and some memory, if the limit of descriptors allows.
 const MAX_CONNECTIONS: usize = 16 * 1024;
-/// A warning that could be given for each connection is given this often.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// A connection that has had no request for less than this is kept when there is no room: it may be a busy client's.
+const KEPT_IDLE: Duration = Duration::from_secs(1);
+/// What could be said of each connection is said this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 const LISTENER: u64 = 0;
 const TIMER: u64 = 1;
@@ -84,7 +86,7 @@ pub struct Door {
     closed: AtomicBool,
     /// A descriptor kept for the moment when there are none left.
     reserve: Mutex<Option<File>>,
-    warned: Mutex<Option<Instant>>,
+    complained: Mutex<Option<Instant>>,
     /// The whole answer to a client for whom there is no room.
     full: Vec<u8>,
 }
@@ -155,7 +157,7 @@ impl Door {
                 .min(MAX_CONNECTIONS),
             closed: AtomicBool::new(false),
             reserve: Mutex::new(Some(reserve()?)),
-            warned: Mutex::new(None),
+            complained: Mutex::new(None),
             full,
         })
     }
@@ -294,7 +296,7 @@ impl Door {
                     | Errno::OPNOTSUPP,
                 ) => {}
                 Err(e) => {
-                    self.warn(format_args!("a connection cannot be accepted: {e}"));
+                    self.complain(format_args!("a connection cannot be accepted: {e}"));
                     if !self.make_room() && !self.turn_away_with_reserve() {
                         return Accepting::Paused;
                     }
@@ -306,7 +308,7 @@ impl Door {
 
     fn admit(&self, socket: TcpStream, peer: IpAddr) {
         if self.connections().len() >= self.max_connections && !self.make_room() {
-            self.warn(format_args!(
+            self.complain(format_args!(
                 "there are {} connections: a new one is turned away",
                 self.max_connections
             ));
@@ -318,7 +320,7 @@ impl Door {
         let once = EventFlags::IN | EventFlags::ONESHOT;
         let data = EventData::new_u64(id);
         if let Err(e) = epoll::add(&self.epoll, &connection.socket, data, once) {
-            self.warn(format_args!("a connection cannot be served: {e}"));
+            self.complain(format_args!("a connection cannot be served: {e}"));
             self.end(&connection);
         }
     }
@@ -326,13 +328,20 @@ impl Door {
     /// Ends the connection that has had no request for the longest time, if there is one; else the one whose head has
     /// been coming for the longest.
     fn make_room(&self) -> bool {
+        let Some(kept_since) = Instant::now().checked_sub(KEPT_IDLE) else {
+            return false;
+        };
         let mut connections = self.connections();
         let standing = |connection: &Arc<Connection>| match connection.try_exchange()?.standing() {
             Standing::Idle(since) => Some((0, since, connection.id)),
             Standing::Reading(since) => Some((1, since, connection.id)),
             Standing::Working => None,
         };
-        let Some((_, _, id)) = connections.values().filter_map(standing).min() else {
+        let candidates = connections.values().filter_map(standing);
+        let Some((_, _, id)) = candidates
+            .filter(|(_, since, _)| *since <= kept_since)
+            .min()
+        else {
             return false;
         };
         // Not if somebody has just got an event of it.
@@ -366,12 +375,15 @@ impl Door {
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 
-    fn warn(&self, text: std::fmt::Arguments) {
+    fn complain(&self, text: std::fmt::Arguments) {
         let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|time| now - time >= WARNING_INTERVAL) {
-            *warned = Some(now);
-            log::warn!("{text}");
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
+            *complained = Some(now);
+            log::error!("{text}");
         }
     }
 }

@@ -1,0 +1,351 @@
+//! Many connections, slow ones and greedy ones: they cost others nothing, and when something runs out, service goes on.
+
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use serde_json::json;
+
+use crate::support::server::fake;
+use crate::support::{
+    Connection, INSTANCES, PREDICTIONS, Server, SetWhenDropped, Setup, processes, request,
+    wait_for, wait_until,
+};
+
+/// More than there are slots, so that one that is not given back is missed.
+const MANY: usize = 80;
+
+/// Sockets of thousands of connections are more than the usual soft limit.
+fn raise_own_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
+}
+
+fn invocation() -> Vec<u8> {
+    request("POST", "/invocations", &[], INSTANCES)
+}
+
+#[track_caller]
+fn assert_works(connection: &mut Connection) {
+    connection.send(&invocation());
+    let answer = connection.response();
+    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+}
+
+fn open_files(server: &Server) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", server.pid()))
+        .expect("it runs")
+        .count()
+}
+
+fn threads(server: &Server) -> usize {
+    fs::read_dir(format!("/proc/{}/task", server.pid()))
+        .expect("it runs")
+        .count()
+}
+
+#[test]
+fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
+    raise_own_limit();
+    let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
+    server.assert_serves();
+    let (files, tasks) = (open_files(&server), threads(&server));
+    let idle: Vec<_> = (0..1500).map(|_| server.connect()).collect();
+    let mut dripping: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let dripper = scope.spawn(|| {
+            let drops = b"POST /invocations HTTP/1.1\r\nX-Slow: 1".iter();
+            for &drop in drops.chain([&b'x'; 10_000]) {
+                for connection in &mut dripping {
+                    let _ = connection.try_send(&[drop]);
+                }
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                thread::yield_now();
+            }
+        });
+        let _over = SetWhenDropped(&over);
+        let clients: Vec<_> = (0..16)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut connection = server.connect();
+                    for _ in 0..50 {
+                        assert_works(&mut connection);
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        assert!(!dripper.is_finished(), "they dripped all the time");
+    });
+    assert_eq!(threads(&server), tasks, "no thread a connection");
+    drop((idle, dripping));
+    wait_until("their descriptors are free", || {
+        open_files(&server) <= files + 16
+    });
+    server.assert_serves();
+}
+
+#[test]
+fn a_head_that_drips_is_given_up_though_bytes_come() {
+    let server = Setup::new().start();
+    let mut connection = server.connect();
+    connection.send(b"GET /ping HTTP/1.1\r\nX-Slow: ");
+    wait_until("it is given up", || {
+        let _ = connection.try_send(b"x");
+        connection.is_readable()
+    });
+    let answer = connection.response();
+    assert_eq!(answer.status, 408, "{}", answer.text());
+    assert!(answer.error().contains("head"), "{}", answer.error());
+}
+
+#[test]
+fn clients_that_do_not_read_hold_no_slots() {
+    let server = Setup::new()
+        .var("FAKE_TFS_FIXED_BODY_BYTES", 8 << 20)
+        .start();
+    let mut waiting: Vec<_> = (0..MANY).map(|_| server.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(&invocation());
+    }
+    // All have an answer on its way that is larger than what the system takes off us.
+    wait_until("all answers are on their way", || {
+        waiting.iter_mut().all(Connection::is_readable)
+    });
+    for _ in 0..3 {
+        assert_eq!(server.ping().status, 200);
+        assert_eq!(server.invoke(INSTANCES).status, 200);
+    }
+    for connection in &mut waiting {
+        assert!(connection.response().body.len() > 7 << 20);
+    }
+}
+
+#[test]
+fn requests_behind_a_slow_one_on_a_connection_keep_nobody_waiting() {
+    let server = Setup::new().start();
+    let slow = fake(&json!({"hang": true}));
+    let mut bytes = request("POST", "/invocations", &[], slow.as_bytes());
+    for _ in 0..1000 {
+        bytes.extend(request("GET", "/ping", &[], b""));
+    }
+    let mut held: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    for connection in &mut held {
+        connection.send(&bytes);
+    }
+    wait_until("the slow ones are at work", || {
+        server.stat(0, "in_flight") == 3
+    });
+    for _ in 0..20 {
+        server.assert_serves();
+    }
+    assert!(held.iter_mut().all(|connection| !connection.is_readable()));
+}
+
+/// The limit for a running server's descriptors.
+fn limit_files(server: &Server, files: Option<u64>) -> Rlimit {
+    let pid = Pid::from_raw(server.pid() as i32);
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: files.or(limit.maximum),
+        maximum: limit.maximum,
+    };
+    prlimit(pid, Resource::Nofile, limit).expect("it is our child")
+}
+
+fn wait_for_room(server: &Server) {
+    wait_until("a newcomer is served", || {
+        let answer = Connection::try_open(server.port()).and_then(|mut connection| {
+            connection.try_send(&invocation())?;
+            connection.try_response()
+        });
+        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+    });
+}
+
+#[test]
+fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
+    let server = Setup::new().start();
+    let mut working = server.connect();
+    assert_works(&mut working);
+    server.wait_until_healthy();
+    let before = limit_files(&server, Some(open_files(&server) as u64 + 2));
+    assert!(before.current.is_none_or(|files| files > 1000));
+
+    // In their midst: no newcomer may take their place.
+    let mut busy: Vec<_> = Vec::new();
+    let head = b"POST /invocations HTTP/1.1\r\nContent-Length: 30\r\n\r\n";
+    let mut told = 0;
+    for _ in 0..50 {
+        let mut connection = server.connect();
+        let _ = connection.try_send(head);
+        busy.push(connection);
+    }
+    for connection in &mut busy {
+        // The client's own view decides: told, or let in.
+        if connection.is_readable()
+            && let Ok(Some(answer)) = connection.try_response()
+        {
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            told += 1;
+        }
+    }
+    for _ in 0..20 {
+        assert_works(&mut working);
+    }
+    // Newcomers are served in the place of those who only wait.
+    drop(busy);
+    let idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    wait_for_room(&server);
+    drop(idle);
+    limit_files(&server, None);
+    server.assert_serves();
+    assert!(told <= 50);
+    assert!(server.log().contains("a connection cannot be accepted"));
+    assert_eq!(
+        server
+            .log()
+            .matches("a connection cannot be accepted")
+            .count(),
+        1,
+        "the log is not flooded"
+    );
+}
+
+#[test]
+fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
+    // Half of the descriptors are for connections.
+    let server = Setup::new()
+        .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
+        .start();
+    let mut oldest = server.connect();
+    assert_works(&mut oldest);
+    let mut working = server.connect();
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(server.connect());
+        // One that works now and then is not idle for long.
+        assert_works(&mut working);
+    }
+    wait_for_room(&server);
+    assert_works(&mut working);
+    assert!(oldest.is_at_end());
+    assert!(open_files(&server) < 200);
+}
+
+/// The body is announced, and nothing of it sent.
+fn announce(server: &Server, length: usize) -> Connection {
+    let mut connection = server.connect();
+    let head = format!("POST /invocations HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    connection.send(head.as_bytes());
+    connection
+}
+
+#[test]
+fn a_body_larger_than_all_memory_for_bodies_is_refused_at_once() {
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 256)
+        .start();
+    let mut connection = announce(&server, 1_000_000_000);
+    let answer = connection.response();
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(
+        answer.error().contains("268435456 bytes"),
+        "{}",
+        answer.error()
+    );
+    assert!(connection.is_at_end());
+    server.assert_serves();
+}
+
+#[test]
+fn bodies_share_the_memory_there_is_for_them() {
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 1)
+        .start();
+    let body = [INSTANCES, &[b' '; 600_000]].concat();
+    let half = body.len() / 2 + 1;
+    let mut first = announce(&server, body.len());
+    first.send(&body[..half]);
+    // How much of it has arrived cannot be seen from outside but by what others are told.
+    let refused = wait_for("the first body has its memory", || {
+        let mut other = announce(&server, 600_000);
+        other.half_close();
+        let answer = other.response();
+        (answer.status != 400).then_some(answer)
+    });
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(refused.error().contains("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB"));
+    server.assert_serves();
+    first.send(&body[half..]);
+    assert_eq!(first.response().status, 200);
+    // What it had is free again.
+    wait_until("there is room again", || server.invoke(&body).status == 200);
+}
+
+/// Bodies may not be announced, but must fit all the same.
+#[test]
+fn chunks_without_end_are_stopped_where_memory_ends() {
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 2)
+        .start();
+    let mut connection = server.connect();
+    connection.send(b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+    let sent: io::Result<()> = (0..60).try_for_each(|_| connection.try_send(&chunk));
+    drop(sent); // it may end before
+    let answer = connection.response();
+    assert!([413, 503].contains(&answer.status), "{}", answer.text());
+    server.assert_serves();
+}
+
+#[test]
+fn a_wrong_amount_of_memory_refuses_to_start() {
+    for wrong in ["0", "-1", "lots"] {
+        let ended = Setup::new()
+            .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", wrong)
+            .run();
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.reason().contains("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB"));
+    }
+}
+
+#[test]
+fn memory_of_bodies_is_given_back() {
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 8)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    let body = [INSTANCES, &[b' '; 1 << 20]].concat();
+    // More in all than there is memory for, in every way a request can end.
+    for _ in 0..20 {
+        assert_eq!(server.invoke(&body).status, 200);
+        assert_eq!(server.post("/absent", &[], &body).status, 404);
+        let mut gone = announce(&server, body.len());
+        gone.send(&body[..body.len() / 2]);
+        drop(gone);
+        let fallen = server.post("/invocations", &[("Content-Type", "text/x")], &body);
+        assert_eq!(fallen.status, 415);
+        server
+            .connect()
+            .send(&request("POST", "/invocations", &[], &body));
+    }
+    wait_until("all of it can be had again", || {
+        let mut large = announce(&server, 8 << 20);
+        large.half_close();
+        large.response().status == 400
+    });
+    assert!(processes::runs(server.pid()));
+}
