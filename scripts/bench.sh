@@ -5,15 +5,21 @@
 #   ./scripts/bench.sh            about 8 minutes, after the build
 #   ./scripts/bench.sh --quick    about 2.5 minutes, for a first impression
 #   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md
+#   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes
 #
 # This file gets the tools and the executables; scripts/bench/bench.py measures. Handlers run in the python3 on PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin # where Debian keeps nginx
 
+program=bench
+if [[ ${1-} == --attack ]]; then
+  program=attack
+  shift
+fi
 for argument in "$@"; do
   case $argument in
-    -h | --help) exec python3 scripts/bench/bench.py --help ;;
+    -h | --help) exec python3 "scripts/bench/$program.py" --help ;;
   esac
 done
 
@@ -34,4 +40,4 @@ if ((${#missing[@]})); then
 fi
 
 cargo build --release --bins --example fake_model_server --example convert_speed >&2
-exec python3 scripts/bench/bench.py "$@"
+exec python3 "scripts/bench/$program.py" "$@"

@@ -105,23 +105,23 @@ def main() -> int:
         if not needed.is_file():
             raise BenchError(f"{needed} does not exist; scripts/bench.sh builds it")
     plan = QUICK if options.quick else FULL
-    _end_cleanly_on_signals(plan.limit_seconds)
+    end_cleanly_on_signals(plan.limit_seconds)
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, Processes(Path(scratch)) as processes:
         rows = _measure(plan, options, processes)
         signal.alarm(0)
-    _say(f"done in {time.monotonic() - started:.0f} s")
+    say(f"done in {time.monotonic() - started:.0f} s")
 
     text = _render(rows, plan, options)
     print(text)
     for row in rows:
         if not row.meets_floor:
-            _say(f"BELOW THE FLOOR: {row.work}: {row.ratio if row.ratio != NONE else row.ours}, floor {row.floor}")
+            say(f"BELOW THE FLOOR: {row.work}: {row.ratio if row.ratio != NONE else row.ours}, floor {row.floor}")
     if options.write:
         document = BENCHMARKS.read_text()
         BENCHMARKS.write_text(REGION.sub(lambda found: found[1] + text + "\n" + found[2], document))
-        _say(f"wrote {BENCHMARKS}")
+        say(f"wrote {BENCHMARKS}")
     return 0
 
 
@@ -131,7 +131,7 @@ def _measure(plan: Plan, options: argparse.Namespace, processes: Processes) -> l
     large = load.large_json(scratch, 10 * MB)
     csv = load.csv(scratch, 10 * MB)
 
-    _say("starting nginx, sagemaker-tfs and sagemaker-tfs with handlers")
+    say("starting nginx, sagemaker-tfs and sagemaker-tfs with handlers")
     nginx = Nginx(processes, options.model_server)
     server = Server(processes, options.server, options.model_server).wait()
     pair = Server(processes, options.server, options.model_server, handler="pair").wait()
@@ -153,9 +153,9 @@ def _measure(plan: Plan, options: argparse.Namespace, processes: Processes) -> l
             for side, target in turns if number % 2 == 0 else reversed(turns):
                 side.run(target, body, connections, plan.seconds)
             speeds = ", ".join(f"{side.results[-1].per_second:,.0f}/s" for side, _ in turns)
-            _say(f"round {number + 1}/{plan.rounds}, {body.path.name}, {connections} connections: {speeds}")
+            say(f"round {number + 1}/{plan.rounds}, {body.path.name}, {connections} connections: {speeds}")
     pair.stop()
-    _say("10 MB CSV through the server")
+    say("10 MB CSV through the server")
     through = Side()
     through.run(server, csv, 4, plan.seconds)
     server.stop()
@@ -229,7 +229,7 @@ def _scaled(
             side.run(server, body, connections, plan.handler_seconds)
         speeds = ", ".join(f"{side.results[-1].per_second:,.0f}/s" for side in sides)
         where = f"{handler}.py, {body.path.name}, {connections} connections"
-        _say(f"round {number + 1}/{plan.handler_rounds}, {where}, workers {workers}: {speeds}")
+        say(f"round {number + 1}/{plan.handler_rounds}, {where}, workers {workers}: {speeds}")
     for server in servers:
         server.stop()
     return sides
@@ -238,7 +238,7 @@ def _scaled(
 def _pass_100_mb(options: argparse.Namespace, processes: Processes) -> tuple[float, float, float, float]:
     """One body of 100 MB to the model and back, through a pair of handlers: most memory of server and of worker above
     rest, in bodies, and seconds; and the seconds without handlers."""
-    _say("a 100 MB body through a pair of handlers, both ways")
+    say("a 100 MB body through a pair of handlers, both ways")
     body = load.large_json(processes.scratch, 100 * MB)
     echo = {"FAKE_TFS_ANSWER": "echo"}
     seconds = []
@@ -264,13 +264,13 @@ def _starts(plan: Plan, options: argparse.Namespace, processes: Processes, handl
         server = Server(processes, options.server, options.model_server, handler=handler)
         times.append(load.start_ms(server))
         server.stop()
-        _say(f"start {number + 1}/{plan.starts}, {handler or 'no'} handlers: {times[-1]:.1f} ms")
+        say(f"start {number + 1}/{plan.starts}, {handler or 'no'} handlers: {times[-1]:.1f} ms")
     return times
 
 
 def _memory_for_csv(options: argparse.Namespace, processes: Processes) -> tuple[int, float]:
     """For one body of 100 MB: the peak, and what of it is above rest and the body itself, in bodies."""
-    _say("memory for a 100 MB CSV body")
+    say("memory for a 100 MB CSV body")
     body = load.csv(processes.scratch, 100 * MB)
     server = Server(processes, options.server, options.model_server).wait()
     time.sleep(1)
@@ -289,16 +289,16 @@ def _readiness(plan: Plan, options: argparse.Namespace, processes: Processes) ->
         server = Server(processes, options.server, options.model_server, delay)
         times.append(load.readiness_ms(server))
         server.stop()
-        _say(f"readiness {number + 1}/{plan.starts}: {times[-1]:.1f} ms")
+        say(f"readiness {number + 1}/{plan.starts}: {times[-1]:.1f} ms")
     return times
 
 
 def _convert_speeds(options: argparse.Namespace) -> dict[str, float]:
     """The lines `name: number` of the converters' own benchmark."""
     if not options.convert_speed.is_file():
-        _say(f"{options.convert_speed} does not exist: the conversion alone is NOT MEASURED")
+        say(f"{options.convert_speed} does not exist: the conversion alone is NOT MEASURED")
         return {}
-    _say("conversion alone")
+    say("conversion alone")
     run = subprocess.run([options.convert_speed], capture_output=True, text=True, timeout=120)
     if run.returncode != 0:
         raise BenchError(f"{options.convert_speed} failed with {run.returncode}:\n{run.stderr}")
@@ -463,11 +463,11 @@ def _render(rows: list[Row], plan: Plan, options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def _end_cleanly_on_signals(limit_seconds: int) -> None:
+def end_cleanly_on_signals(limit_seconds: int) -> None:
     """Turns signals into exceptions, so that leaving the contexts ends what was started."""
 
     def stop(number, _frame):
@@ -498,5 +498,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except BenchError as problem:
-        _say(f"FAILED: {problem}")
+        say(f"FAILED: {problem}")
         sys.exit(1)
