@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import load
-from bench import TARGET, say, end_cleanly_on_signals
+from bench import add_executables, end_cleanly_on_signals, say
 from processes import BenchError, Processes, Server
 
 DRIPPING = 1000
@@ -109,8 +109,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.sh --attack", description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=10, help="of each run; heads are given up after 20 s")
-    for name, default in {"server": "sagemaker-tfs", "model-server": "examples/fake_model_server"}.items():
-        parser.add_argument(f"--{name}", type=Path, default=TARGET / default, metavar="PATH", help="another executable")
+    add_executables(parser, "server", "model-server")
     return parser.parse_args()
 
 

@@ -485,13 +485,18 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="about 2.5 minutes instead of 8")
     parser.add_argument("--write", action="store_true", help=f"write the table into {BENCHMARKS.relative_to(ROOT)}")
-    for name, default in {
+    add_executables(parser, "server", "model-server", "convert-speed")
+    return parser.parse_args()
+
+
+def add_executables(parser: argparse.ArgumentParser, *names: str) -> None:
+    paths = {
         "server": TARGET / "sagemaker-tfs",
         "model-server": TARGET / "examples" / "fake_model_server",
         "convert-speed": TARGET / "examples" / "convert_speed",
-    }.items():
-        parser.add_argument(f"--{name}", type=Path, default=default, metavar="PATH", help="another executable")
-    return parser.parse_args()
+    }
+    for name in names:
+        parser.add_argument(f"--{name}", type=Path, default=paths[name], metavar="PATH", help="another executable")
 
 
 if __name__ == "__main__":

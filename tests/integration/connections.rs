@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 
 use crate::support::server::fake;
@@ -16,16 +16,6 @@ use crate::support::{
 
 /// More than there are slots, so that one that is not given back is missed.
 const MANY: usize = 80;
-
-/// Sockets of thousands of connections are more than the usual soft limit.
-fn raise_own_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
-}
 
 fn invocation() -> Vec<u8> {
     request("POST", "/invocations", &[], INSTANCES)
@@ -52,7 +42,7 @@ fn threads(server: &Server) -> usize {
 
 #[test]
 fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
-    raise_own_limit();
+    processes::raise_own_file_limit();
     let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
     server.assert_serves();
     let (files, tasks) = (open_files(&server), threads(&server));

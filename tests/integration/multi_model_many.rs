@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::support::models::assert_error;
 use crate::support::{Setup, ports, processes, skipped};
 
@@ -29,13 +27,8 @@ fn for_all(names: &[String], work: impl Fn(&str) + Sync) {
 
 #[test]
 fn the_usual_range_is_for_499_models() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
-    if limit.maximum.is_some_and(|limit| limit < 8192) {
+    let files = processes::raise_own_file_limit();
+    if files.is_some_and(|files| files < 8192) {
         skipped(
             "the_usual_range_is_for_499_models",
             "too few files may be open",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::server::fake;
@@ -16,13 +16,7 @@ const BACKLOG: usize = 1024;
 
 /// A server whose requests go unrecorded and whose log is quiet.
 fn setup() -> Setup {
-    // Thousands of sockets are more than the usual soft limit, ours and the fake model server's.
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).expect("the soft limit can be raised");
+    processes::raise_own_file_limit(); // and with it the fake model server's
     Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0)
 }
 
