@@ -36,6 +36,7 @@ mod handler_shutdown;
 mod handler_single_threaded;
 mod hostile_clients;
 mod http_protocol;
+mod kills;
 mod linkage;
 mod logs;
 mod model_server_flags;
