@@ -38,6 +38,7 @@ mod hostile_clients;
 mod http_protocol;
 mod kills;
 mod linkage;
+mod log_trouble;
 mod logs;
 mod model_server_flags;
 mod multi_model_failures;
