@@ -64,6 +64,7 @@ mod multi_model_unload;
 mod overload;
 mod pass_through;
 mod process_one;
+mod read_only;
 mod responses;
 mod routes;
 mod shutdown;
