@@ -1,8 +1,23 @@
 //! The log: lines on standard error, one level for the HTTP front and one for everything else.
+//!
+//! What is logged may come from clients, from a model server that repeats what clients sent, or from users' code.
+//! None of it can make a line that looks like another part's, nor command the terminal that shows the log.
+//!
+//! A thread of its own writes. Standard error may be a pipe that nobody reads or a disk that is full, and whoever
+//! writes there waits for ever or fails; that must not be a worker or the watchdog. So lines wait for the thread, up
+//! to a limit; beyond it they are thrown away and counted. The log never stops service.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Once};
+use std::thread;
+use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, poll};
 use simple_logger::SimpleLogger;
 
 use crate::config::Config;
@@ -11,6 +26,17 @@ use crate::{handlers, tfs};
 
 /// Log target of the HTTP front and its access lines.
 pub const FRONT: &str = "sagemaker_tfs::front";
+
+/// Text that waits to be written: what a burst of lines needs while a reader is slow, and little memory.
+const MAX_WAITING_BYTES: usize = 4 << 20;
+/// What an entry takes beside its text.
+const ENTRY_BYTES: usize = 100;
+/// At the end, what still waits is given this long.
+const LAST_LINES_LIMIT: Duration = Duration::from_secs(1);
+/// Name of the thread that writes.
+const WRITER: &str = "log";
+
+static WAITING: LazyLock<Waiting> = LazyLock::new(Waiting::new);
 
 /// Starts logging with the levels of `config`.
 ///
@@ -28,24 +54,203 @@ pub fn start(config: &Config) -> Result<(), StartError> {
         // The libraries' own lines repeat ours, and their debug lines would quote users' data.
         .with_module_level("ureq", LevelFilter::Warn)
         .with_module_level("ureq_proto", LevelFilter::Warn);
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        // The writer panics when standard error is closed; it cannot be told there.
+        if thread.name() != Some(WRITER) {
+            say(&format!("thread {} {panic}", thread.name().unwrap_or("?")));
+            // The program may be about to end by it.
+            finish();
+        }
+    }));
     log::set_max_level(logger.max_level());
-    log::set_boxed_logger(Box::new(Unfailing(logger)))
+    log::set_boxed_logger(Box::new(Queued(logger)))
         .map_err(|e| StartError::failed(format!("cannot start logging: {e}")))
 }
 
-/// simple_logger panics when standard error is closed. Serving goes on without a log.
-struct Unfailing(SimpleLogger);
+/// Says something whatever the levels are, line by line, under the program's name.
+pub fn say(text: &str) {
+    for line in text.lines() {
+        WAITING.add(Entry::Said(printable(line).into_owned()));
+    }
+}
 
-impl Log for Unfailing {
+/// Before the program ends: waits until what waits is written, if somebody takes it.
+pub fn finish() {
+    let (give, take) = bounded(1);
+    WAITING.add(Entry::Mark(give));
+    let _ = take.recv_timeout(LAST_LINES_LIMIT);
+}
+
+/// Has each line of a message written with its own time and origin.
+struct Queued(SimpleLogger);
+
+impl Log for Queued {
     fn enabled(&self, metadata: &Metadata) -> bool {
         self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
+        if !self.enabled(record.metadata()) {
+            return; // what follows costs
+        }
+        let text = record.args().to_string();
+        for line in text.trim_end_matches('\n').split('\n') {
+            WAITING.add(Entry::Logged {
+                level: record.level(),
+                target: record.target().to_owned(),
+                text: printable(line).into_owned(),
+            });
+        }
     }
 
-    fn flush(&self) {
-        self.0.flush();
+    fn flush(&self) {}
+}
+
+/// What waits for the writer.
+enum Entry {
+    Logged {
+        level: Level,
+        target: String,
+        text: String,
+    },
+    Said(String),
+    /// Somebody waits until the writer comes to this.
+    Mark(Sender<()>),
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        match self {
+            Self::Logged { text, .. } | Self::Said(text) => ENTRY_BYTES + text.len(),
+            Self::Mark(_) => 0,
+        }
+    }
+}
+
+struct Waiting {
+    give: Sender<Entry>,
+    take: Receiver<Entry>,
+    bytes: AtomicUsize,
+    lost_lines: AtomicU64,
+    writer: Once,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        let (give, take) = unbounded();
+        Self {
+            give,
+            take,
+            bytes: AtomicUsize::new(0),
+            lost_lines: AtomicU64::new(0),
+            writer: Once::new(),
+        }
+    }
+
+    fn add(&'static self, entry: Entry) {
+        self.writer.call_once(|| {
+            let thread = thread::Builder::new().name(WRITER.into());
+            // Without a thread there is no log, which is no reason not to serve.
+            let _ = thread.spawn(|| self.write_all());
+        });
+        self.queue(entry);
+    }
+
+    fn queue(&self, entry: Entry) {
+        let size = entry.size();
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_WAITING_BYTES && size > 0 {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            self.lost_lines.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let _ = self.give.send(entry); // we hold the other end, too
+        }
+    }
+
+    fn write_all(&self) {
+        for entry in &self.take {
+            self.bytes.fetch_sub(entry.size(), Ordering::Relaxed);
+            wait_for_reader();
+            // simple_logger panics when standard error is closed.
+            let _ = catch_unwind(AssertUnwindSafe(|| write(entry)));
+            let lost = self.lost_lines.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                log::error!("{lost} lines of the log are lost: nobody took them");
+            }
+        }
+    }
+}
+
+/// Waits until standard error takes a line. Somebody who shares it with us may have set it not to wait by itself.
+fn wait_for_reader() {
+    let stderr = io::stderr();
+    // After an error the next write tells.
+    let _ = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None);
+}
+
+fn write(entry: Entry) {
+    match entry {
+        Entry::Logged {
+            level,
+            target,
+            text,
+        } => PLAIN.log(
+            &Record::builder()
+                .level(level)
+                .target(&target)
+                .args(format_args!("{text}"))
+                .build(),
+        ),
+        Entry::Said(text) => {
+            let _ = writeln!(io::stderr(), "sagemaker-tfs: {text}");
+        }
+        Entry::Mark(waiting) => drop(waiting),
+    }
+}
+
+/// Writes whatever it gets: levels were looked at before.
+static PLAIN: LazyLock<SimpleLogger> = LazyLock::new(|| SimpleLogger::new().with_utc_timestamps());
+
+/// The text with its control characters, and what else ends a line, as escapes. Tabs stay.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_text = |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+    if text.chars().all(is_text) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_text(c) {
+            true => escaped.push(c),
+            false => escaped.extend(c.escape_default()),
+        }
+    }
+    escaped.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_text_is_not() {
+        for text in ["", "plain", "a\tb", "\u{e9}\u{1f600} \\u{1b} \"'"] {
+            assert_eq!(printable(text), text);
+        }
+        assert_eq!(
+            printable("\u{1b}[31m\r\n\0\u{7f}\u{9b}\u{2028}\u{e9}"),
+            "\\u{1b}[31m\\r\\n\\u{0}\\u{7f}\\u{9b}\\u{2028}\u{e9}"
+        );
+    }
+
+    #[test]
+    fn lines_beyond_the_limit_are_counted_and_not_kept() {
+        let waiting = Waiting::new();
+        let lines = 2 * MAX_WAITING_BYTES / 1000;
+        for _ in 0..lines {
+            waiting.queue(Entry::Said("x".repeat(1000 - ENTRY_BYTES)));
+        }
+        let lost = waiting.lost_lines.load(Ordering::Relaxed) as usize;
+        assert_eq!(waiting.take.len() + lost, lines);
+        assert_eq!(waiting.take.len(), MAX_WAITING_BYTES / 1000);
     }
 }

@@ -9,26 +9,29 @@ use std::thread;
 use sagemaker_tfs::cli::{self, Command};
 use sagemaker_tfs::config::{Config, Vars};
 use sagemaker_tfs::error::StartError;
-use sagemaker_tfs::serve;
+use sagemaker_tfs::{logging, serve};
 
 fn main() -> ExitCode {
-    match run() {
+    let code = match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in error.to_string().lines() {
-                // Standard error may be closed; the exit code still tells.
-                let _ = writeln!(io::stderr(), "sagemaker-tfs: {line}");
-            }
+            // Perhaps nobody reads it; the exit code still tells.
+            logging::say(&error.to_string());
             ExitCode::from(error.exit_code())
         }
-    }
+    };
+    logging::finish();
+    code
 }
 
 fn run() -> Result<(), StartError> {
     match cli::parse(std::env::args_os().skip(1), Vars::from_process())? {
         Command::Print(text) => {
-            print!("{text}");
-            Ok(())
+            let mut stdout = io::stdout();
+            let printed = stdout
+                .write_all(text.as_bytes())
+                .and_then(|()| stdout.flush());
+            printed.map_err(|e| StartError::failed(format!("cannot write to standard output: {e}")))
         }
         Command::Serve(vars) => {
             let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u32);

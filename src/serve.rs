@@ -20,6 +20,7 @@ use crate::models::registry::Registry;
 use crate::models::served::{self, Served, Workers};
 use crate::models::{self, Model};
 use crate::supervise::supervisor::Supervisor;
+use crate::supervise::suspicion::Company;
 use crate::supervise::watchdog::Watchdog;
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
@@ -132,7 +133,10 @@ fn start_after(
     supervisor: Supervisor,
 ) -> Result<(), StartError> {
     let wait = move || {
-        while backend.pool.acquire(Instant::now() + LONG).is_err() {}
+        while (backend.pool)
+            .acquire(Company::ANY, Instant::now() + LONG)
+            .is_err()
+        {}
         workers.start(&supervisor, None);
     };
     thread::Builder::new()

@@ -11,6 +11,7 @@ use crate::error::RequestError;
 use crate::handlers::frame::{Call, Context, Response, Shape};
 use crate::handlers::pool::{Lease, Pool};
 use crate::handlers::process::{Fate, Outcome, Reply};
+use crate::supervise::suspicion::{Company, Losses};
 use crate::tfs::backend::Backend;
 use crate::tfs::client::{TfsAnswer, TfsRequest};
 
@@ -60,30 +61,11 @@ pub struct Answer {
 /// What a header says when the request has none.
 const DEFAULT_TYPE: &str = "application/json";
 
-/// Workers that may end between the two calls of one request. When so many do, it is the request that ends them.
-const MAX_LOST_BETWEEN: u32 = 4;
-/// Workers that may end before they begin with a request. It may have nothing to do with that, but goes round no more.
-const MAX_TRIES: u32 = 10;
-
 /// Why a try to get a request through one worker came to nothing.
 enum Miss {
-    /// The worker ended before or between calls: nobody has seen a result, another worker can have the request.
-    TryAgain {
-        /// Whether it ended between them.
-        between: bool,
-        /// How it ended.
-        how: String,
-    },
+    /// The worker ended before or between calls, so: nobody has seen a result, another worker can have the request.
+    TryAgain(String),
     Failed(RequestError),
-}
-
-impl Miss {
-    fn between(self) -> Self {
-        match self {
-            Self::TryAgain { how, .. } => Self::TryAgain { between: true, how },
-            failed @ Self::Failed(_) => failed,
-        }
-    }
 }
 
 impl From<RequestError> for Miss {
@@ -99,29 +81,23 @@ impl Handlers {
     /// 500 for an exception and for a worker that ended during a call, 503 when workers keep failing, 504 at the
     /// deadline and for a call that took too long; what TensorFlow Serving's client says.
     pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
-        let (mut tries, mut lost_between) = (0, 0);
+        let mut losses = Losses::default();
         loop {
             // Who waits for the model server must not keep a worker from requests of other models meanwhile.
-            let ready = self.backend.pool.acquire(deadline);
+            let ready = self.backend.pool.acquire(Company::ANY, deadline);
             drop(ready.map_err(|why| RequestError::deadline(self.limit, &why))?);
-            let mut lease = self.pool.acquire(deadline)?;
-            let (between, how) = match self.run(&mut lease, request, deadline) {
+            let mut lease = self.pool.acquire(losses.company(), deadline)?;
+            let how = match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(Miss::Failed(error)) => return Err(error),
-                Err(Miss::TryAgain { between, how }) => (between, how),
+                Err(Miss::TryAgain(how)) => how,
             };
-            tries += 1;
-            lost_between += u32::from(between);
-            if lost_between == MAX_LOST_BETWEEN {
+            losses.add();
+            if losses.is_guilty() {
                 let text = format!(
-                    "The Python worker was restarted {lost_between} times between input_handler and output_handler: \
-                     {how}"
-                );
-                return Err(RequestError::new(500, text));
-            }
-            if tries == MAX_TRIES {
-                let text = format!(
-                    "The Python worker was restarted {tries} times before it began with the request: {how}"
+                    "The Python worker was restarted {} times before or between its calls for this request, at last \
+                     with no other request in it: {how}",
+                    losses.count()
                 );
                 return Err(RequestError::new(500, text));
             }
@@ -150,7 +126,7 @@ impl Handlers {
         let instance = self
             .backend
             .pool
-            .acquire(deadline)
+            .acquire(Company::ANY, deadline)
             .map_err(|why| RequestError::deadline(self.limit, &why))?;
         let context = self.context(request, instance.index);
         let call = |number, deadline| Call::Request {
@@ -194,8 +170,7 @@ impl Handlers {
             deadline,
             response,
         };
-        let reply = self.call(lease, "output_handler", call, &answer.body, deadline);
-        match reply.map_err(Miss::between)? {
+        match self.call(lease, "output_handler", call, &answer.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -223,10 +198,7 @@ impl Handlers {
             Outcome::Lost => {
                 let how = lease.wait_for_end(deadline);
                 match lease.process.fate(lease.channel(), number) {
-                    Fate::NotBegun => {
-                        let between = false;
-                        return Err(Miss::TryAgain { between, how });
-                    }
+                    Fate::NotBegun => return Err(Miss::TryAgain(how)),
                     Fate::Running => RequestError::new(
                         500,
                         format!("The Python worker was restarted while it ran {function}: {how}"),

@@ -2,7 +2,8 @@
 //!
 //! The watchdog says how each worker is. A request borrows a channel of the worker with the least to do and keeps it
 //! until its last call is answered: so both calls of a request run in the same process, and in the modes with threads
-//! on the same thread, for each channel has its own.
+//! on the same thread, for each channel has its own. A request that was lost with workers may have to wait until few
+//! others or none are in one, see `supervise/suspicion.rs`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::RequestError;
 use crate::handlers::frame::Call;
 use crate::handlers::process::{Late, Outcome, Process};
+use crate::supervise::suspicion::{Company, Load, Queue, Ticket};
 
 /// How a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,9 @@ pub struct Pool {
 #[derive(Debug)]
 struct State {
     seats: Vec<Seat>,
-    waiting: usize,
+    queue: Queue,
+    /// Since when none is ready.
+    none_ready_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -66,7 +70,8 @@ struct Running {
     free: BinaryHeap<Reverse<usize>>,
     /// Channels on which an answer is still to come that nobody waits for.
     owing: Vec<usize>,
-    leased: usize,
+    /// Its requests, with those whose answers are owed.
+    load: Load,
 }
 
 /// A channel to a worker; given back when dropped.
@@ -77,6 +82,7 @@ pub struct Lease<'a> {
     /// The process at the other end.
     pub process: Arc<Process>,
     channel: usize,
+    company: Company,
     state: Channel,
 }
 
@@ -132,18 +138,27 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
+        let mut wake_all = state.queue.has_suspects();
         if let Some(running) = &mut state.seats[self.index].running
             && Arc::ptr_eq(&running.process, &self.process)
         {
-            running.leased -= 1;
+            wake_all |= running.load.has_suspects();
+            running.load.remove(self.company);
             match self.state {
                 Channel::Free => running.free.push(Reverse(self.channel)),
-                Channel::Owing => running.owing.push(self.channel),
+                Channel::Owing => {
+                    // Its code still runs.
+                    running.load.add(Company::ANY);
+                    running.owing.push(self.channel);
+                }
                 Channel::Unusable => {}
             }
         }
-        if state.waiting > 0 {
-            drop(state);
+        let is_awaited = !state.queue.is_empty();
+        drop(state);
+        if wake_all {
+            self.pool.changed.notify_all();
+        } else if is_awaited {
             self.pool.changed.notify_one();
         }
     }
@@ -152,16 +167,18 @@ impl Drop for Lease<'_> {
 impl Pool {
     /// So many workers that have yet to start. `limit` is the deadline of a whole request.
     pub fn new(workers: usize, limit: Duration) -> Self {
+        let now = Instant::now();
         let seat = || Seat {
             health: Health::Coming,
             what: "starting".into(),
-            since: Instant::now(),
+            since: now,
             running: None,
         };
         Self {
             state: Mutex::new(State {
                 seats: std::iter::repeat_with(seat).take(workers).collect(),
-                waiting: 0,
+                queue: Queue::default(),
+                none_ready_since: Some(now),
             }),
             changed: Condvar::new(),
             ended: Condvar::new(),
@@ -188,9 +205,10 @@ impl Pool {
                 process: Arc::clone(process),
                 free: (0..channels).map(Reverse).collect(),
                 owing: Vec::new(),
-                leased: 0,
+                load: Load::default(),
             })
         });
+        state.note_readiness(since);
         drop(state);
         self.changed.notify_all();
     }
@@ -203,67 +221,69 @@ impl Pool {
         if seat.running.take().is_some() {
             (seat.health, seat.what) = (Health::Coming, "down".into());
             seat.since = Instant::now();
+            let since = seat.since;
+            state.note_readiness(since);
         }
         drop(state);
         self.changed.notify_all();
         self.ended.notify_all();
     }
 
-    /// Borrows a channel of the worker with the least to do, waiting for one until `deadline`.
+    /// Borrows a channel of the worker with the least to do for a request that may be there in this company, waiting
+    /// for one until `deadline`.
     ///
     /// # Errors
     /// 503 when all workers keep failing, 504 when none is free by then: what they are doing instead.
-    pub fn acquire(&self, deadline: Instant) -> Result<Lease<'_>, RequestError> {
+    pub fn acquire(&self, company: Company, deadline: Instant) -> Result<Lease<'_>, RequestError> {
         let mut state = self.lock();
-        loop {
+        let mut ticket = None;
+        let found = loop {
             let mut owed = false;
             for running in state.seats.iter_mut().filter_map(|s| s.running.as_mut()) {
                 running.take_late_answers();
                 owed |= !running.owing.is_empty();
             }
-            if let Some(lease) = self.lease(&mut state) {
-                // One wake-up may stand for several channels that came free.
-                if state.waiting > 0 && state.has_free_channel() {
-                    self.changed.notify_one();
-                }
-                return Ok(lease);
+            if let Some(found) = state.lend(ticket, company) {
+                break Ok(found);
             }
             let now = Instant::now();
             if state.seats.iter().all(|s| s.health == Health::Failing) {
-                return Err(RequestError {
+                break Err(RequestError {
                     header: Some(("Retry-After", "1")),
-                    ..RequestError::new(503, describe(&state.seats, now))
+                    ..RequestError::new(503, state.describe(now))
                 });
             }
             if now >= deadline {
-                let why = describe(&state.seats, now);
-                return Err(RequestError::deadline(self.limit, &why));
+                let why = state.why_not(now);
+                break Err(RequestError::deadline(self.limit, &why));
             }
+            ticket.get_or_insert_with(|| state.queue.enter(company));
             let pause = if owed {
                 now + LATE_ANSWER_PAUSE
             } else {
                 deadline
             };
             state = self.wait(state, deadline.min(pause));
-        }
-    }
-
-    fn lease(&self, state: &mut State) -> Option<Lease<'_>> {
-        let running = |(index, seat)| {
-            let seat: &mut Seat = seat;
-            Some((index, seat.running.as_mut()?))
         };
-        let seats = state.seats.iter_mut().enumerate().filter_map(running);
-        let (index, running) = seats
-            .filter(|(_, running)| !running.free.is_empty())
-            .min_by_key(|(_, running)| running.leased + running.owing.len())?;
-        let Reverse(channel) = running.free.pop()?;
-        running.leased += 1;
-        Some(Lease {
+        if let Some(ticket) = ticket {
+            state.queue.leave(ticket);
+        }
+        let wake_all = ticket.is_some() && state.queue.has_suspects();
+        // One wake-up may stand for several channels that came free.
+        let wake_one = found.is_ok() && !state.queue.is_empty() && state.has_free_channel();
+        drop(state);
+        if wake_all {
+            self.changed.notify_all();
+        } else if wake_one {
+            self.changed.notify_one();
+        }
+        let (index, process, channel) = found?;
+        Ok(Lease {
             pool: self,
             index,
-            process: Arc::clone(&running.process),
+            process,
             channel,
+            company,
             state: Channel::Free,
         })
     }
@@ -271,13 +291,12 @@ impl Pool {
     /// Whether some worker is ready.
     ///
     /// # Errors
-    /// When none is: what they are doing instead, and for how long.
+    /// When none is: for how long, and what they are doing instead.
     pub fn check(&self) -> Result<(), String> {
         let state = self.lock();
-        if state.seats.iter().any(|seat| seat.health == Health::Ready) {
-            Ok(())
-        } else {
-            Err(describe(&state.seats, Instant::now()))
+        match state.none_ready_since {
+            None => Ok(()),
+            Some(_) => Err(state.describe(Instant::now())),
         }
     }
 
@@ -293,20 +312,14 @@ impl Pool {
             .loaded
             .get()
             .map_or(0, |loaded| loaded.channels);
-        let lost = all - running.free.len() - running.owing.len() - running.leased;
-        running.leased == 0 && running.owing.is_empty() && lost * WORN_OUT_PART >= all.max(1)
+        let lost = all - running.free.len() - running.load.requests;
+        running.load.requests == 0 && lost * WORN_OUT_PART >= all.max(1)
     }
 
-    fn wait<'s>(&self, mut state: MutexGuard<'s, State>, until: Instant) -> MutexGuard<'s, State> {
-        state.waiting += 1;
+    fn wait<'s>(&self, state: MutexGuard<'s, State>, until: Instant) -> MutexGuard<'s, State> {
         let timeout = until.saturating_duration_since(Instant::now());
-        let mut state = self
-            .changed
-            .wait_timeout(state, timeout)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
-        state.waiting -= 1;
-        state
+        let waited = self.changed.wait_timeout(state, timeout);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -315,9 +328,76 @@ impl Pool {
 }
 
 impl State {
+    /// A free channel, now lent: number of its worker, process, number of the channel.
+    fn lend(
+        &mut self,
+        ticket: Option<Ticket>,
+        company: Company,
+    ) -> Option<(usize, Arc<Process>, usize)> {
+        let running = |(index, seat)| {
+            let seat: &Seat = seat;
+            Some((index, &seat.running.as_ref()?.load))
+        };
+        let loads = self.seats.iter().enumerate().filter_map(running);
+        let has_free = |index| {
+            let seat: &Seat = &self.seats[index];
+            seat.running.as_ref().is_some_and(|r| !r.free.is_empty())
+        };
+        let index = self.queue.choose(ticket, company, loads, has_free)?;
+        let running = self.seats[index].running.as_mut()?;
+        let Reverse(channel) = running.free.pop()?;
+        running.load.add(company);
+        Some((index, Arc::clone(&running.process), channel))
+    }
+
     fn has_free_channel(&self) -> bool {
         let mut running = self.seats.iter().filter_map(|seat| seat.running.as_ref());
         running.any(|running| !running.free.is_empty())
+    }
+
+    fn note_readiness(&mut self, changed: Instant) {
+        if self.seats.iter().any(|seat| seat.health == Health::Ready) {
+            self.none_ready_since = None;
+        } else {
+            self.none_ready_since.get_or_insert(changed);
+        }
+    }
+
+    /// Why there is no channel for a request.
+    fn why_not(&self, now: Instant) -> String {
+        match self.has_free_channel() {
+            true => "Python workers ended several times with requests in them, which are now run a few at a time".into(),
+            false => self.describe(now),
+        }
+    }
+
+    fn describe(&self, now: Instant) -> String {
+        let seconds = |since| now.saturating_duration_since(since).as_secs();
+        let workers: Vec<_> = self
+            .seats
+            .iter()
+            .enumerate()
+            .map(|(index, seat)| match &seat.running {
+                Some(running) => {
+                    let busy = running.load.requests - running.owing.len();
+                    format!("worker {index}: busy with {busy} requests")
+                }
+                None => {
+                    let seconds = seconds(seat.since);
+                    format!("worker {index}: {} for {seconds} s", seat.what)
+                }
+            })
+            .collect();
+        let workers = workers.join("; ");
+        match self.none_ready_since {
+            Some(since) => {
+                format!(
+                    "no Python worker has been available for {} s ({workers})",
+                    seconds(since)
+                )
+            }
+            None => format!("no Python worker is available ({workers})"),
+        }
     }
 }
 
@@ -328,32 +408,19 @@ impl Running {
             process,
             free,
             owing,
-            ..
+            load,
         } = self;
-        owing.retain(|&channel| match process.late_answer(channel) {
-            Late::Owed => true,
-            Late::Lost => false,
-            Late::Read => {
+        owing.retain(|&channel| {
+            let late = process.late_answer(channel);
+            if late == Late::Read {
                 free.push(Reverse(channel));
-                false
             }
+            if late != Late::Owed {
+                load.remove(Company::ANY);
+            }
+            late == Late::Owed
         });
     }
-}
-
-fn describe(seats: &[Seat], now: Instant) -> String {
-    let workers: Vec<_> = seats
-        .iter()
-        .enumerate()
-        .map(|(index, seat)| match &seat.running {
-            Some(running) => format!("worker {index}: busy with {} requests", running.leased),
-            None => {
-                let seconds = now.saturating_duration_since(seat.since).as_secs();
-                format!("worker {index}: {} for {seconds} s", seat.what)
-            }
-        })
-        .collect();
-    format!("no Python worker is available ({})", workers.join("; "))
 }
 
 #[cfg(test)]
@@ -362,6 +429,7 @@ mod tests {
     use crate::handlers::frame::Shape;
     use crate::handlers::process::Loaded;
     use crate::handlers::record::Record;
+    use crate::supervise::suspicion::Losses;
     use std::os::unix::net::UnixStream;
 
     fn process(channels: usize) -> (Arc<Process>, Vec<UnixStream>) {
@@ -385,32 +453,34 @@ mod tests {
         ready(&pool, 1, &second.0);
         let now = Instant::now();
         let places = |lease: &Lease| (lease.index, lease.channel);
-        let a = pool.acquire(now).unwrap();
-        let b = pool.acquire(now).unwrap();
-        let c = pool.acquire(now).unwrap();
+        let a = pool.acquire(Company::ANY, now).unwrap();
+        let b = pool.acquire(Company::ANY, now).unwrap();
+        let c = pool.acquire(Company::ANY, now).unwrap();
         assert_eq!(
             [places(&a), places(&b), places(&c)],
             [(0, 0), (1, 0), (0, 1)]
         );
         drop(a);
-        assert_eq!(places(&pool.acquire(now).unwrap()), (0, 0));
+        assert_eq!(places(&pool.acquire(Company::ANY, now).unwrap()), (0, 0));
     }
 
     #[test]
     fn busy_workers_are_waited_for_and_failing_ones_are_not() {
         let pool = Pool::new(1, Duration::ZERO);
         let now = Instant::now();
-        let error = pool.acquire(now).unwrap_err();
+        let error = pool.acquire(Company::ANY, now).unwrap_err();
         assert_eq!(error.status, 504);
         assert!(error.text.contains("worker 0: starting for 0 s"), "{error}");
         let (process, _theirs) = process(1);
         ready(&pool, 0, &process);
-        let lease = pool.acquire(now).unwrap();
-        let error = pool.acquire(now).unwrap_err();
+        let lease = pool.acquire(Company::ANY, now).unwrap();
+        let error = pool.acquire(Company::ANY, now).unwrap_err();
         assert!(error.text.contains("busy with 1 requests"), "{error}");
         drop(lease);
         pool.set(0, Health::Failing, "down (code 1)".into(), now, None);
-        let error = pool.acquire(now + Duration::from_secs(60)).unwrap_err();
+        let error = pool
+            .acquire(Company::ANY, now + Duration::from_secs(60))
+            .unwrap_err();
         assert_eq!(
             (error.status, error.header),
             (503, Some(("Retry-After", "1")))
@@ -426,7 +496,7 @@ mod tests {
         let (process, theirs) = process(1);
         ready(&pool, 0, &process);
         let now = Instant::now();
-        let mut lease = pool.acquire(now).unwrap();
+        let mut lease = pool.acquire(Company::ANY, now).unwrap();
         let call = |number, deadline| Call::Response {
             number,
             deadline,
@@ -439,10 +509,13 @@ mod tests {
         let (number, outcome) = lease.call(call, b"", now);
         assert_eq!(outcome, Outcome::Deadline { usable: true });
         drop(lease);
-        assert!(pool.acquire(now).is_err());
+        assert!(pool.acquire(Company::ANY, now).is_err());
         assert!(!pool.is_worn_out(0));
         frame::write(&theirs[0], &Answer::Raised { number }, b"late").unwrap();
-        assert!(pool.acquire(now + Duration::from_secs(60)).is_ok());
+        assert!(
+            pool.acquire(Company::ANY, now + Duration::from_secs(60))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -451,7 +524,7 @@ mod tests {
         let (process, _theirs) = process(1);
         ready(&pool, 0, &process);
         pool.process_ended(0);
-        assert!(pool.acquire(Instant::now()).is_err());
+        assert!(pool.acquire(Company::ANY, Instant::now()).is_err());
         assert!(pool.check().is_err());
     }
 
@@ -461,10 +534,46 @@ mod tests {
         let (old, new) = (process(1), process(1));
         ready(&pool, 0, &old.0);
         let now = Instant::now();
-        let lease = pool.acquire(now).unwrap();
+        let lease = pool.acquire(Company::ANY, now).unwrap();
         ready(&pool, 0, &new.0);
         drop(lease);
-        let _lease = pool.acquire(now).unwrap();
-        assert!(pool.acquire(now).is_err());
+        let _lease = pool.acquire(Company::ANY, now).unwrap();
+        assert!(pool.acquire(Company::ANY, now).is_err());
+    }
+
+    #[test]
+    fn a_suspect_is_alone_in_its_worker() {
+        let mut losses = Losses::default();
+        (0..3).for_each(|_| losses.add());
+        let alone = losses.company();
+        let pool = Pool::new(2, Duration::ZERO);
+        let (first, second) = (process(2), process(2));
+        ready(&pool, 0, &first.0);
+        ready(&pool, 1, &second.0);
+        let now = Instant::now();
+        let _other = pool.acquire(Company::ANY, now).unwrap();
+        let suspect = pool.acquire(alone, now).unwrap();
+        assert_eq!(suspect.index, 1);
+        let third = pool.acquire(Company::ANY, now).unwrap();
+        assert_eq!(third.index, 0, "nobody joins it");
+        let error = pool.acquire(Company::ANY, now).unwrap_err();
+        assert!(error.text.contains("a few at a time"), "{error}");
+        drop(suspect);
+        assert_eq!(pool.acquire(Company::ANY, now).unwrap().index, 1);
+    }
+
+    #[test]
+    fn how_long_none_has_been_ready_is_told_through_all_restarts() {
+        let pool = Pool::new(1, Duration::ZERO);
+        let ago = |seconds| Instant::now() - Duration::from_secs(seconds);
+        let (process, _theirs) = process(1);
+        ready(&pool, 0, &process);
+        assert_eq!(pool.check(), Ok(()));
+        pool.set(0, Health::Coming, "down (code 1)".into(), ago(60), None);
+        pool.set(0, Health::Coming, "starting".into(), ago(5), None);
+        assert_eq!(
+            pool.check().unwrap_err(),
+            "no Python worker has been available for 60 s (worker 0: starting for 5 s)"
+        );
     }
 }

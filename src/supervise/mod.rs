@@ -3,5 +3,6 @@
 pub mod child;
 pub mod lifecycle;
 pub mod supervisor;
+pub mod suspicion;
 pub mod unit;
 pub mod watchdog;

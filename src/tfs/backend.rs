@@ -2,21 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use crate::config::InstancePorts;
 use crate::error::RequestError;
+use crate::supervise::suspicion::Losses;
 use crate::tfs::client::{Client, SendError, TfsAnswer, TfsRequest};
-use crate::tfs::pool::Pool;
+use crate::tfs::pool::{Lease, Pool};
 
-/// A request is sent this often at most. Inference is pure, so sending again is safe; but a request that has lost
-/// its connection this often is probably what makes the model server fall.
-const MAX_ATTEMPTS: u32 = 5;
-/// A request that lost its connection this often is sent only when no other such request is: of many that were
-/// lost together, the one that makes the model server fall is so found out, and the others get through.
-const SUSPECT_AFTER: u32 = 2;
-/// After a refused connection the watchdog needs a moment to learn that the instance is gone.
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+/// A request whose connection was closed this often by a model server that goes on is given up: it is the request
+/// that the model server does not like.
+const MAX_CLOSED: u32 = 5;
+/// The watchdog needs a moment to learn that an instance is gone.
+const NEWS_PAUSE: Duration = Duration::from_millis(20);
 
 /// All instances and the way to them.
 #[derive(Debug)]
@@ -29,7 +25,6 @@ pub struct Backend {
     pub ports: Vec<InstancePorts>,
     /// The deadline of a whole request, for messages.
     limit: Duration,
-    suspects: Suspects,
 }
 
 impl Backend {
@@ -41,30 +36,23 @@ impl Backend {
             client: Client::new(connections),
             ports,
             limit,
-            suspects: Suspects::new(),
         }
     }
 
-    /// Sends `request` and returns the answer, whatever its status.
+    /// Sends `request` and returns the answer, whatever its status. Inference is pure, so a request that was lost is
+    /// sent again.
     ///
     /// # Errors
-    /// 504 at the deadline, 502 when the connection was lost [`MAX_ATTEMPTS`] times, 400 for a path or content
-    /// type that cannot be sent.
+    /// 504 at the deadline, 502 when it is this request that ends the model server or has it close the connection,
+    /// 400 for a path or content type that cannot be sent.
     pub fn call(&self, request: &TfsRequest, deadline: Instant) -> Result<TfsAnswer, RequestError> {
         let too_late = |why: &str| RequestError::deadline(self.limit, why);
-        let mut lost = 0;
+        let (mut losses, mut closed) = (Losses::default(), 0);
         loop {
-            let turn = match lost {
-                SUSPECT_AFTER.. => Some(self.suspects.turn(deadline).ok_or_else(|| {
-                    too_late("TensorFlow Serving fell, and others had to be sent again first")
-                })?),
-                _ => None,
-            };
-            let lease = self.pool.acquire(deadline).map_err(|why| too_late(&why))?;
+            let lease = self.pool.acquire(losses.company(), deadline);
+            let lease = lease.map_err(|why| too_late(&why))?;
             let index = lease.index;
-            let sent = self.client.send(self.ports[index].rest, request, deadline);
-            drop((lease, turn));
-            match sent {
+            let why = match self.client.send(self.ports[index].rest, request, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::Deadline) => {
                     return Err(too_late(&format!(
@@ -73,55 +61,45 @@ impl Backend {
                 }
                 Err(SendError::Malformed(why)) => return Err(RequestError::bad_request(why)),
                 Err(SendError::Refused) => {
-                    let pause = Instant::now() + REFUSED_PAUSE;
+                    drop(lease);
+                    let pause = Instant::now() + NEWS_PAUSE;
                     self.pool.wait_for_change(deadline.min(pause));
+                    continue;
                 }
-                Err(SendError::Lost(why)) => {
-                    lost += 1;
-                    log::warn!(
-                        "instance {index}: {why}; request to {} lost {lost} of {MAX_ATTEMPTS} times",
-                        request.path
-                    );
-                    if lost == MAX_ATTEMPTS {
-                        return Err(RequestError::new(
-                            502,
-                            format!(
-                                "TensorFlow Serving closed the connection {lost} times without an answer: {why}"
-                            ),
-                        ));
-                    }
-                }
+                Err(SendError::Lost(why)) => why,
+            };
+            let times = if self.has_fallen(&lease, deadline) {
+                losses.add();
+                losses.count()
+            } else {
+                closed += 1;
+                closed
+            };
+            drop(lease);
+            log::warn!(
+                "instance {index}: {why}; request to {} lost {times} times",
+                request.path
+            );
+            if losses.is_guilty() {
+                let text = format!(
+                    "TensorFlow Serving ended {times} times while it worked on this request, at last on nothing else"
+                );
+                return Err(RequestError::new(502, text));
+            }
+            if closed == MAX_CLOSED {
+                let text = format!(
+                    "TensorFlow Serving closed the connection {closed} times without an answer: {why}"
+                );
+                return Err(RequestError::new(502, text));
             }
         }
     }
-}
 
-/// Lets one suspect request at a time be sent. A mutex whose lock has a deadline: a channel that holds one token.
-#[derive(Debug)]
-struct Suspects {
-    give: Sender<()>,
-    take: Receiver<()>,
-}
-
-/// The turn of a suspect request; over when dropped.
-struct Turn<'a>(&'a Sender<()>);
-
-impl Suspects {
-    fn new() -> Self {
-        let (give, take) = bounded(1);
-        give.send(()).expect("a new channel has room");
-        Self { give, take }
-    }
-
-    fn turn(&self, deadline: Instant) -> Option<Turn<'_>> {
-        self.take.recv_deadline(deadline).ok()?;
-        Some(Turn(&self.give))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // There is one token, so there is room.
-        let _ = self.0.try_send(());
+    /// Whether the instance that lost a request is gone, or has just closed that one connection. Of a process that
+    /// ends, the system closes the port no later than the connections, mostly; the watchdog's word comes later.
+    fn has_fallen(&self, lease: &Lease, deadline: Instant) -> bool {
+        let pause = Instant::now() + NEWS_PAUSE;
+        lease.wait_for_fall(deadline.min(pause))
+            || !self.client.is_open(self.ports[lease.index].rest)
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP to TensorFlow Serving: one agent, its connections kept and shared by all workers.
 
 use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ureq::http::{self, HeaderMap, Method, header};
@@ -145,6 +146,16 @@ impl Client {
             headers: head.headers,
             body: bytes,
         })
+    }
+
+    /// Whether somebody listens on this port.
+    pub fn is_open(&self, port: u16) -> bool {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match TcpStream::connect_timeout(&address, STATUS_TIMEOUT) {
+            Ok(_) => true,
+            // A full queue of connections is one of somebody who listens.
+            Err(e) => e.kind() != ErrorKind::ConnectionRefused,
+        }
     }
 
     /// Asks the model server on this port whether some version of `model` is AVAILABLE.

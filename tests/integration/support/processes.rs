@@ -91,7 +91,6 @@ pub fn kill_users_of(directory: &Path) {
 }
 
 /// A line of `/proc/<pid>/status` that is about memory, such as `VmRSS`: bytes.
-#[cfg(feature = "python")]
 pub fn memory(pid: u32, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let found = status.lines().find_map(|l| l.strip_prefix(line));

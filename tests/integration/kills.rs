@@ -1,0 +1,293 @@
+//! Processes behind the server are killed from outside, again and again, under load: every request is answered, and
+//! with its own answer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{Server, SetWhenDropped, Setup, processes, request, wait_until};
+
+/// What came of all requests.
+#[derive(Debug, Default)]
+struct Tally {
+    /// By status and, where that is not 200, text.
+    answers: BTreeMap<(u16, String), usize>,
+    /// Answers with status 200 that were not the request's own.
+    wrong: usize,
+    /// Connections that ended without an answer.
+    lost: usize,
+    longest: Duration,
+}
+
+impl Tally {
+    fn of(&self, status: u16) -> usize {
+        let of_status = self
+            .answers
+            .iter()
+            .filter(|((found, _), _)| *found == status);
+        of_status.map(|(_, count)| count).sum()
+    }
+
+    fn all(&self) -> usize {
+        self.answers.values().sum::<usize>() + self.lost
+    }
+
+    /// Asserts that nothing failed, but for at most `calls` that were running in a Python worker when it was killed.
+    #[track_caller]
+    fn assert_good(&self, calls: usize) {
+        assert_eq!((self.lost, self.wrong), (0, 0), "{self}");
+        let is_running_call =
+            |status: u16, text: &str| status == 500 && text.contains("was restarted while it ran");
+        let (mut running, mut failed) = (0, 0);
+        for ((status, text), count) in &self.answers {
+            match *status {
+                200 => {}
+                status if is_running_call(status, text) => running += count,
+                _ => failed += count,
+            }
+        }
+        assert_eq!(failed, 0, "{self}");
+        assert!(running <= calls, "more than one call for each kill: {self}");
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(
+            f,
+            "requests {}, answered with 200 {}, wrong answers {}, without an answer {}, longest time {:.2} s",
+            self.all(),
+            self.of(200),
+            self.wrong,
+            self.lost,
+            self.longest.as_secs_f64()
+        )?;
+        for ((status, text), count) in &self.answers {
+            if *status != 200 {
+                writeln!(f, "  {count} x {status} {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs clients, each with a connection of its own, until `body` is over. The model server echoes requests, each of
+/// which is unlike all others and takes up to 100 ms.
+fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) -> Tally {
+    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let tally = Mutex::new(Tally::default());
+    let client = |client: usize| {
+        let mut connection = server.connect();
+        for n in 0.. {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            let delay = (client * 37 + n * 17) % 100;
+            let body = json!({"instances": [client, n], "fake": {"delay_ms": delay}}).to_string();
+            let headers = [("Content-Type", "application/json")];
+            let began = Instant::now();
+            connection.send(&request("POST", "/invocations", &headers, body.as_bytes()));
+            let answer = connection.try_response();
+            let took = began.elapsed();
+            let mut tally = tally.lock().unwrap();
+            tally.longest = tally.longest.max(took);
+            let Ok(Some(answer)) = answer else {
+                tally.lost += 1;
+                connection = server.connect();
+                continue;
+            };
+            let mut text = answer.text();
+            if answer.status == 200 {
+                tally.wrong += usize::from(text != body);
+                text.clear();
+            }
+            *tally.answers.entry((answer.status, text)).or_default() += 1;
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        for number in 0..clients {
+            let client = &client;
+            scope.spawn(move || client(number));
+        }
+        let _over = SetWhenDropped(&over);
+        body(&answered);
+    });
+    tally.into_inner().unwrap()
+}
+
+fn wait_for_answers(answered: &AtomicUsize, more: usize) {
+    let goal = answered.load(Ordering::Relaxed) + more;
+    wait_until("requests are answered", || {
+        answered.load(Ordering::Relaxed) >= goal
+    });
+}
+
+fn echoing(instances: u16, load: Duration) -> Setup {
+    Setup::new()
+        .instances(instances)
+        .var("FAKE_TFS_ANSWER", "echo")
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .var("FAKE_TFS_START_DELAY_MS", load.as_millis())
+}
+
+const LOAD: Duration = Duration::from_millis(500);
+
+#[test]
+fn tensorflow_serving_killed_again_and_again_costs_no_request() {
+    let server = echoing(1, LOAD).start();
+    let tally = under_load(&server, 32, |answered| {
+        for kill in 0..5 {
+            wait_for_answers(answered, 200);
+            processes::signal(server.model_server_pid(0), Signal::KILL);
+            server.wait_for_start(kill + 1);
+        }
+        wait_for_answers(answered, 200);
+    });
+    tally.assert_good(0);
+    assert!(
+        server.log().contains("lost 1 times"),
+        "some were sent again"
+    );
+}
+
+/// Without a pause in which anything could be answered, requests are lost many times, and none is to blame.
+#[test]
+fn killed_as_soon_as_it_serves_it_costs_no_request_either() {
+    let server = echoing(1, Duration::ZERO).start();
+    let tally = under_load(&server, 32, |answered| {
+        wait_for_answers(answered, 32);
+        for kill in 0..6 {
+            wait_until("requests are in flight", || {
+                let stat = || server.stat(0, "in_flight");
+                crate::support::Connection::try_open(server.rest_port(0)).is_ok() && stat() > 0
+            });
+            processes::signal(server.model_server_pid(0), Signal::KILL);
+            server.wait_for_start(kill + 1);
+        }
+        wait_for_answers(answered, 200);
+    });
+    tally.assert_good(0);
+}
+
+#[test]
+fn two_instances_killed_in_turn_cost_no_request() {
+    let server = echoing(2, LOAD).start();
+    let tally = under_load(&server, 32, |answered| {
+        for kill in 0..4 {
+            wait_for_answers(answered, 200);
+            processes::signal(server.model_server_pid(kill % 2), Signal::KILL);
+            server.wait_for_start(usize::from(kill) + 2);
+        }
+        wait_for_answers(answered, 200);
+    });
+    tally.assert_good(0);
+}
+
+/// A call that runs in a worker when it is killed fails with it: nobody knows what it had done by then. In the class
+/// `gevent` that is one at most.
+#[cfg(feature = "python")]
+#[test]
+fn python_workers_and_tensorflow_serving_killed_cost_running_calls_alone() {
+    let server = echoing(1, LOAD).obedient_pair().workers(2).start();
+    server.assert_handlers_serve(2);
+    let (mut starts, mut kills) = (1, 0);
+    let tally = under_load(&server, 32, |answered| {
+        for _ in 0..3 {
+            wait_for_answers(answered, 100);
+            for index in 0..2 {
+                let pid = server.kill_worker(index);
+                kills += 1;
+                server.wait_for_new_worker(index, pid);
+            }
+            wait_for_answers(answered, 100);
+            processes::signal(server.model_server_pid(0), Signal::KILL);
+            server.wait_for_start(starts);
+            starts += 1;
+        }
+        wait_for_answers(answered, 200);
+    });
+    tally.assert_good(kills);
+}
+
+/// Kills by the clock.
+fn kill_by_the_clock(lasting: Duration, every: Duration, mut kill: impl FnMut(usize)) {
+    let began = Instant::now();
+    for n in 1.. {
+        let next = began + every * n;
+        if next > began + lasting {
+            return;
+        }
+        wait_until("it is time", || Instant::now() >= next);
+        kill(n as usize - 1);
+    }
+}
+
+/// The acceptance run. Prints what came of it:
+///
+/// ```text
+/// cargo test --test integration -- --ignored --nocapture --test-threads 1 kills::a_minute
+/// ```
+#[test]
+#[ignore = "takes a minute and both processors"]
+fn a_minute_of_kills_every_five_seconds() {
+    let server = echoing(1, Duration::from_secs(2)).start();
+    let tally = under_load(&server, 64, |answered| {
+        wait_for_answers(answered, 64);
+        let (minute, every) = (Duration::from_secs(60), Duration::from_secs(5));
+        kill_by_the_clock(minute, every, |_| {
+            processes::signal(server.model_server_pid(0), Signal::KILL);
+        });
+        wait_for_answers(answered, 64);
+    });
+    println!("TensorFlow Serving, 12 kills: {tally}");
+    println!(
+        "  starts {}, sent again {}",
+        server.starts().len(),
+        server.log().matches(" times").count()
+    );
+    tally.assert_good(0);
+    assert_eq!(server.starts().len(), 13);
+}
+
+/// The same with handlers, two instances, and a Python worker killed each second.
+///
+/// ```text
+/// cargo test --test integration -- --ignored --nocapture --test-threads 1 kills::a_minute
+/// ```
+#[cfg(feature = "python")]
+#[test]
+#[ignore = "takes a minute and both processors"]
+fn a_minute_of_kills_with_handlers() {
+    let server = echoing(2, Duration::from_secs(2))
+        .obedient_pair()
+        .workers(4)
+        .start();
+    server.assert_handlers_serve(4);
+    let (mut worker_kills, mut instance_kills) = (0, 0);
+    let tally = under_load(&server, 64, |answered| {
+        wait_for_answers(answered, 64);
+        let (minute, every) = (Duration::from_secs(60), Duration::from_secs(1));
+        kill_by_the_clock(minute, every, |n| {
+            let workers = server.python_workers();
+            if let Some(worker) = workers.get(n % 4) {
+                processes::signal(worker.pid, Signal::KILL);
+                worker_kills += 1;
+            }
+            if n % 5 == 4 {
+                let instance = u16::from(n / 5 % 2 == 0);
+                processes::signal(server.model_server_pid(instance), Signal::KILL);
+                instance_kills += 1;
+            }
+        });
+        wait_for_answers(answered, 64);
+    });
+    println!("handlers, {worker_kills} workers and {instance_kills} instances killed: {tally}");
+    tally.assert_good(worker_kills);
+}

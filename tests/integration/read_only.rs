@@ -1,0 +1,189 @@
+//! Disks that cannot be written to, or no more: read-only containers, a full folder for temporary files.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::support::{Setup, processes, skipped, wait_until};
+
+/// Programs that start another one with mounts of its own; which of them works depends on who we are.
+const NAMESPACES: [&[&str]; 2] = [
+    &["unshare", "--mount"],
+    &["unshare", "--mount", "--map-root-user"],
+];
+
+/// Makes everything read-only but these folders.
+fn read_only_but(folders: &[String]) -> String {
+    let mut script = String::from(
+        "while read -r _ place _; do mount -o remount,bind,ro \"$place\" 2>/dev/null; done </proc/self/mounts\n",
+    );
+    for folder in folders {
+        let folder = format!("'{folder}'");
+        script += &format!(
+            "mount --bind {folder} {folder} && mount -o remount,bind,rw {folder} || exit 98\n"
+        );
+        script += &format!("touch {folder}/x && rm {folder}/x || exit 97\n");
+    }
+    // Else this would test nothing.
+    script
+        + "for place in / /tmp; do touch $place/sagemaker-tfs-x 2>/dev/null && exit 96; done\nexec \"$@\"\n"
+}
+
+/// Runs the server after this script in a namespace of its own, once it has worked for the program `true`. `None`: we
+/// may not have one here.
+fn in_namespace(setup: Setup, test: &str, script: &str) -> Option<Setup> {
+    let runs = |words: &&&[&str]| {
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .args(["sh", "-c", script, "sh", "true"]);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let Some(words) = NAMESPACES.iter().find(runs) else {
+        skipped(test, "no mounts of our own here");
+        return None;
+    };
+    Some(setup.wrapper(&[*words, &["sh", "-c", script, "sh"]].concat()))
+}
+
+fn folder(setup: &Setup, name: &str) -> String {
+    setup.path(name).display().to_string()
+}
+
+#[test]
+fn one_writable_folder_is_enough() {
+    let setup = Setup::new();
+    let script = read_only_but(&[folder(&setup, "tmp"), folder(&setup, "record")]);
+    let Some(setup) = in_namespace(setup, "one_writable_folder_is_enough", &script) else {
+        return;
+    };
+    let server = setup.start();
+    server.assert_serves();
+    processes::signal(server.model_server_pid(0), Signal::KILL);
+    server.wait_for_start(1);
+    server.wait_until_healthy();
+    server.assert_serves();
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn one_writable_folder_is_enough_for_handlers() {
+    let setup = Setup::new().obedient_pair();
+    let (tmp, record) = (folder(&setup, "tmp"), folder(&setup, "record"));
+    let script = read_only_but(&[tmp, record.clone()]);
+    let test = "one_writable_folder_is_enough_for_handlers";
+    let Some(setup) = in_namespace(setup, test, &script) else {
+        return;
+    };
+    let server = setup.var("HERE", &record).start();
+    server.assert_handlers_serve(1);
+    // Scripts may write where they run.
+    server.obey(&serde_json::json!({"input": "open('something', 'w').write('text')"}));
+    let old = server.kill_worker(0);
+    server.wait_for_new_worker(0, old);
+    server.assert_handlers_serve(1);
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn no_writable_folder_is_refused_with_the_name_of_the_variable() {
+    let test = "no_writable_folder_is_refused_with_the_name_of_the_variable";
+    for named in [true, false] {
+        let setup = Setup::new();
+        let script = read_only_but(&[folder(&setup, "record")]);
+        let tmp = folder(&setup, "tmp");
+        let Some(setup) = in_namespace(setup, test, &script) else {
+            return;
+        };
+        let (setup, place) = match named {
+            true => (setup, tmp.as_str()),
+            false => (setup.without_var("TMPDIR"), "/tmp"),
+        };
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let reasons = ended.reasons();
+        assert_eq!(reasons.len(), 1, "{}", ended.stderr);
+        for text in ["TMPDIR", place, "Read-only file system"] {
+            assert!(reasons[0].contains(text), "{text:?} in {}", reasons[0]);
+        }
+        assert!(ended.starts.is_empty(), "no model server was started");
+        ended.assert_nothing_left();
+    }
+}
+
+/// A folder of 64 kB for temporary files, filled up.
+const FULL: &str = "mount -t tmpfs -o size=64k none 'TMP' || exit 98
+dd if=/dev/zero of='TMP/filler' bs=4k 2>/dev/null
+exec \"$@\"";
+
+#[test]
+fn a_full_folder_for_temporary_files_is_refused_and_named() {
+    let setup = Setup::new();
+    let tmp = folder(&setup, "tmp");
+    let script = FULL.replace("TMP", &tmp);
+    let test = "a_full_folder_for_temporary_files_is_refused_and_named";
+    let Some(setup) = in_namespace(setup, test, &script) else {
+        return;
+    };
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for text in ["TMPDIR", tmp.as_str(), "No space left on device"] {
+        assert!(ended.stderr.contains(text), "{text:?} in {}", ended.stderr);
+    }
+    assert!(ended.starts.is_empty(), "no model server was started");
+}
+
+/// The folder fills up later: what is served is served on, and restarted; loading more is an error of that load.
+#[test]
+fn a_folder_that_fills_up_while_models_are_served_stops_none() {
+    let setup = Setup::multi_model(2);
+    let fill = setup.path("fill");
+    // The mounts are the server's alone, so it is its own shell that fills the folder, on command.
+    let script = format!(
+        "mount -t tmpfs -o size=256k none 'TMP' || exit 98
+[ \"$1\" = true ] || (while [ ! -e '{fill}' ]; do sleep 0.02; done
+dd if=/dev/zero of='TMP/filler' bs=4k 2>/dev/null; rm '{fill}') >/dev/null 2>&1 &
+exec \"$@\"",
+        fill = fill.display()
+    )
+    .replace("TMP", &folder(&setup, "tmp"));
+    let test = "a_folder_that_fills_up_while_models_are_served_stops_none";
+    let Some(setup) = in_namespace(setup, test, &script) else {
+        return;
+    };
+    let server = setup.start();
+    server.add_loaded(&["first"]);
+    fs::write(&fill, "").expect("files can be written");
+    wait_until("the folder is full", || !fill.exists());
+
+    server.add_model("second");
+    let answer = server.load("second");
+    assert_eq!(
+        answer.status,
+        507,
+        "others may be unloaded: {}",
+        answer.text()
+    );
+    for text in ["No space left on device", "TMPDIR"] {
+        assert!(answer.error().contains(text), "{}", answer.error());
+    }
+    server.assert_model_serves("first");
+    let pid = server.last_start_of("first").pid;
+    processes::signal(pid, Signal::KILL);
+    server.wait_for_start(1);
+    server.assert_model_serves("first");
+    assert_eq!(server.ping().status, 200);
+    server.assert_unloads("first");
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_no_process_left();
+}
