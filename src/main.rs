@@ -9,6 +9,7 @@ use std::thread;
 use sagemaker_tfs::cli::{self, Command};
 use sagemaker_tfs::config::{Config, Vars};
 use sagemaker_tfs::error::StartError;
+use sagemaker_tfs::logging::printable;
 use sagemaker_tfs::serve;
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         Err(error) => {
             for line in error.to_string().lines() {
                 // Standard error may be closed; the exit code still tells.
-                let _ = writeln!(io::stderr(), "sagemaker-tfs: {line}");
+                let _ = writeln!(io::stderr(), "sagemaker-tfs: {}", printable(line));
             }
             ExitCode::from(error.exit_code())
         }

@@ -3,6 +3,10 @@
 //!
 //! `support` starts, watches and ends the processes; the other modules are named by the feature they pin.
 
+#![forbid(unsafe_code)]
+// Of processes that tests start no other program knows.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 mod batch_transform;
@@ -37,6 +41,7 @@ mod handler_single_threaded;
 mod hostile_clients;
 mod http_protocol;
 mod linkage;
+mod log_lines;
 mod logs;
 mod model_server_flags;
 mod multi_model_failures;
@@ -67,4 +72,5 @@ mod routes;
 mod shutdown;
 mod start;
 mod start_refusals;
+mod unsafe_code;
 mod wrong_settings;
