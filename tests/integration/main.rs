@@ -10,6 +10,8 @@
 mod support;
 
 mod batch_transform;
+mod child_files;
+mod child_surroundings;
 mod chunked_bodies;
 mod conversion;
 mod custom_attributes;
@@ -72,5 +74,6 @@ mod routes;
 mod shutdown;
 mod start;
 mod start_refusals;
-mod unsafe_code;
+mod unchecked_code;
+mod unprivileged;
 mod wrong_settings;
