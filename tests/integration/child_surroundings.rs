@@ -26,12 +26,15 @@ fn status(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs")
 }
 
+/// Shell commands that note the shell's own status. It starts nothing for that: while it waits, it blocks signals.
+const NOTE: &str = "while read -r line; do echo \"$line\"; done </proc/$$/status";
+
 /// A server whose model server notes its own status before anything else.
 fn noting() -> Setup {
     let setup = Setup::new();
     let note = setup.path("status").display().to_string();
     let script = format!(
-        "cat /proc/$$/status > '{note}.new'\nmv '{note}.new' '{note}'\nexec '{}' \"$@\"",
+        "{NOTE} > '{note}'\nexec '{}' \"$@\"",
         fake_model_server().display()
     );
     let setup = setup.script("bin/model_server", &script);
@@ -112,8 +115,9 @@ fn what_scripts_start_can_be_ended_by_signals() {
     server.assert_handlers_serve(1);
     let worker = status(server.python_worker_pid(0));
     assert_eq!(signals(&worker, "SigBlk"), 0);
-    let note = "subprocess.run(['sh', '-c', 'cat /proc/$$/status > \"$HERE/status\"'], check=True)";
-    server.obey(&serde_json::json!({"input": note}));
+    let note = format!("{NOTE} > \"$HERE/status\"");
+    let run = format!("subprocess.run(['sh', '-c', {note:?}], check=True)");
+    server.obey(&serde_json::json!({"input": run}));
     let noted = fs::read_to_string(server.path("status")).expect("it was noted");
     assert_eq!(signals(&noted, "SigBlk"), 0);
     let pipe = bit(Signal::PIPE);

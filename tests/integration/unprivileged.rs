@@ -2,11 +2,12 @@
 //! can be written to.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::setup::fake_model_server;
-use crate::support::{Setup, processes, setup, skipped};
+use crate::support::{Setup, processes, skipped};
 
 /// A user whom every Linux has.
 const NOBODY: &str = "65534";
@@ -21,31 +22,13 @@ directory=$1
 shift
 # A read-only place to be in, for what handlers do there.
 cd /
-! touch "$directory/bin/written" 2>/dev/null
+if touch "$directory/bin/written" 2>/dev/null; then
+  echo "$directory is on another file system than the root" >&2
+  exit 1
+fi
 exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
   --bounding-set=-all --inh-caps=-all "$@"
 "#;
-
-/// Whether we may do all that, and `program` can be used by others than us.
-fn is_permitted(test: &str, program: &str, args: &[&str]) -> bool {
-    let temp = tempfile::tempdir().expect("a temporary directory");
-    for folder in ["tmp", "record", "bin"] {
-        fs::create_dir(temp.path().join(folder)).expect("it can be used");
-    }
-    let words = confined(temp.path());
-    let output = Command::new(&words[0])
-        .args(&words[1..])
-        .arg(program)
-        .args(args)
-        .output();
-    let why = match output {
-        Ok(output) if output.status.success() => return true,
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        Err(e) => e.to_string(),
-    };
-    skipped(test, &format!("no confined {program} here: {why}"));
-    false
-}
 
 fn confined(directory: &Path) -> Vec<String> {
     let directory = directory.display().to_string();
@@ -54,36 +37,49 @@ fn confined(directory: &Path) -> Vec<String> {
         .into()
 }
 
-/// A setup that runs confined: with copies of all programs that nobody can get at, and folders nobody can write to.
-fn confine(setup: Setup) -> Setup {
-    let copy = |from: &Path, name: &str| {
+/// The setup confined: with copies of all programs that nobody can get at, and folders that nobody can write to.
+/// `None`, loudly, when we may not do all that, or when nobody cannot do `probe`.
+fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
+    let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);
         fs::copy(from, &to).expect("files can be copied");
         to
     };
-    let program = copy(
-        Path::new(env!("CARGO_BIN_EXE_sagemaker-tfs")),
-        "sagemaker-tfs",
-    );
+    let program = copy(env!("CARGO_BIN_EXE_sagemaker-tfs"), "sagemaker-tfs");
     #[cfg(feature = "python")]
     copy(
-        Path::new(env!("CARGO_BIN_EXE_sagemaker-tfs-python")),
+        env!("CARGO_BIN_EXE_sagemaker-tfs-python"),
         "sagemaker-tfs-python",
     );
-    let model_server = copy(&fake_model_server(), "fake_model_server");
-    let mode = |path: PathBuf, mode| {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-        fs::set_permissions(path, mode).expect("it is ours");
-    };
-    mode(setup.path(""), 0o755);
-    mode(setup.path("record"), 0o777);
-    mode(setup.path("tmp"), 0o1777);
+    let model_server = fake_model_server().display().to_string();
+    let model_server = copy(&model_server, "fake_model_server");
+    for (name, mode) in [("", 0o755), ("record", 0o777), ("tmp", 0o1777)] {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(setup.path(name), mode).expect("it is ours");
+    }
+
     let words = confined(&setup.path(""));
+    let probed = Command::new(&words[0])
+        .args(&words[1..])
+        // By way of a shell: only then programs are looked up by nobody.
+        .args(["sh", "-c", probe])
+        .output();
+    let why = match probed {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(e) => Some(e.to_string()),
+    };
+    if let Some(why) = why {
+        skipped(test, &format!("it cannot be confined here: {why}"));
+        return None;
+    }
     let words: Vec<_> = words.iter().map(String::as_str).collect();
-    setup
-        .program(program)
-        .flag("model-server", model_server.display())
-        .wrapper(&words)
+    Some(
+        setup
+            .program(program)
+            .flag("model-server", model_server.display())
+            .wrapper(&words),
+    )
 }
 
 /// Asserts that a process can do nothing that is not everybody's right.
@@ -102,14 +98,11 @@ fn assert_confined(pid: u32) {
 
 #[test]
 fn a_server_needs_no_rights_and_one_folder_to_write_to() {
-    if !is_permitted(
-        "a_server_needs_no_rights_and_one_folder_to_write_to",
-        "true",
-        &[],
-    ) {
+    let test = "a_server_needs_no_rights_and_one_folder_to_write_to";
+    let Some(setup) = confine(test, Setup::new().instances(2), "true") else {
         return;
-    }
-    let server = confine(Setup::new().instances(2)).start();
+    };
+    let server = setup.start();
     server.assert_serves();
     assert_confined(server.pid());
     assert_confined(server.model_server_pid(0));
@@ -126,10 +119,11 @@ fn a_server_needs_no_rights_and_one_folder_to_write_to() {
 
 #[test]
 fn models_are_loaded_and_unloaded_there_too() {
-    if !is_permitted("models_are_loaded_and_unloaded_there_too", "true", &[]) {
+    let test = "models_are_loaded_and_unloaded_there_too";
+    let Some(setup) = confine(test, Setup::multi_model(2), "true") else {
         return;
-    }
-    let server = confine(Setup::multi_model(2)).start();
+    };
+    let server = setup.start();
     server.add_loaded(&["a", "b"]);
     server.assert_model_serves("a");
     server.assert_unloads("a");
@@ -139,10 +133,10 @@ fn models_are_loaded_and_unloaded_there_too() {
 
 #[test]
 fn without_a_folder_to_write_to_it_says_so() {
-    if !is_permitted("without_a_folder_to_write_to_it_says_so", "true", &[]) {
+    let test = "without_a_folder_to_write_to_it_says_so";
+    let Some(setup) = confine(test, Setup::new(), "true") else {
         return;
-    }
-    let setup = confine(Setup::new());
+    };
     let tmp = setup.path("bin").display().to_string();
     let ended = setup.var("TMPDIR", tmp).run();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -154,18 +148,24 @@ fn without_a_folder_to_write_to_it_says_so() {
 #[cfg(feature = "python")]
 #[test]
 fn handlers_run_there_too() {
-    // The Python that handlers run in may be one of root's own.
     let test = "handlers_run_there_too";
-    assert!(setup::is_on_path("python3"));
-    let python = crate::handler_python::python3();
-    if !is_permitted(test, &python, &["-c", ""]) {
-        return;
-    }
     let script = "import os\n\
                   def handler(data, context):\n    \
                       open('written', 'w').close()\n    \
                       return f'{os.getuid()} {os.getcwd()}', 'text/plain'\n";
-    let setup = confine(Setup::new().handler(script));
+    let setup = Setup::new().handler(script);
+    // Nobody may get at another Python than we, or not at the library of ours.
+    let version = "import sys; print(sys.version_info[:2])";
+    let version = Command::new("python3").args(["-c", version]).output();
+    let version = String::from_utf8(version.expect("there is a python3").stdout);
+    let probe = format!(
+        "python3 -c 'import sys; sys.exit(sys.version_info[:2] != {})' && {{ '{}'; [ $? -ne 127 ]; }}",
+        version.expect("text").trim(),
+        setup.path("bin/sagemaker-tfs-python").display()
+    );
+    let Some(setup) = confine(test, setup, &probe) else {
+        return;
+    };
     let tmp = setup.path("tmp").display().to_string();
     let server = setup.start();
     let answer = server.invoke("{}");
