@@ -1,5 +1,7 @@
 //! Lets `sagemaker-tfs-python` find the library of the Python it is built with.
 
+#![forbid(unsafe_code)]
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     #[cfg(feature = "python")]

@@ -68,6 +68,37 @@ shell_scripts() {
   shellcheck --external-sources "${files[@]}"
 }
 
+# The newest that builds with the oldest Rust we do.
+CARGO_DENY=0.20.2
+TOOLS=target/tools
+
+# Gets cargo-deny into a folder of ours. Unoptimised it is built in a third of the time and checks as quickly.
+need_cargo_deny() {
+  [[ $("$TOOLS/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $CARGO_DENY" ]] ||
+    with_clock "installing cargo-deny $CARGO_DENY into $TOOLS (a minute or two)" install_cargo_deny
+}
+
+install_cargo_deny() {
+  CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --profile dev --root "$TOOLS" \
+    --target-dir "$TOOLS/build" "cargo-deny@$CARGO_DENY" </dev/null || return
+  rm -rf "$TOOLS/build"
+}
+
+dependencies() { "$TOOLS/bin/cargo-deny" --locked check licenses bans sources; }
+
+# Whether the database, a git repository, could be had; if not, WHY_NO_ADVISORIES says why.
+fetch_advisories() {
+  local said
+  say "fetching the database of advisories"
+  said=$(GIT_TERMINAL_PROMPT=0 timeout 120 "$TOOLS/bin/cargo-deny" fetch db 2>&1 </dev/null) && return
+  say "$said"
+  WHY_NO_ADVISORIES="their database cannot be fetched: $(grep '^fatal: ' <<<"$said" | tail -n 1)"
+  return 1
+}
+
+# What was just fetched is not fetched again: no network, no failed check.
+advisories() { "$TOOLS/bin/cargo-deny" --locked --offline check advisories; }
+
 rust_tests() { cargo test; }
 
 build_for_python_tests() {
@@ -104,6 +135,16 @@ if command -v shellcheck >/dev/null || apt_install shellcheck; then
   step "shell scripts (shellcheck)" shell_scripts
 else
   skip "shell scripts (shellcheck)" "install it with: sudo apt-get install shellcheck"
+fi
+if need_cargo_deny; then
+  step "dependencies: licences, duplicates, sources (cargo-deny)" dependencies
+  if fetch_advisories; then
+    step "dependencies: advisories (cargo-deny)" advisories
+  else
+    skip "dependencies: advisories (cargo-deny)" "$WHY_NO_ADVISORIES"
+  fi
+else
+  skip "dependencies (cargo-deny)" "it cannot be installed, see above"
 fi
 step "Rust tests (cargo test)" rust_tests
 step "local model server" local_model_server_tests

@@ -19,6 +19,7 @@ use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
 use crate::models::served::{self, Served, Workers};
 use crate::models::{self, Model};
+use crate::supervise::inherited;
 use crate::supervise::supervisor::Supervisor;
 use crate::supervise::suspicion::Company;
 use crate::supervise::watchdog::Watchdog;
@@ -46,6 +47,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 fn start_and_serve(config: &Config) -> Result<(), StartError> {
     logging::start(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
+    inherited::warn();
     // Before any child exists, so that no signal is missed.
     let mut handled = vec![SIGCHLD, SIGTERM, SIGINT, SIGQUIT];
     if !is_ignored(SIGHUP) {

@@ -1,5 +1,7 @@
 //! Prints the speed of the converters, in MB of input a second, median of several runs. For `scripts/bench.sh`.
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;

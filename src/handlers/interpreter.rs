@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::error::StartError;
+use crate::supervise::child::spawn;
 
 /// A Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +27,13 @@ impl Interpreter {
     /// # Errors
     /// When there is none that works; `script` is what needs it.
     pub fn find(script: &Path) -> Result<Self, StartError> {
-        let output = Self::question()
+        let mut question = Self::question();
+        question
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = spawn(&mut question, &[])
+            .and_then(Child::wait_with_output)
             .map_err(|e| match e.kind() {
                 ErrorKind::NotFound => StartError::failed(format!(
                     "{} needs {NAME}, which is not found on PATH; install Python, or use an image with Python",

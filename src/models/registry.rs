@@ -558,13 +558,14 @@ fn parse_load(body: &[u8]) -> Result<(String, String), RequestError> {
              most 255"
         ));
     }
-    if !Path::new(url).is_absolute()
-        || Path::new(url)
-            .components()
-            .any(|c| c == Component::ParentDir)
+    let path = Path::new(url);
+    // It goes into messages, which are lines of the log.
+    if !path.is_absolute()
+        || path.components().any(|c| c == Component::ParentDir)
+        || url.contains(char::is_control)
     {
         return wrong(format!(
-            "url is {url:?}; accepted: an absolute path without \"..\""
+            "url is {url:?}; accepted: an absolute path without \"..\" and control characters"
         ));
     }
     Ok((name.to_owned(), url.to_owned()))
@@ -640,6 +641,8 @@ mod tests {
             r#"{"model_name": "", "url": "/m"}"#,
             r#"{"model_name": "m", "url": "m"}"#,
             r#"{"model_name": "m", "url": "/opt/../etc"}"#,
+            r#"{"model_name": "m", "url": "/opt/ml\nmodels"}"#,
+            r#"{"model_name": "m\n", "url": "/m"}"#,
         ] {
             assert_eq!(
                 parse_load(body.as_bytes()).unwrap_err().status,

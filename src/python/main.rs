@@ -3,8 +3,6 @@
 //!
 //! What passes over the sockets is in `handlers/frame.rs` of the library.
 
-#![deny(unsafe_code)]
-
 mod channels;
 mod embed;
 mod options;

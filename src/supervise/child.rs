@@ -111,9 +111,13 @@ impl Child {
     }
 }
 
-/// Files are closed in children unless said otherwise, and it can only be said for all children that are started
-/// at that time: so they are started one after the other.
-fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std::process::Child> {
+/// Starts `command` with `inherited` open beside its standard streams. Files are closed in children unless said
+/// otherwise, and it can only be said for all children that are started at that time: so whoever starts one does it
+/// here, one after the other.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std::process::Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let set = |flags| {
@@ -122,6 +126,7 @@ fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std::pro
             .try_for_each(|file| fcntl_setfd(file, flags))
     };
     set(FdFlags::empty())?;
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
     let spawned = command.spawn();
     set(FdFlags::CLOEXEC)?;
     spawned

@@ -1,6 +1,7 @@
 //! Child processes: starting them, their life cycles, and the one thread that looks after all of them.
 
 pub mod child;
+pub mod inherited;
 pub mod lifecycle;
 pub mod supervisor;
 pub mod suspicion;

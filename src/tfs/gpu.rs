@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::supervise::child::spawn;
+
 /// What one instance gets.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Placement {
@@ -22,13 +24,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// The number of GPUs, from `nvidia-smi -L`, which prints a line for each. 0 without that program.
 pub fn count() -> u32 {
-    let Ok(mut child) = Command::new("nvidia-smi")
+    let mut command = Command::new("nvidia-smi");
+    command
         .arg("-L")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-    else {
+        .stderr(Stdio::null());
+    let Ok(mut child) = spawn(&mut command, &[]) else {
         return 0;
     };
     let until = Instant::now() + LIMIT;

@@ -19,6 +19,8 @@
 //! The file `fake_start` in a model's folder is about starts with that model: see `order.rs`.
 //! Commands inside a request, the control route and the counters are in `service.rs`.
 
+#![forbid(unsafe_code)]
+
 mod command;
 mod http;
 mod models;

@@ -3,9 +3,15 @@
 //!
 //! `support` starts, watches and ends the processes; the other modules are named by the feature they pin.
 
+#![forbid(unsafe_code)]
+// Of processes that tests start no other program knows.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 mod batch_transform;
+mod child_files;
+mod child_surroundings;
 mod chunked_bodies;
 mod connections;
 mod conversion;
@@ -39,6 +45,7 @@ mod hostile_clients;
 mod http_protocol;
 mod kills;
 mod linkage;
+mod log_lines;
 mod log_trouble;
 mod logs;
 mod model_server_flags;
@@ -71,4 +78,6 @@ mod routes;
 mod shutdown;
 mod start;
 mod start_refusals;
+mod unchecked_code;
+mod unprivileged;
 mod wrong_settings;

@@ -1,0 +1,180 @@
+//! What children find around them: signals as a shell would leave them, the container's variables and few more, and a
+//! folder for files that is theirs and ours alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::setup::fake_model_server;
+use crate::support::{Server, Setup, wait_for, wait_until};
+
+/// Signals of `/proc/<pid>/status`, without those of threads, which nobody sends.
+fn signals(status: &str, line: &str) -> u64 {
+    let found = status.lines().find_map(|l| l.strip_prefix(line));
+    let text = found.expect("the line is there").trim_start_matches(':');
+    u64::from_str_radix(text.trim(), 16).expect("a number") & 0x7fff_ffff
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal.as_raw() - 1)
+}
+
+fn status(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs")
+}
+
+/// Shell commands that note the shell's own status. It starts nothing for that: while it waits, it blocks signals.
+const NOTE: &str = "while read -r line; do echo \"$line\"; done </proc/$$/status";
+
+/// A server whose model server notes its own status before anything else.
+fn noting() -> Setup {
+    let setup = Setup::new();
+    let note = setup.path("status").display().to_string();
+    let script = format!(
+        "{NOTE} > '{note}'\nexec '{}' \"$@\"",
+        fake_model_server().display()
+    );
+    let setup = setup.script("bin/model_server", &script);
+    let program = setup.path("bin/model_server");
+    setup.flag("model-server", program.display())
+}
+
+#[test]
+fn signals_of_children_are_as_ours_were_at_the_start() {
+    for (wrapper, ignored) in [
+        (&["sh", "-c", "exec \"$@\"", "sh"][..], 0),
+        (
+            &["sh", "-c", "trap '' HUP USR1; exec \"$@\"", "sh"],
+            bit(Signal::HUP) | bit(Signal::USR1),
+        ),
+    ] {
+        let server = noting().wrapper(wrapper).start();
+        let noted = fs::read_to_string(server.path("status")).expect("it was noted");
+        assert_eq!(signals(&noted, "SigBlk"), 0);
+        // What whoever runs the tests ignores is ignored here, too. We ignore SIGPIPE ourselves: a child whose
+        // output nobody reads is to end by it.
+        let ours = signals(&status(server.pid()), "SigIgn");
+        let theirs = signals(&noted, "SigIgn");
+        assert_eq!(theirs & ignored, ignored);
+        assert_eq!(theirs, ours & !bit(Signal::PIPE), "{theirs:x} {ours:x}");
+        assert_eq!(signals(&noted, "SigCgt") & bit(Signal::TERM), 0);
+    }
+}
+
+/// The variables of a process.
+fn variables(pid: u32) -> BTreeMap<String, String> {
+    let text = fs::read(format!("/proc/{pid}/environ")).expect("it runs");
+    let text = String::from_utf8(text).expect("text");
+    let pairs = text.split_terminator('\0');
+    let pairs = pairs.map(|pair| pair.split_once('=').expect("a variable"));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Names of the variables that a child has otherwise than we have them.
+fn added(server: &Server, child: u32) -> Vec<String> {
+    let (ours, theirs) = (variables(server.pid()), variables(child));
+    for name in ours.keys() {
+        assert!(theirs.contains_key(name), "{name} is missing");
+    }
+    let differs = |(name, value): &(&String, &String)| ours.get(*name) != Some(value);
+    let names = theirs.iter().filter(differs).map(|(name, _)| name.clone());
+    names.collect()
+}
+
+#[test]
+fn model_servers_have_our_variables_and_their_threads() {
+    let server = Setup::new().var("SOME_SECRET", "of the container").start();
+    let model_server = server.model_server_pid(0);
+    assert_eq!(added(&server, model_server), ["OMP_NUM_THREADS"]);
+    assert_eq!(variables(model_server)["SOME_SECRET"], "of the container");
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn python_workers_have_our_variables_and_the_models() {
+    let server = Setup::new().obedient_pair().start();
+    server.assert_handlers_serve(1);
+    let expected = [
+        "OMP_NUM_THREADS",
+        "TFS_DEFAULT_MODEL_NAME",
+        "TFS_GRPC_PORTS",
+        "TFS_REST_PORTS",
+    ];
+    assert_eq!(added(&server, server.python_worker_pid(0)), expected);
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn what_scripts_start_can_be_ended_by_signals() {
+    let server = Setup::new().obedient_pair().start();
+    server.assert_handlers_serve(1);
+    let worker = status(server.python_worker_pid(0));
+    assert_eq!(signals(&worker, "SigBlk"), 0);
+    let note = format!("{NOTE} > \"$HERE/status\"");
+    let run = format!("subprocess.run(['sh', '-c', {note:?}], check=True)");
+    server.obey(&serde_json::json!({"input": run}));
+    let noted = fs::read_to_string(server.path("status")).expect("it was noted");
+    assert_eq!(signals(&noted, "SigBlk"), 0);
+    let pipe = bit(Signal::PIPE);
+    assert_eq!(signals(&noted, "SigIgn") & pipe, 0);
+}
+
+/// Everything below a folder.
+fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(folder).expect("it can be read") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() && !path.is_symlink() {
+            walk(&path, found);
+        }
+        found.push(path);
+    }
+}
+
+#[test]
+fn our_files_are_ours_alone_whatever_the_umask() {
+    for umask in ["000", "022", "077"] {
+        let change = format!("umask {umask}; exec \"$@\"");
+        let server = Setup::multi_model(1)
+            .wrapper(&["sh", "-c", &change, "sh"])
+            .var("SAGEMAKER_TFS_ENABLE_BATCHING", "true")
+            .start();
+        server.add_loaded(&["m"]);
+        let tmp = server.path("tmp");
+        let entries = fs::read_dir(&tmp).expect("it can be read");
+        let folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        // One folder that nobody else can enter or look into; the rest is in there.
+        assert_eq!(folders.len(), 1, "{folders:?}");
+        let folder = fs::metadata(&folders[0]).expect("it is there");
+        assert_eq!(folder.permissions().mode() & 0o7777, 0o700, "{umask}");
+        assert_eq!(folder.uid(), rustix::process::geteuid().as_raw());
+        let mut inside = Vec::new();
+        walk(&folders[0], &mut inside);
+        assert!(inside.iter().any(|p| p.ends_with("batching.config")));
+        let of_models = server.files_of_models();
+        assert!(of_models.iter().all(|p| p.starts_with(&folders[0])));
+        server.signal(Signal::TERM);
+        wait_until("it ends", || server.try_end().is_some());
+        assert!(!folders[0].exists());
+    }
+}
+
+#[test]
+fn limits_of_core_files_are_the_containers() {
+    // Such a file holds clients' data. Whether there are any is for the container to say, and for nobody else.
+    let server = noting()
+        .wrapper(&["sh", "-c", "ulimit -c 0; exec \"$@\"", "sh"])
+        .start();
+    let limits = |pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+        let line = text.lines().find(|l| l.starts_with("Max core file size"));
+        line.map(str::to_owned)
+    };
+    let ours = wait_for("the server's limits", || limits(server.pid()));
+    assert!(ours.split_whitespace().any(|word| word == "0"), "{ours}");
+    assert_eq!(limits(server.model_server_pid(0)), Some(ours));
+}

@@ -1,0 +1,143 @@
+//! The log again: what comes from outside can neither make lines of its own nor command a terminal that shows them.
+
+use crate::support::models::load_request;
+use crate::support::server::fake;
+use crate::support::{INSTANCES, Server, Setup};
+
+/// Clears a terminal, and begins what looks like a line of ours.
+const ATTACK: &str = "\r\x1b[2J\x07\x7f\u{9b}\n2026-01-01T00:00:00.000Z ERROR [forged] forged";
+
+/// Every line has its time and origin, there is nothing that is not text, and nothing else has the attack's origin.
+#[track_caller]
+fn assert_honest(log: &str) {
+    for line in log.split('\n').filter(|line| !line.is_empty()) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let is_ours = line.starts_with("20") && words.get(2).is_some_and(|w| w.starts_with('['));
+        assert!(is_ours, "a line without time and origin: {line:?}");
+        assert_ne!(words[2], "[forged]", "{line:?}");
+        let control = line.chars().find(|c| c.is_control() && *c != '\t');
+        assert_eq!(control, None, "{line:?}");
+    }
+}
+
+#[track_caller]
+fn ended_log(server: Server) -> String {
+    server.signal(rustix::process::Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0));
+    ended.stderr
+}
+
+#[test]
+fn a_model_server_that_repeats_what_clients_send() {
+    let setup = Setup::new();
+    let attack = setup.path("attack").display().to_string();
+    let script = format!(
+        "cat '{attack}' >&2\nexec '{}' \"$@\"",
+        crate::support::setup::fake_model_server().display()
+    );
+    let setup = setup
+        .file("attack", &format!("{ATTACK}\nthe end\n"))
+        .script("bin/model_server", &script);
+    let program = setup.path("bin/model_server");
+    let server = setup.flag("model-server", program.display()).start();
+    server.wait_for_log("the end");
+    let log = ended_log(server);
+    assert_honest(&log);
+    let repeated = "[tensorflow_model_server] 0: \\r\\u{1b}[2J\\u{7}\\u{7f}\\u{9b}\n";
+    assert!(log.contains(repeated), "{log}");
+}
+
+#[test]
+fn the_last_words_of_a_model_server_that_does_not_start() {
+    let setup = Setup::new();
+    let attack = setup.path("attack").display().to_string();
+    let ended = setup
+        .file("attack", &format!("{ATTACK}\n"))
+        .script("bin/model_server", &format!("cat '{attack}' >&2\nexit 255"));
+    let program = ended.path("bin/model_server");
+    let ended = ended.flag("model-server", program.display()).run();
+    assert_eq!(ended.code, Some(1));
+    let is_reason = |line: &&str| line.starts_with("sagemaker-tfs: ");
+    let reason = Vec::from_iter(ended.stderr.lines().filter(is_reason)).join("\n");
+    assert!(reason.contains("\\u{1b}[2J"), "{reason}");
+    let control = ended.stderr.chars().find(|c| c.is_control() && *c != '\n');
+    assert_eq!(control, None, "{}", ended.stderr);
+}
+
+#[test]
+fn names_paths_and_urls_in_requests_to_load() {
+    let server = Setup::multi_model(1).start();
+    for (name, url) in [
+        (format!("m{ATTACK}"), "/opt/ml/models/m/model".to_owned()),
+        ("m".to_owned(), format!("/opt/ml/models/{ATTACK}")),
+        ("m".to_owned(), "/no/such/model".to_owned()),
+    ] {
+        let answer = server.exchange(&load_request(&name, &url));
+        assert!([400, 404].contains(&answer.status), "{}", answer.text());
+    }
+    server.wait_for_log("/no/such/model");
+    assert_honest(&ended_log(server));
+}
+
+#[test]
+fn headers_that_are_passed_on() {
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_NGINX_LOGLEVEL", "debug")
+        .var("SAGEMAKER_GUNICORN_LOGLEVEL", "debug")
+        .start();
+    // What no header may hold is the front's to refuse; what TensorFlow Serving is not to get is refused here.
+    for value in ["text/\u{e9}", "\u{1}", "a\x1b[2Jb", "a\x7fb"] {
+        let headers = [("Content-Type", value)];
+        let path = "/tfs/v1/models/half_plus_three:predict";
+        let mut connection = server.connect();
+        connection.send(&crate::support::request("POST", path, &headers, INSTANCES));
+        // It may end the connection instead.
+        if let Ok(Some(answer)) = connection.try_response() {
+            assert_eq!(answer.status, 400, "{value:?}: {}", answer.text());
+        }
+        assert!(server.requests().is_empty(), "{value:?}");
+    }
+    // A request that loses its connections is named in the log.
+    let path = "/tfs/v1/models/half_plus_three:predict?\x07\x1b[2J";
+    let headers = [("Content-Type", "application/json")];
+    let body = fake(&serde_json::json!({"close": "before_answer"}));
+    let mut connection = server.connect();
+    connection.send(&crate::support::request(
+        "POST",
+        path,
+        &headers,
+        body.as_bytes(),
+    ));
+    let _ = connection.try_response();
+    server.assert_serves();
+    assert_honest(&ended_log(server));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn what_handlers_print_and_raise() {
+    use serde_json::json;
+    let server = Setup::new().obedient_pair().start();
+    server.assert_handlers_serve(1);
+    let text = json!(ATTACK);
+    server.obey(&json!({"input": format!("print({text})\nprint({text}, file=sys.stderr)")}));
+    let what = json!({"input": format!("raise ValueError({text})")});
+    let answer = server.order(&what).response();
+    assert_eq!((answer.status, answer.error().as_str()), (500, ATTACK));
+    crate::support::wait_until("both are logged", || {
+        server.log().matches("\\u{1b}[2J").count() >= 3
+    });
+    assert_honest(&ended_log(server));
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn the_traceback_of_a_script_that_cannot_be_loaded() {
+    let script = format!("raise ValueError({})", serde_json::json!(ATTACK));
+    let ended = Setup::new().handler(&script).run();
+    assert_eq!(ended.code, Some(1));
+    let control = ended.stderr.chars().find(|c| c.is_control() && *c != '\n');
+    assert_eq!(control, None, "{}", ended.stderr);
+    assert!(ended.stderr.contains("ValueError"), "{}", ended.stderr);
+}

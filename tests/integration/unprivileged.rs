@@ -1,0 +1,176 @@
+//! Running as a user who may do nothing in particular, on a file system of which only the folder for temporary files
+//! can be written to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::setup::fake_model_server;
+use crate::support::{Setup, processes, skipped};
+
+/// A user whom every Linux has.
+const NOBODY: &str = "65534";
+/// Mounts everything read-only but two folders of the test's own, and becomes nobody.
+const CONFINE: &str = r#"
+set -e
+mount --make-rprivate /
+mount --bind "$1/tmp" "$1/tmp"
+mount --bind "$1/record" "$1/record"
+mount -o remount,bind,ro /
+directory=$1
+shift
+# A read-only place to be in, for what handlers do there.
+cd /
+if touch "$directory/bin/written" 2>/dev/null; then
+  echo "$directory is on another file system than the root" >&2
+  exit 1
+fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
+  --bounding-set=-all --inh-caps=-all "$@"
+"#;
+
+fn confined(directory: &Path) -> Vec<String> {
+    let directory = directory.display().to_string();
+    ["unshare", "--mount", "sh", "-c", CONFINE, "sh", &directory]
+        .map(str::to_owned)
+        .into()
+}
+
+/// The setup confined: with copies of all programs that nobody can get at, and folders that nobody can write to.
+/// `None`, loudly, when we may not do all that, or when nobody cannot do `probe`.
+fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
+    let copy = |from: &str, name: &str| {
+        let to = setup.path("bin").join(name);
+        fs::copy(from, &to).expect("files can be copied");
+        to
+    };
+    let program = copy(env!("CARGO_BIN_EXE_sagemaker-tfs"), "sagemaker-tfs");
+    #[cfg(feature = "python")]
+    copy(
+        env!("CARGO_BIN_EXE_sagemaker-tfs-python"),
+        "sagemaker-tfs-python",
+    );
+    let model_server = fake_model_server().display().to_string();
+    let model_server = copy(&model_server, "fake_model_server");
+    for (name, mode) in [("", 0o755), ("record", 0o777), ("tmp", 0o1777)] {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(setup.path(name), mode).expect("it is ours");
+    }
+
+    let words = confined(&setup.path(""));
+    let probed = Command::new(&words[0])
+        .args(&words[1..])
+        // By way of a shell: only then programs are looked up by nobody.
+        .args(["sh", "-c", probe])
+        .output();
+    let why = match probed {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(e) => Some(e.to_string()),
+    };
+    if let Some(why) = why {
+        skipped(test, &format!("it cannot be confined here: {why}"));
+        return None;
+    }
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    Some(
+        setup
+            .program(program)
+            .flag("model-server", model_server.display())
+            .wrapper(&words),
+    )
+}
+
+/// Asserts that a process can do nothing that is not everybody's right.
+#[track_caller]
+fn assert_confined(pid: u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    for expected in [
+        format!("Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}"),
+        "CapEff:\t0000000000000000".to_owned(),
+        "CapPrm:\t0000000000000000".to_owned(),
+        "NoNewPrivs:\t1".to_owned(),
+    ] {
+        assert!(status.contains(&expected), "{expected} in {status}");
+    }
+}
+
+#[test]
+fn a_server_needs_no_rights_and_one_folder_to_write_to() {
+    let test = "a_server_needs_no_rights_and_one_folder_to_write_to";
+    let Some(setup) = confine(test, Setup::new().instances(2), "true") else {
+        return;
+    };
+    let server = setup.start();
+    server.assert_serves();
+    assert_confined(server.pid());
+    assert_confined(server.model_server_pid(0));
+    // It may also end and start its children.
+    processes::signal(server.model_server_pid(0), rustix::process::Signal::KILL);
+    server.wait_for_start(2);
+    server.wait_until_healthy();
+    server.assert_serves();
+    server.signal(rustix::process::Signal::TERM);
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn models_are_loaded_and_unloaded_there_too() {
+    let test = "models_are_loaded_and_unloaded_there_too";
+    let Some(setup) = confine(test, Setup::multi_model(2), "true") else {
+        return;
+    };
+    let server = setup.start();
+    server.add_loaded(&["a", "b"]);
+    server.assert_model_serves("a");
+    server.assert_unloads("a");
+    server.assert_model_serves("b");
+    assert_confined(server.pid());
+}
+
+#[test]
+fn without_a_folder_to_write_to_it_says_so() {
+    let test = "without_a_folder_to_write_to_it_says_so";
+    let Some(setup) = confine(test, Setup::new(), "true") else {
+        return;
+    };
+    let tmp = setup.path("bin").display().to_string();
+    let ended = setup.var("TMPDIR", tmp).run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let reasons = ended.reasons().join("\n");
+    assert!(reasons.contains("TMPDIR"), "{reasons}");
+    assert!(reasons.contains("/bin"), "{reasons}");
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn handlers_run_there_too() {
+    let test = "handlers_run_there_too";
+    let script = "import os\n\
+                  def handler(data, context):\n    \
+                      open('written', 'w').close()\n    \
+                      return f'{os.getuid()} {os.getcwd()}', 'text/plain'\n";
+    let setup = Setup::new().handler(script);
+    // Nobody may get at another Python than we, or not at the library of ours.
+    let version = "import sys; print(sys.version_info[:2])";
+    let version = Command::new("python3").args(["-c", version]).output();
+    let version = String::from_utf8(version.expect("there is a python3").stdout);
+    let probe = format!(
+        "python3 -c 'import sys; sys.exit(sys.version_info[:2] != {})' && {{ '{}'; [ $? -ne 127 ]; }}",
+        version.expect("text").trim(),
+        setup.path("bin/sagemaker-tfs-python").display()
+    );
+    let Some(setup) = confine(test, setup, &probe) else {
+        return;
+    };
+    let tmp = setup.path("tmp").display().to_string();
+    let server = setup.start();
+    let answer = server.invoke("{}");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let text = answer.text();
+    assert!(text.starts_with(&format!("{NOBODY} {tmp}")), "{text}");
+    assert_confined(server.python_worker_pid(0));
+}
