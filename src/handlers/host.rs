@@ -15,7 +15,7 @@ use crate::front;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::pool::{Health, Pool};
 use crate::handlers::process::Process;
-use crate::handlers::record::Record;
+use crate::handlers::record::{self, Record};
 use crate::supervise::child::{Child, Streams};
 use crate::supervise::lifecycle::{Phase, Status};
 use crate::supervise::supervisor::{Supervisor, UnitId};
@@ -370,13 +370,15 @@ impl Unit for Host {
             (Phase::Ready, Some(timeout)) => {
                 self.next_check = Some(now + Self::check_interval(timeout));
                 let process = self.process.as_ref()?;
-                if process.has_overdue_calls(timeout) {
+                // One moment for both, or a call that becomes overdue between them would count as none at all.
+                let now = record::now();
+                if process.has_overdue_calls(timeout, now) {
                     return Some(format!(
                         "a handler call took longer than {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS)",
                         timeout.as_secs()
                     ));
                 }
-                if process.is_stuck(timeout) {
+                if process.is_stuck(timeout, now) {
                     return Some(format!(
                         "it has begun no call for {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS) though some wait",
                         timeout.as_secs()

@@ -238,9 +238,8 @@ impl Process {
         }
     }
 
-    /// Whether calls have been running for longer than `limit`. They count as overdue from now on, once.
-    pub fn has_overdue_calls(&self, limit: Duration) -> bool {
-        let now = record::now();
+    /// Whether calls have been running for longer than `limit` at `now`, by `record::now`. They count as overdue from now on, once.
+    pub fn has_overdue_calls(&self, limit: Duration, now: Duration) -> bool {
         let mut numbers = Vec::new();
         for (channel, number) in self.unanswered() {
             let begun = self.record.last(channel);
@@ -251,18 +250,18 @@ impl Process {
         !numbers.is_empty() && self.overdue.set(numbers).is_ok()
     }
 
-    /// Whether a call has been waiting for longer than `limit`, and in all that time none began and none ended: it
+    /// Whether a call has been waiting for longer than `limit` at `now`, and in all that time none began and none ended: it
     /// is frozen, or something else than a call keeps the interpreter to itself.
-    pub fn is_stuck(&self, limit: Duration) -> bool {
+    pub fn is_stuck(&self, limit: Duration, now: Duration) -> bool {
         let since = |nanoseconds: &AtomicU64| {
             let then = Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
-            record::now().saturating_sub(then)
+            now.saturating_sub(then)
         };
         let mut waiting = self.unanswered();
         waiting.any(|(channel, _)| since(&self.sent[channel]) > limit)
             && since(&self.last_answer) > limit
             && (0..self.channels.len())
-                .all(|channel| record::now().saturating_sub(self.record.last(channel).at) > limit)
+                .all(|channel| now.saturating_sub(self.record.last(channel).at) > limit)
     }
 
     /// Channels and numbers of calls that have no answer yet.
@@ -461,8 +460,8 @@ mod tests {
             record.begin(1, number).unwrap();
             // Both calls are on their way before the process ends.
             Incoming::read(&theirs[0]).unwrap().unwrap();
-            assert!(process.has_overdue_calls(Duration::ZERO));
-            assert!(!process.has_overdue_calls(Duration::ZERO));
+            assert!(process.has_overdue_calls(Duration::ZERO, record::now()));
+            assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
             process.close();
             calls.map(|call| call.join().unwrap())
         });
@@ -477,15 +476,18 @@ mod tests {
         let process = Arc::new(process);
         let (number, _) = process.call(0, call, b"", soon());
         process.read_late_answer(0);
-        assert!(process.is_stuck(Duration::ZERO), "it has not begun");
-        assert!(!process.is_stuck(Duration::from_secs(60)));
-        assert!(!process.has_overdue_calls(Duration::ZERO));
+        assert!(
+            process.is_stuck(Duration::ZERO, record::now()),
+            "it has not begun"
+        );
+        assert!(!process.is_stuck(Duration::from_secs(60), record::now()));
+        assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
         record.begin(0, number).unwrap();
-        assert!(!process.is_stuck(Duration::from_secs(60)));
+        assert!(!process.is_stuck(Duration::from_secs(60), record::now()));
         answer(&theirs[0], number, b"late");
         wait_for_late_answer(&process);
-        assert!(!process.has_overdue_calls(Duration::ZERO));
-        assert!(!process.is_stuck(Duration::ZERO));
+        assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
+        assert!(!process.is_stuck(Duration::ZERO, record::now()));
     }
 
     #[test]
