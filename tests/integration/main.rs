@@ -7,6 +7,7 @@ mod support;
 
 mod batch_transform;
 mod chunked_bodies;
+mod clock;
 mod conversion;
 mod custom_attributes;
 mod discovery;
