@@ -418,3 +418,49 @@ fn it_comes_back_after_several_failing_restarts() {
     assert_eq!(connection.response().status, 200, "it waited");
     server.wait_until_healthy();
 }
+
+/// The seconds that `/ping` says nobody has served for.
+fn seconds_without_service(text: &str) -> u64 {
+    let start = "TensorFlow Serving has not been available for ";
+    let rest = text.strip_prefix(start).unwrap_or_else(|| panic!("{text}"));
+    let (seconds, _) = rest.split_once(" s (").unwrap_or_else(|| panic!("{text}"));
+    seconds.parse().expect("a number")
+}
+
+/// It fails to start meanwhile, and each phase of that is short.
+#[test]
+fn ping_says_for_how_long_none_serves() {
+    for instances in [1, 2] {
+        let server = Setup::new()
+            .instances(instances)
+            .var("FAKE_TFS_START_EXIT", 255)
+            .var("FAKE_TFS_START_EXIT_AFTER", instances)
+            .start();
+        for index in 0..instances {
+            server.wait_for_log(&format!(
+                "instance {index}: model half_plus_three is AVAILABLE"
+            ));
+        }
+        let began = Instant::now();
+        for index in 0..instances {
+            assert_eq!(server.ping().status, 200, "one is enough");
+            processes::signal(server.model_server_pid(index), Signal::KILL);
+            server.wait_for_log(&format!("instance {index}: down"));
+        }
+        let mut seen = Vec::new();
+        wait_until("it counts to 2 s", || {
+            let answer = server.ping();
+            assert_eq!(answer.status, 502);
+            for index in 0..instances {
+                let named = format!("instance {index}: ");
+                assert!(answer.error().contains(&named), "{}", answer.error());
+            }
+            seen.push(seconds_without_service(&answer.error()));
+            seen.last() == Some(&2)
+        });
+        assert!(seen.is_sorted(), "{seen:?}");
+        assert!(began.elapsed() >= Duration::from_secs(2));
+        let failed = server.log().matches("exited with code 255").count();
+        assert!(failed > usize::from(instances), "restarts in between");
+    }
+}

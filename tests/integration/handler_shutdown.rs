@@ -1,10 +1,13 @@
 //! The end with handlers: calls in flight are answered, scripts can clean up, no process is left.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::handlers::answered;
-use crate::support::{Connection, Setup, processes, wait_until};
+use crate::support::{AnswersUntilTheEnd, Connection, Setup, processes, wait_until};
 
 #[test]
 fn calls_in_flight_are_answered_and_scripts_clean_up() {
@@ -145,4 +148,34 @@ fn workers_go_with_a_server_that_is_killed() {
             wait_until("the worker is gone", || !processes::runs(pid));
         }
     }
+}
+
+/// Several workers, several instances, clients at work, and the model servers just killed.
+#[test]
+fn under_load_none_is_lost_though_model_servers_are_killed() {
+    let server = Setup::new()
+        .obedient_pair()
+        .workers(3)
+        .instances(2)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    server.assert_handlers_serve(3);
+    let answers = AnswersUntilTheEnd::new();
+    let body = json!({"n": 1, "input": "time.sleep(0.002)", "fake": {"delay_ms": 50}}).to_string();
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| answers.client(&server, body.as_bytes(), &body));
+        }
+        answers.wait_for(200);
+        for index in 0..2 {
+            processes::signal(server.model_server_pid(index), Signal::KILL);
+        }
+        server.signal(Signal::TERM);
+    });
+    answers.assert_none_lost();
+    let began = Instant::now();
+    let ended = server.wait_for_end();
+    assert!(began.elapsed() < Duration::from_secs(25));
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.assert_nothing_left();
 }

@@ -13,6 +13,7 @@ mod batch_transform;
 mod child_files;
 mod child_surroundings;
 mod chunked_bodies;
+mod clock;
 mod connections;
 mod conversion;
 mod custom_attributes;

@@ -1,11 +1,17 @@
 //! The end: running requests are answered, TensorFlow Serving is stopped, nothing is left behind.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::server::fake;
 use crate::support::setup::fake_model_server;
-use crate::support::{Connection, Ended, PREDICTIONS, Setup, processes, request, wait_until};
+use crate::support::{
+    AnswersUntilTheEnd, Connection, Ended, INSTANCES, PREDICTIONS, Setup, processes, request,
+    wait_until,
+};
 
 /// Nothing is left of a server that ended well.
 #[track_caller]
@@ -196,4 +202,67 @@ fn a_model_server_behind_a_script_is_restarted_and_stopped_as_well() {
 
     server.signal(Signal::TERM);
     assert_clean(&server.wait_for_end());
+}
+
+/// Clients that send one request after the other; those that were accepted are answered, whatever ends meanwhile.
+#[test]
+fn under_load_with_two_instances_none_is_lost_though_one_is_killed() {
+    let server = Setup::new()
+        .instances(2)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    let answers = AnswersUntilTheEnd::new();
+    let body = fake(&json!({"delay_ms": 100}));
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| answers.client(&server, body.as_bytes(), PREDICTIONS));
+        }
+        answers.wait_for(200);
+        processes::signal(server.model_server_pid(0), Signal::KILL);
+        server.signal(Signal::TERM);
+    });
+    answers.assert_none_lost();
+    let began = Instant::now();
+    assert_clean(&server.wait_for_end());
+    assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+/// The only instance is down when the end comes, and comes back in time for what waits.
+#[test]
+fn requests_that_wait_for_a_restart_are_answered_too() {
+    let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 1500).start();
+    processes::signal(server.model_server_pid(0), Signal::KILL);
+    server.wait_until_unhealthy();
+    let bytes = request("POST", "/invocations", &[], INSTANCES);
+    let mut connections: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for connection in &mut connections {
+        connection.send(&bytes);
+    }
+    // They are under way when a request that came after them is answered.
+    assert_eq!(server.ping().status, 502);
+    server.signal(Signal::TERM);
+    for connection in &mut connections {
+        let answer = connection.response();
+        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    }
+    assert_clean(&server.wait_for_end());
+}
+
+/// What is not finished after 25 s is not waited for: the platform would kill all of us soon after.
+#[test]
+fn a_request_without_an_end_delays_the_end_no_longer_than_25_s() {
+    let server = Setup::new().deadline(120).instances(2).start();
+    let mut hanging = server.connect();
+    let body = fake(&json!({"hang": true}));
+    hanging.send(&request("POST", "/invocations", &[], body.as_bytes()));
+    wait_until("the request hangs", || {
+        server.stat(0, "in_flight") + server.stat(1, "in_flight") == 1
+    });
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    let ended = server.wait_for_end();
+    let took = began.elapsed().as_secs_f64();
+    assert!((24.5..30.0).contains(&took), "{took} s");
+    assert!(ended.stderr.contains("1 requests are not finished"));
+    assert_clean(&ended);
 }

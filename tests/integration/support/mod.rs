@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits longer than [`LIMIT`] or sleeps without looking: everything is polled.
 
+pub mod ending;
 #[cfg(feature = "python")]
 pub mod handlers;
 pub mod http;
@@ -16,6 +17,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+pub use ending::AnswersUntilTheEnd;
 pub use http::{Connection, Response, request};
 pub use server::{Ended, Server};
 pub use setup::Setup;

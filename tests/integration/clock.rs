@@ -1,0 +1,42 @@
+//! The wall clock may jump, by hours when a machine finds out what time it is. Deadlines and pauses go by a clock that
+//! nobody sets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The only files that may ask for the time of day, and what for.
+const BY_THE_WALL_CLOCK: [(&str, &str); 3] = [
+    ("front/answer.rs", "the header `Date`"),
+    ("s3/bucket.rs", "signatures, which hold the time of day"),
+    ("s3/credentials.rs", "credentials that end at a time of day"),
+];
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the sources are there");
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
+/// No test can set the clock of the machine, so this looks at who asks for it.
+#[test]
+fn the_time_of_day_is_asked_for_where_it_is_the_point_and_nowhere_else() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources(&source);
+    assert!(files.len() > 40, "{files:?}");
+    for file in files {
+        let name = file.strip_prefix(&source).unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let asks = ["SystemTime", "Timestamp", "ClockId::Realtime", "time.time("];
+        for word in asks {
+            let may = BY_THE_WALL_CLOCK
+                .iter()
+                .any(|(allowed, _)| *allowed == name);
+            assert!(may || !text.contains(word), "{name} has {word}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Clients that go on until the server takes no more, and what they got.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::http::{Connection, request};
+use crate::support::server::Server;
+use crate::support::wait_until;
+
+/// What clients got until the end.
+#[derive(Debug, Default)]
+pub struct AnswersUntilTheEnd {
+    good: AtomicUsize,
+    told_to_close: AtomicUsize,
+    lost: Mutex<Vec<String>>,
+}
+
+impl AnswersUntilTheEnd {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sends one request after the other, each of which must get this answer, until an answer says that it is the
+    /// last on its connection and new connections are refused.
+    pub fn client(&self, server: &Server, body: &[u8], expected: &str) {
+        let headers = [("Content-Type", "application/json")];
+        let bytes = request("POST", "/invocations", &headers, body);
+        while let Ok(mut connection) = Connection::try_open(server.port()) {
+            // A connection that nobody has taken yet ends with the listening socket: nothing was accepted on it.
+            let mut is_accepted = false;
+            loop {
+                let sent = connection.try_send(&bytes);
+                let answer = sent.and_then(|()| connection.try_response());
+                match answer {
+                    Ok(Some(answer))
+                        if (answer.status, answer.text().as_str()) == (200, expected) =>
+                    {
+                        self.good.fetch_add(1, Ordering::Relaxed);
+                        is_accepted = true;
+                        if answer.header("connection") == Some("close") {
+                            self.told_to_close.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        }
+                    }
+                    Ok(None) | Err(_) if !is_accepted => break,
+                    other => {
+                        self.lost.lock().unwrap().push(format!("{other:?}"));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until so many are answered.
+    #[track_caller]
+    pub fn wait_for(&self, count: usize) {
+        wait_until("requests are answered", || {
+            self.good.load(Ordering::Relaxed) >= count
+        });
+    }
+
+    /// Asserts that every request got its answer, and that the end came upon clients at work.
+    #[track_caller]
+    pub fn assert_none_lost(&self) {
+        let lost = self.lost.lock().unwrap();
+        assert!(lost.is_empty(), "{lost:?}");
+        assert!(self.told_to_close.load(Ordering::Relaxed) > 0);
+    }
+}
