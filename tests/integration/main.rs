@@ -38,6 +38,7 @@ mod hostile_clients;
 mod http_protocol;
 mod linkage;
 mod logs;
+mod malformed_requests;
 mod model_server_flags;
 mod multi_model_failures;
 #[cfg(feature = "python")]

@@ -5,6 +5,7 @@
 #[cfg(feature = "python")]
 pub mod handlers;
 pub mod http;
+pub mod malformed;
 pub mod models;
 pub mod ports;
 pub mod processes;
