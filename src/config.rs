@@ -4,6 +4,7 @@
 //! collected, so that a person mends them all in one go. Nothing else in the program reads the environment.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -161,11 +162,17 @@ pub struct Vars {
 }
 
 impl Vars {
-    /// The variables of this process. What is not UTF-8 is replaced.
+    /// The variables of this process.
     pub fn from_process() -> Self {
-        let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
+        Self::from_variables(std::env::vars_os())
+    }
+
+    /// These variables. What is not UTF-8 is replaced.
+    pub fn from_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let text = |s: OsString| s.to_string_lossy().into_owned();
         Self {
-            environment: std::env::vars_os()
+            environment: variables
+                .into_iter()
                 .map(|(k, v)| (text(k), text(v)))
                 .collect(),
             flags: HashMap::new(),

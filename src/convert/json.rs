@@ -155,10 +155,14 @@ impl Request {
         if is_key(&body[self.main.key.clone()], "inputs") {
             return Err(Failure::NotJoinable); // column form: has no rows
         }
+        let mut others = self.others.iter();
+        if others.any(|m| is_main_key(&body[m.key.clone()])) {
+            return Err(Failure::NotJoinable); // which are its rows, nobody knows
+        }
         value
             .strip_prefix(b"[")
             .and_then(|v| v.strip_suffix(b"]"))
-            .map(<[u8]>::trim_ascii)
+            .map(trim_space)
             .ok_or(Failure::NotJoinable)
     }
 
@@ -177,6 +181,12 @@ impl Request {
         };
         text(&self.main.key) == text(&other.main.key) && pairs(self) == pairs(other)
     }
+}
+
+/// Whether a key, quotes included, makes its object a request.
+fn is_main_key(text: &[u8]) -> bool {
+    let mut names = ["instances", "inputs", "examples"].iter();
+    names.any(|name| is_key(text, name))
 }
 
 /// Whether a key as it stands in the body, quotes included, means `name`.
@@ -234,12 +244,8 @@ impl Values<'_> {
             self.expect(b':')?;
             self.skip_space();
             let value = self.value_range()?;
-            let text = &self.body[key.clone()];
-            let is_main = ["instances", "inputs", "examples"]
-                .iter()
-                .any(|name| is_key(text, name));
             match main {
-                None if is_main => main = Some(Member { key, value }),
+                None if is_main_key(&self.body[key.clone()]) => main = Some(Member { key, value }),
                 _ => others.push(Member { key, value }),
             }
             self.skip_space();
@@ -375,6 +381,20 @@ impl Values<'_> {
     }
 }
 
+fn trim_space(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is_space(*first)
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && is_space(*last)
+    {
+        text = rest;
+    }
+    text
+}
+
 /// JSON's white space, which has no form feed.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
@@ -503,11 +523,23 @@ mod tests {
             r#"{"instances": [1]} [2]"#,
             r#"[2] {"instances": [1]}"#,
             r#"{"instances": 1} {"instances": 2}"#,
+            r#"{"instances": [1], "inputs": [2]} {"instances": [3], "inputs": [2]}"#,
+            r#"{"instances": [1], "instances": [2]} {"instances": [1], "instances": [2]}"#,
+            r#"{"instances": [1], "ex\u0061mples": []} {"instances": [1], "ex\u0061mples": []}"#,
         ] {
             let error = to_tfs(body.as_bytes().to_vec()).unwrap_err();
             assert_eq!(error.status, 400, "{body}");
             assert!(error.text.contains("joined only when"));
         }
+    }
+
+    /// Found by fuzzing: a form feed was dropped, which made rows of what TensorFlow Serving would refuse.
+    #[test]
+    fn only_json_white_space_is_dropped_around_joined_rows() {
+        assert_eq!(
+            converted("{\"instances\": [\x0c]} {\"instances\": [ \t\n1\r ]}"),
+            "{\"instances\": [\x0c, 1]}"
+        );
     }
 
     #[test]

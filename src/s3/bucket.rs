@@ -19,7 +19,7 @@ const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// This much of an answer that is an error is shown.
-const MAX_SHOWN: usize = 500;
+pub const MAX_SHOWN: usize = 500;
 
 /// Downloads all objects whose keys begin with `prefix` into `folder`, under what follows the prefix. Returns how many
 /// there were.
@@ -101,14 +101,24 @@ fn list(
             .body_mut()
             .read_to_string()
             .map_err(|e| e.to_string())?;
-        let page = ListObjectsV2::parse_response(&text)
-            .map_err(|e| format!("its answer cannot be read: {e}"))?;
-        keys.extend(page.contents.into_iter().map(|object| object.key));
-        token = page.next_continuation_token;
+        let page;
+        (page, token) = read_page(&text)?;
+        keys.extend(page);
         if token.is_none() {
             return Ok(keys);
         }
     }
+}
+
+/// The keys on a page of a list, and what to ask for the next page with, if there is one.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read_page(text: &str) -> Result<(Vec<String>, Option<String>), String> {
+    let page = ListObjectsV2::parse_response(text)
+        .map_err(|e| format!("its answer cannot be read: {e}"))?;
+    let keys = page.contents.into_iter().map(|object| object.key);
+    Ok((keys.collect(), page.next_continuation_token))
 }
 
 fn save(agent: &Agent, url: &str, path: &Path) -> Result<(), String> {
@@ -149,7 +159,7 @@ fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
 }
 
 /// What a store says of an error, on one line: its code and message, or the beginning of whatever else it says.
-fn explanation(text: &str) -> String {
+pub fn explanation(text: &str) -> String {
     let element = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
         let (content, _) = rest.split_once(&format!("</{name}>"))?;
@@ -165,7 +175,10 @@ fn explanation(text: &str) -> String {
 
 /// Where an object goes: what follows the prefix. `None` for the prefix itself, for keys that end like a folder, and
 /// for those in another folder whose name only begins like ours.
-fn relative_path(prefix: &str, key: &str) -> Result<Option<PathBuf>, String> {
+///
+/// # Errors
+/// For a key that leads out of the folder.
+pub fn relative_path(prefix: &str, key: &str) -> Result<Option<PathBuf>, String> {
     let rest = key.strip_prefix(prefix).unwrap_or(key);
     let is_inside = prefix.is_empty() || prefix.ends_with('/') || rest.starts_with('/');
     let rest = rest.trim_start_matches('/');

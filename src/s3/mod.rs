@@ -1,6 +1,6 @@
 //! Fetching files from S3 and stores like it: credentials as AWS's own tools find them, signed requests.
 
-mod bucket;
+pub mod bucket;
 mod credentials;
 
 pub use bucket::download;

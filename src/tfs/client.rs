@@ -183,7 +183,8 @@ impl Client {
     }
 }
 
-fn status_of(answer: &TfsAnswer) -> Status {
+/// What an answer to a status request says of the model.
+pub fn status_of(answer: &TfsAnswer) -> Status {
     let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let versions = json["model_version_status"].as_array();
     let mut states = versions

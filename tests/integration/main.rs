@@ -49,6 +49,7 @@ mod linkage;
 mod log_lines;
 mod log_trouble;
 mod logs;
+mod malformed_requests;
 mod model_server_flags;
 mod multi_model_failures;
 #[cfg(feature = "python")]

@@ -243,7 +243,6 @@ impl Server {
     }
 
     /// Files and sockets that the server has open.
-    #[cfg(feature = "python")]
     pub fn open_files(&self) -> usize {
         let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
         files.count()

@@ -98,3 +98,9 @@ pub fn memory(pid: u32, line: &str) -> u64 {
     let kilobytes = digits.trim().trim_end_matches(" kB");
     kilobytes.parse::<u64>().expect("a number") * 1024
 }
+
+/// Threads of a process.
+pub fn threads(pid: u32) -> usize {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.expect("the process runs").count()
+}

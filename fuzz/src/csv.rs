@@ -1,0 +1,145 @@
+//! CSV: fields are cut as the `csv` crate cuts them, numbers are what the standard library takes for numbers.
+
+use sagemaker_tfs::convert::csv::to_tfs;
+use serde_json::Value;
+
+pub fn check(data: &[u8]) {
+    let output = match to_tfs(data) {
+        Ok(output) => output,
+        Err(error) => {
+            assert_eq!(error.status, 400);
+            if str::from_utf8(data).is_ok() {
+                let closed = to_tfs(&[data, b"\""].concat());
+                assert!(
+                    closed.is_ok(),
+                    "{error}, but it is not a quote that is open"
+                );
+            }
+            return;
+        }
+    };
+    assert!(
+        str::from_utf8(data).is_ok(),
+        "what is not UTF-8 is converted"
+    );
+    let output = String::from_utf8(output).expect("UTF-8 gives UTF-8");
+    let rows = rows(&output);
+
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(data);
+    let records: Vec<_> = reader.records().map(|r| r.expect("UTF-8")).collect();
+    assert_eq!(rows.len(), records.len(), "rows of {output}");
+    for (row, record) in rows.iter().zip(&records) {
+        assert_eq!(row.len(), record.len(), "fields of {row:?}, {record:?}");
+        for (field, text) in row.iter().zip(record) {
+            assert_field(field, text, data.contains(&b'"'));
+        }
+    }
+}
+
+/// Asserts that a field is what its text is. Whether the text was in quotes is not known when there are any.
+fn assert_field(field: &Field, text: &str, quotes: bool) {
+    let number = text.trim_ascii().parse::<f64>().ok();
+    match field {
+        Field::Text(string) => {
+            assert_eq!(string, text);
+            assert!(
+                quotes || number.is_none(),
+                "the number {text:?} is a string"
+            );
+        }
+        Field::Number(token) => {
+            let number = number.unwrap_or_else(|| panic!("{text:?} became the number {token}"));
+            let written = match token.as_str() {
+                "NaN" => f64::NAN,
+                "Infinity" => f64::INFINITY,
+                "-Infinity" => f64::NEG_INFINITY,
+                _ => {
+                    assert!(is_json_number(token), "{token} is no number of JSON");
+                    token.parse().expect("a number")
+                }
+            };
+            let same = number == written || (number.is_nan() && written.is_nan());
+            assert!(same, "{text:?} became {token}");
+        }
+    }
+}
+
+/// Whether the parser takes it, apart from being too large for it.
+fn is_json_number(token: &str) -> bool {
+    let parsed = serde_json::from_str::<Value>(token);
+    parsed.is_ok_and(|v| v.is_number())
+        || token.parse::<f64>().is_ok_and(f64::is_infinite)
+            && token
+                .bytes()
+                .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b))
+}
+
+/// A field in the output.
+#[derive(Debug, PartialEq)]
+enum Field {
+    Text(String),
+    /// As it stands.
+    Number(String),
+}
+
+/// The rows of the output. A row of one field is no list.
+fn rows(output: &str) -> Vec<Vec<Field>> {
+    let json = serde_json::from_str(&with_numbers_as_text(output));
+    let json: Value = json.unwrap_or_else(|e| panic!("{e}: {output}"));
+    assert_eq!(json.as_object().map(|o| o.len()), Some(1), "{output}");
+    let field = |value: &Value| {
+        let text = value
+            .as_str()
+            .unwrap_or_else(|| panic!("{value} is no field"));
+        match text.strip_prefix(NUMBER) {
+            Some(token) => Field::Number(token.to_owned()),
+            None => Field::Text(text[1..].to_owned()),
+        }
+    };
+    let row = |value: &Value| match value {
+        Value::Array(fields) => fields.iter().map(field).collect(),
+        single => vec![field(single)],
+    };
+    let instances = json["$instances"].as_array().expect("a list");
+    instances.iter().map(row).collect()
+}
+
+const NUMBER: char = '#';
+
+/// Puts everything that is bare into quotes, marked, since JSON parsers take neither `NaN` nor 1e999; marks what was in
+/// quotes, too.
+fn with_numbers_as_text(output: &str) -> String {
+    let mut marked = String::new();
+    let mut rest = output;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' => {
+                let mut escaped = false;
+                let end = rest[1..].find(|c| {
+                    let is_end = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    is_end
+                });
+                let end = 1 + end.expect("strings end");
+                marked.push_str("\"$");
+                marked.push_str(&rest[1..=end]);
+                end + 1
+            }
+            '{' | '}' | '[' | ']' | ',' | ':' | ' ' => {
+                marked.push(first);
+                1
+            }
+            _ => {
+                let end = rest.find(['{', '}', '[', ']', ',', ':', ' ', '"']);
+                let end = end.expect("the last is a bracket");
+                marked.push_str(&format!("\"{NUMBER}{}\"", &rest[..end]));
+                end
+            }
+        };
+        rest = &rest[length..];
+    }
+    marked
+}

@@ -1,0 +1,194 @@
+//! JSON bodies: what comes out is what a JSON parser says must, and nothing is lost or slipped in.
+
+use std::fmt;
+
+use sagemaker_tfs::convert::json::to_tfs;
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::{Deserializer, Value};
+
+/// Deeper nesting is not judged: the parser that we compare with gives up at 128 levels, and outputs have more levels
+/// than inputs.
+const MAX_BRACKETS: usize = 100;
+
+pub fn check(data: &[u8]) {
+    let body = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    let output = match to_tfs(data.to_vec()) {
+        Ok(output) => Some(output),
+        Err(error) => {
+            assert_eq!(error.status, 400);
+            None
+        }
+    };
+    let brackets = body.iter().filter(|&b| matches!(b, b'[' | b'{')).count();
+    if brackets > MAX_BRACKETS {
+        return;
+    }
+    let Some(values) = values(body) else {
+        // Broken bodies pass for TensorFlow Serving to judge; none is mended by accident.
+        if let Some(output) = output {
+            let valid = serde_json::from_slice::<Value>(&output).is_ok();
+            assert!(!valid, "made valid: {}", lossy(&output));
+        }
+        return;
+    };
+    let (requests, others): (Vec<_>, Vec<_>) = values.iter().partition(|v| v.is_request());
+    match (values.as_slice(), output) {
+        ([] | [_], None) => panic!("one value is refused"),
+        ([], Some(output)) => assert_eq!(output, body),
+        ([one], Some(output)) if one.is_request() => {
+            assert_eq!(output, body, "a request does not pass unchanged");
+        }
+        ([one], Some(output)) => {
+            let instances = match one.value.as_array() {
+                Some(list) if is_instances(list) => one.value.clone(),
+                _ => Value::from(vec![one.value.clone()]),
+            };
+            assert_members(&output, &[("instances".into(), instances)]);
+        }
+        (_, None) => assert!(!requests.is_empty(), "values are refused"),
+        (_, Some(output)) if requests.is_empty() => {
+            let instances = values.iter().map(|v| v.value.clone()).collect();
+            assert_members(&output, &[("instances".into(), instances)]);
+        }
+        (_, Some(output)) => {
+            assert!(others.is_empty(), "requests are joined with other values");
+            assert_joined(&values, &output);
+        }
+    }
+    // What is a request already passes, so converting twice is converting once.
+    if let Ok(output) = to_tfs(data.to_vec())
+        && !values.is_empty()
+    {
+        assert_eq!(to_tfs(output.clone()).ok(), Some(output));
+    }
+}
+
+/// A top-level value; of an object also its members as they stand, with those that come twice.
+struct Parsed {
+    value: Value,
+    members: Vec<(String, Value)>,
+}
+
+impl Parsed {
+    fn is_request(&self) -> bool {
+        self.members.iter().any(|(key, _)| is_main(key))
+    }
+}
+
+fn is_main(key: &str) -> bool {
+    ["instances", "inputs", "examples"].contains(&key)
+}
+
+fn is_instances(list: &[Value]) -> bool {
+    !list.is_empty() && (list.iter().all(Value::is_array) || list.iter().all(Value::is_object))
+}
+
+/// Each of the requests has the same members but for its rows, and the output has the rows of all.
+fn assert_joined(requests: &[Parsed], output: &[u8]) {
+    let mut rows = Vec::new();
+    let mut first = None;
+    for request in requests {
+        let (main, mut beside): (Vec<_>, Vec<_>) =
+            request.members.iter().partition(|(key, _)| is_main(key));
+        let [(key, value)] = main.as_slice() else {
+            panic!("joined though it has rows twice: {}", lossy(output));
+        };
+        assert_ne!(key, "inputs", "column form is joined");
+        rows.extend(value.as_array().expect("rows are a list").clone());
+        beside.sort_by(|a, b| (&a.0, a.1.to_string()).cmp(&(&b.0, b.1.to_string())));
+        let this = (key, beside);
+        assert_eq!(*first.get_or_insert_with(|| this.clone()), this);
+    }
+    let (key, beside) = first.expect("there are some");
+    let mut expected: Vec<_> = beside.into_iter().cloned().collect();
+    expected.push((key.clone(), Value::from(rows)));
+    assert_members(output, &expected);
+}
+
+/// Asserts that the output is one object with exactly these members, in any order.
+fn assert_members(output: &[u8], expected: &[(String, Value)]) {
+    let values = values(output).unwrap_or_else(|| panic!("not valid: {}", lossy(output)));
+    let [parsed] = values.as_slice() else {
+        panic!("not one value: {}", lossy(output));
+    };
+    let sorted = |members: &[(String, Value)]| {
+        let texts = members
+            .iter()
+            .map(|(key, value)| (key.clone(), value.to_string()));
+        let mut texts: Vec<_> = texts.collect();
+        texts.sort();
+        texts
+    };
+    assert_eq!(
+        sorted(&parsed.members),
+        sorted(expected),
+        "{}",
+        lossy(output)
+    );
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The values of a body, one behind the other; `None` when one of them is broken.
+fn values(body: &[u8]) -> Option<Vec<Parsed>> {
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
+    let mut values = Vec::new();
+    let mut rest = body;
+    loop {
+        let start = rest.iter().position(|b| !is_space(b));
+        let Some(start) = start else {
+            return Some(values);
+        };
+        rest = &rest[start..];
+        let length = match rest[0] {
+            b'{' | b'[' | b'"' => {
+                let mut stream = Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+                stream.next()?.ok()?;
+                stream.byte_offset()
+            }
+            // The parser wants a space between a number and a string, which we do not need.
+            _ => {
+                let is_end = |b: &u8| is_space(b) || b"{}[],:\"".contains(b);
+                rest.iter().position(is_end).unwrap_or(rest.len())
+            }
+        };
+        let (text, behind) = rest.split_at(length);
+        let members = match text.first() {
+            Some(b'{') => serde_json::from_slice::<Members>(text).ok()?.0,
+            _ => Vec::new(),
+        };
+        values.push(Parsed {
+            value: serde_json::from_slice(text).ok()?,
+            members,
+        });
+        rest = behind;
+    }
+}
+
+/// An object's members in their order, with those that come twice.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members;
+
+            fn expecting(&self, to: &mut fmt::Formatter) -> fmt::Result {
+                to.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
