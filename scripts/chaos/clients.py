@@ -144,7 +144,7 @@ class Pinger(threading.Thread):
                 answer = connection.receive()
                 status = answer.status
                 if status == 502:
-                    complaint = self.target.must_serve()
+                    complaint = self.target.must_serve(answer.body)
                 elif status != 200 or answer.body:
                     complaint = f"{status} {answer.body[:200]!r}"
             except NoAnswer as problem:

@@ -28,8 +28,6 @@ STOP_SERVER_SECONDS = (0.05, 1.0)
 MOST_MODEL_SERVER_KILLS = 3
 MOST_WORKER_KILLS = 3
 MOST_STOPPED_SECONDS = 15.0
-# A worker this old has answered calls. When all workers end twice in a row without an answer, requests get 503.
-SETTLED_SECONDS = 5.0
 # For a process that is being restarted to be there.
 PROCESS_SECONDS = 15.0
 STEP_SECONDS = 0.02
@@ -156,19 +154,19 @@ class Injector(threading.Thread):
 
     def kill_all_workers(self, fault: Fault) -> bool:
         wanted = self.target.workers_wanted
-        if not (self.may_kill_workers(wanted) and self.wait(lambda: len(self.settled_workers()) == wanted)):
+        if not (self.may_kill_workers(wanted) and self.wait(lambda: len(self.proven_workers()) == wanted)):
             return False
-        return any([self.kill_one_worker(process, SIGKILL) for process in self.settled_workers()])
+        return any([self.kill_one_worker(process, SIGKILL) for process in self.proven_workers()])
 
     def stop_worker(self, fault: Fault) -> bool:
         return self.may_stop(fault.seconds) and any(
-            [self.stop_process(p, fault.seconds) for p in self.choose(self.settled_workers, fault, 1)]
+            [self.stop_process(p, fault.seconds) for p in self.choose(self.proven_workers, fault, 1)]
         )
 
     def stop_and_kill_worker(self, fault: Fault) -> bool:
         if not (self.may_kill_workers(1) and self.may_stop(fault.seconds)):
             return False
-        for process in self.choose(self.settled_workers, fault, 1):
+        for process in self.choose(self.proven_workers, fault, 1):
             self.stop_process(process, fault.seconds, then=lambda p=process: self.kill_one_worker(p, SIGKILL))
             self.wait(lambda until=time.monotonic() + fault.seconds: time.monotonic() > until)
         return True
@@ -182,15 +180,13 @@ class Injector(threading.Thread):
             [self.stop_process(p, fault.seconds) for p in self.choose(self.target.helpers, fault, 1)]
         )
 
-    def settled_workers(self) -> list[Process]:
-        return self.target.left_alone(self.target.workers(), SETTLED_SECONDS)
+    def proven_workers(self) -> list[Process]:
+        return [p for p in self.target.workers() if self.target.has_worked(p) and not self.is_killed(p)]
 
     def killable_workers(self) -> list[Process]:
-        """All but the one worker that has answered calls, if there is just one; it must not be the turn of all."""
-        settled, workers = self.settled_workers(), self.target.workers()
-        if len(settled) > 1:
-            return workers
-        return [p for p in workers if settled and p not in settled]
+        """When all workers end twice in a row without an answer, requests get 503: so one that has not answered yet
+        ends only while another has."""
+        return self.target.workers() if self.proven_workers() else []
 
     def may_kill_workers(self, count: int) -> bool:
         tally = self.tally

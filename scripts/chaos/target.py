@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,9 @@ class Target:
         self.model_server = model_server.name
         self.tally = Tally()
         self.processes = processes
+        # A file for each worker with the requests whose `output_handler` began.
         self.notes = processes.scratch / "output-handler-calls"
+        self.notes.mkdir(exist_ok=True)
         # Every signal of ours, to be held beside the server's log.
         self.signals = (processes.scratch / f"signals-{self.name.replace(' ', '-')}.log").open("w", buffering=1)
         self.lock = threading.Lock()
@@ -183,12 +186,21 @@ class Target:
         self.signals.write(f"{clock()} {number.name} to {process.pid}{'' if was_there else ', which is gone'}\n")
         return was_there
 
-    def must_serve(self) -> str:
-        """Why /ping must answer 200 now, if it must."""
+    def has_worked(self, worker: Process) -> bool:
+        """Whether it has answered calls: `output_handler` only begins after `input_handler`."""
+        try:
+            return (self.notes / str(worker.pid)).stat().st_size > 0
+        except OSError:
+            return False
+
+    def must_serve(self, said: bytes) -> str:
+        """Why /ping must answer 200 and not what it said, if it must."""
+        if b"unresponsive" in said:
+            return ""  # a process that did not answer in time, as it may where the machine is busy
         alone = self.left_alone(self.instances(), LEFT_ALONE_SECONDS)
         workers = self.left_alone(self.workers(), LEFT_ALONE_SECONDS) if self.has_handlers else [None]
         if alone and workers:
-            return f"502 though these were left alone for {LEFT_ALONE_SECONDS} s: {alone}, {workers}"
+            return f"502 {said!r} though these were left alone for {LEFT_ALONE_SECONDS} s: {alone}, {workers}"
         return ""
 
     def footprint(self) -> Footprint:
@@ -227,14 +239,8 @@ class Target:
 
     def twice_run(self) -> list[str]:
         """Marks of requests whose `output_handler` began more than once."""
-        if not self.notes.exists():
-            return []
-        seen, twice = set(), []
-        for mark in self.notes.read_text().splitlines():
-            if mark in seen:
-                twice.append(mark)
-            seen.add(mark)
-        return twice
+        marks = Counter(mark for notes in self.notes.iterdir() for mark in notes.read_text().splitlines())
+        return [mark for mark, count in marks.items() if count > 1]
 
     def end(self) -> tuple[int | None, list[str]]:
         """SIGTERM: the exit code, None if it does not end by itself, and what is left of its children, which is ended."""

@@ -2,7 +2,8 @@
 
 The rows go through the model server, which echoes them; the mark comes from the custom attributes, which stay in the
 worker; and it passes a helper, a child process of the worker, that writes back what it reads. An answer put together
-from two requests shows. Beginnings of `output_handler` are noted in a file, to see that none is run twice.
+from two requests shows. Beginnings of `output_handler` are noted in a file of each worker: to see that none is run
+twice, and that the worker has answered calls.
 """
 
 import base64
@@ -15,7 +16,7 @@ import subprocess
 # The injector kills helpers; one killed again and again has another reason.
 HELPER_TRIES = 10
 
-notes = os.open(os.environ["CHAOS_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+notes = os.open(f"{os.environ['CHAOS_NOTES']}/{os.getpid()}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 helper = None
 
 
