@@ -39,8 +39,10 @@ WORKERS = 2
 CLIENTS = 16
 # Load without faults, after which memory and descriptors are looked at for the first time.
 WARM_UP_SECONDS = 15
-# The allocator keeps what was needed at once; large bodies of all clients together show how much that is.
+# The allocator keeps what its threads needed once. So all clients begin with large bodies, and the server is kept from
+# passing them on for a while.
 WARM_UP_LARGE = 10
+HOLD_SECONDS = 2
 PROGRESS_SECONDS = 10
 # Beside the time of the faults. A run that takes longer is stuck.
 LIMIT_SECONDS = 420
@@ -112,6 +114,7 @@ class Run:
         _say(f"warming up for {WARM_UP_SECONDS} s")
         stop = threading.Event()
         threads = self.start_load("warm-up", stop, WARM_UP_LARGE)
+        at_once(self.targets, lambda target: target.hold(HOLD_SECONDS))
         self.interrupted.wait(WARM_UP_SECONDS)
         if stuck := stop_all(threads, stop):
             raise RunError(f"{stuck} never ended in the warm-up; the logs: {[t.server.log for t in self.targets]}")

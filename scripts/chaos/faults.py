@@ -55,6 +55,8 @@ class Injector(threading.Thread):
         # What is still to be done to stopped processes, by time.
         self.due: list[tuple[float, int, Callable[[], None]]] = []
         self.number = 0
+        # Stopped again before it went on, a process goes on at the later time.
+        self.stopped_until: dict[Process, float] = {}
         self.killed_instances: set[Process] = set()
         self.killed_workers: set[Process] = set()
         self.failed: BaseException | None = None
@@ -233,9 +235,14 @@ class Injector(threading.Thread):
         with self.tally.lock:
             self.tally.stops.append((time.monotonic(), seconds))
         was_there = self.target.signal(process, SIGSTOP)
+        self.stopped_until[process] = max(until, self.stopped_until.get(process, 0.0))
         self.number += 1
-        heapq.heappush(self.due, (until, self.number, then or (lambda: self.target.signal(process, SIGCONT))))
+        heapq.heappush(self.due, (until, self.number, then or (lambda: self.let_go_on(process))))
         return was_there
+
+    def let_go_on(self, process: Process) -> None:
+        if time.monotonic() >= self.stopped_until[process] or self.stop.is_set():
+            self.target.signal(process, SIGCONT)
 
     def choose(self, candidates: Callable[[], list[Process]], fault: Fault, count: int) -> list[Process]:
         """So many of them, once there are so many; none when the run ends or they do not come."""

@@ -180,6 +180,17 @@ class Target:
             touched = dict(self.touched)
         return [p for p in processes if p.age() >= seconds and now - touched.get(p, -1e9) >= seconds]
 
+    def hold(self, seconds: float) -> None:
+        """Stops all children for so long: whatever is asked meanwhile is in the server at the same time."""
+        children = [*self.instances(), *self.workers()]
+        try:
+            for child in children:
+                self.signal(child, signal.SIGSTOP)
+            time.sleep(seconds)
+        finally:
+            for child in children:
+                self.signal(child, signal.SIGCONT)
+
     def signal(self, process: Process, number: signal.Signals) -> bool:
         """Whether the process was still there."""
         was_there = process.signal(number)
