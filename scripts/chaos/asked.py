@@ -204,12 +204,12 @@ class Maker:
 
     def broken_text(self) -> Request:
         row = self.chance.randint(1, 30)
-        body = f"{self.mark},1\n".encode() * (row - 1) + b"\xff\xfe,2\n"
+        body = f"{self.mark},1\n".encode() * (row - 1) + f"{self.mark},".encode() + b"\xff\xfe\n"
         return self._bad(400, f"CSV row {row} is not valid UTF-8.", content_type="text/csv", body=body)
 
     def open_quote(self) -> Request:
         row = self.chance.randint(1, 30)
-        body = f"{self.mark},1\n".encode() * (row - 1) + b'"open,2\n'
+        body = f"{self.mark},1\n".encode() * (row - 1) + f'"{self.mark},2\n'.encode()
         text = f"CSV row {row}: a quoted field is never closed."
         return self._bad(400, text, content_type="text/csv", body=body)
 

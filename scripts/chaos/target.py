@@ -254,7 +254,7 @@ class Target:
         return [mark for mark, count in marks.items() if count > 1]
 
     def end(self) -> tuple[int | None, list[str]]:
-        """SIGTERM: the exit code, None if it does not end by itself, and what is left of its children, which is ended."""
+        """SIGTERM: the exit code, None if it does not end by itself, and what is left of its children, and is ended."""
         leader = self.server.pid
         self.server.terminate()
         try:
