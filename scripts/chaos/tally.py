@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from asked import Request, marks_in
 from wire import Answer
@@ -189,7 +189,7 @@ class Tally:
 
 def clock() -> str:
     """The time of day as in the server's log."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def judge(request: Request, answer: Answer) -> tuple[bool, str]:
