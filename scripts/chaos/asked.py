@@ -78,10 +78,10 @@ class Maker:
         self._new_mark()
         return self.chance.choices(self.kinds, self.weights)[0]()
 
-    def large(self, largest: bool = False) -> Request:
+    def large(self) -> Request:
         """A body that takes many reads and writes."""
         self._new_mark()
-        size = LARGE_BYTES[1] if largest else self.chance.randint(*LARGE_BYTES)
+        size = self.chance.randint(*LARGE_BYTES)
         if self.handlers:
             kind = self.chance.choice((self.handled_json, self.handled_image))
         else:

@@ -39,10 +39,6 @@ WORKERS = 2
 CLIENTS = 16
 # Load without faults, after which memory and descriptors are looked at for the first time.
 WARM_UP_SECONDS = 15
-# The allocator keeps what its threads needed once. So all clients begin with large bodies, and the server is kept from
-# passing them on for a while.
-WARM_UP_LARGE = 10
-HOLD_SECONDS = 2
 PROGRESS_SECONDS = 10
 # Beside the time of the faults. A run that takes longer is stuck.
 LIMIT_SECONDS = 420
@@ -113,19 +109,18 @@ class Run:
     def warm_up(self) -> None:
         _say(f"warming up for {WARM_UP_SECONDS} s")
         stop = threading.Event()
-        threads = self.start_load("warm-up", stop, WARM_UP_LARGE)
-        at_once(self.targets, lambda target: target.hold(HOLD_SECONDS))
+        threads = self.start_load("warm-up", stop)
         self.interrupted.wait(WARM_UP_SECONDS)
         if stuck := stop_all(threads, stop):
             raise RunError(f"{stuck} never ended in the warm-up; the logs: {[t.server.log for t in self.targets]}")
         for target in self.targets:
             target.tally.service.last = None  # the quiet time that follows is none without service
 
-    def start_load(self, phase: str, stop: threading.Event, large: int = 0) -> list[threading.Thread]:
+    def start_load(self, phase: str, stop: threading.Event) -> list[threading.Thread]:
         threads: list[threading.Thread] = []
         for number in range(CLIENTS * len(self.targets)):
             target = self.targets[number % len(self.targets)]
-            threads.append(Client(number, f"{self.options.seed}/{phase}", target, stop, large))
+            threads.append(Client(number, f"{self.options.seed}/{phase}", target, stop))
         threads += [Pinger(target, stop) for target in self.targets]
         for thread in threads:
             thread.start()

@@ -25,10 +25,8 @@ MANNERS = {PLAIN: 76, CHUNKS: 8, SLOW_SENDER: 4, SLOW_READER: 1.5, EXPECT: 3, LE
 
 
 class Client(threading.Thread):
-    def __init__(self, number: int, seed: str, target: Target, stop: threading.Event, large: int = 0):
-        """`large`: so many requests with large bodies come first."""
+    def __init__(self, number: int, seed: str, target: Target, stop: threading.Event):
         super().__init__(name=f"client-{number}", daemon=True)
-        self.large = large
         self.number = number
         self.chance = random.Random(f"{seed}/client/{number}")
         self.maker = Maker(self.chance, number, target.has_handlers)
@@ -39,8 +37,6 @@ class Client(threading.Thread):
         self.left = 0
 
     def run(self) -> None:
-        for _ in range(self.large):
-            self.one(self.maker.large(largest=True), PLAIN)
         while not self.stop.is_set():
             request = self.maker.next()
             manner = PLAIN

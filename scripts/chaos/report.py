@@ -15,9 +15,8 @@ MB = 1_000_000
 # Connections to TFS that were kept, a worker that is just being replaced; a leak at every fault would be hundreds.
 MOST_MORE_DESCRIPTORS = 16
 MOST_MORE_THREADS = 16
-# The allocator keeps what threads have freed, and which of them had the large bodies is chance; see
-# docs/RELIABILITY.md. What leaks at every request or fault is more than that after some minutes.
-MOST_MORE_MEMORY = 32 * MB
+# What small things take of the threads' arenas. A leak of 1 KB a request is more after some minutes.
+MOST_MORE_MEMORY = 16 * MB
 MOST_MEMORY_GROWTH = 1.1
 
 

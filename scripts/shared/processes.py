@@ -43,7 +43,8 @@ class Processes:
     def start(self, argv: list, env: dict[str, str] | None = None, own_session: bool = False) -> subprocess.Popen:
         """With `own_session` Ctrl-C is for us alone, and all that descends from the process can be told by it."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "FAKE_TFS_", "TFS_"))}
-        log = self.scratch / f"{Path(argv[0]).name}-{len(list(self.scratch.glob('*.log')))}.log"
+        name = Path(argv[0]).name
+        log = self.scratch / f"{name}-{len(list(self.scratch.glob(f'{name}-*.log')))}.log"
         begin = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
