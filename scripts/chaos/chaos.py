@@ -85,15 +85,18 @@ class Run:
         self.warm_up()
         self.results = at_once(self.targets, self.result)
         _say("breaking things")
-        stuck = self.break_things()
-        self.look_after()
+        problems = []
+        try:
+            problems += [f"{name} never ended" for name in self.break_things()]
+            self.look_after()
+        except RunError as problem:
+            problems.append(str(problem))
         text = table(self.results, self.faulty_seconds, self.command(), self.options.seed)
         print(text, flush=True)
         for result in self.results:
             for failure in result.target.tally.failures:
                 _say(f"{result.target.name}: {failure}")
             _say(f"{result.target.name}: log {result.target.server.log}")
-        problems = [f"{name} never ended" for name in stuck]
         problems += [f"the injector failed: {r.injector.failed!r}" for r in self.results if r.injector.failed]
         problems += [problem for result in self.results for problem in result.problems()]
         for problem in problems:
@@ -180,7 +183,8 @@ class Run:
         at_once(self.results, look_after)
 
     def result(self, target: Target) -> Result:
-        return Result(target, Injector(target, str(self.options.seed), threading.Event()), target.settle())
+        before = target.settle(lambda _: self.interrupted.is_set())
+        return Result(target, Injector(target, str(self.options.seed), threading.Event()), before)
 
     def command(self) -> str:
         return f"./scripts/chaos.sh --seed {self.options.seed} {self.options.minutes:g}"

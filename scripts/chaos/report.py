@@ -82,19 +82,14 @@ def table(results: list[Result], seconds: float, command: str, seed: int) -> str
 
     tally = lambda name: lambda result: f"{getattr(result.target.tally, name):,}"
     row("requests", tally("requests"))
-    counts("of them: {}", lambda result: result.target.tally.kinds)
-    counts("sent: {}", lambda result: result.target.tally.manners)
-    counts("answers with status {}", lambda result: result.target.tally.statuses)
     row("answers as they must be", tally("right"))
-    row("ended with its worker (500)", tally("ended_with_worker"))
     row("client hung up on purpose", tally("hung_up"))
-    counts("fault: {}", lambda result: result.target.tally.faults)
+    row("ended with its worker (500)", tally("ended_with_worker"))
     row("**wrong answers**", tally("wrong"))
     row("of them another request's", tally("mixed_up"))
-    row("`output_handler` run twice", lambda result: len(result.twice_run))
     row("**lost requests**", tally("lost"))
+    row("`output_handler` run twice", lambda result: len(result.twice_run))
     row("longest time without a successful answer", lambda result: f"{result.target.tally.service.longest:.2f} s")
-    counts("/ping: {}", lambda result: result.target.tally.pings)
     row("longest time that /ping was not 200", lambda result: f"{result.target.tally.longest_without_ping:.2f} s")
     row("TFS restarts (processes killed)", lambda r: f"{r.restarts[0]} ({len(r.injector.killed_instances)})")
     row("worker restarts (processes killed)", lambda r: f"{r.restarts[1]} ({len(r.injector.killed_workers)})")
@@ -102,6 +97,11 @@ def table(results: list[Result], seconds: float, command: str, seed: int) -> str
     row("descriptors, start → end", lambda r: _change(r, "descriptors"))
     row("threads, start → end", lambda r: _change(r, "threads"))
     row("processes left after SIGTERM", lambda result: len(result.left))
+    counts("fault: {}", lambda result: result.target.tally.faults)
+    counts("answers with status {}", lambda result: result.target.tally.statuses)
+    counts("/ping: {}", lambda result: result.target.tally.pings)
+    counts("asked: {}", lambda result: result.target.tally.kinds)
+    counts("sent: {}", lambda result: result.target.tally.manners)
     lines = [f"| {name} | {' | '.join(figures)} |" for name, figures in rows]
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cpu = f" ({model[1]})" if model else ""
