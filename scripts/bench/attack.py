@@ -17,9 +17,10 @@ import threading
 import time
 from pathlib import Path
 
+from bench import add_executables, end_cleanly_on_signals, say  # first: it says where shared/ is
 import load
-from bench import add_executables, end_cleanly_on_signals, say
-from processes import BenchError, Processes, Server
+from processes import Server
+from shared.processes import Processes, RunError
 
 DRIPPING = 1000
 IDLE = 5000
@@ -116,6 +117,6 @@ def _options() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BenchError as problem:
+    except RunError as problem:
         say(f"FAILED: {problem}")
         sys.exit(1)

@@ -21,11 +21,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "scripts"))
+
 import load
 from load import MB
-from processes import WORKER, BenchError, Nginx, Processes, Server, memory
+from processes import Nginx, Server
+from shared.processes import WORKER, Processes, RunError, memory
 
-ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "docs" / "BENCHMARKS.md"
 REGION = re.compile(r"(<!-- bench:start -->\n).*?(<!-- bench:end -->)", re.DOTALL)
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
@@ -100,10 +103,10 @@ class Series:
 def main() -> int:
     options = _options()
     if options.write and not (BENCHMARKS.is_file() and REGION.search(BENCHMARKS.read_text())):
-        raise BenchError(f"--write needs {BENCHMARKS} with the lines <!-- bench:start --> and <!-- bench:end -->")
+        raise RunError(f"--write needs {BENCHMARKS} with the lines <!-- bench:start --> and <!-- bench:end -->")
     for needed in (options.server, options.server.with_name(WORKER), options.model_server):
         if not needed.is_file():
-            raise BenchError(f"{needed} does not exist; scripts/bench.sh builds it")
+            raise RunError(f"{needed} does not exist; scripts/bench.sh builds it")
     plan = QUICK if options.quick else FULL
     end_cleanly_on_signals(plan.limit_seconds)
 
@@ -182,7 +185,7 @@ def _check(server: Server | Nginx, *bodies: load.Body) -> None:
     for body in bodies:
         answer = load.post(server.port, body)
         if answer != load.ANSWER:
-            raise BenchError(f"port {server.port} answered {answer!r} to {body.path.name}, not {load.ANSWER!r}")
+            raise RunError(f"port {server.port} answered {answer!r} to {body.path.name}, not {load.ANSWER!r}")
 
 
 # Handlers measured with one worker and with two: the script, the row's name, connections.
@@ -254,7 +257,7 @@ def _pass_100_mb(options: argparse.Namespace, processes: Processes) -> tuple[flo
         above = [(memory(pids)[1] - rest) / body.size for pids, rest in zip(whose, at_rest)]
         server.stop()
         if answer != body.path.read_bytes():
-            raise BenchError(f"{len(answer)} bytes came back of {body.size}, or others")
+            raise RunError(f"{len(answer)} bytes came back of {body.size}, or others")
     return *above, seconds[1], seconds[0]
 
 
@@ -301,10 +304,10 @@ def _convert_speeds(options: argparse.Namespace) -> dict[str, float]:
     say("conversion alone")
     run = subprocess.run([options.convert_speed], capture_output=True, text=True, timeout=120)
     if run.returncode != 0:
-        raise BenchError(f"{options.convert_speed} failed with {run.returncode}:\n{run.stderr}")
+        raise RunError(f"{options.convert_speed} failed with {run.returncode}:\n{run.stderr}")
     found = re.findall(r"^(\w+_mb_per_s): *([\d.]+)", run.stdout, re.MULTILINE)
     if not found:
-        raise BenchError(f"{options.convert_speed} printed no line like csv_mb_per_s: 1\n{run.stdout}")
+        raise RunError(f"{options.convert_speed} printed no line like csv_mb_per_s: 1\n{run.stdout}")
     return {name: float(value) for name, value in found}
 
 
@@ -474,7 +477,7 @@ def end_cleanly_on_signals(limit_seconds: int) -> None:
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
             signal.signal(name, signal.SIG_IGN)
         reason = f"longer than {limit_seconds} s" if number == signal.SIGALRM else signal.Signals(number).name
-        raise BenchError(f"stopped: {reason}")
+        raise RunError(f"stopped: {reason}")
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, stop)
@@ -502,6 +505,6 @@ def add_executables(parser: argparse.ArgumentParser, *names: str) -> None:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BenchError as problem:
+    except RunError as problem:
         say(f"FAILED: {problem}")
         sys.exit(1)

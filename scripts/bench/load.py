@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import HERE, STATUS_PATH, BenchError, Server, get
+from processes import HERE, STATUS_PATH, Server
+from shared.processes import RunError, get
 
 PATH = "/invocations"
 ANSWER = b'{\n    "predictions": [3.5, 4.0, 5.5\n    ]\n}'
@@ -94,7 +95,7 @@ def post(port: int, body: Body) -> bytes:
         text = answer.read()
     connection.close()
     if answer.status != 200:
-        raise BenchError(f"port {port} answered {answer.status} to {body.path.name}: {text[:500]!r}")
+        raise RunError(f"port {port} answered {answer.status} to {body.path.name}: {text[:500]!r}")
     return text
 
 
@@ -106,15 +107,15 @@ def wrk(port: int, body: Body, connections: int, seconds: int) -> Result:
     try:
         run = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 40)
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"wrk did not end in time: {error}") from None
+        raise RunError(f"wrk did not end in time: {error}") from None
     lines = [line for line in run.stdout.splitlines() if line.startswith("FIGURES ")]
     if run.returncode != 0 or len(lines) != 1:
-        raise BenchError(f"wrk failed with {run.returncode}:\n{run.stdout}{run.stderr}")
+        raise RunError(f"wrk failed with {run.returncode}:\n{run.stdout}{run.stderr}")
     figures = {name: int(value) for name, value in (pair.split("=") for pair in lines[0].split()[1:])}
     troubles = [f"{figures[name]} {name}" for name in TROUBLES if figures[name]]
     if troubles or not figures["requests"]:
         what = f"{url}, {body.path.name}, {connections} connections: {', '.join(troubles) or 'no answer'}"
-        raise BenchError(f"ERRORS UNDER LOAD: {what}\n{run.stdout}")
+        raise RunError(f"ERRORS UNDER LOAD: {what}\n{run.stdout}")
     return Result(
         requests=figures["requests"],
         seconds=figures["duration_us"] / 1e6,
@@ -127,7 +128,7 @@ def start_ms(server: Server) -> float:
     """From the start of a server, which has only just been started, to its first 200 on /ping."""
     ready = _first_answer(server.port, "/ping")
     if ready is None:
-        raise BenchError(f"{server.process.args[0]} did not become ready")
+        raise RunError(f"{server.process.args[0]} did not become ready")
     return (ready - server.process.begin) * 1000
 
 
@@ -147,11 +148,11 @@ def readiness_ms(server: Server) -> float:
     for watcher in watchers:
         watcher.join()
     if None in seen.values():
-        raise BenchError(f"not all became ready: {seen}")
+        raise RunError(f"not all became ready: {seen}")
     # Both are seen a little late, by a poll's length: somewhat below zero is the same moment.
     passed = (seen["ping"] - seen["backend"]) * 1000
     if passed < -20:
-        raise BenchError(f"/ping answered 200 {-passed:.0f} ms before the backend was available")
+        raise RunError(f"/ping answered 200 {-passed:.0f} ms before the backend was available")
     return max(passed, 0.0)
 
 
