@@ -42,7 +42,7 @@ pub fn check(data: &[u8]) {
                         .is_some_and(|f| problem.starts_with(&format!("--{f} is ")));
                     flag || problem.starts_with(&format!("{} is ", s.name))
                 };
-                assert!(settings::ALL.iter().any(|s| named(s)), "{problem}");
+                assert!(settings::ALL.iter().any(named), "{problem}");
             }
             let problems: BTreeSet<_> = problems.into_iter().collect();
             let alone = problems_alone(&options, &variables);

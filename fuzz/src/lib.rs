@@ -13,8 +13,11 @@ pub mod model_config;
 pub mod s3;
 pub mod status;
 
+/// Panics when something does not hold for this input.
+pub type Check = fn(&[u8]);
+
 /// All checks by the names of their targets, which are also those of the folders with their inputs.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub const ALL: &[(&str, Check)] = &[
     ("accept", accept::check),
     ("attributes", attributes::check),
     ("config", config::check),

@@ -187,7 +187,7 @@ impl Incoming {
                     [] | [b'\r'] => 0,
                     _ => return Err(broken_chunk("a chunk is longer than its size")),
                 },
-                Framing::Trailers { bytes } => match line(rest)? {
+                Framing::Trailers { bytes } => match trailer(rest)? {
                     Some(2) => {
                         self.framing = Framing::End;
                         2
@@ -315,21 +315,34 @@ fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, RequestError> {
     }
 }
 
-/// Extensions may hold anything but the end of a line as somebody else sees it.
+/// Extensions are text: no control characters, the end of a line as somebody else sees it among them. A carriage
+/// return may come last, with the rest of the line's end still to come.
 fn check_line(line: &[u8]) -> Result<(), RequestError> {
-    match memchr::memchr(b'\n', line) {
-        None => Ok(()),
-        Some(_) => Err(broken_chunk("a line ends without a carriage return")),
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match line.iter().any(|&b| b.is_ascii_control() && b != b'\t') {
+        false => Ok(()),
+        true => Err(broken_chunk(
+            "the size of a chunk has a control character behind it",
+        )),
     }
 }
 
-/// Length of the line at the start, with its end. `None` while it is not whole.
-fn line(input: &[u8]) -> Result<Option<usize>, RequestError> {
-    match memchr::memchr(b'\n', input) {
-        None => Ok(None),
-        Some(end) if end > 0 && input[end - 1] == b'\r' => Ok(Some(end + 1)),
-        Some(_) => Err(broken_chunk("a line ends without a carriage return")),
+/// Length of the trailer at the start, or of the empty line in its place. `None` while it is not whole.
+fn trailer(input: &[u8]) -> Result<Option<usize>, RequestError> {
+    let Some(end) = memchr::memchr(b'\n', input) else {
+        return Ok(None);
+    };
+    let line = &input[..=end];
+    if line != b"\r\n" {
+        // It has the form of a header, and is held against that as a head of one header would be.
+        let section = [line, b"\r\n"].concat();
+        let mut headers = [httparse::EMPTY_HEADER];
+        let parsed = httparse::parse_headers(&section, &mut headers);
+        if !line.ends_with(b"\r\n") || !parsed.is_ok_and(|status| status.is_complete()) {
+            return Err(broken_chunk("a trailer is broken"));
+        }
     }
+    Ok(Some(line.len()))
 }
 
 #[cfg(test)]
@@ -418,6 +431,12 @@ mod tests {
             "1\nx",
             "1\rx",
             "1;a\nb\r\nx",
+            "1;\0\r\nx",
+            "0\r\nA: \x01\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\nA: b\r\n c\r\n\r\n",
+            "0\r\nA\r\n\r\n",
+            "0\r\nA: b\rc\r\n\r\n",
             "3\r\nabcd\r\n",
             "3\r\nabc\n",
             "11111111111111111\r\n",

@@ -93,8 +93,10 @@ impl Head {
         else {
             return Err(bad("The head is broken."));
         };
-        if !target.is_ascii() {
-            return Err(bad("The target is not ASCII."));
+        let starts = ["/", "http://", "https://"];
+        let is_target = target == "*" || starts.iter().any(|start| target.starts_with(start));
+        if !target.is_ascii() || !is_target {
+            return Err(bad("The target is no path and no URL."));
         }
         let place = |part: &[u8]| {
             let start = part.as_ptr().addr() - text.as_ptr().addr();
@@ -231,6 +233,11 @@ mod tests {
             ("GET /\r\n\r\n", 400),
             ("GET  / HTTP/1.1\r\n\r\n", 400),
             ("GET /\u{e9} HTTP/1.1\r\n\r\n", 400),
+            ("GET ping HTTP/1.1\r\n\r\n", 400),
+            ("GET http://host/ping HTTP/1.1\r\n\r\n", 200),
+            ("OPTIONS * HTTP/1.1\r\n\r\n", 200),
+            ("OPTIONS *x HTTP/1.1\r\n\r\n", 400),
+            ("CONNECT host:80 HTTP/1.1\r\n\r\n", 400),
             ("G\u{e9}T / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nA\r\n\r\n", 400),

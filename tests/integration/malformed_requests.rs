@@ -114,7 +114,9 @@ fn requests_of_the_fuzzing_corpus_harm_nobody() {
             let mut connection = server.connect();
             let _ = connection.try_send(&fs::read(&path).expect("inputs can be read"));
             connection.half_close();
-            for status in statuses(&mut connection).expect(&path.display().to_string()) {
+            for status in
+                statuses(&mut connection).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+            {
                 assert!(
                     is_refusal(status) || (200..300).contains(&status),
                     "{path:?}: {status}"

@@ -258,7 +258,7 @@ fn chunked(g: &mut Generator) -> Vec<u8> {
 fn chunk_size(g: &mut Generator) -> (Vec<u8>, Shows) {
     let mut bytes = chunked(g);
     let line = g.pick(
-        "|g|-1|+2|0x2| 2|\t2|2 2|2g|2,|\"2\"|\02|2\0|2;\0|2;a=\x01|2;a\nb|2\r|FFFFFFFFFFFFFFFFF|\
+        "|g|-1|+2|0x2| 2|\t2|2 2|2g|2,|\"2\"|\x002|2\x00|2;\x00|2;a=\x01|2;a\nb|2\r|FFFFFFFFFFFFFFFFF|\
          100000000000000000000002|FFFFFFFFFFFFFFFF|7FFFFFFFFFFFFFFF|40000001|\u{662}|two|=|{}",
     );
     bytes.extend_from_slice(format!("{line}\r\n{{}}\r\n0\r\n\r\n").as_bytes());
