@@ -1,6 +1,7 @@
 //! Replays what fuzzing has found: the checks of the fuzz targets on every input in `fuzz/corpus` and `fuzz/findings`.
 //!
-//! Needs neither cargo-fuzz nor a nightly compiler. `fuzz/corpus/http` is for `tests/integration/malformed_requests.rs`.
+//! Needs neither cargo-fuzz nor a nightly compiler. `tests/integration/malformed_requests.rs` sends
+//! `fuzz/corpus/http` through a socket, too.
 
 #[path = "../fuzz/src/lib.rs"]
 mod checks;
@@ -9,9 +10,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-
-/// Has inputs, but no check here.
-const HTTP: &str = "http";
 
 #[test]
 fn every_input_passes_its_check() {
@@ -48,10 +46,7 @@ fn targets_folders_and_checks_have_the_same_names() {
     assert_eq!(names("targets"), checks);
     for inputs in ["corpus", "findings"] {
         for name in names(inputs) {
-            assert!(
-                checks.contains(&name) || name == HTTP,
-                "fuzz/{inputs}/{name}"
-            );
+            assert!(checks.contains(&name), "fuzz/{inputs}/{name}");
         }
     }
 }

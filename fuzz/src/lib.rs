@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod config;
 pub mod csv;
 pub mod frame;
+pub mod http;
 pub mod json;
 pub mod model_config;
 pub mod s3;
@@ -23,6 +24,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("config", config::check),
     ("csv", csv::check),
     ("frame", frame::check),
+    ("http", http::check),
     ("json", json::check),
     ("model_config", model_config::check),
     ("s3", s3::check),

@@ -1,12 +1,12 @@
 //! The HTTP front: from the listening socket to the answer on the wire.
 
-mod answer;
-mod body;
-mod budget;
+pub mod answer;
+pub mod body;
+pub mod budget;
 mod connection;
 mod door;
-mod exchange;
-mod head;
+pub mod exchange;
+pub mod head;
 mod route;
 mod service;
 mod slots;
