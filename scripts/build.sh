@@ -9,7 +9,7 @@
 #   --repository NAME          name of the image; default: sagemaker-tensorflow-serving, with -eia for eia
 #   --base-image IMAGE         what the image begins with; a Debian or Ubuntu
 #   --rust-image IMAGE         where the build stage has Rust from
-#   --python-packages "A B"    Debian packages for handlers; default: python3-requests python3-grpcio
+#   --python-packages "A B"    Debian packages for handlers, such as python3-grpcio; default: python3-requests
 #   --executables DIR          take the executables from DIR, made by scripts/executables.sh on a system with the
 #                              same C library and Python as the base image; default: build them in the image
 #   --model-server SOURCE      take tensorflow_model_server from a file, or from a .tar.gz with it; each at a path

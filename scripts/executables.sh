@@ -72,7 +72,8 @@ sbom() {
   shift
   ((audit)) || return 0
   cargo cyclonedx --quiet --format json --no-build-deps --target "$host" --override-filename "$name.cdx" "$@"
-  mv "$name.cdx.json" "$new/sbom/"
+  sed "s|file://$PWD|file:///sagemaker-tfs|g" "$name.cdx.json" >"$new/sbom/$name.cdx.json"
+  rm "$name.cdx.json"
 }
 
 host=$(rustc -vV | sed -n 's/^host: //p')

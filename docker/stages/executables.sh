@@ -28,6 +28,8 @@ names=sagemaker-tfs
 [ "$FLAVOR" = slim ] || names="$names sagemaker-tfs-python"
 share=/out/usr/local/share/sagemaker-tfs
 mkdir -p /out/usr/local/bin "$share/sbom"
+# Where SageMaker puts models. Empty folders make a container without models say what it expects there.
+mkdir -p /out/opt/ml/model /out/opt/ml/models
 for name in $names; do
   if [ ! -f "$from/$name" ]; then
     echo "error: $from/$name is missing; scripts/executables.sh --out $from makes it" >&2
