@@ -140,7 +140,7 @@ of the version you choose, some hundred MB.
 
 | MB (10^6 bytes, unpacked) | slim | python |
 |---|---|---|
-{row("Python itself: interpreter, library, pip", "python")}
+{row("Python itself: interpreter, library, pip, what they need", "python")}
 {row("packages for handlers: `requests`", "packages")}
 {row("our executables, with their SBOM", "executables")}
 {row("SBOM of packages", "lists")}
