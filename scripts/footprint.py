@@ -126,6 +126,7 @@ def page(found):
         whole, own = one["memory"][name]
         return f"{whole:.1f} (its own: {own:.1f})"
 
+    lines = {"whole": code_lines(ROOT / "src"), "python": code_lines(ROOT / "src" / "python")}
     # The kernel keeps 15 characters of a name.
     worker = "sagemaker-tfs-python"[:15]
     return f"""# Footprint
@@ -153,7 +154,7 @@ The tests fail when ours in all is 15 MB or more in the slim image, 25 MB or mor
 | Debian packages | {slim["packages"]} | {python["packages"]} |
 | of these, in the base image | {found["base packages"]} | {found["base packages"]} |
 | crates | {found["crates"]["slim"]} | {found["crates"]["python"]} |
-| lines of our own code | {code_lines(ROOT / "src") - code_lines(ROOT / "src" / "python")} | {code_lines(ROOT / "src")} |
+| lines of our own code | {lines["whole"] - lines["python"]} | {lines["whole"]} |
 
 Lines are those that are neither empty, nor comments, nor unit tests. Crates are all that the executables are built
 from, those of crates included.

@@ -18,7 +18,8 @@ def input_handler(data, context):
     return json.dumps({"instances": [helper.double(float(data.read()))]})
 
 def output_handler(response, context):
-    return json.dumps({"echo": response.json(), "helper": helper.__file__, "python": sys.executable}), "application/json"
+    body = {"echo": response.json(), "helper": helper.__file__, "python": sys.executable}
+    return json.dumps(body), "application/json"
 """
 
 SINGLE = """

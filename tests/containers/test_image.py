@@ -50,7 +50,7 @@ class Contents(Case):
     def test_nothing_of_the_build_is_left(self):
         for flavor in ("slim", "python"):
             places = "/src /built /out /docker /unpacked /usr/local/cargo /usr/local/rustup"
-            left = f"ls -d {places} 2>/dev/null; find /var/lib/apt/lists /var/cache/apt /sagemaker -type f -size +0"
+            left = f"ls -d {places} 2>/dev/null; find /var/lib/apt/lists /var/cache/apt /sagemaker -type f -size +0 2>&1"
             self.assertEqual(inside(flavor, left, check=False), "")
 
     def test_sizes(self):
@@ -131,7 +131,9 @@ class Refusals(Case):
 
     def test_executables_that_do_not_run_on_the_base_image(self):
         # The image that has all is the base, so that this is quick: its check must see what was broken.
-        self.assertIn("not on PATH", inside("slim", f"rm /usr/bin/tensorflow_model_server; {SHARE}/check.sh", check=False))
+        self.assertIn(
+            "not on PATH", inside("slim", f"rm /usr/bin/tensorflow_model_server; {SHARE}/check.sh", check=False)
+        )
         broken = "echo >/usr/local/bin/sagemaker-tfs"
         self.assertIn("does not run on this base image", inside("slim", f"{broken}; {SHARE}/check.sh", check=False))
         moved = "mv /lib/*/libpython3* /tmp"

@@ -26,6 +26,14 @@ class Start(Case):
         (line,) = self.refused(models=self.folder())
         self.assertIn("no model found in /opt/ml/model", line)
 
+    def test_the_slim_image_refuses_a_handler(self):
+        models = self.models()
+        (models / "code").mkdir()
+        (models / "code" / "inference.py").write_text("def handler(data, context): pass\n")
+        (line,) = self.refused(models=models)
+        self.assertIn("/opt/ml/model/code/inference.py", line)
+        self.assertIn("use an image with Python", line)
+
     def test_wrong_settings_and_commands(self):
         (line,) = self.refused(code=2, models=self.models(), env={"SAGEMAKER_MULTI_MODEL": "yes"})
         self.assertIn("SAGEMAKER_MULTI_MODEL", line)

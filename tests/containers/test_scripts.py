@@ -1,10 +1,13 @@
 """start.sh, curl.sh and stop.sh on a built image, as a user calls them."""
 
+import os
+import shutil
 import socket
 import subprocess
 import unittest
+import urllib.request
 
-from harness import LABEL, ROOT, RUN, Case, docker, engine_or_skip, image
+from harness import LABEL, ROOT, RUN, Case, docker, engine_or_skip, image, wait_for
 
 setUpModule = engine_or_skip
 
@@ -38,7 +41,9 @@ class Scripts(Case):
         text = self.run_script("curl.sh", "--port", self.port, "--data", "1.0", "--type", "text/csv")
         self.assertIn("predictions", text)
         # A refused request is a failure of the script.
-        self.assertIn("Unsupported", self.run_script("curl.sh", "--port", self.port, "--data", "1", "--type", "x/y", code=22))
+        self.assertIn(
+            "Unsupported", self.run_script("curl.sh", "--port", self.port, "--data", "1", "--type", "x/y", code=22)
+        )
         self.assertIn("exit code 0", self.run_script("stop.sh"))
         self.assertIn("there is no container", self.run_script("stop.sh", code=1))
 
@@ -47,7 +52,9 @@ class Scripts(Case):
         self.models(parent=models / "one" / "model")
         self.run_script("start.sh", "--multi-model", "--model-dir", models, "--port", self.port)
         load = ["--data", '{"model_name": "one", "url": "/opt/ml/models/one/model"}']
-        self.assertIn("Successfully loaded", self.run_script("curl.sh", "--port", self.port, "--path", "/models", *load))
+        self.assertIn(
+            "Successfully loaded", self.run_script("curl.sh", "--port", self.port, "--path", "/models", *load)
+        )
         self.assertIn("exit code 0", self.run_script("stop.sh"))
 
     def test_a_start_that_fails_leaves_nothing(self):
@@ -57,10 +64,47 @@ class Scripts(Case):
         self.assertEqual(docker("ps", "--all", "--quiet", "--filter", f"name={self.name}"), "")
 
 
+def compose_program():
+    """The words that start Docker's compose tool, or None."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(words[0]) and subprocess.run([*words, "version"], capture_output=True).returncode == 0:
+            return words
+    return None
+
+
+class Compose(Case):
+    def test_up_and_down(self):
+        compose = compose_program()
+        if not compose:
+            self.skipTest("SKIPPED: there is no docker compose")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        env = {**os.environ, "IMAGE": image("slim"), "MODELS": str(self.models()), "PORT": str(port)}
+        command = [*compose, "--file", ROOT / "docker" / "compose.yaml", "--project-name", RUN]
+
+        def run(*words):
+            subprocess.run([*command, *words], env=env, check=True, capture_output=True, timeout=120)
+
+        self.addCleanup(run, "down", "--timeout", "5")
+        run("up", "--detach")
+
+        def ready():
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5) as answer:
+                    return answer.status == 200
+            except OSError:  # refused, or 502 while it starts
+                return False
+
+        wait_for(ready, 60, lambda: "it is not ready")
+
+
 class Leftovers(unittest.TestCase):
     def test_containers_of_the_scripts_have_the_label_of_this_run(self):
         # The label is the image's; so what these tests leave behind is found at the end.
-        self.assertIn(LABEL.split("=")[1], docker("image", "inspect", "--format", "{{json .Config.Labels}}", image("slim")))
+        self.assertIn(
+            LABEL.split("=")[1], docker("image", "inspect", "--format", "{{json .Config.Labels}}", image("slim"))
+        )
 
 
 if __name__ == "__main__":

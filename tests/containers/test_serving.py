@@ -31,7 +31,9 @@ class Formats(Case):
 
     def test_what_is_refused(self):
         answer = self.container.invoke("1.0", "application/pdf")
-        self.assertEqual((answer.status, json.loads(answer.body)), (415, {"error": "Unsupported Media Type: application/pdf"}))
+        self.assertEqual(
+            (answer.status, json.loads(answer.body)), (415, {"error": "Unsupported Media Type: application/pdf"})
+        )
         self.assertEqual(self.container.request("GET", "/nowhere").status, 404)
 
     def test_a_body_larger_than_what_is_left_of_the_memory_for_two(self):
@@ -64,7 +66,11 @@ class Serving(Case):
         self.check(container.invoke("1.0"))
 
     def test_batch_transform(self):
-        env = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "100", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "20"}
+        env = {
+            "SAGEMAKER_BATCH": "true",
+            "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "100",
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": "20",
+        }
         container = self.start(env=env).wait_ready()
         parameters = json.loads(container.request("GET", "/execution-parameters").body)
         self.assertEqual(parameters, {"MaxConcurrentTransforms": 100, "MaxPayloadInMB": 20})

@@ -87,7 +87,10 @@ class Build(unittest.TestCase):
     def test_names_of_images(self):
         for options, names in [
             ([], ["sagemaker-tensorflow-serving:2.19-cpu", "sagemaker-tensorflow-serving:2.19.0-cpu"]),
-            (["--version", "2.18.1"], ["sagemaker-tensorflow-serving:2.18-cpu", "sagemaker-tensorflow-serving:2.18.1-cpu"]),
+            (
+                ["--version", "2.18.1"],
+                ["sagemaker-tensorflow-serving:2.18-cpu", "sagemaker-tensorflow-serving:2.18.1-cpu"],
+            ),
             (["--flavor", "slim"], ["sagemaker-tensorflow-serving:2.19-cpu-slim"]),
             (["--arch", "gpu", "--repository", "me/mine"], ["me/mine:2.19-gpu", "me/mine:2.19.0-gpu"]),
         ]:
@@ -148,7 +151,9 @@ class Others(unittest.TestCase):
             self.assertNotIn("set -", text)
 
     def test_start_and_stop(self):
-        text = run("start.sh", "--dry-run", "--model-dir", "/models", "--port", "8081", "--arch", "gpu", "--env", "A=b c")
+        text = run(
+            "start.sh", "--dry-run", "--model-dir", "/models", "--port", "8081", "--arch", "gpu", "--env", "A=b c"
+        )
         self.assertEqual(
             text,
             "docker run --detach --name sagemaker-tensorflow-serving-2.19-gpu --publish 127.0.0.1:8081:8080"
@@ -191,7 +196,9 @@ class Others(unittest.TestCase):
 
     def test_publish_makes_a_missing_repository_but_hides_no_other_error(self):
         _, log = self.publish("echo 'RepositoryNotFoundException' >&2; exit 254")
-        self.assertIn("aws ecr create-repository --region eu-west-1 --repository-name sagemaker-tensorflow-serving", log)
+        self.assertIn(
+            "aws ecr create-repository --region eu-west-1 --repository-name sagemaker-tensorflow-serving", log
+        )
         text, log = self.publish("echo 'AccessDenied: no' >&2; exit 254", code=1)
         self.assertIn("AccessDenied: no", text)
         self.assertNotIn("push", log)
