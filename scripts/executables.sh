@@ -40,8 +40,8 @@ command -v cargo >/dev/null || fail "cargo is missing; the executables are built
 
 # Not the folder of everyday builds: flags and Python differ, and each would build everything anew.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/image}
-# Two builds of the same sources are equal wherever they are done: paths do not get into the executables, nor does
-# the time into the SBOM.
+# Two builds of the same sources are equal: neither paths get into the executables nor the time into the SBOM. (The
+# folder still decides in which order the compiler lays out code: the executables are equal for equal folders only.)
 export RUSTFLAGS="--remap-path-prefix=$PWD=/sagemaker-tfs --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 
