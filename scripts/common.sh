@@ -178,3 +178,40 @@ checksum() {
   "$PYTHON" -c 'import hashlib, sys
 print(hashlib.sha256(b"\0".join(open(path, "rb").read() for path in sys.argv[1:])).hexdigest())' "$@"
 }
+
+# Makes target/tools/lint with the checkers of requirements-images.txt, unless it is there already.
+need_image_checkers() {
+  local key
+  key=$(checksum scripts/requirements-images.txt)
+  [[ ! -f target/tools/lint/stamp || $(<target/tools/lint/stamp) != "$key" ]] || return 0
+  rm -rf target/tools/lint
+  "$PYTHON" -m venv target/tools/lint &&
+    target/tools/lint/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+      -r scripts/requirements-images.txt </dev/null &&
+    say "$key" >target/tools/lint/stamp
+}
+
+# Prints why containers cannot be tested on this machine, after trying to install what is missing; nothing if they can.
+containers_impossible() {
+  local release
+  command -v docker >/dev/null || {
+    say "docker is missing"
+    return
+  }
+  docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || {
+    say "no Docker engine answers"
+    return
+  }
+  release=$(. /etc/os-release 2>/dev/null && say "${ID-} ${VERSION_CODENAME-}")
+  [[ $release =~ ^(debian|ubuntu)\ .+ ]] || {
+    say "images for tests are made of the packages of this machine's release, which must be a Debian or Ubuntu"
+    return
+  }
+  command -v mmdebstrap >/dev/null || apt_install mmdebstrap >/dev/null || {
+    say "install mmdebstrap with: sudo apt-get install mmdebstrap"
+    return
+  }
+  # What the python image has, with the files to link with it.
+  [[ -x /usr/bin/python3-config ]] || apt_install python3 python3-dev >/dev/null ||
+    say "install the system's Python for developers with: sudo apt-get install python3-dev"
+}

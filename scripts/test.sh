@@ -3,6 +3,8 @@
 #
 #   ./scripts/test.sh          ends with a summary; exit code 0 only when nothing failed
 #
+# SAGEMAKER_TFS_TEST_NO_AUDIT=1 saves building two cargo tools, and leaves the tests of SBOMs out.
+#
 # The first run installs TensorFlow into .venv and builds everything: some minutes. Every step runs, whatever
 # became of the ones before; a step is skipped only when what it needs cannot be had, and then says so.
 set -euo pipefail
@@ -63,7 +65,7 @@ lints() {
 }
 
 shell_scripts() {
-  local files=(.ci/run scripts/*.sh scripts/tensorflow_model_server)
+  local files=(.ci/run scripts/*.sh scripts/tensorflow_model_server docker/stages/*.sh)
   say "shellcheck ${files[*]}"
   shellcheck --external-sources "${files[@]}"
 }
@@ -121,6 +123,25 @@ multi_model_tests() {
   .venv/bin/python -m unittest discover --verbose -s tests/multi_model
 }
 
+dockerfiles() {
+  need_image_checkers && target/tools/lint/bin/hadolint docker/*/Dockerfile && say "no remarks"
+}
+
+deployment_tests() {
+  target/tools/lint/bin/python -m unittest discover --verbose -s tests/deployment
+}
+
+image_executables() {
+  local options=(--out target/executables --python /usr/bin/python3)
+  [[ -z ${SAGEMAKER_TFS_TEST_NO_AUDIT-} ]] || options+=(--no-audit)
+  ./scripts/executables.sh "${options[@]}"
+}
+
+container_tests() {
+  SAGEMAKER_TFS_TEST_EXECUTABLES=$PWD/target/executables \
+    .venv/bin/python -m unittest discover --verbose -s tests/containers
+}
+
 begin=$SECONDS
 heading "Preparing"
 prepare
@@ -152,6 +173,15 @@ step "building for the next steps" build_for_python_tests
 step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests
 step "handlers on real TensorFlow" handler_tests
 step "multi-model mode on real TensorFlow, its handler from S3" multi_model_tests
+step "Dockerfiles (hadolint)" dockerfiles
+step "scripts for images, manifests, workflows, documents" deployment_tests
+reason=$(containers_impossible)
+if [[ -z $reason ]]; then
+  step "building the executables of images" image_executables
+  step "containers" container_tests
+else
+  skip "containers" "$reason"
+fi
 
 heading "Summary, after $((SECONDS - begin)) s"
 for name in ${FAILED[@]+"${FAILED[@]}"}; do say "FAILED: $name"; done
