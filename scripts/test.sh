@@ -123,6 +123,10 @@ multi_model_tests() {
   .venv/bin/python -m unittest discover --verbose -s tests/multi_model
 }
 
+chaos_judgement_tests() {
+  .venv/bin/python -m unittest discover -s tests/chaos
+}
+
 dockerfiles() {
   need_image_checkers && target/tools/lint/bin/hadolint docker/*/Dockerfile && say "no remarks"
 }
@@ -173,6 +177,7 @@ step "building for the next steps" build_for_python_tests
 step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests
 step "handlers on real TensorFlow" handler_tests
 step "multi-model mode on real TensorFlow, its handler from S3" multi_model_tests
+step "judgement of the chaos run" chaos_judgement_tests
 step "Dockerfiles (hadolint)" dockerfiles
 step "scripts for images, manifests, workflows, documents" deployment_tests
 reason=$(containers_impossible)
