@@ -3,6 +3,8 @@
 //! Needs neither cargo-fuzz nor a nightly compiler. `tests/integration/malformed_requests.rs` sends
 //! `fuzz/corpus/http` through a socket, too.
 
+#![forbid(unsafe_code)]
+
 #[path = "../fuzz/src/lib.rs"]
 mod checks;
 
