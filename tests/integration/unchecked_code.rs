@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 /// The file that starts and ends the Python interpreter.
 const EXCEPTION: &str = "src/python/embed.rs";
 /// Roots of all targets but the one that has the exception below it.
-const ROOTS: [&str; 6] = [
+const ROOTS: [&str; 7] = [
     "build.rs",
     "src/lib.rs",
     "src/main.rs",
     "tests/convert_speed.rs",
     "tests/fake_model_server/main.rs",
+    "tests/fuzz_corpus.rs",
     "tests/integration/main.rs",
 ];
 const WORD: &str = concat!("un", "safe");
