@@ -96,11 +96,13 @@ class Run:
         for result in self.results:
             for failure in result.target.tally.failures:
                 _say(f"{result.target.name}: {failure}")
-            _say(f"{result.target.name}: log {result.target.server.log}")
         problems += [f"the injector failed: {r.injector.failed!r}" for r in self.results if r.injector.failed]
         problems += [problem for result in self.results for problem in result.problems()]
         for problem in problems:
             _say(f"NOT WELL: {problem}")
+        if problems:
+            for target in self.targets:
+                _say(f"{target.name}: the server's log is {target.server.log}")
         if self.interrupted.is_set():
             _say("interrupted")
         elif self.options.write:
