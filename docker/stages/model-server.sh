@@ -5,7 +5,10 @@
 set -eu
 
 file=/docker/input/model-server
-mkdir -p /out/usr/bin
+share=/out/usr/local/share/sagemaker-tfs
+mkdir -p /out/usr/bin "$share"
+# Also keeps /out from being empty: Docker's old builder fails on a COPY that changes nothing.
+echo "tensorflow_model_server: from $MODEL_SERVER" >"$share/model-server.txt"
 case $MODEL_SERVER in
   base) exit 0 ;;
   image) found=$(command -v tensorflow_model_server || true) ;;

@@ -132,9 +132,11 @@ def remove_all():
             docker("rmi", "--force", *dict.fromkeys(images.split()), check=False)
 
 
-def build(*options, check=True):
-    """Runs scripts/build.sh, for our base image, with the executables of EXECUTABLES."""
-    command = [BUILD, "--repository", f"{RUN}/serving", "--base-image", base_image(), "--executables", EXECUTABLES]
+def build(*options, base=True, check=True):
+    """Runs scripts/build.sh, for our base image unless `base` is false, with the executables of EXECUTABLES."""
+    command = [BUILD, "--repository", f"{RUN}/serving", "--executables", EXECUTABLES]
+    if base:
+        command += ["--base-image", base_image()]
     if not (EXECUTABLES / "sbom" / "sagemaker-tfs.cdx.json").exists():
         command.append("--no-audit")
     done = subprocess.run(

@@ -50,7 +50,8 @@ class Contents(Case):
     def test_nothing_of_the_build_is_left(self):
         for flavor in ("slim", "python"):
             places = "/src /built /out /docker /unpacked /usr/local/cargo /usr/local/rustup"
-            left = f"ls -d {places} 2>/dev/null; find /var/lib/apt/lists /var/cache/apt /sagemaker -type f -size +0 2>&1"
+            empty = "/var/lib/apt/lists /var/cache/apt /sagemaker"
+            left = f"ls -d {places} 2>/dev/null; find {empty} -type f -size +0 2>&1"
             self.assertEqual(inside(flavor, left, check=False), "")
 
     def test_sizes(self):
@@ -142,8 +143,34 @@ class Refusals(Case):
         self.assertIn("python3 is 3.1 here", inside("python", f"{older}; {SHARE}/check.sh", check=False))
 
 
-class Archives(Case):
-    def test_a_model_server_from_an_archive(self):
+class Sources(Case):
+    """Where the model server comes from, beside a file."""
+
+    def serves(self, name):
+        container = Container(name, self.models())
+        self.addCleanup(container.remove)
+        self.check(container.wait_ready().invoke("1.0"))
+        return container
+
+    def test_from_an_image(self):
+        # Any image with the program will do for TensorFlow Serving's.
+        build("--version", "2.18", "--flavor", "slim", "--model-server-image", image("slim"))
+        self.serves(f"{RUN}/serving:2.18-cpu-slim")
+
+    def test_a_gpu_image_is_made_on_the_one_that_has_it(self):
+        other = image("slim")
+        build("--version", "2.17", "--arch", "gpu", "--flavor", "slim", "--model-server-image", other, base=False)
+        gpu = f"{RUN}/serving:2.17-gpu-slim"
+        self.serves(gpu)
+        found = [json.loads(docker("image", "inspect", "--format", "{{json .}}", name)) for name in (other, gpu)]
+        below, whole = (one["RootFS"]["Layers"] for one in found)
+        self.assertEqual(whole[: len(below)], below)
+        # The program is there once, not a second time in a layer of ours.
+        added = found[1]["Size"] - found[0]["Size"]
+        self.assertLess(added, (EXECUTABLES / "sagemaker-tfs").stat().st_size + MEGABYTE)
+        self.assertGreater(FAKE_MODEL_SERVER.stat().st_size, 2 * MEGABYTE)
+
+    def test_from_an_archive(self):
         folder = self.folder()
         (folder / "inner").mkdir()
         program = folder / "inner" / "amazonei_tensorflow_model_server"
@@ -152,9 +179,7 @@ class Archives(Case):
         subprocess.run(["tar", "-czf", archive, "-C", folder, "inner"], check=True)
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         build("--version", "1.15", "--arch", "eia", "--flavor", "slim", "--model-server", archive, "--sha256", digest)
-        container = Container(f"{RUN}/serving:1.15-cpu-slim", self.models())
-        self.addCleanup(container.remove)
-        self.check(container.wait_ready().invoke("1.0"))
+        container = self.serves(f"{RUN}/serving:1.15-cpu-slim")
         self.assertEqual(container.shell("echo $SAGEMAKER_TFS_VERSION"), "1.15")
 
 
