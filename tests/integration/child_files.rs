@@ -87,6 +87,12 @@ fn clients(server: &Server) -> Vec<Connection> {
 #[test]
 fn model_servers_have_nothing_of_ours() {
     let server = Setup::new().instances(3).wrapper(CLEAN).start();
+    // One that ends before it ever was ready would end the start.
+    for index in 0..3 {
+        server.wait_for_log(&format!(
+            "instance {index}: model half_plus_three is AVAILABLE"
+        ));
+    }
     let _clients = clients(&server);
     // Before it opens anything itself.
     let hold = server.path("model/half_plus_three/fake_start");
