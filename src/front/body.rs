@@ -262,7 +262,7 @@ impl Incoming {
         let all = self.bytes.len() + announced.max(more);
         let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES);
         let capacity = match announced {
-            0 => step.max(needed),
+            0 => step.min(self.limit).max(needed),
             _ => step.min(all).max(needed),
         };
         if !self.share.try_grow_to(capacity) {

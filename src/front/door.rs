@@ -281,6 +281,7 @@ impl Door {
                     self.admit(socket.into(), peer);
                 }
                 Err(Errno::AGAIN) => return Accepting::Done,
+                Err(Errno::INVAL) if self.is_closed() => return Accepting::Done,
                 // What happened to this one connection before it was accepted is nobody else's business.
                 Err(
                     Errno::INTR
@@ -297,7 +298,8 @@ impl Door {
                 ) => {}
                 Err(e) => {
                     self.complain(format_args!("a connection cannot be accepted: {e}"));
-                    if !self.make_room() && !self.turn_away_with_reserve() {
+                    let is_full = matches!(e, Errno::MFILE | Errno::NFILE);
+                    if !is_full || !self.make_room() && !self.turn_away_with_reserve() {
                         return Accepting::Paused;
                     }
                 }

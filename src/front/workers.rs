@@ -299,7 +299,7 @@ impl Shared {
         static BUSY: LazyLock<Vec<u8>> =
             LazyLock::new(|| answer::prepare(&busy(TOO_MANY_REQUESTS).into()));
         let head = &work.request.head;
-        if head.is_http_1_0 || !self.keeps(head) {
+        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(head) {
             return self.reply(work, busy(TOO_MANY_REQUESTS).into());
         }
         let connection = &work.connection;
