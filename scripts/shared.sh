@@ -26,6 +26,7 @@ usage_and_exit() {
 # option_value OPTION [VALUE] ...: the value of an option that needs one.
 option_value() {
   [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value; see $0 --help"
+  [[ $2 != --* ]] || fail "$1 needs a value, not $2; see $0 --help"
   printf '%s' "$2"
 }
 
