@@ -265,10 +265,11 @@ impl Pool {
             };
             state = self.wait(state, deadline.min(pause));
         };
+        // Also when the last of them leaves: others may have waited behind it.
+        let wake_all = ticket.is_some() && state.queue.has_suspects();
         if let Some(ticket) = ticket {
             state.queue.leave(ticket);
         }
-        let wake_all = ticket.is_some() && state.queue.has_suspects();
         // One wake-up may stand for several channels that came free.
         let wake_one = found.is_ok() && !state.queue.is_empty() && state.has_free_channel();
         drop(state);

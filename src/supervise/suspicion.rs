@@ -126,6 +126,12 @@ impl Queue {
         self.waiting.is_empty()
     }
 
+    /// How many wait.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether suspects wait: then everybody is to look again whenever something changes.
     pub fn has_suspects(&self) -> bool {
         self.waiting.values().any(|company| company.is_suspect())

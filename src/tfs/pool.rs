@@ -157,10 +157,11 @@ impl Pool {
             ticket.get_or_insert_with(|| state.queue.enter(company));
             state = self.wait(state, deadline);
         };
+        // Also when the last of them leaves: others may have waited behind it.
+        let wake = ticket.is_some() && state.queue.has_suspects();
         if let Some(ticket) = ticket {
             state.queue.leave(ticket);
         }
-        let wake = ticket.is_some() && state.queue.has_suspects();
         drop(state);
         if wake {
             self.changed.notify_all();
@@ -375,6 +376,33 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
         assert!(pool.acquire(Company::ANY, now).is_ok());
+    }
+
+    #[test]
+    fn who_waits_behind_a_suspect_goes_on_when_it_gives_up() {
+        let mut losses = Losses::default();
+        (0..3).for_each(|_| losses.add());
+        let pool = pool(&[Health::Ready]);
+        let now = Instant::now();
+        let (soon, late) = (Duration::from_millis(500), Duration::from_secs(20));
+        let _slow = pool.acquire(Company::ANY, now).unwrap();
+        let wait_for = |count| {
+            while pool.lock().queue.len() < count {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            let suspect = scope.spawn(|| pool.acquire(losses.company(), now + soon).map(drop));
+            wait_for(1);
+            let other = scope.spawn(|| {
+                let lease = pool.acquire(Company::ANY, now + late);
+                lease.map(|_| now.elapsed())
+            });
+            wait_for(2);
+            assert!(suspect.join().unwrap().is_err());
+            let took = other.join().unwrap().unwrap();
+            assert!(took < late, "nobody woke it: {took:?}");
+        });
     }
 
     #[test]
