@@ -70,6 +70,22 @@ impl RequestError {
         Self::new(400, text)
     }
 
+    /// An error after which it is not known where the next request begins: the connection ends with it.
+    pub fn ending(status: u16, text: impl Into<String>) -> Self {
+        Self {
+            ends_connection: true,
+            ..Self::new(status, text)
+        }
+    }
+
+    /// 503: there is no room for the request now, but there may be soon.
+    pub fn busy(text: impl Into<String>) -> Self {
+        Self {
+            header: Some(("Retry-After", "1")),
+            ..Self::new(503, text)
+        }
+    }
+
     /// 504: the request's deadline passed; `why` says what it was waiting for.
     pub fn deadline(limit: Duration, why: &str) -> Self {
         Self::new(

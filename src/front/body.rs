@@ -30,7 +30,7 @@ pub enum Announced {
 /// 400 when they are wrong or contradict each other, 501 for an encoding that is not known, 413 for more than there
 /// ever is room for.
 pub fn announced(head: &Head, budget: &Budget) -> Result<Announced, RequestError> {
-    let wrong = |text: &str| Err(broken(400, text));
+    let wrong = |text: &str| Err(RequestError::ending(400, text));
     let mut encodings = head.values("Transfer-Encoding").peekable();
     let Some(length) = head.first("Content-Length") else {
         return match (encodings.next(), encodings.next()) {
@@ -38,7 +38,10 @@ pub fn announced(head: &Head, budget: &Budget) -> Result<Announced, RequestError
             // Which proxies do not know, and take for no body at all.
             (Some(_), _) if head.is_http_1_0 => wrong("HTTP/1.0 has no Transfer-Encoding."),
             (Some(name), None) if name.eq_ignore_ascii_case("chunked") => Ok(Announced::Chunked),
-            _ => Err(broken(501, "The only Transfer-Encoding taken is: chunked")),
+            _ => Err(RequestError::ending(
+                501,
+                "The only Transfer-Encoding taken is: chunked",
+            )),
         };
     };
     if encodings.peek().is_some() {
@@ -61,16 +64,8 @@ fn limit(budget: &Budget) -> usize {
     MAX_BODY_BYTES.min(budget.limit())
 }
 
-/// An error after which it is not known where the next request begins.
-fn broken(status: u16, text: impl Into<String>) -> RequestError {
-    RequestError {
-        ends_connection: true,
-        ..RequestError::new(status, text)
-    }
-}
-
 fn too_large(limit: usize) -> RequestError {
-    broken(413, format!("The body is larger than {limit} bytes."))
+    RequestError::ending(413, format!("The body is larger than {limit} bytes."))
 }
 
 /// A body that is arriving.
@@ -152,7 +147,7 @@ impl Incoming {
                 Framing::End => return Ok(at),
                 Framing::Length { left } => {
                     let piece = &rest[..rest.len().min(left)];
-                    self.keep(piece, left)?;
+                    self.keep(piece)?;
                     self.framing = match left - piece.len() {
                         0 => Framing::End,
                         left => Framing::Length { left },
@@ -172,7 +167,7 @@ impl Incoming {
                 },
                 Framing::ChunkData { left } => {
                     let piece = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    self.keep(&rest[..piece], 0)?;
+                    self.keep(&rest[..piece])?;
                     self.framing = match left - piece as u64 {
                         0 => Framing::ChunkEnd,
                         left => Framing::ChunkData { left },
@@ -209,15 +204,14 @@ impl Incoming {
         }
     }
 
-    /// Where the next bytes can be received directly, without a copy, and how many they are at most. More may be
-    /// received than that: see [`Incoming::received_directly`].
+    /// Where the next bytes can be received directly, without a copy. More may be received than belong to the body: see [`Incoming::received_directly`].
     ///
     /// # Errors
     /// 503 when there is no room for it now.
     pub fn direct(&mut self) -> Result<Option<&mut Vec<u8>>, RequestError> {
         match self.framing {
-            Framing::Length { left } if self.is_kept => {
-                self.make_room(1, left)?;
+            Framing::Length { .. } if self.is_kept => {
+                self.make_room(1)?;
                 Ok(Some(&mut self.bytes))
             }
             _ => Ok(None),
@@ -239,32 +233,31 @@ impl Incoming {
         more
     }
 
-    /// `announced`: how many bytes are known to come, these among them.
-    fn keep(&mut self, piece: &[u8], announced: usize) -> Result<(), RequestError> {
+    fn keep(&mut self, piece: &[u8]) -> Result<(), RequestError> {
         self.received += piece.len();
         if self.received > self.limit {
             return Err(too_large(self.limit));
         }
         if self.is_kept && !piece.is_empty() {
-            self.make_room(piece.len(), announced)?;
+            self.make_room(piece.len())?;
             self.bytes.extend_from_slice(piece);
         }
         Ok(())
     }
 
-    /// Makes room for `more` bytes, and for some of the `announced` ones: memory is taken as bytes arrive, so that
-    /// nobody gets much of it for an announcement.
-    fn make_room(&mut self, more: usize, announced: usize) -> Result<(), RequestError> {
+    /// Makes room for `more` bytes, and for some of those that may follow: memory is taken as bytes arrive, so that nobody
+    /// gets much of it for an announcement.
+    fn make_room(&mut self, more: usize) -> Result<(), RequestError> {
         let needed = self.bytes.len() + more;
         if needed <= self.bytes.capacity() {
             return Ok(());
         }
-        let all = self.bytes.len() + announced.max(more);
-        let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES);
-        let capacity = match announced {
-            0 => step.min(self.limit).max(needed),
-            _ => step.min(all).max(needed),
+        let whole = match self.framing {
+            Framing::Length { left } => self.bytes.len() + left,
+            _ => self.limit, // it is not announced
         };
+        let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES);
+        let capacity = step.min(whole).max(needed);
         if !self.share.try_grow_to(capacity) {
             return Err(RequestError {
                 ends_connection: true, // in mid-body
@@ -278,17 +271,13 @@ impl Incoming {
 
 /// 503: the memory for bodies is used up.
 pub fn no_room() -> RequestError {
-    RequestError {
-        header: Some(("Retry-After", "1")),
-        ..RequestError::new(
-            503,
-            "The memory for request bodies is used up; try again, or raise SAGEMAKER_TFS_MAX_BODY_MEMORY_MB.",
-        )
-    }
+    RequestError::busy(
+        "The memory for request bodies is used up; try again, or raise SAGEMAKER_TFS_MAX_BODY_MEMORY_MB.",
+    )
 }
 
 fn broken_chunk(why: &str) -> RequestError {
-    broken(400, format!("The body cannot be read: {why}."))
+    RequestError::ending(400, format!("The body cannot be read: {why}."))
 }
 
 /// Length of the line with a chunk's size, and the size. `None` while it is not whole.

@@ -37,6 +37,9 @@ const KEPT_IDLE: Duration = Duration::from_secs(1);
 /// What could be said of each connection is said this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// What is registered waits for one event, and is registered again when that is used.
+const ONCE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+
 const LISTENER: u64 = 0;
 const TIMER: u64 = 1;
 const FIRST_CONNECTION: u64 = 2;
@@ -141,9 +144,8 @@ impl Door {
             it_value: tick,
         };
         rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every_tick)?;
-        let once = EventFlags::IN | EventFlags::ONESHOT;
-        epoll::add(&epoll, &socket, EventData::new_u64(LISTENER), once)?;
-        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), once)?;
+        epoll::add(&epoll, &socket, EventData::new_u64(LISTENER), ONCE)?;
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), ONCE)?;
         Ok(Self {
             epoll,
             listener: socket.into(),
@@ -255,8 +257,7 @@ impl Door {
     }
 
     fn rearm(&self, what: &impl std::os::fd::AsFd, id: u64) {
-        let once = EventFlags::IN | EventFlags::ONESHOT;
-        if let Err(e) = epoll::modify(&self.epoll, what, EventData::new_u64(id), once)
+        if let Err(e) = epoll::modify(&self.epoll, what, EventData::new_u64(id), ONCE)
             && !self.is_closed()
         {
             log::error!("cannot wait for connections: {e}");
@@ -319,9 +320,8 @@ impl Door {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::new(id, socket, peer));
         self.connections().insert(id, Arc::clone(&connection));
-        let once = EventFlags::IN | EventFlags::ONESHOT;
         let data = EventData::new_u64(id);
-        if let Err(e) = epoll::add(&self.epoll, &connection.socket, data, once) {
+        if let Err(e) = epoll::add(&self.epoll, &connection.socket, data, ONCE) {
             self.complain(format_args!("a connection cannot be served: {e}"));
             self.end(&connection);
         }

@@ -286,7 +286,8 @@ impl Exchange {
             }
             Phase::Head => {
                 let limit = if is_last { LAST_HEAD_LIMIT } else { HEAD_LIMIT };
-                (phase_time >= limit).then(|| self.refuse(too_slow("The head came too slowly.")))
+                (phase_time >= limit)
+                    .then(|| self.refuse(RequestError::ending(408, "The head came too slowly.")))
             }
             Phase::Body {
                 received, limit, ..
@@ -298,7 +299,7 @@ impl Exchange {
                 } else {
                     return None;
                 };
-                Some(self.refuse(too_slow(text)))
+                Some(self.refuse(RequestError::ending(408, text)))
             }
             Phase::Busy | Phase::Closed => None,
             Phase::Answer { wire, .. } => {
@@ -459,10 +460,13 @@ impl Exchange {
     fn end_of_input(&mut self) -> Step {
         match &self.phase {
             Phase::Head if self.input.is_empty() => Step::Close,
-            Phase::Head => self.refuse(bad("The request ended within its head.")),
+            Phase::Head => self.refuse(RequestError::ending(
+                400,
+                "The request ended within its head.",
+            )),
             Phase::Body { body, .. } => {
                 let text = format!("The body ended after {body}.");
-                self.refuse(bad(text))
+                self.refuse(RequestError::ending(400, text))
             }
             _ => Step::Close,
         }
@@ -492,21 +496,6 @@ fn send_some(stream: &impl Stream, parts: &[IoSlice]) -> io::Result<usize> {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             other => return other,
         }
-    }
-}
-
-/// The request cannot be told from the next one any more.
-fn bad(text: impl Into<String>) -> RequestError {
-    RequestError {
-        ends_connection: true,
-        ..RequestError::bad_request(text)
-    }
-}
-
-fn too_slow(text: &str) -> RequestError {
-    RequestError {
-        status: 408,
-        ..bad(text)
     }
 }
 

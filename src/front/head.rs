@@ -42,7 +42,7 @@ impl Scanner {
         }
         self.scanned = limit;
         if bytes.len() >= MAX_HEAD_BYTES {
-            return Err(refused(
+            return Err(RequestError::ending(
                 431,
                 format!("The headers have more than {MAX_HEAD_BYTES} bytes."),
             ));
@@ -78,13 +78,16 @@ impl Head {
             Ok(httparse::Status::Complete(length)) if length == text.len() => {}
             Ok(_) => return Err(bad("The head is broken.")),
             Err(httparse::Error::TooManyHeaders) => {
-                return Err(refused(
+                return Err(RequestError::ending(
                     431,
                     format!("There are more than {MAX_HEADERS} headers."),
                 ));
             }
             Err(httparse::Error::Version) => {
-                return Err(refused(505, "HTTP/1.1 and HTTP/1.0 are spoken here."));
+                return Err(RequestError::ending(
+                    505,
+                    "HTTP/1.1 and HTTP/1.0 are spoken here.",
+                ));
             }
             Err(e) => return Err(bad(format!("The head cannot be read: {e}."))),
         }
@@ -162,15 +165,7 @@ impl Head {
 }
 
 fn bad(text: impl Into<String>) -> RequestError {
-    refused(400, text)
-}
-
-/// Where the next request begins is not known after this.
-fn refused(status: u16, text: impl Into<String>) -> RequestError {
-    RequestError {
-        ends_connection: true,
-        ..RequestError::new(status, text)
-    }
+    RequestError::ending(400, text)
 }
 
 #[cfg(test)]

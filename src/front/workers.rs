@@ -94,10 +94,9 @@ impl Front {
             config.port,
             raise_file_limit(),
             OTHER_FILES + FILES_A_SLOT * slots,
-            answer::prepare(&Answer {
-                ends_connection: true,
-                ..busy("There are too many connections; try again.").into()
-            }),
+            answer::prepare(
+                &RequestError::busy("There are too many connections; try again.").into(),
+            ),
         )?;
         let shared = Arc::new(Shared {
             door,
@@ -195,7 +194,7 @@ impl Shared {
         let error = if expect.is_some_and(|expect| !expect.eq_ignore_ascii_case("100-continue")) {
             RequestError::new(417, "The only expectation met is: 100-continue")
         } else if is_kept && to_come > 0 && self.slots.is_full() {
-            busy(TOO_MANY_REQUESTS)
+            RequestError::busy(TOO_MANY_REQUESTS)
         } else if is_kept && !self.budget.has_room(to_come) {
             body::no_room()
         } else {
@@ -297,10 +296,10 @@ impl Shared {
     /// Answers that there is no room, in as little time as possible.
     fn turn_away(self: &Arc<Self>, work: Work) {
         static BUSY: LazyLock<Vec<u8>> =
-            LazyLock::new(|| answer::prepare(&busy(TOO_MANY_REQUESTS).into()));
+            LazyLock::new(|| answer::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
         let head = &work.request.head;
         if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(head) {
-            return self.reply(work, busy(TOO_MANY_REQUESTS).into());
+            return self.reply(work, RequestError::busy(TOO_MANY_REQUESTS).into());
         }
         let connection = &work.connection;
         self.log_access(
@@ -389,14 +388,6 @@ impl Shared {
 }
 
 const TOO_MANY_REQUESTS: &str = "Too many requests are waiting; try again.";
-
-/// 503 for what there is no room for.
-fn busy(text: &str) -> RequestError {
-    RequestError {
-        header: Some(("Retry-After", "1")),
-        ..RequestError::new(503, text)
-    }
-}
 
 fn start_thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
     thread::Builder::new()

@@ -248,10 +248,7 @@ impl Pool {
             }
             let now = Instant::now();
             if state.seats.iter().all(|s| s.health == Health::Failing) {
-                break Err(RequestError {
-                    header: Some(("Retry-After", "1")),
-                    ..RequestError::new(503, state.describe(now))
-                });
+                break Err(RequestError::busy(state.describe(now)));
             }
             if now >= deadline {
                 let why = state.why_not(now);
@@ -265,11 +262,7 @@ impl Pool {
             };
             state = self.wait(state, deadline.min(pause));
         };
-        // Also when the last of them leaves: others may have waited behind it.
-        let wake_all = ticket.is_some() && state.queue.has_suspects();
-        if let Some(ticket) = ticket {
-            state.queue.leave(ticket);
-        }
+        let wake_all = ticket.is_some_and(|ticket| state.queue.leave(ticket));
         // One wake-up may stand for several channels that came free.
         let wake_one = found.is_ok() && !state.queue.is_empty() && state.has_free_channel();
         drop(state);

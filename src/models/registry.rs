@@ -96,13 +96,9 @@ impl InUse<'_> {
             let all = front::slots(&registry.config);
             // A quarter is left for models that have fewer.
             if registry.in_use.load(Ordering::Relaxed) > all - all / 4 {
-                return Err(RequestError {
-                    header: Some(("Retry-After", "1")),
-                    ..RequestError::new(
-                        503,
-                        "Too many requests are waiting for this model; try again.",
-                    )
-                });
+                return Err(RequestError::busy(
+                    "Too many requests are waiting for this model; try again.",
+                ));
             }
             let late = "too many other requests of this model came first";
             turn.recv_deadline(deadline)

@@ -116,9 +116,12 @@ impl Queue {
         self.last
     }
 
-    /// Waits no more.
-    pub fn leave(&mut self, ticket: Ticket) {
+    /// Waits no more. Says whether everybody is to look again: others may have waited behind a suspect, and it may be
+    /// the last of them that leaves.
+    pub fn leave(&mut self, ticket: Ticket) -> bool {
+        let had_suspects = self.has_suspects();
         self.waiting.remove(&ticket);
+        had_suspects
     }
 
     /// Whether nobody waits.

@@ -157,11 +157,7 @@ impl Pool {
             ticket.get_or_insert_with(|| state.queue.enter(company));
             state = self.wait(state, deadline);
         };
-        // Also when the last of them leaves: others may have waited behind it.
-        let wake = ticket.is_some() && state.queue.has_suspects();
-        if let Some(ticket) = ticket {
-            state.queue.leave(ticket);
-        }
+        let wake = ticket.is_some_and(|ticket| state.queue.leave(ticket));
         drop(state);
         if wake {
             self.changed.notify_all();
