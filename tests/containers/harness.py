@@ -21,9 +21,12 @@ import threading
 import time
 import unittest
 import uuid
-from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "demo"))
+
+from server import Answer  # noqa: E402  (found through the line above)
+
 TARGET = ROOT / "target"
 BUILD = ROOT / "scripts" / "build.sh"
 
@@ -154,17 +157,6 @@ def image(flavor):
     """The image of this flavor, with the fake model server in place of TensorFlow Serving."""
     build("--version", "2.19", "--arch", "cpu", "--flavor", flavor, "--model-server", FAKE_MODEL_SERVER)
     return f"{RUN}/serving:2.19-cpu" + ("" if flavor == "python" else f"-{flavor}")
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def text(self):
-        return self.body.decode("utf-8", "backslashreplace")
 
 
 class Container:
