@@ -1,7 +1,12 @@
 //! CSV: fields are cut as the `csv` crate cuts them, numbers are what the standard library takes for numbers.
 
-use sagemaker_tfs::convert::csv::to_tfs;
+use sagemaker_tfs::convert::csv;
+use sagemaker_tfs::error::RequestError;
 use serde_json::Value;
+
+fn to_tfs(data: &[u8]) -> Result<Vec<u8>, RequestError> {
+    csv::to_tfs(&data.to_vec().into()).map(|out| out.to_vec())
+}
 
 pub fn check(data: &[u8]) {
     let output = match to_tfs(data) {
@@ -25,7 +30,7 @@ pub fn check(data: &[u8]) {
     let output = String::from_utf8(output).expect("UTF-8 gives UTF-8");
     let rows = rows(&output);
 
-    let mut reader = csv::ReaderBuilder::new()
+    let mut reader = ::csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .from_reader(data);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sagemaker_tfs::front::answer::{Answer, Wire};
 use sagemaker_tfs::front::body::{self, Incoming};
 use sagemaker_tfs::front::budget::Budget;
-use sagemaker_tfs::front::exchange::{Exchange, Request, Step, Stream, Verdict};
+use sagemaker_tfs::front::exchange::{Direction, Exchange, Request, Step, Stream, Verdict};
 use sagemaker_tfs::front::head::Head;
 
 /// More than any input holds; lengths beyond it are refused.
@@ -39,7 +39,7 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
         waits: Cell::new(false),
         is_told_the_end: Cell::new(false),
     };
-    let mut exchange = Exchange::new(Instant::now());
+    let mut exchange = Exchange::new(Instant::now(), &Budget::new(MAX_BODY));
     let mut found = Vec::new();
     // Each step takes bytes, or answers what was found in them.
     for _ in 0..8 * data.len() + 8 {
@@ -53,7 +53,7 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
                 found.push(Found::Request {
                     method: request.head.method().into(),
                     target: request.head.target().into(),
-                    body: request.body,
+                    body: request.body.to_vec(),
                 });
                 request.head.keeps_connection()
             }
@@ -63,7 +63,7 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
                 false
             }
         };
-        exchange.answer(Wire::new(Answer::empty(), None, keep, None), keep);
+        exchange.answer(Wire::new(Answer::empty(), None, keep), keep);
     }
     panic!("it never ends");
 }
@@ -87,9 +87,9 @@ fn check_request(request: &Request) {
 
 fn admit(head: &Head, _: &[u8]) -> Verdict {
     let budget = Budget::new(MAX_BODY);
-    match body::announced(head, &budget) {
+    match body::announced(head, MAX_BODY) {
         Ok(announced) => Verdict::Admitted {
-            body: Incoming::new(announced, true, budget.share(), &budget),
+            body: Incoming::new(announced, true, MAX_BODY, &budget),
             limit: Duration::MAX,
         },
         Err(error) => Verdict::Refused { error, rest: None },
@@ -120,6 +120,10 @@ impl Stream for Client<'_> {
 
     fn send(&self, parts: &[IoSlice]) -> io::Result<usize> {
         Ok(parts.iter().map(|part| part.len()).sum())
+    }
+
+    fn is_ready(&self, _: Direction) -> bool {
+        true
     }
 
     fn finish(&self) {

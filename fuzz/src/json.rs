@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use sagemaker_tfs::convert::json::to_tfs;
+use sagemaker_tfs::convert::json;
+use sagemaker_tfs::error::RequestError;
+use sagemaker_tfs::front::budget::Buffer;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Deserializer, Value};
@@ -10,6 +12,12 @@ use serde_json::{Deserializer, Value};
 /// Deeper nesting is not judged: the parser that we compare with gives up at 128 levels, and outputs have more levels
 /// than inputs.
 const MAX_BRACKETS: usize = 100;
+
+fn to_tfs(data: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+    let mut body = Buffer::from(data);
+    json::to_tfs(&mut body)?;
+    Ok(body.to_vec())
+}
 
 pub fn check(data: &[u8]) {
     let body = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);

@@ -4,35 +4,38 @@
 //! and number here, so fields are found by hand; the tests hold the result against that crate.
 
 use crate::error::RequestError;
+use crate::front::budget::{Buffer, NoRoom};
 
 /// The body TensorFlow Serving gets for a CSV body.
 ///
 /// # Errors
-/// 400 for bytes that are not UTF-8 and for a quote that is never closed, with the row.
-pub fn to_tfs(body: &[u8]) -> Result<Vec<u8>, RequestError> {
+/// 400 for bytes that are not UTF-8 and for a quote that is never closed, with the row; 413 or 503 without memory.
+pub fn to_tfs(buffer: &Buffer) -> Result<Buffer, RequestError> {
+    let body: &[u8] = buffer;
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if let Err(error) = std::str::from_utf8(body) {
         return Err(RequestError::bad_request(format!(
             "CSV row {} is not valid UTF-8.",
-            row_of(body, error.valid_up_to())
+            row_of(body, error.valid_up_to(), buffer.sibling())
         )));
     }
     // Room for brackets and commas, and for some fields that grow. More is rare and costs a copy.
-    let mut out = Vec::with_capacity(body.len() + body.len() / 8 + 64);
-    out.extend_from_slice(b"{\"instances\": [");
+    let mut out = buffer.sibling();
+    let likely = body.len() + body.len() / 8 + 64;
+    out.reserve(likely, likely)?;
+    out.extend(b"{\"instances\": [")?;
     let mut rows = Rows::new(body);
     while rows.write_next(&mut out)? {}
-    out.extend_from_slice(b"]}");
+    out.extend(b"]}")?;
     Ok(out)
 }
 
 /// The row, counted from 1, that the byte at `at` belongs to.
-fn row_of(body: &[u8], at: usize) -> usize {
+fn row_of(body: &[u8], at: usize, mut scratch: Buffer) -> usize {
     let before = &body[..at];
     let mut rows = Rows::new(before);
-    let mut scratch = Vec::new();
     loop {
-        scratch.clear();
+        scratch.consume(scratch.len());
         match rows.write_next(&mut scratch) {
             Ok(true) => {}
             Ok(false) if matches!(before.last(), None | Some(b'\n' | b'\r')) => {
@@ -61,7 +64,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Writes the next row as a JSON value, with a comma before it where one is due. `false` at the end.
-    fn write_next(&mut self, out: &mut Vec<u8>) -> Result<bool, RequestError> {
+    fn write_next(&mut self, out: &mut Buffer) -> Result<bool, RequestError> {
         while matches!(self.peek(), Some(b'\n' | b'\r')) {
             self.at += 1; // blank lines, and the \n of \r\n
         }
@@ -69,12 +72,12 @@ impl<'a> Rows<'a> {
             return Ok(false);
         }
         if self.row > 0 {
-            out.push(b',');
+            out.extend(b",")?;
         }
         self.row += 1;
 
         let bracket = out.len();
-        out.push(b'[');
+        out.extend(b"[")?;
         let mut single = true;
         loop {
             // Plain numbers are JSON as they stand: a run of them is copied in one piece, commas included.
@@ -82,40 +85,42 @@ impl<'a> Rows<'a> {
             while let Some(end) = plain_number(self.body, self.at) {
                 self.at = end;
                 if self.peek() != Some(b',') {
-                    out.extend_from_slice(&self.body[run..end]);
-                    close_row(out, bracket, single);
+                    out.extend(&self.body[run..end])?;
+                    close_row(out, bracket, single)?;
                     return Ok(true);
                 }
                 self.at += 1;
                 single = false;
             }
-            out.extend_from_slice(&self.body[run..self.at]);
+            out.extend(&self.body[run..self.at])?;
 
             self.write_field(out)?;
             if self.peek() != Some(b',') {
-                close_row(out, bracket, single);
+                close_row(out, bracket, single)?;
                 return Ok(true);
             }
             self.at += 1;
-            out.push(b',');
+            out.extend(b",")?;
             single = false;
         }
     }
 
     /// Writes a field that is not a plain number and stops at what ends it.
-    fn write_field(&mut self, out: &mut Vec<u8>) -> Result<(), RequestError> {
+    fn write_field(&mut self, out: &mut Buffer) -> Result<(), RequestError> {
         if self.peek() == Some(b'"') {
             return self.write_quoted(out);
         }
         let field = self.bare_part();
-        if !write_number(field, out) {
-            write_string(field, out);
+        if !write_number(field, out)? {
+            out.extend(b"\"")?;
+            escape(field, out)?;
+            out.extend(b"\"")?;
         }
         Ok(())
     }
 
-    fn write_quoted(&mut self, out: &mut Vec<u8>) -> Result<(), RequestError> {
-        let mut text = Vec::new();
+    fn write_quoted(&mut self, out: &mut Buffer) -> Result<(), RequestError> {
+        out.extend(b"\"")?;
         self.at += 1;
         loop {
             let rest = &self.body[self.at..];
@@ -125,17 +130,17 @@ impl<'a> Rows<'a> {
                     self.row
                 )));
             };
-            text.extend_from_slice(&rest[..quote]);
+            escape(&rest[..quote], out)?;
             self.at += quote + 1;
             if self.peek() != Some(b'"') {
                 break;
             }
-            text.push(b'"'); // two quotes stand for one
+            escape(b"\"", out)?; // two quotes stand for one
             self.at += 1;
         }
         // RFC 4180 has nothing here; as other readers do, what follows the closing quote is kept.
-        text.extend_from_slice(self.bare_part());
-        write_string(&text, out);
+        escape(self.bare_part(), out)?;
+        out.extend(b"\"")?;
         Ok(())
     }
 
@@ -156,12 +161,12 @@ impl<'a> Rows<'a> {
 }
 
 /// A row of one column is a scalar: its bracket goes again. What moves is one field.
-fn close_row(out: &mut Vec<u8>, bracket: usize, single: bool) {
+fn close_row(out: &mut Buffer, bracket: usize, single: bool) -> Result<(), NoRoom> {
     if single {
-        out.remove(bracket);
-    } else {
-        out.push(b']');
+        out.bytes_mut().remove(bracket);
+        return Ok(());
     }
+    out.extend(b"]")
 }
 
 /// Where the field at `at` ends, if it is written exactly as JSON writes numbers.
@@ -217,7 +222,7 @@ fn skip_digits(body: &[u8], mut at: usize) -> usize {
 
 /// Writes `field` as a JSON number if it is a number in any common spelling: `.5`, `+1`, `1.`, `007`, ` 1e5`,
 /// and `NaN`, `inf`, `infinity` in any case, which become what TensorFlow Serving reads.
-fn write_number(field: &[u8], out: &mut Vec<u8>) -> bool {
+fn write_number(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
     let text = field.trim_ascii();
     let (negative, text) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -228,13 +233,13 @@ fn write_number(field: &[u8], out: &mut Vec<u8>) -> bool {
 
     let word = |name: &str| text.eq_ignore_ascii_case(name.as_bytes());
     if word("nan") {
-        out.extend_from_slice(b"NaN");
-        return true;
+        out.extend(b"NaN")?;
+        return Ok(true);
     }
     if word("inf") || word("infinity") {
-        out.extend_from_slice(sign);
-        out.extend_from_slice(b"Infinity");
-        return true;
+        out.extend(sign)?;
+        out.extend(b"Infinity")?;
+        return Ok(true);
     }
 
     let integer_end = skip_digits(text, 0);
@@ -247,24 +252,24 @@ fn write_number(field: &[u8], out: &mut Vec<u8>) -> bool {
         rest = &after_point[end..];
     }
     if integer.is_empty() && fraction.is_none_or(<[u8]>::is_empty) {
-        return false;
+        return Ok(false);
     }
     let exponent = rest;
     if !exponent.is_empty() && !is_exponent(exponent) {
-        return false;
+        return Ok(false);
     }
 
-    out.extend_from_slice(sign);
+    out.extend(sign)?;
     match integer.iter().position(|&digit| digit != b'0') {
-        Some(first) => out.extend_from_slice(&integer[first..]),
-        None => out.push(b'0'),
+        Some(first) => out.extend(&integer[first..])?,
+        None => out.extend(b"0")?,
     }
     if let Some(fraction) = fraction {
-        out.push(b'.');
-        out.extend_from_slice(if fraction.is_empty() { b"0" } else { fraction });
+        out.extend(b".")?;
+        out.extend(if fraction.is_empty() { b"0" } else { fraction })?;
     }
-    out.extend_from_slice(exponent);
-    true
+    out.extend(exponent)?;
+    Ok(true)
 }
 
 fn is_exponent(text: &[u8]) -> bool {
@@ -275,10 +280,25 @@ fn is_exponent(text: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-fn write_string(text: &[u8], out: &mut Vec<u8>) {
-    // The whole body was checked, and fields are cut at ASCII bytes only.
-    let text = str::from_utf8(text).expect("a field of UTF-8 text is UTF-8");
-    serde_json::to_writer(out, text).expect("writing to memory does not fail");
+/// Writes what stands between the quotes of a JSON string with this text, which is UTF-8.
+fn escape(text: &[u8], out: &mut Buffer) -> Result<(), NoRoom> {
+    let mut rest = text;
+    while let Some(at) = rest
+        .iter()
+        .position(|&b| b < b' ' || b == b'"' || b == b'\\')
+    {
+        out.extend(&rest[..at])?;
+        match rest[at] {
+            b'"' => out.extend(b"\\\"")?,
+            b'\\' => out.extend(b"\\\\")?,
+            b'\n' => out.extend(b"\\n")?,
+            b'\r' => out.extend(b"\\r")?,
+            b'\t' => out.extend(b"\\t")?,
+            control => out.extend(format!("\\u{control:04x}").as_bytes())?,
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend(rest)
 }
 
 #[cfg(test)]
@@ -287,8 +307,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value as Json;
 
+    fn converted(csv: &[u8]) -> Result<Buffer, RequestError> {
+        to_tfs(&csv.to_vec().into())
+    }
+
     fn instances(csv: &str) -> String {
-        let out = String::from_utf8(to_tfs(csv.as_bytes()).unwrap()).unwrap();
+        let out = String::from_utf8(converted(csv.as_bytes()).unwrap().to_vec()).unwrap();
         let inner = out.strip_prefix("{\"instances\": [").unwrap();
         inner.strip_suffix("]}").unwrap().to_owned()
     }
@@ -425,7 +449,7 @@ mod tests {
             (b"\xef\xbb\xbfa\r\nb\r\n\xc3(", 3),
             (b"a\nb\n\xe2\x82", 3),
         ] {
-            let error = to_tfs(csv).unwrap_err();
+            let error = converted(csv).unwrap_err();
             assert_eq!(error.status, 400);
             assert_eq!(
                 error.text,
@@ -437,7 +461,7 @@ mod tests {
 
     #[test]
     fn an_open_quote_is_refused_with_its_row() {
-        let error = to_tfs(b"a\nb\n\"c\nd").unwrap_err();
+        let error = converted(b"a\nb\n\"c\nd").unwrap_err();
         assert_eq!((error.status, error.text.contains("row 3")), (400, true));
     }
 
@@ -465,7 +489,7 @@ mod tests {
             for record in &records {
                 writer.write_record(record).unwrap();
             }
-            let out = to_tfs(&writer.into_inner().unwrap()).unwrap();
+            let out = converted(&writer.into_inner().unwrap()).unwrap();
             let parsed: Json = serde_json::from_slice(&out).unwrap();
             let expected: Vec<Json> = records
                 .iter()
@@ -484,9 +508,9 @@ mod tests {
                 writer.write_record(record).unwrap();
             }
             let text = writer.into_inner().unwrap();
-            let out = to_tfs(&text).unwrap();
+            let out = converted(&text).unwrap();
             // NaN and Infinity are TensorFlow Serving's, not JSON's.
-            let out = String::from_utf8(out).unwrap();
+            let out = String::from_utf8(out.to_vec()).unwrap();
             prop_assume!(!out.contains("NaN") && !out.contains("Infinity"));
             let Ok(parsed) = serde_json::from_str::<Json>(&out) else {
                 // A number too large for a double is the only thing serde_json may refuse.
@@ -523,7 +547,7 @@ mod tests {
                 .records()
                 .map(|r| r.unwrap().iter().map(str::to_owned).collect())
                 .collect();
-            let Ok(out) = to_tfs(text.as_bytes()) else {
+            let Ok(out) = converted(text.as_bytes()) else {
                 // Only this differs: the crate closes an open quote at the end of the input by itself.
                 prop_assert!(text.contains('"'));
                 return Ok(());

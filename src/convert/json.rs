@@ -8,18 +8,28 @@ use std::ops::Range;
 use memchr::memchr2;
 
 use crate::error::RequestError;
+use crate::front::budget::{Buffer, NoRoom};
 
-/// The body TensorFlow Serving gets for a JSON, JSON lines or JSONs body.
+/// Members that an object may have beside its rows, to be joined with others: TensorFlow Serving knows one.
+const MAX_JOINED_MEMBERS: usize = 16;
+
+/// Makes of a JSON, JSON lines or JSONs body what TensorFlow Serving gets.
 ///
 /// # Errors
-/// 400 when the body holds several requests to TensorFlow Serving that cannot be joined into one.
-pub fn to_tfs(mut body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+/// 400 when the body holds several requests to TensorFlow Serving that cannot be joined into one, 413 or 503 when there
+/// is no memory for the conversion.
+pub fn to_tfs(body: &mut Buffer) -> Result<(), RequestError> {
     if body.starts_with(b"\xef\xbb\xbf") {
-        body.drain(..3); // a byte order mark, which TensorFlow Serving does not take
+        body.consume(3); // a byte order mark, which TensorFlow Serving does not take
     }
-    match convert(&body) {
-        Ok(Some(converted)) => Ok(converted),
-        Ok(None) | Err(Failure::Broken) => Ok(body),
+    match convert(body) {
+        Ok(Change::None) | Err(Failure::Broken) => Ok(()),
+        Ok(Change::Wrap(value, before, after)) => Ok(wrap(body, value, before, after)?),
+        Ok(Change::Replace(converted)) => {
+            *body = converted;
+            Ok(())
+        }
+        Err(Failure::NoRoom(why)) => Err(why.into()),
         Err(Failure::NotJoinable) => Err(RequestError::bad_request(
             "The body holds several values, and at least one of them is a request to TensorFlow Serving. Several \
              requests are joined only when each has its rows in the same key, 'instances' or 'examples', and \
@@ -33,84 +43,115 @@ enum Failure {
     /// The structure is not that of JSON values.
     Broken,
     NotJoinable,
+    NoRoom(NoRoom),
+}
+
+impl From<NoRoom> for Failure {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
+    }
+}
+
+/// What a body needs to become a request to TensorFlow Serving.
+enum Change {
+    None,
+    /// These texts before and behind the value that stands there.
+    Wrap(Range<usize>, &'static [u8], &'static [u8]),
+    Replace(Buffer),
 }
 
 const INSTANCES: &[u8] = b"{\"instances\": ";
+const INSTANCES_LIST: &[u8] = b"{\"instances\": [";
 
-/// `None`: the body is right as it is.
-fn convert(body: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+fn convert(body: &Buffer) -> Result<Change, Failure> {
     let mut values = Values { body, at: 0 };
     let Some(first) = values.next_value()? else {
-        return Ok(None);
+        return Ok(Change::None);
     };
     let Some(second) = values.next_value()? else {
         return Ok(match &first.shape {
-            Shape::Request(_) => None,
-            Shape::Instances => Some([INSTANCES, first.text(body), b"}"].concat()),
-            Shape::Instance => Some([INSTANCES, b"[", first.text(body), b"]}"].concat()),
+            Shape::Request => Change::None,
+            Shape::Instances => Change::Wrap(first.range, INSTANCES, b"}"),
+            Shape::Instance => Change::Wrap(first.range, INSTANCES_LIST, b"]}"),
         });
     };
-    if let Shape::Request(request) = first.shape {
-        return join(body, request, second, values).map(Some);
-    }
-
+    let mut out = body.sibling();
     // A little more than the body: commas take the place of what is between the values now.
-    let mut out = Vec::with_capacity(INSTANCES.len() + body.len() + body.len() / 8 + 16);
-    out.extend_from_slice(INSTANCES);
-    out.push(b'[');
-    out.extend_from_slice(first.text(body));
+    let likely = INSTANCES_LIST.len() + body.len() + body.len() / 8 + 16;
+    out.reserve(likely, likely)?;
+    if matches!(first.shape, Shape::Request) {
+        join(body, &first, second, values, &mut out)?;
+        return Ok(Change::Replace(out));
+    }
+    out.extend(INSTANCES_LIST)?;
+    out.extend(first.text(body))?;
     let mut next = Some(second);
     while let Some(value) = next {
-        if matches!(value.shape, Shape::Request(_)) {
+        if matches!(value.shape, Shape::Request) {
             return Err(Failure::NotJoinable);
         }
-        out.extend_from_slice(b", ");
-        out.extend_from_slice(value.text(body));
+        out.extend(b", ")?;
+        out.extend(value.text(body))?;
         next = values.next_value()?;
     }
-    out.extend_from_slice(b"]}");
-    Ok(Some(out))
+    out.extend(b"]}")?;
+    Ok(Change::Replace(out))
+}
+
+/// Leaves of the body one value, with these texts before and behind it. A large body is not copied for that.
+fn wrap(body: &mut Buffer, value: Range<usize>, before: &[u8], after: &[u8]) -> Result<(), NoRoom> {
+    let length = value.len();
+    body.bytes_mut().truncate(value.end);
+    body.consume(value.start);
+    body.reserve_exact(before.len() + after.len())?;
+    let bytes = body.bytes_mut();
+    bytes.resize(before.len() + length, 0);
+    bytes.copy_within(..length, before.len());
+    bytes[..before.len()].copy_from_slice(before);
+    bytes.extend_from_slice(after);
+    Ok(())
 }
 
 /// Joins the rows of several requests into the first one's.
 fn join(
     body: &[u8],
-    first: Request,
+    first: &Value,
     second: Value,
     mut values: Values,
-) -> Result<Vec<u8>, Failure> {
-    let first_rows = first.rows(body)?;
-    let mut out = Vec::with_capacity(body.len() + 16);
-    out.push(b'{');
-    for member in &first.others {
-        out.extend_from_slice(&body[member.key.clone()]);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(&body[member.value.clone()]);
-        out.extend_from_slice(b", ");
+    out: &mut Buffer,
+) -> Result<(), Failure> {
+    let first = Request::parse(first.text(body))?;
+    let first_rows = first.rows()?;
+    out.extend(b"{")?;
+    for (key, value) in &first.others {
+        for text in [key, &b": "[..], value, b", "] {
+            out.extend(text)?;
+        }
     }
-    out.extend_from_slice(&body[first.main.key.clone()]);
-    out.extend_from_slice(b": [");
-    out.extend_from_slice(first_rows);
+    out.extend(first.main.0)?;
+    out.extend(b": [")?;
+    out.extend(first_rows)?;
     let mut empty = first_rows.is_empty();
 
     let mut next = Some(second);
     while let Some(value) = next {
-        let Shape::Request(request) = value.shape else {
+        let Shape::Request = value.shape else {
             return Err(Failure::NotJoinable);
         };
-        if !request.is_alike(&first, body) {
+        let request = Request::parse(value.text(body))?;
+        if !request.is_alike(&first) {
             return Err(Failure::NotJoinable);
         }
-        let rows = request.rows(body)?;
+        let rows = request.rows()?;
         if !rows.is_empty() {
-            out.extend_from_slice(if empty { b"" } else { b", " });
-            out.extend_from_slice(rows);
+            out.extend(if empty { b"" } else { b", " })?;
+            out.extend(rows)?;
             empty = false;
         }
         next = values.next_value()?;
     }
-    out.extend_from_slice(b"]}");
-    Ok(out)
+    out.extend(b"]}")?;
+    Ok(())
 }
 
 /// A top-level value.
@@ -128,35 +169,49 @@ impl Value {
 /// What a top-level value means.
 enum Shape {
     /// An object that is a request to TensorFlow Serving.
-    Request(Request),
+    Request,
     /// A list of lists, or a list of objects: the instances.
     Instances,
     /// Anything else: one instance.
     Instance,
 }
 
+/// The key and value of a member of an object, as they stand in the body.
+type Member<'a> = (&'a [u8], &'a [u8]);
+
 /// An object with one of the keys that make it a request.
-struct Request {
+struct Request<'a> {
     /// `instances`, `inputs` or `examples`.
-    main: Member,
-    others: Vec<Member>,
+    main: Member<'a>,
+    others: Vec<Member<'a>>,
 }
 
-/// A member of an object, as ranges of the body.
-struct Member {
-    key: Range<usize>,
-    value: Range<usize>,
-}
+impl<'a> Request<'a> {
+    /// The parts of a request that is to be joined with others.
+    fn parse(text: &'a [u8]) -> Result<Self, Failure> {
+        let mut values = Values { body: text, at: 0 };
+        let (mut main, mut others) = (None, Vec::new());
+        values.each_member(|key, value| {
+            if main.is_none() && is_main_key(key) {
+                main = Some((key, value));
+            } else if others.len() < MAX_JOINED_MEMBERS {
+                others.push((key, value));
+            } else {
+                return Err(Failure::NotJoinable);
+            }
+            Ok(())
+        })?;
+        let main = main.ok_or(Failure::NotJoinable)?;
+        Ok(Self { main, others })
+    }
 
-impl Request {
     /// What stands between the brackets of the rows.
-    fn rows<'a>(&self, body: &'a [u8]) -> Result<&'a [u8], Failure> {
-        let value = &body[self.main.value.clone()];
-        if is_key(&body[self.main.key.clone()], "inputs") {
+    fn rows(&self) -> Result<&'a [u8], Failure> {
+        let (key, value) = self.main;
+        if is_key(key, "inputs") {
             return Err(Failure::NotJoinable); // column form: has no rows
         }
-        let mut others = self.others.iter();
-        if others.any(|m| is_main_key(&body[m.key.clone()])) {
+        if self.others.iter().any(|(key, _)| is_main_key(key)) {
             return Err(Failure::NotJoinable); // which are its rows, nobody knows
         }
         value
@@ -168,18 +223,13 @@ impl Request {
 
     /// Whether this and `other` differ in nothing but their rows. Texts are compared: the same value written
     /// differently counts as different, which is refused and so never wrong.
-    fn is_alike(&self, other: &Self, body: &[u8]) -> bool {
-        let text = |range: &Range<usize>| &body[range.clone()];
+    fn is_alike(&self, other: &Self) -> bool {
         let pairs = |request: &Self| {
-            let mut pairs: Vec<_> = request
-                .others
-                .iter()
-                .map(|m| (text(&m.key), text(&m.value)))
-                .collect();
+            let mut pairs = request.others.clone();
             pairs.sort_unstable();
             pairs
         };
-        text(&self.main.key) == text(&other.main.key) && pairs(self) == pairs(other)
+        self.main.0 == other.main.0 && pairs(self) == pairs(other)
     }
 }
 
@@ -205,7 +255,7 @@ struct Values<'a> {
     at: usize,
 }
 
-impl Values<'_> {
+impl<'a> Values<'a> {
     /// The next top-level value, or `None` at the end.
     fn next_value(&mut self) -> Result<Option<Value>, Failure> {
         self.skip_space();
@@ -226,39 +276,45 @@ impl Values<'_> {
     }
 
     fn object(&mut self) -> Result<Shape, Failure> {
+        let mut shape = Shape::Instance;
+        self.each_member(|key, _| {
+            if is_main_key(key) {
+                shape = Shape::Request;
+            }
+            Ok(())
+        })?;
+        Ok(shape)
+    }
+
+    /// Steps over an object, member by member: key, quotes included, and value.
+    fn each_member(
+        &mut self,
+        mut see: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         self.at += 1;
-        let mut main = None;
-        let mut others = Vec::new();
         self.skip_space();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Shape::Instance);
+            return Ok(());
         }
         loop {
             self.skip_space();
             if self.peek() != Some(b'"') {
                 return Err(Failure::Broken);
             }
-            let key = self.value_range()?;
+            let key = self.value_text()?;
             self.skip_space();
             self.expect(b':')?;
             self.skip_space();
-            let value = self.value_range()?;
-            match main {
-                None if is_main_key(&self.body[key.clone()]) => main = Some(Member { key, value }),
-                _ => others.push(Member { key, value }),
-            }
+            let value = self.value_text()?;
+            see(key, value)?;
             self.skip_space();
             match self.next_byte()? {
                 b',' => {}
-                b'}' => break,
+                b'}' => return Ok(()),
                 _ => return Err(Failure::Broken),
             }
         }
-        Ok(match main {
-            Some(main) => Shape::Request(Request { main, others }),
-            None => Shape::Instance,
-        })
     }
 
     /// A list is scanned element by element only as long as it may be the instances.
@@ -284,10 +340,10 @@ impl Values<'_> {
         }
     }
 
-    fn value_range(&mut self) -> Result<Range<usize>, Failure> {
+    fn value_text(&mut self) -> Result<&'a [u8], Failure> {
         let start = self.at;
         self.skip_value()?;
-        Ok(start..self.at)
+        Ok(&self.body[start..self.at])
     }
 
     /// Steps over one value.
@@ -412,8 +468,14 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value as Json, json};
 
+    fn convert_text(body: &str) -> Result<String, RequestError> {
+        let mut body = Buffer::from(body.as_bytes().to_vec());
+        to_tfs(&mut body)?;
+        Ok(String::from_utf8(body.to_vec()).unwrap())
+    }
+
     fn converted(body: &str) -> String {
-        String::from_utf8(to_tfs(body.as_bytes().to_vec()).unwrap()).unwrap()
+        convert_text(body).unwrap()
     }
 
     #[test]
@@ -527,7 +589,7 @@ mod tests {
             r#"{"instances": [1], "instances": [2]} {"instances": [1], "instances": [2]}"#,
             r#"{"instances": [1], "ex\u0061mples": []} {"instances": [1], "ex\u0061mples": []}"#,
         ] {
-            let error = to_tfs(body.as_bytes().to_vec()).unwrap_err();
+            let error = convert_text(body).unwrap_err();
             assert_eq!(error.status, 400, "{body}");
             assert!(error.text.contains("joined only when"));
         }
@@ -639,17 +701,17 @@ mod tests {
                 [one] if is_list_of_one_kind(one) => json!({ "instances": one }),
                 several => json!({ "instances": several }),
             };
-            let output = to_tfs(body.into_bytes()).unwrap();
-            prop_assert_eq!(serde_json::from_slice::<Json>(&output).unwrap(), expected);
+            let output = convert_text(&body).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Json>(&output).unwrap(), expected);
         }
 
         /// Any bytes: no panic, and what is not converted is unchanged.
         #[test]
         fn any_bytes_pass_or_convert(body in "[\\[\\]{}\",:\\\\ a1\n\x00\x0b\x0c\u{a0}]{0,80}") {
-            match to_tfs(body.clone().into_bytes()) {
+            match convert_text(&body) {
                 Ok(output) => {
-                    let converted = output.starts_with(INSTANCES) || output.ends_with(b"]}");
-                    prop_assert!(converted || output == body.as_bytes());
+                    let converted = output.as_bytes().starts_with(INSTANCES) || output.ends_with("]}");
+                    prop_assert!(converted || output == body);
                 }
                 Err(error) => prop_assert_eq!(error.status, 400),
             }

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::error::RequestError;
+use crate::front::budget::{Buffer, NoRoom};
 
 /// How a request's body is turned into a request to TensorFlow Serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,30 +49,39 @@ impl Format {
         }
     }
 
-    /// The body TensorFlow Serving gets. An empty one passes as it is: its own error is the clearest.
+    /// Makes of a body what TensorFlow Serving gets. An empty one stays as it is: its own error is the clearest.
     ///
     /// # Errors
-    /// 400 for bodies that cannot be converted.
-    pub fn to_tfs(self, body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+    /// 400 for bodies that cannot be converted, 413 or 503 when there is no memory for that.
+    pub fn to_tfs(self, body: &mut Buffer) -> Result<(), RequestError> {
         if body.is_empty() {
-            return Ok(body);
+            return Ok(());
         }
         match self {
-            Self::Json => json::to_tfs(body),
-            Self::Csv => csv::to_tfs(&body),
-            Self::Image => Ok(image_to_tfs(&body)),
+            Self::Json => json::to_tfs(body)?,
+            Self::Csv => *body = csv::to_tfs(body)?,
+            Self::Image => *body = image_to_tfs(body)?,
         }
+        Ok(())
     }
 }
 
-fn image_to_tfs(image: &[u8]) -> Vec<u8> {
-    const BEFORE: &str = r#"{"instances": [{"b64": ""#;
-    const AFTER: &str = r#""}]}"#;
-    let mut text = String::with_capacity(BEFORE.len() + image.len().div_ceil(3) * 4 + AFTER.len());
-    text.push_str(BEFORE);
-    BASE64_STANDARD.encode_string(image, &mut text);
-    text.push_str(AFTER);
-    text.into_bytes()
+fn image_to_tfs(image: &Buffer) -> Result<Buffer, NoRoom> {
+    const BEFORE: &[u8] = br#"{"instances": [{"b64": ""#;
+    const AFTER: &[u8] = br#""}]}"#;
+    /// Encoded in one go; three bytes become four.
+    const PIECE: usize = 48 << 10;
+    let mut out = image.sibling();
+    out.reserve_exact(BEFORE.len() + image.len().div_ceil(3) * 4 + AFTER.len())?;
+    out.extend(BEFORE)?;
+    let mut text = String::new();
+    for piece in image.chunks(PIECE) {
+        text.clear();
+        BASE64_STANDARD.encode_string(piece, &mut text);
+        out.extend(text.as_bytes())?;
+    }
+    out.extend(AFTER)?;
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -109,14 +119,17 @@ mod tests {
 
     #[test]
     fn images_become_base64() {
-        let body = Format::Image.to_tfs(b"\x89PNG\xff".to_vec()).unwrap();
-        assert_eq!(body, br#"{"instances": [{"b64": "iVBOR/8="}]}"#);
+        let mut body = Buffer::from(b"\x89PNG\xff".to_vec());
+        Format::Image.to_tfs(&mut body).unwrap();
+        assert_eq!(&*body, br#"{"instances": [{"b64": "iVBOR/8="}]}"#);
     }
 
     #[test]
     fn an_empty_body_passes_in_every_format() {
         for format in [Format::Json, Format::Csv, Format::Image] {
-            assert_eq!(format.to_tfs(Vec::new()).unwrap(), b"");
+            let mut body = Buffer::default();
+            format.to_tfs(&mut body).unwrap();
+            assert!(body.is_empty());
         }
     }
 }

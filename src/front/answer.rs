@@ -8,7 +8,7 @@ use ureq::http::StatusCode;
 
 use crate::convert::accept::DEFAULT_TYPE;
 use crate::error::RequestError;
-use crate::front::budget::Share;
+use crate::front::budget::Buffer;
 use crate::front::head::Head;
 
 /// An answer to a request.
@@ -16,7 +16,7 @@ use crate::front::head::Head;
 pub struct Answer {
     pub status: u16,
     pub content_type: Option<Cow<'static, str>>,
-    pub body: Vec<u8>,
+    pub body: Buffer,
     pub header: Option<(&'static str, &'static str)>,
     /// Whether the connection ends with it.
     pub ends_connection: bool,
@@ -28,18 +28,18 @@ impl Answer {
         Self {
             status: 200,
             content_type: None,
-            body: Vec::new(),
+            body: Buffer::default(),
             header: None,
             ends_connection: false,
         }
     }
 
     /// An answer with a JSON body.
-    pub fn json(status: u16, body: Vec<u8>) -> Self {
+    pub fn json(status: u16, body: impl Into<Buffer>) -> Self {
         Self {
             status,
             content_type: Some(DEFAULT_TYPE.into()),
-            body,
+            body: body.into(),
             header: None,
             ends_connection: false,
         }
@@ -60,15 +60,13 @@ impl From<RequestError> for Answer {
 #[derive(Debug)]
 pub struct Wire {
     head: Cow<'static, [u8]>,
-    body: Vec<u8>,
+    body: Buffer,
     sent: usize,
-    /// The memory it takes.
-    _share: Option<Share>,
 }
 
 impl Wire {
     /// The bytes of `answer` to a request with this head, if it had one. `keep`: whether another may follow.
-    pub fn new(answer: Answer, to: Option<&Head>, keep: bool, share: Option<Share>) -> Self {
+    pub fn new(answer: Answer, to: Option<&Head>, keep: bool) -> Self {
         let connection = match to {
             _ if !keep => Some("close"),
             Some(head) if head.is_http_1_0 => Some("keep-alive"),
@@ -77,11 +75,11 @@ impl Wire {
         Self {
             head: head(&answer, connection, Some(SystemTime::now())).into(),
             body: match to {
-                Some(head) if head.method() == "HEAD" => Vec::new(),
+                Some(head) if head.method() == "HEAD" => Buffer::default(),
+                _ if !has_body(answer.status) => Buffer::default(),
                 _ => answer.body,
             },
             sent: 0,
-            _share: share,
         }
     }
 
@@ -89,9 +87,8 @@ impl Wire {
     pub fn prepared(bytes: &'static [u8]) -> Self {
         Self {
             head: bytes.into(),
-            body: Vec::new(),
+            body: Buffer::default(),
             sent: 0,
-            _share: None,
         }
     }
 
@@ -128,6 +125,11 @@ pub fn prepare(answer: &Answer) -> Vec<u8> {
     bytes
 }
 
+/// Whether answers with this status have a body, and a length (RFC 9110, 8.6, and RFC 9112, 6.3).
+fn has_body(status: u16) -> bool {
+    !matches!(status, 100..200 | 204 | 304)
+}
+
 /// The head of an answer, up to and including the empty line.
 fn head(answer: &Answer, connection: Option<&str>, date: Option<SystemTime>) -> Vec<u8> {
     let reason = StatusCode::from_u16(answer.status).ok();
@@ -149,7 +151,9 @@ fn head(answer: &Answer, connection: Option<&str>, date: Option<SystemTime>) -> 
     if let Some((name, value)) = answer.header {
         line(name, &format_args!(": {value}"));
     }
-    line("Content-Length: ", &answer.body.len());
+    if has_body(answer.status) {
+        line("Content-Length: ", &answer.body.len());
+    }
     if let Some(connection) = connection {
         line("Connection: ", &connection);
     }
@@ -168,7 +172,7 @@ mod tests {
     #[test]
     fn head_and_body_leave_in_whatever_pieces_the_client_takes() {
         for piece in 1..200 {
-            let mut wire = Wire::new(Answer::json(200, b"{}".to_vec()), None, true, None);
+            let mut wire = Wire::new(Answer::json(200, b"{}".to_vec()), None, true);
             let (mut sent, whole) = (Vec::new(), bytes(&wire));
             while !wire.is_sent() {
                 let left = bytes(&wire);
@@ -185,13 +189,13 @@ mod tests {
     fn what_is_said_about_the_connection() {
         let answer = |head: &str, keep| {
             let head = Head::parse(head.into()).unwrap();
-            let wire = Wire::new(Answer::json(404, b"{}".to_vec()), Some(&head), keep, None);
+            let wire = Wire::new(Answer::json(404, b"{}".to_vec()), Some(&head), keep);
             String::from_utf8(bytes(&wire)).unwrap()
         };
         let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
         assert!(answer(old, true).contains("\r\nConnection: keep-alive\r\n"));
         assert!(answer(old, false).contains("\r\nConnection: close\r\n"));
-        let new = answer("HEAD / HTTP/1.1\r\n\r\n", true);
+        let new = answer("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", true);
         assert!(new.starts_with("HTTP/1.1 404 Not Found\r\n"));
         assert!(!new.contains("Connection:"));
         assert!(

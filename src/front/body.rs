@@ -1,15 +1,14 @@
 //! Request bodies as they arrive: how long they are, where they end, and what of them is kept.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::RequestError;
-use crate::front::budget::{Budget, Share};
+use crate::front::budget::{Budget, Buffer, NoRoom};
 use crate::front::head::Head;
 
 /// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.
 const MAX_BODY_BYTES: usize = 1 << 30;
-/// Room made at once for a body; more is made as it arrives.
-const FIRST_PIECE_BYTES: usize = 64 << 10;
 /// A line with the size of a chunk, with extensions that nobody reads.
 const MAX_CHUNK_LINE_BYTES: usize = 256;
 /// Lines behind the last chunk, which nobody reads.
@@ -27,9 +26,9 @@ pub enum Announced {
 /// Reads the lengths in the head.
 ///
 /// # Errors
-/// 400 when they are wrong or contradict each other, 501 for an encoding that is not known, 413 for more than there
-/// ever is room for.
-pub fn announced(head: &Head, budget: &Budget) -> Result<Announced, RequestError> {
+/// 400 when they are wrong or contradict each other, 501 for an encoding that is not known, 413 for more than `limit`
+/// bytes.
+pub fn announced(head: &Head, limit: usize) -> Result<Announced, RequestError> {
     let wrong = |text: &str| Err(RequestError::ending(400, text));
     let mut encodings = head.values("Transfer-Encoding").peekable();
     let Some(length) = head.first("Content-Length") else {
@@ -54,13 +53,13 @@ pub fn announced(head: &Head, budget: &Budget) -> Result<Announced, RequestError
         return wrong("Content-Length is not a number of bytes.");
     }
     match length.parse() {
-        Ok(length) if length <= limit(budget) => Ok(Announced::Length(length)),
-        _ => Err(too_large(limit(budget))),
+        Ok(length) if length <= limit => Ok(Announced::Length(length)),
+        _ => Err(too_large(limit)),
     }
 }
 
-/// Bytes of the largest body.
-fn limit(budget: &Budget) -> usize {
+/// Bytes of the largest body, where the route has no smaller limit.
+pub fn limit(budget: &Budget) -> usize {
     MAX_BODY_BYTES.min(budget.limit())
 }
 
@@ -73,11 +72,10 @@ fn too_large(limit: usize) -> RequestError {
 pub struct Incoming {
     framing: Framing,
     /// What has arrived, if it is kept.
-    bytes: Vec<u8>,
+    bytes: Buffer,
     received: usize,
     is_kept: bool,
     limit: usize,
-    share: Share,
 }
 
 /// What comes next.
@@ -109,20 +107,24 @@ impl fmt::Display for Incoming {
 }
 
 impl Incoming {
-    /// A body of which nothing has arrived yet. One that is not kept is read over.
-    pub fn new(announced: Announced, is_kept: bool, share: Share, budget: &Budget) -> Self {
+    /// A body of which nothing has arrived yet, of `limit` bytes at most. One that is not kept is read over.
+    pub fn new(announced: Announced, is_kept: bool, limit: usize, budget: &Arc<Budget>) -> Self {
         Self {
             framing: match announced {
                 Announced::Length(0) => Framing::End,
                 Announced::Length(left) => Framing::Length { left },
                 Announced::Chunked => Framing::ChunkSize,
             },
-            bytes: Vec::new(),
+            bytes: budget.arriving(0),
             received: 0,
             is_kept,
-            limit: limit(budget),
-            share,
+            limit,
         }
+    }
+
+    /// Bytes of it that have arrived.
+    pub fn received(&self) -> usize {
+        self.received
     }
 
     /// Whether all of it is there.
@@ -130,9 +132,9 @@ impl Incoming {
         self.framing == Framing::End
     }
 
-    /// The body and its memory.
-    pub fn into_parts(self) -> (Vec<u8>, Share) {
-        (self.bytes, self.share)
+    /// The body.
+    pub fn into_bytes(self) -> Buffer {
+        self.bytes
     }
 
     /// Takes what belongs to the body from the start of `input`; says how many bytes those are.
@@ -212,7 +214,7 @@ impl Incoming {
         match self.framing {
             Framing::Length { .. } if self.is_kept => {
                 self.make_room(1)?;
-                Ok(Some(&mut self.bytes))
+                Ok(Some(self.bytes.bytes_mut()))
             }
             _ => Ok(None),
         }
@@ -224,7 +226,8 @@ impl Incoming {
             return Vec::new();
         };
         let length = self.received + left;
-        let more = self.bytes.split_off(self.bytes.len().min(length));
+        let end = self.bytes.len().min(length);
+        let more = self.bytes.bytes_mut().split_off(end);
         self.received = self.bytes.len();
         self.framing = match length - self.received {
             0 => Framing::End,
@@ -240,7 +243,7 @@ impl Incoming {
         }
         if self.is_kept && !piece.is_empty() {
             self.make_room(piece.len())?;
-            self.bytes.extend_from_slice(piece);
+            self.bytes.bytes_mut().extend_from_slice(piece);
         }
         Ok(())
     }
@@ -248,32 +251,20 @@ impl Incoming {
     /// Makes room for `more` bytes, and for some of those that may follow: memory is taken as bytes arrive, so that nobody
     /// gets much of it for an announcement.
     fn make_room(&mut self, more: usize) -> Result<(), RequestError> {
-        let needed = self.bytes.len() + more;
-        if needed <= self.bytes.capacity() {
-            return Ok(());
-        }
         let whole = match self.framing {
             Framing::Length { left } => self.bytes.len() + left,
             _ => self.limit, // it is not announced
         };
-        let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES);
-        let capacity = step.min(whole).max(needed);
-        if !self.share.try_grow_to(capacity) {
-            return Err(RequestError {
-                ends_connection: true, // in mid-body
-                ..no_room()
-            });
-        }
-        self.bytes.reserve_exact(capacity - self.bytes.len());
-        Ok(())
+        self.bytes.reserve(more, whole).map_err(no_room)
     }
 }
 
-/// 503: the memory for bodies is used up.
-pub fn no_room() -> RequestError {
-    RequestError::busy(
-        "The memory for request bodies is used up; try again, or raise SAGEMAKER_TFS_MAX_BODY_MEMORY_MB.",
-    )
+/// The error of a body in the midst of which there is no memory for the rest.
+pub fn no_room(why: NoRoom) -> RequestError {
+    RequestError {
+        ends_connection: true,
+        ..why.into()
+    }
 }
 
 fn broken_chunk(why: &str) -> RequestError {
@@ -340,17 +331,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn head(headers: &str) -> Head {
-        Head::parse(format!("POST / HTTP/1.1\r\n{headers}\r\n").into()).unwrap()
+        Head::parse(format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into()).unwrap()
     }
 
     fn incoming(announced: Announced, limit: usize) -> Incoming {
-        let budget = Budget::new(limit);
-        Incoming::new(announced, true, budget.share(), &budget)
+        Incoming::new(announced, true, limit, &Budget::new(limit))
     }
 
     #[test]
     fn lengths_are_read_and_wrong_ones_refused() {
-        let budget = Budget::new(1000);
         for (headers, expected) in [
             ("", Ok(Announced::Length(0))),
             ("Content-Length: 1000\r\n", Ok(Announced::Length(1000))),
@@ -377,11 +366,11 @@ mod tests {
                 Err(501),
             ),
         ] {
-            let found = announced(&head(headers), &budget).map_err(|e| e.status);
+            let found = announced(&head(headers), 1000).map_err(|e| e.status);
             assert_eq!(found, expected, "{headers:?}");
         }
         let old = Head::parse(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec());
-        let error = announced(&old.unwrap(), &budget).unwrap_err();
+        let error = announced(&old.unwrap(), 1000).unwrap_err();
         assert_eq!(error.status, 400);
     }
 
@@ -403,7 +392,7 @@ mod tests {
             let mut body = incoming(Announced::Chunked, 1 << 20);
             assert_eq!(feed(&mut body, input, piece).unwrap(), b"next");
             assert!(body.is_whole());
-            assert_eq!(body.into_parts().0, b"abc0123456789");
+            assert_eq!(&*body.into_bytes(), b"abc0123456789");
         }
     }
 
@@ -451,13 +440,14 @@ mod tests {
         assert_eq!(body.take(&[0; 101]).unwrap_err().status, 413);
 
         let budget = Budget::new(100_000);
-        let mut other = budget.share();
-        assert!(other.try_grow_to(90_000));
-        let mut body = Incoming::new(Announced::Length(20_000), true, budget.share(), &budget);
-        assert_eq!(body.take(&[0; 1]).unwrap_err().status, 503);
-        let mut body = Incoming::new(Announced::Length(20_000), false, budget.share(), &budget);
+        let mut other = budget.arriving(0);
+        other.reserve_exact(90_000).unwrap();
+        let new = |is_kept| Incoming::new(Announced::Length(20_000), is_kept, 100_000, &budget);
+        let mut body = new(true);
+        assert_eq!(body.take(&[0; 15_000]).unwrap_err().status, 503);
+        let mut body = new(false);
         assert_eq!(body.take(&[0; 30_000]).unwrap(), 20_000);
-        assert!(body.is_whole() && body.into_parts().0.is_empty());
+        assert!(body.is_whole() && body.into_bytes().is_empty());
         drop(other);
         assert!(budget.has_room(100_000));
     }
@@ -465,7 +455,7 @@ mod tests {
     #[test]
     fn memory_is_taken_as_bytes_arrive() {
         let budget = Budget::new(1 << 30);
-        let mut body = Incoming::new(Announced::Length(1 << 29), true, budget.share(), &budget);
+        let mut body = Incoming::new(Announced::Length(1 << 29), true, 1 << 30, &budget);
         for _ in 0..100 {
             body.take(&[0; 1000]).unwrap();
         }
@@ -483,7 +473,7 @@ mod tests {
             assert_eq!(more, if body.is_whole() { &b"more"[..] } else { b"" });
         }
         assert!(body.direct().unwrap().is_none());
-        assert_eq!(body.into_parts().0, b"0123456789");
+        assert_eq!(&*body.into_bytes(), b"0123456789");
     }
 
     proptest! {
@@ -500,7 +490,7 @@ mod tests {
             let mut body = incoming(Announced::Chunked, 1 << 20);
             prop_assert!(feed(&mut body, &input, piece).unwrap().is_empty());
             prop_assert!(body.is_whole());
-            prop_assert_eq!(body.into_parts().0, chunks.concat());
+            prop_assert_eq!(body.into_bytes().to_vec(), chunks.concat());
         }
 
         #[test]

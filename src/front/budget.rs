@@ -1,24 +1,70 @@
-//! Memory for the bodies of all requests in flight: what is received, its conversion, and the answer.
+//! Memory whose size clients decide: what is received, its conversion, and the answer.
 //!
-//! A new body, or more of one, is taken only while there is room. What belongs to a request that was accepted is
-//! counted, too, but never refused: so the limit can be passed by what accepted requests grow to, and whoever comes
-//! then is turned away.
+//! It is reserved before it is allocated. What arrives may take all of the limit; what requests grow to that are
+//! accepted already may take an eighth more, so that a flood of new bodies does not keep accepted ones from being
+//! answered. Who finds no room gets an error; nothing is allocated beyond that.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// All the memory there is for bodies.
+use crate::error::RequestError;
+
+/// The part of the limit that accepted requests may take beyond it.
+const GROWTH_PART: usize = 8;
+/// Allocated at once for bytes that may become many.
+const FIRST_PIECE_BYTES: usize = 64 << 10;
+
+/// All the memory there is for requests.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
-/// A request's part of it, given back when dropped.
-#[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
-    bytes: usize,
+/// Who asks for memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// A head or a body that arrives.
+    Arriving,
+    /// A request that has arrived: its conversion, or its answer.
+    Accepted,
+}
+
+/// There is not enough memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Others have it; later there may be enough.
+    Now,
+    /// More is asked for than there is in all.
+    Ever,
+}
+
+impl From<NoRoom> for RequestError {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Now => Self::busy(
+                "The memory for request bodies is used up; try again, or raise SAGEMAKER_TFS_MAX_BODY_MEMORY_MB.",
+            ),
+            NoRoom::Ever => Self::new(
+                413,
+                "The request needs more memory than SAGEMAKER_TFS_MAX_BODY_MEMORY_MB allows.",
+            ),
+        }
+    }
+}
+
+impl NoRoom {
+    /// The error of a request whose answer, not whose body, finds no room.
+    pub fn for_answer(self) -> RequestError {
+        match self {
+            Self::Now => self.into(),
+            Self::Ever => RequestError::new(
+                507,
+                "The answer needs more memory than SAGEMAKER_TFS_MAX_BODY_MEMORY_MB allows.",
+            ),
+        }
+    }
 }
 
 impl Budget {
@@ -35,52 +81,197 @@ impl Budget {
         self.limit
     }
 
-    /// Whether so many bytes more would fit now.
+    /// Whether so many bytes more could arrive now.
     pub fn has_room(&self, bytes: usize) -> bool {
         let used = self.used.load(Ordering::Relaxed);
-        used.saturating_add(bytes) <= self.limit
+        bytes == 0 || used.saturating_add(bytes) <= self.limit
     }
 
-    /// A share that is empty yet.
-    pub fn share(self: &Arc<Self>) -> Share {
-        Share {
-            budget: Arc::clone(self),
+    /// An empty buffer for bytes that arrive. Up to `free` bytes of it are not counted.
+    pub fn arriving(self: &Arc<Self>, free: usize) -> Buffer {
+        self.buffer(Stage::Arriving, free)
+    }
+
+    /// An empty buffer for what an accepted request grows to.
+    pub fn accepted(self: &Arc<Self>) -> Buffer {
+        self.buffer(Stage::Accepted, 0)
+    }
+
+    /// Counts so many bytes that have arrived and are kept elsewhere than in a [`Buffer`].
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, NoRoom> {
+        let mut reservation = Reservation::new(self, Stage::Arriving, 0);
+        reservation.resize(bytes).map(|()| reservation)
+    }
+
+    fn buffer(self: &Arc<Self>, stage: Stage, free: usize) -> Buffer {
+        Buffer {
+            bytes: Vec::new(),
+            counted: Some(Reservation::new(self, stage, free)),
+        }
+    }
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Budget>,
+    stage: Stage,
+    /// So many bytes are not counted.
+    free: usize,
+    bytes: usize,
+}
+
+impl Reservation {
+    fn new(budget: &Arc<Budget>, stage: Stage, free: usize) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            stage,
+            free,
             bytes: 0,
         }
     }
-}
 
-impl Share {
-    /// Takes as much as is needed to have `bytes`, if there is room for that.
-    pub fn try_grow_to(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        let fits = |used: usize| {
-            let total = used.checked_add(more)?;
-            (total <= self.budget.limit).then_some(total)
-        };
+    /// Reserves what a capacity of so many bytes takes. What it had before is part of that.
+    fn resize(&mut self, capacity: usize) -> Result<(), NoRoom> {
+        let bytes = capacity.saturating_sub(self.free);
         let (relaxed, used) = (Ordering::Relaxed, &self.budget.used);
-        let grown = more == 0 || used.fetch_update(relaxed, relaxed, fits).is_ok();
-        if grown {
-            self.bytes = self.bytes.max(bytes);
-        }
-        grown
-    }
-
-    /// Has `bytes` from now on, whether or not there is room for them.
-    pub fn set(&mut self, bytes: usize) {
-        let used = &self.budget.used;
-        if bytes >= self.bytes {
-            used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        if let Some(less) = self.bytes.checked_sub(bytes) {
+            if less > 0 {
+                used.fetch_sub(less, relaxed);
+            }
         } else {
-            used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            let limit = match self.stage {
+                Stage::Arriving => self.budget.limit,
+                Stage::Accepted => self.budget.limit + self.budget.limit / GROWTH_PART,
+            };
+            if bytes > limit {
+                return Err(NoRoom::Ever);
+            }
+            let more = bytes - self.bytes;
+            let fits = |used: usize| used.checked_add(more).filter(|&total| total <= limit);
+            used.fetch_update(relaxed, relaxed, fits)
+                .map_err(|_| NoRoom::Now)?;
         }
         self.bytes = bytes;
+        Ok(())
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.set(0);
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes whose memory is reserved before they are there. It grows only by the functions here.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// `None`: bytes whose number no client decides.
+    counted: Option<Reservation>,
+}
+
+impl Buffer {
+    /// An empty buffer for what these bytes become, counted where they are.
+    pub fn sibling(&self) -> Self {
+        self.budget().map(Budget::accepted).unwrap_or_default()
+    }
+
+    /// The budget it is counted in.
+    pub fn budget(&self) -> Option<&Arc<Budget>> {
+        self.counted.as_ref().map(|counted| &counted.budget)
+    }
+
+    /// Makes room for exactly `more` bytes.
+    ///
+    /// # Errors
+    /// When there is none; nothing has changed then.
+    pub fn reserve_exact(&mut self, more: usize) -> Result<(), NoRoom> {
+        let capacity = self.bytes.len().checked_add(more).ok_or(NoRoom::Ever)?;
+        if capacity > self.bytes.capacity() {
+            if let Some(counted) = &mut self.counted {
+                counted.resize(capacity)?;
+            }
+            self.bytes.reserve_exact(more);
+        }
+        Ok(())
+    }
+
+    /// Makes room for `more` bytes, and for some of those that may follow: up to `most` in all.
+    ///
+    /// # Errors
+    /// When there is none; nothing has changed then.
+    pub fn reserve(&mut self, more: usize, most: usize) -> Result<(), NoRoom> {
+        let needed = self.bytes.len().checked_add(more).ok_or(NoRoom::Ever)?;
+        if needed <= self.bytes.capacity() {
+            return Ok(());
+        }
+        let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES).min(most);
+        if step > needed && self.reserve_exact(step - self.bytes.len()).is_ok() {
+            return Ok(());
+        }
+        self.reserve_exact(more)
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When there is no room for them; nothing has changed then.
+    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        self.reserve(bytes.len(), usize::MAX)?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Bytes it has room for without growing.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// The bytes, to be changed. To be made longer by [`Buffer::room`] at most.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Removes so many bytes from the start.
+    pub fn consume(&mut self, amount: usize) {
+        if amount == self.bytes.len() {
+            self.bytes.clear();
+        } else if amount > 0 {
+            self.bytes.drain(..amount);
+        }
+    }
+
+    /// Frees memory that it does not need, if it has room for more than `capacity` bytes.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        if self.bytes.capacity() > capacity {
+            self.bytes.shrink_to(capacity);
+            if let Some(counted) = &mut self.counted {
+                // Less than before always fits.
+                let _ = counted.resize(self.bytes.capacity());
+            }
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    /// For bytes whose number no client decides.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            counted: None,
+        }
     }
 }
 
@@ -89,19 +280,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_bodies_must_fit_and_accepted_ones_may_grow() {
-        let budget = Budget::new(100);
-        let (mut first, mut second) = (budget.share(), budget.share());
-        assert!(first.try_grow_to(60));
-        assert!(first.try_grow_to(10), "it has that already");
-        assert!(!second.try_grow_to(41));
-        assert!(second.try_grow_to(40));
+    fn new_bodies_must_fit_and_accepted_ones_may_grow_by_an_eighth() {
+        let budget = Budget::new(800);
+        let (mut first, mut second) = (budget.arriving(0), budget.arriving(0));
+        assert_eq!(first.reserve_exact(500), Ok(()));
+        assert_eq!(first.reserve_exact(100), Ok(()), "it has that already");
+        assert_eq!(second.reserve_exact(301), Err(NoRoom::Now));
+        assert_eq!(second.reserve_exact(801), Err(NoRoom::Ever));
+        assert_eq!(second.reserve_exact(300), Ok(()));
         assert!(budget.has_room(0) && !budget.has_room(1));
-        second.set(200);
-        assert!(!budget.has_room(0));
-        second.set(30);
-        assert!(budget.has_room(10) && !budget.has_room(11));
-        drop((first, second));
-        assert!(budget.has_room(100) && !budget.has_room(usize::MAX));
+        let mut answer = budget.accepted();
+        assert_eq!(answer.reserve_exact(101), Err(NoRoom::Now));
+        assert_eq!(answer.reserve_exact(901), Err(NoRoom::Ever));
+        assert_eq!(answer.extend(&[1; 100]), Ok(()));
+        assert!(budget.has_room(0), "a request without a body always fits");
+        drop((first, second, answer));
+        assert!(budget.has_room(800) && !budget.has_room(usize::MAX));
+    }
+
+    #[test]
+    fn no_byte_is_allocated_that_is_not_reserved() {
+        let budget = Budget::new(1 << 20);
+        let mut buffer = budget.arriving(100);
+        let mut whole = Vec::new();
+        for length in [1, 99, 1, 5000, 70_000, 200_000, 300_000] {
+            let piece = vec![b'x'; length];
+            buffer.extend(&piece).unwrap();
+            whole.extend_from_slice(&piece);
+            assert_eq!(&*buffer, whole);
+            let used = budget.used.load(Ordering::Relaxed);
+            assert_eq!(used, buffer.bytes.capacity().saturating_sub(100));
+        }
+        let before = (buffer.len(), buffer.room());
+        assert_eq!(buffer.extend(&[0; 1 << 20]), Err(NoRoom::Ever));
+        assert_eq!((buffer.len(), buffer.room()), before);
+        buffer.consume(whole.len() - 10);
+        assert_eq!(buffer.len(), 10);
+        buffer.shrink_to(50);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_doubled_may_fit_as_it_is() {
+        let budget = Budget::new(100_000);
+        let mut buffer = budget.arriving(0);
+        buffer.extend(&[0; 60_000]).unwrap();
+        assert_eq!(buffer.extend(&[0; 40_000]), Ok(()));
+        assert_eq!(buffer.room(), 0);
+        let mut announced = Budget::new(1 << 30).arriving(0);
+        announced.reserve(1, 10).unwrap();
+        assert_eq!(announced.room(), 10, "no more than may come");
     }
 }

@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::front::exchange::{Exchange, Stream};
+use crate::front::budget::Budget;
+use crate::front::exchange::{Direction, Exchange, Stream};
 
 /// A connection to a client.
 #[derive(Debug)]
@@ -23,12 +25,12 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just made.
-    pub fn new(id: u64, socket: TcpStream, peer: IpAddr) -> Self {
+    pub fn new(id: u64, socket: TcpStream, peer: IpAddr, budget: &Arc<Budget>) -> Self {
         Self {
             id,
             socket,
             peer,
-            exchange: Mutex::new(Exchange::new(Instant::now())),
+            exchange: Mutex::new(Exchange::new(Instant::now(), budget)),
         }
     }
 
@@ -54,6 +56,16 @@ impl Stream for Connection {
 
     fn send(&self, parts: &[IoSlice]) -> io::Result<usize> {
         (&self.socket).write_vectored(parts)
+    }
+
+    fn is_ready(&self, direction: Direction) -> bool {
+        let flags = match direction {
+            Direction::In => PollFlags::IN,
+            Direction::Out => PollFlags::OUT,
+        };
+        let mut polled = [PollFd::new(&self.socket, flags)];
+        let at_once = Timespec::default();
+        poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     fn finish(&self) {

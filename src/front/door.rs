@@ -4,13 +4,13 @@
 //! the connection to itself until it says what it waits for next. So no thread is bound to a connection, and thousands
 //! of idle ones cost some memory only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -20,8 +20,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::error::StartError;
+use crate::front::budget::Budget;
 use crate::front::connection::Connection;
-use crate::front::exchange::Standing;
+use crate::front::exchange::Dispensable;
 use crate::logging::FRONT;
 
 /// Connections that wait to be accepted; the system takes less if it is set to.
@@ -32,8 +33,8 @@ const ACCEPT_TURN: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections at once, each with a descriptor and some memory, if the limit of descriptors allows.
 const MAX_CONNECTIONS: usize = 16 * 1024;
-/// A connection that has had no request for less than this is kept when there is no room: it may be a busy client's.
-const KEPT_IDLE: Duration = Duration::from_secs(1);
+/// Looking for connections to give up means looking at all of them, so this many are noted at once.
+const NOTED_DISPENSABLE: usize = 1024;
 /// What could be said of each connection is said this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -83,7 +84,11 @@ pub struct Door {
     epoll: OwnedFd,
     listener: TcpListener,
     timer: OwnedFd,
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    /// Read for each event, written when a connection begins or ends.
+    connections: RwLock<HashMap<u64, Arc<Connection>>>,
+    dispensable: Mutex<Noted>,
+    /// Memory for what clients send.
+    budget: Arc<Budget>,
     next_id: AtomicU64,
     max_connections: usize,
     closed: AtomicBool,
@@ -92,6 +97,14 @@ pub struct Door {
     complained: Mutex<Option<Instant>>,
     /// The whole answer to a client for whom there is no room.
     full: Vec<u8>,
+}
+
+/// Connections that may be given up for new ones, the most dispensable first.
+#[derive(Debug, Default)]
+struct Noted {
+    queue: VecDeque<(Dispensable, Instant, u64)>,
+    /// There were no more: not before then is it worth looking again.
+    look_again: Option<Instant>,
 }
 
 impl Door {
@@ -104,9 +117,10 @@ impl Door {
         port: u16,
         files: usize,
         reserved: usize,
+        budget: &Arc<Budget>,
         full: Vec<u8>,
     ) -> Result<Self, StartError> {
-        Self::listen(ip, port, files, reserved, full).map_err(|e| {
+        Self::listen(ip, port, files, reserved, budget, full).map_err(|e| {
             StartError::failed(format!(
                 "cannot listen on {ip}:{port}: {e}; another port is set with SAGEMAKER_BIND_TO_PORT or --port"
             ))
@@ -118,6 +132,7 @@ impl Door {
         port: u16,
         files: usize,
         reserved: usize,
+        budget: &Arc<Budget>,
         full: Vec<u8>,
     ) -> io::Result<Self> {
         let family = match ip {
@@ -150,7 +165,9 @@ impl Door {
             epoll,
             listener: socket.into(),
             timer,
-            connections: Mutex::default(),
+            connections: RwLock::default(),
+            dispensable: Mutex::default(),
+            budget: Arc::clone(budget),
             next_id: AtomicU64::new(FIRST_CONNECTION),
             // With few descriptors it gets half of them.
             max_connections: files
@@ -187,8 +204,8 @@ impl Door {
                 let _ = rustix::io::read(&self.timer, &mut [0; 8]);
                 Event::Tick
             }
-            id => match self.connections().get(&id) {
-                Some(connection) => Event::Connection(Arc::clone(connection)),
+            id => match self.connection(id) {
+                Some(connection) => Event::Connection(connection),
                 None => Event::Nothing, // closed meanwhile
             },
         }
@@ -220,13 +237,39 @@ impl Door {
 
     /// Ends a connection.
     pub fn end(&self, connection: &Connection) {
-        // Closed, and so taken from epoll, when the last one who has it lets it go.
-        self.connections().remove(&connection.id);
+        // Closed, and so taken from epoll, when the last reference goes.
+        let mut connections = self
+            .connections
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ended = connections.remove(&connection.id);
+        drop(connections);
+        drop(ended);
     }
 
     /// All connections.
     pub fn all(&self) -> Vec<Arc<Connection>> {
-        self.connections().values().map(Arc::clone).collect()
+        let connections = self
+            .connections
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.values().map(Arc::clone).collect()
+    }
+
+    fn connection(&self, id: u64) -> Option<Arc<Connection>> {
+        let connections = self
+            .connections
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.get(&id).map(Arc::clone)
+    }
+
+    fn count(&self) -> usize {
+        let connections = self
+            .connections
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.len()
     }
 
     /// Refuses new connections from now on; those that came before, and open ones, go on.
@@ -248,12 +291,6 @@ impl Door {
     /// Whether [`Door::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-
-    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rearm(&self, what: &impl std::os::fd::AsFd, id: u64) {
@@ -310,16 +347,21 @@ impl Door {
     }
 
     fn admit(&self, socket: TcpStream, peer: IpAddr) {
-        if self.connections().len() >= self.max_connections && !self.make_room() {
+        if self.count() >= self.max_connections && !self.make_room() {
             self.complain(format_args!(
                 "there are {} connections: a new one is turned away",
                 self.max_connections
             ));
-            return self.turn_away(socket);
+            return self.turn_away(&socket);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(id, socket, peer));
-        self.connections().insert(id, Arc::clone(&connection));
+        let connection = Arc::new(Connection::new(id, socket, peer, &self.budget));
+        let mut connections = self
+            .connections
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.insert(id, Arc::clone(&connection));
+        drop(connections);
         let data = EventData::new_u64(id);
         if let Err(e) = epoll::add(&self.epoll, &connection.socket, data, ONCE) {
             self.complain(format_args!("a connection cannot be served: {e}"));
@@ -327,37 +369,67 @@ impl Door {
         }
     }
 
-    /// Ends the connection that has had no request for the longest time, if there is one; else the one whose head has
-    /// been coming for the longest.
+    /// Gives up the most dispensable connection, if there is one.
     fn make_room(&self) -> bool {
-        let Some(kept_since) = Instant::now().checked_sub(KEPT_IDLE) else {
-            return false;
-        };
-        let mut connections = self.connections();
-        let standing = |connection: &Arc<Connection>| match connection.try_exchange()?.standing() {
-            Standing::Idle(since) => Some((0, since, connection.id)),
-            Standing::Reading(since) => Some((1, since, connection.id)),
-            Standing::Working => None,
-        };
-        let candidates = connections.values().filter_map(standing);
-        let Some((_, _, id)) = candidates
-            .filter(|(_, since, _)| *since <= kept_since)
-            .min()
-        else {
-            return false;
-        };
-        // Not if somebody has just got an event of it.
-        let ended = connections[&id].try_exchange().is_some_and(|mut exchange| {
-            let is_idle = exchange.standing() != Standing::Working;
-            if is_idle {
-                exchange.close();
+        let mut noted = self
+            .dispensable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            while let Some(next) = noted.queue.pop_front() {
+                if self.give_up(next) {
+                    return true;
+                }
             }
-            is_idle
-        });
-        if ended {
-            connections.remove(&id);
+            let now = Instant::now();
+            if noted.look_again.is_some_and(|then| now < then) {
+                return false;
+            }
+            noted.queue = self.find_dispensable(now);
+            let there_may_be_more = noted.queue.len() == NOTED_DISPENSABLE;
+            noted.look_again = (!there_may_be_more).then_some(now + TICK);
+            if noted.queue.is_empty() {
+                return false;
+            }
         }
-        ended
+    }
+
+    /// The most dispensable connections now. Keeps nobody else from theirs meanwhile.
+    fn find_dispensable(&self, now: Instant) -> VecDeque<(Dispensable, Instant, u64)> {
+        let all = self.all();
+        let found = all.iter().filter_map(|connection| {
+            let (what, since) = connection.try_exchange()?.dispensable(now)?;
+            Some((what, since, connection.id))
+        });
+        let mut found = Vec::from_iter(found);
+        if found.len() > NOTED_DISPENSABLE {
+            found.select_nth_unstable(NOTED_DISPENSABLE);
+            found.truncate(NOTED_DISPENSABLE);
+        }
+        found.sort_unstable();
+        found.into()
+    }
+
+    /// Ends this connection, if it is still as it was noted.
+    fn give_up(&self, (what, since, id): (Dispensable, Instant, u64)) -> bool {
+        let Some(connection) = self.connection(id) else {
+            return false;
+        };
+        let Some(mut exchange) = connection.try_exchange() else {
+            return false; // something has just happened on it
+        };
+        let is_as_noted = exchange.dispensable(Instant::now()) == Some((what, since));
+        // A request may have come that nobody has seen yet.
+        if !is_as_noted || exchange.is_ready(&*connection) {
+            return false;
+        }
+        exchange.close();
+        drop(exchange);
+        if matches!(what, Dispensable::Head | Dispensable::SlowBody) {
+            self.turn_away(&connection.socket);
+        }
+        self.end(&connection);
+        true
     }
 
     /// There are no descriptors left: the one in reserve lets one client be told.
@@ -365,15 +437,15 @@ impl Door {
         let mut place = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         let had_one = place.take().is_some();
         if let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            self.turn_away(socket.into());
+            self.turn_away(&socket.into());
         }
         *place = reserve().ok();
         had_one && place.is_some()
     }
 
-    fn turn_away(&self, socket: TcpStream) {
+    fn turn_away(&self, mut socket: &TcpStream) {
         // Without waiting for a request: it is all the client will read, unless it has sent much already.
-        let _ = (&socket).write(&self.full);
+        let _ = socket.write(&self.full);
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 

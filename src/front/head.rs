@@ -8,9 +8,10 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::error::RequestError;
+use crate::front::budget::Reservation;
 
-/// Bytes of a whole head; nginx takes 32 KB.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Bytes of a whole head; nginx takes as many.
+pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Headers in it; SageMaker sends some ten, clients add some more.
 const MAX_HEADERS: usize = 128;
 
@@ -62,6 +63,8 @@ pub struct Head {
     headers: Vec<(Range<usize>, Range<usize>)>,
     /// Whether it is of HTTP/1.0.
     pub is_http_1_0: bool,
+    /// Where a large one is counted.
+    pub memory: Option<Reservation>,
 }
 
 impl Head {
@@ -86,7 +89,7 @@ impl Head {
             Err(httparse::Error::Version) => {
                 return Err(RequestError::ending(
                     505,
-                    "HTTP/1.1 and HTTP/1.0 are spoken here.",
+                    "Only HTTP/1.0 and HTTP/1.1 are supported.",
                 ));
             }
             Err(e) => return Err(bad(format!("The head cannot be read: {e}."))),
@@ -96,11 +99,7 @@ impl Head {
         else {
             return Err(bad("The head is broken."));
         };
-        let starts = ["/", "http://", "https://"];
-        let is_target = target == "*" || starts.iter().any(|start| target.starts_with(start));
-        if !target.is_ascii() || !is_target {
-            return Err(bad("The target is no path and no URL."));
-        }
+        let target = path_and_query(target)?;
         let place = |part: &[u8]| {
             let start = part.as_ptr().addr() - text.as_ptr().addr();
             start..start + part.len()
@@ -114,13 +113,28 @@ impl Head {
                 )
             })
             .collect();
-        Ok(Self {
+        let head = Self {
             method: place(method.as_bytes()),
             target: place(target.as_bytes()),
             headers,
             is_http_1_0: version == 0,
             text,
-        })
+            memory: None,
+        };
+        head.check_host()?;
+        Ok(head)
+    }
+
+    /// RFC 9112, 3.2: exactly one `Host`, which HTTP/1.0 may leave out. It may be empty.
+    fn check_host(&self) -> Result<(), RequestError> {
+        let mut hosts = self.values("Host");
+        match (hosts.next(), hosts.next()) {
+            (None, _) if self.is_http_1_0 => Ok(()),
+            (None, _) => Err(bad("The header Host is missing.")),
+            (Some(_), Some(_)) => Err(bad("The header Host is given twice.")),
+            (Some(host), None) if host.bytes().all(is_host_byte) => Ok(()),
+            (Some(_), None) => Err(bad("The header Host is not a host and a port.")),
+        }
     }
 
     /// The method, as it came.
@@ -128,7 +142,7 @@ impl Head {
         &self.text[self.method.clone()]
     }
 
-    /// Path and query, as they came.
+    /// Path and query, as they came. Of a URL without a path, the query alone.
     pub fn target(&self) -> &str {
         &self.text[self.target.clone()]
     }
@@ -153,6 +167,13 @@ impl Head {
         Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}"))))
     }
 
+    /// The expectations of the request, one by one. HTTP/1.0 has none.
+    pub fn expectations(&self) -> impl Iterator<Item = &str> {
+        let values = self.values("Expect").filter(|_| !self.is_http_1_0);
+        let all = values.flat_map(|value| value.split(',')).map(str::trim);
+        all.filter(|expectation| !expectation.is_empty())
+    }
+
     /// Whether the client keeps the connection after this request.
     pub fn keeps_connection(&self) -> bool {
         let asks = |word: &str| {
@@ -162,6 +183,37 @@ impl Head {
         };
         !asks("close") && (!self.is_http_1_0 || asks("keep-alive"))
     }
+}
+
+/// The path and query of a request's target: a path, a URL (as sent to proxies, or by careful clients), or `*`.
+fn path_and_query(target: &str) -> Result<&str, RequestError> {
+    let wrong = Err(bad("The target is no path and no URL."));
+    if !target.is_ascii() || target.contains('#') {
+        return wrong; // a fragment is never sent
+    }
+    if target.starts_with('/') || target == "*" {
+        return Ok(target);
+    }
+    let Some((scheme, rest)) = target.split_once("://") else {
+        return wrong;
+    };
+    if !["http", "https"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+    {
+        return wrong;
+    }
+    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(authority_end);
+    match !authority.is_empty() && authority.bytes().all(is_host_byte) {
+        true => Ok(target),
+        false => wrong,
+    }
+}
+
+/// What hosts and ports consist of, by RFC 3986 (names, addresses, `%`-encoded bytes).
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
 
 fn bad(text: impl Into<String>) -> RequestError {
@@ -181,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_end_is_found_in_whatever_pieces_the_head_comes() {
-        let bytes = b"GET / HTTP/1.1\r\nA: b\r\n\r\nGET";
+        let bytes = b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\nGET";
         for piece in 1..bytes.len() {
             let mut scanner = Scanner::default();
             let found = (1..=bytes.len())
@@ -207,7 +259,7 @@ mod tests {
     #[test]
     fn parts_are_found() {
         let head = Head::parse(
-            b"POST /a?b HTTP/1.1\r\nAccept:  x \r\naccept: y\r\nEmpty:\r\n\r\n".to_vec(),
+            b"POST /a?b HTTP/1.1\r\nHost: x\r\nAccept:  x \r\naccept: y\r\nEmpty:\r\n\r\n".to_vec(),
         )
         .unwrap();
         assert_eq!((head.method(), head.target()), ("POST", "/a?b"));
@@ -221,42 +273,112 @@ mod tests {
     #[test]
     fn what_is_no_head_is_refused() {
         for (head, expected) in [
-            ("GET / HTTP/1.1\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
             ("GET / HTTP/1.0\r\nA: b\r\n\r\n", 200),
-            ("GET / HTTP/1.1\r\nA: \u{e9}\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA: \u{e9}\r\n\r\n", 200),
             ("GET / HTTP/2.0\r\n\r\n", 505),
             ("GET /\r\n\r\n", 400),
-            ("GET  / HTTP/1.1\r\n\r\n", 400),
-            ("GET /\u{e9} HTTP/1.1\r\n\r\n", 400),
-            ("GET ping HTTP/1.1\r\n\r\n", 400),
-            ("GET http://host/ping HTTP/1.1\r\n\r\n", 200),
-            ("OPTIONS * HTTP/1.1\r\n\r\n", 200),
-            ("OPTIONS *x HTTP/1.1\r\n\r\n", 400),
-            ("CONNECT host:80 HTTP/1.1\r\n\r\n", 400),
-            ("G\u{e9}T / HTTP/1.1\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\n A: b\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: \0\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", 400),
+            ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET ping HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET http://host/ping HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            ("OPTIONS *x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("CONNECT host:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("G\u{e9}T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\n A: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n", 400),
         ] {
             assert_eq!(status(head), expected, "{head:?}");
         }
-        let many = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
-        assert_eq!(status(&many(MAX_HEADERS)), 200);
-        assert_eq!(status(&many(MAX_HEADERS + 1)), 431);
-        let latin_1 = b"GET / HTTP/1.1\r\nA: \xe9\r\n\r\n".to_vec();
+        let many = |count| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+                "A: b\r\n".repeat(count)
+            )
+        };
+        assert_eq!(status(&many(MAX_HEADERS - 1)), 200);
+        assert_eq!(status(&many(MAX_HEADERS)), 431);
+        let latin_1 = b"GET / HTTP/1.1\r\nHost: x\r\nA: \xe9\r\n\r\n".to_vec();
         assert_eq!(Head::parse(latin_1).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn there_is_one_host_and_http_1_0_may_leave_it_out() {
+        for (head, expected) in [
+            ("HTTP/1.1\r\n", 400),
+            ("HTTP/1.1\r\nHost:\r\n", 200),
+            ("HTTP/1.1\r\nHost: a.example:8080\r\n", 200),
+            ("HTTP/1.1\r\nhost: [::1]:8080\r\n", 200),
+            ("HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+            ("HTTP/1.1\r\nHost: a, b\r\n", 400),
+            ("HTTP/1.1\r\nHost: a/b\r\n", 400),
+            ("HTTP/1.1\r\nHost: a@b\r\n", 400),
+            ("HTTP/1.0\r\n", 200),
+            ("HTTP/1.0\r\nHost: a\r\nHost: b\r\n", 400),
+        ] {
+            assert_eq!(status(&format!("GET / {head}\r\n")), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_url_path_and_query_count() {
+        for (target, expected) in [
+            ("/ping", Some("/ping")),
+            ("//ping", Some("//ping")),
+            ("http://a/ping?x", Some("/ping?x")),
+            ("HTTP://a:80/ping", Some("/ping")),
+            ("httpS://[::1]/ping", Some("/ping")),
+            ("http://a?x=/ping", Some("?x=/ping")),
+            ("http://a", Some("")),
+            ("http:///ping", None),
+            ("http://user@a/ping", None),
+            ("ftp://a/ping", None),
+            ("a/http://b/ping", None),
+            ("/ping#x", None),
+            ("http://a/ping#x", None),
+            ("http://a#/ping", None),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let head = Head::parse(head.into());
+            assert_eq!(head.as_ref().ok().map(Head::target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn expectations_are_all_of_http_1_1() {
+        for (head, expected) in [
+            ("1.1\r\n", vec![]),
+            ("1.1\r\nExpect: 100-continue\r\n", vec!["100-continue"]),
+            (
+                "1.1\r\nExpect: a , b\r\nexpect: c\r\nExpect:\r\n",
+                vec!["a", "b", "c"],
+            ),
+            ("1.0\r\nExpect: 100-continue\r\n", vec![]),
+        ] {
+            let text = format!("GET / HTTP/{}", head.replacen("\r\n", "\r\nHost: x\r\n", 1));
+            let head = Head::parse(format!("{text}\r\n").into()).unwrap();
+            assert_eq!(Vec::from_iter(head.expectations()), expected, "{text:?}");
+        }
     }
 
     #[test]
     fn who_keeps_the_connection() {
         for (head, keeps) in [
-            ("HTTP/1.1\r\n", true),
-            ("HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n", true),
-            ("HTTP/1.1\r\nConnection: x, Close\r\n", false),
-            ("HTTP/1.1\r\nConnection: x\r\nConnection: close\r\n", false),
+            ("HTTP/1.1\r\nHost: x\r\n", true),
+            (
+                "HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n",
+                true,
+            ),
+            ("HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n", false),
+            (
+                "HTTP/1.1\r\nHost: x\r\nConnection: x\r\nConnection: close\r\n",
+                false,
+            ),
             ("HTTP/1.0\r\n", false),
             ("HTTP/1.0\r\nConnection: Keep-Alive\r\n", true),
         ] {

@@ -1,7 +1,6 @@
 //! What each route answers, once a request has its turn.
 
 use std::borrow::Cow;
-use std::mem;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -11,7 +10,7 @@ use crate::config::Config;
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::front::answer::Answer;
-use crate::front::budget::Share;
+use crate::front::budget::Buffer;
 use crate::front::exchange::Request;
 use crate::front::head::Head;
 use crate::front::route::{Route, route};
@@ -25,6 +24,8 @@ use crate::tfs::client::{TfsAnswer, TfsRequest};
 /// to keep a model server busy.
 const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
 const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
+/// The body of `POST /models` is a name and a path.
+const MAX_LOAD_BYTES: usize = 64 << 10;
 
 /// What the service serves.
 pub enum Serving {
@@ -91,12 +92,13 @@ impl Service {
         )
     }
 
-    /// Whether a request's body is of any use.
-    pub fn wants_body(&self, head: &Head) -> bool {
-        matches!(
-            self.route(head),
-            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(_) | Route::LoadModel)
-        )
+    /// How many bytes a request's body may have, if it is of any use.
+    pub fn wanted_body(&self, head: &Head) -> Option<usize> {
+        match self.route(head) {
+            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(_)) => Some(usize::MAX),
+            Ok(Route::LoadModel) => Some(MAX_LOAD_BYTES),
+            _ => None,
+        }
     }
 
     /// 504 for a request whose turn did not come before its deadline.
@@ -134,14 +136,19 @@ impl Service {
         if Instant::now() >= deadline {
             return Err(self.waited_too_long());
         }
-        let body = mem::take(&mut request.body);
-        let Request { head, share, .. } = request;
+        let Request { head, body, .. } = request;
         match self.route(head)? {
-            Route::Invocations => self.invocations(head, body, share, None, deadline),
-            Route::InvokeModel(name) => self.invocations(head, body, share, Some(name), deadline),
-            Route::Tfs(path) => self.pass_through(head, &body, share, path, deadline),
-            Route::LoadModel => Ok(success(&self.registry()?.load(&body)?)),
-            Route::UnloadModel(name) => Ok(success(&self.registry()?.unload(name)?)),
+            Route::Invocations => self.invocations(head, body, None, deadline),
+            Route::InvokeModel(name) => self.invocations(head, body, Some(name), deadline),
+            Route::Tfs(path) => self.pass_through(head, body, path, deadline),
+            Route::LoadModel => {
+                check_not_from_a_page(head)?;
+                Ok(success(&self.registry()?.load(body)?))
+            }
+            Route::UnloadModel(name) => {
+                check_origin(head)?;
+                Ok(success(&self.registry()?.unload(name)?))
+            }
             Route::DescribeModel(name) => {
                 Ok(json_answer(&self.registry()?.describe(name, deadline)?))
             }
@@ -155,8 +162,7 @@ impl Service {
     fn invocations(
         &self,
         head: &Head,
-        body: Vec<u8>,
-        share: &mut Share,
+        body: &mut Buffer,
         named: Option<&str>,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
@@ -191,7 +197,7 @@ impl Service {
                 content_length: head
                     .first("Content-Length")
                     .and_then(|length| length.parse().ok()),
-                body: &body,
+                body,
             };
             let answer = handlers.invoke(&request, deadline)?;
             return Ok(Answer {
@@ -199,13 +205,12 @@ impl Service {
                 ..Answer::json(200, answer.body)
             });
         }
-        let body = Format::of(content_type)?.to_tfs(body)?;
-        share.set(body.len());
+        Format::of(content_type)?.to_tfs(body)?;
         let sent = TfsRequest {
             method: "POST",
             path: &path,
             content_type: Some("application/json"),
-            body: &body,
+            body,
         };
         let answer = served.backend.call(&sent, deadline);
         let TfsAnswer {
@@ -214,7 +219,6 @@ impl Service {
             Serving::Fixed(_) => answer?,
             Serving::Registry(_) => memory::judge(answer)?,
         };
-        share.set(sent.body.len() + body.len());
         let content_type = accept::lay_out(status, &mut body, accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
@@ -226,8 +230,7 @@ impl Service {
     fn pass_through(
         &self,
         head: &Head,
-        body: &[u8],
-        share: &mut Share,
+        body: &Buffer,
         path: &str,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
@@ -249,11 +252,46 @@ impl Service {
             },
             deadline,
         )?;
-        share.set(body.len() + answer.body.len());
         Ok(Answer {
             content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
             ..Answer::json(answer.status, answer.body)
         })
+    }
+}
+
+/// A page in somebody's browser can send requests to this computer. Models, which bring scripts along, are not loaded
+/// for it: what a page can send without the browser asking us first is refused, and so is what a browser says comes
+/// from elsewhere.
+fn check_not_from_a_page(head: &Head) -> Result<(), RequestError> {
+    let simple = [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+    ];
+    for content_type in head.values("Content-Type") {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        if simple.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+            let text = format!("Unsupported Media Type: {essence}; send application/json");
+            return Err(RequestError::new(415, text));
+        }
+    }
+    check_origin(head)
+}
+
+/// Refuses requests of pages that are not from this computer's own address.
+fn check_origin(head: &Head) -> Result<(), RequestError> {
+    let is_ours = |origin: &str| {
+        let host = head.first("Host").unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        ["localhost", "127.0.0.1", "[::1]"].contains(&name)
+            && origin.strip_prefix("http://") == Some(host)
+    };
+    match head.values("Origin").all(is_ours) {
+        true => Ok(()),
+        false => Err(RequestError::new(
+            403,
+            "Forbidden: models are not managed for pages of other origins",
+        )),
     }
 }
 

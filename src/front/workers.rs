@@ -2,7 +2,8 @@
 //! look after everybody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,10 @@ use crate::config::Config;
 use crate::error::{RequestError, StartError};
 use crate::front::answer::{self, Answer, Wire};
 use crate::front::body::{self, Announced, Incoming};
-use crate::front::budget::{Budget, Share};
+use crate::front::budget::{Budget, Buffer, NoRoom};
 use crate::front::connection::Connection;
 use crate::front::door::{Door, Event, Interest};
-use crate::front::exchange::{Exchange, Request, Standing, Step, Verdict};
+use crate::front::exchange::{Exchange, Request, Step, Verdict};
 use crate::front::head::Head;
 use crate::front::service::{Service, Serving};
 use crate::front::slots::{Admission, Slots};
@@ -37,6 +38,12 @@ const OTHER_FILES: usize = 256;
 const FILES_A_SLOT: usize = 4;
 /// Without anything to go by, memory for bodies.
 const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
+/// Ticks that come later than this after the one before mean that the server was stopped, or starved, meanwhile.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+/// At the end, what still is to be sent has this long.
+const FINISH_LIMIT: Duration = Duration::from_millis(500);
+/// How often to look whether it is.
+const FINISH_STEP: Duration = Duration::from_millis(5);
 /// The part of all memory that bodies may take when nothing is set. TensorFlow Serving needs some for each of them, too.
 const BODY_MEMORY_PART: u64 = 4;
 
@@ -71,6 +78,9 @@ struct Shared {
     slots: Slots<Work>,
     service: Service,
     deadline: Duration,
+    /// Requests that would need a model are refused from now on: the models are about to end.
+    is_refusing: AtomicBool,
+    last_tick: Mutex<Instant>,
 }
 
 /// A request and whose it is.
@@ -89,21 +99,25 @@ impl Front {
         let memory = config.body_memory.unwrap_or_else(|| {
             memory::total().map_or(DEFAULT_BODY_MEMORY, |total| total / BODY_MEMORY_PART)
         });
+        let budget = Budget::new(usize::try_from(memory).unwrap_or(usize::MAX));
         let door = Door::open(
             config.listen,
             config.port,
             raise_file_limit(),
             OTHER_FILES + FILES_A_SLOT * slots,
+            &budget,
             answer::prepare(
                 &RequestError::busy("There are too many connections; try again.").into(),
             ),
         )?;
         let shared = Arc::new(Shared {
             door,
-            budget: Budget::new(usize::try_from(memory).unwrap_or(usize::MAX)),
+            budget,
             slots: Slots::new(slots, MAX_BACKLOG),
             service: Service::new(config, serving),
             deadline: config.deadline,
+            is_refusing: AtomicBool::new(false),
+            last_tick: Mutex::new(Instant::now()),
         });
         // One more than there are slots: however slow the work, somebody is left to look after the door.
         for index in 0..=slots {
@@ -127,9 +141,41 @@ impl Front {
         let connections = self.shared.door.all();
         let is_at_work = |connection: &&Arc<Connection>| {
             let exchange = connection.try_exchange();
-            exchange.is_none_or(|e| !matches!(e.standing(), Standing::Idle(_)))
+            exchange.is_none_or(|exchange| !exchange.is_idle())
         };
         connections.iter().filter(is_at_work).count()
+    }
+
+    /// From now on requests get 503 where they would need a model, and so do those that wait or are worked on: the
+    /// models are about to end.
+    pub fn refuse_the_rest(&self) {
+        let shared = &self.shared;
+        shared.is_refusing.store(true, Ordering::SeqCst);
+        for connection in shared.door.all() {
+            shared.guarded(&connection, || {
+                let mut exchange = connection.exchange();
+                if exchange.is_busy() {
+                    let mut answer = Answer::from(stopping());
+                    if exchange.is_head_request() {
+                        answer.body = Buffer::default();
+                    }
+                    exchange.answer(Wire::new(answer, None, false), false);
+                    let step = shared.advance(&connection, &mut exchange);
+                    drop(exchange);
+                    shared.follow(&connection, step);
+                }
+            });
+        }
+    }
+
+    /// Waits until all answers have left, but not for long: the process is about to end.
+    pub fn finish(&self) {
+        let until = Instant::now() + FINISH_LIMIT;
+        let mut quiet = 0;
+        while quiet < 2 && Instant::now() < until {
+            quiet = if self.in_flight() == 0 { quiet + 1 } else { 0 };
+            thread::sleep(FINISH_STEP);
+        }
     }
 }
 
@@ -169,7 +215,7 @@ impl Shared {
             Step::Close => self.door.end(connection),
             Step::Refused(head, error) => {
                 let (head, now) = (head.as_deref(), Instant::now());
-                self.send(connection, head, error.into(), None, now);
+                self.send(connection, head, error.into(), now);
             }
             Step::Request(request) => self.take(Work {
                 connection: Arc::clone(connection),
@@ -180,31 +226,33 @@ impl Shared {
 
     /// Decides whether a request may come, by its head and by what has arrived behind it.
     fn admit(&self, head: &Head, arrived: &[u8]) -> Verdict {
-        let announced = match body::announced(head, &self.budget) {
+        let wanted = self.service.wanted_body(head);
+        let limit = body::limit(&self.budget).min(wanted.unwrap_or(usize::MAX));
+        let announced = match body::announced(head, limit) {
             Ok(announced) => announced,
             Err(error) => return Verdict::Refused { error, rest: None },
         };
-        let body = |is_kept| Incoming::new(announced, is_kept, self.budget.share(), &self.budget);
+        let body = |is_kept| Incoming::new(announced, is_kept, limit, &self.budget);
         let to_come = match announced {
             Announced::Length(length) => length.saturating_sub(arrived.len()),
             Announced::Chunked => 1, // at least
         };
-        let expect = head.first("Expect");
-        let is_kept = self.service.wants_body(head);
-        let error = if expect.is_some_and(|expect| !expect.eq_ignore_ascii_case("100-continue")) {
+        let expects_nothing = head.expectations().next().is_none();
+        let mut others = head.expectations();
+        let error = if others.any(|name| !name.eq_ignore_ascii_case("100-continue")) {
             RequestError::new(417, "The only expectation met is: 100-continue")
-        } else if is_kept && to_come > 0 && self.slots.is_full() {
+        } else if wanted.is_some() && to_come > 0 && self.slots.is_full() {
             RequestError::busy(TOO_MANY_REQUESTS)
-        } else if is_kept && !self.budget.has_room(to_come) {
-            body::no_room()
+        } else if wanted.is_some() && !self.budget.has_room(to_come) {
+            NoRoom::Now.into()
         } else {
             return Verdict::Admitted {
-                body: body(is_kept),
+                body: body(wanted.is_some()),
                 limit: self.deadline,
             };
         };
         // A client that waits for a word may send its body then, or the next request instead.
-        let can_go_on = expect.is_none() && to_come <= MAX_SKIPPED_BYTES;
+        let can_go_on = expects_nothing && to_come <= MAX_SKIPPED_BYTES;
         Verdict::Refused {
             error: RequestError {
                 ends_connection: !can_go_on,
@@ -218,6 +266,9 @@ impl Shared {
     fn take(self: &Arc<Self>, mut work: Work) {
         if let Some(answer) = self.service.quick_answer(&work.request.head) {
             return self.reply(work, answer);
+        }
+        if self.is_refusing.load(Ordering::SeqCst) {
+            return self.reply(work, stopping().into());
         }
         if self.service.is_management(&work.request.head) {
             return self.manage(work);
@@ -283,13 +334,11 @@ impl Shared {
         let Request {
             head,
             body,
-            mut share,
             received,
         } = request;
         drop(body);
-        share.set(answer.body.len());
         self.guarded(&connection, || {
-            self.send(&connection, Some(&head), answer, Some(share), received);
+            self.send(&connection, Some(&head), answer, received);
         });
     }
 
@@ -320,12 +369,11 @@ impl Shared {
         connection: &Arc<Connection>,
         head: Option<&Head>,
         answer: Answer,
-        share: Option<Share>,
         received: Instant,
     ) {
         let keep = !answer.ends_connection && head.is_some_and(|head| self.keeps(head));
         self.log_access(connection, head, answer.status, answer.body.len(), received);
-        self.go_on(connection, Wire::new(answer, head, keep, share), keep);
+        self.go_on(connection, Wire::new(answer, head, keep), keep);
     }
 
     fn go_on(self: &Arc<Self>, connection: &Arc<Connection>, wire: Wire, keep: bool) {
@@ -348,6 +396,11 @@ impl Shared {
     /// Gives up what takes too long.
     fn look_for_slow_ones(self: &Arc<Self>) {
         let now = Instant::now();
+        let pause = self.pause(now);
+        if !pause.is_zero() {
+            self.slots
+                .each_waiting(|work| work.request.received += pause);
+        }
         let is_too_late = |work: &Work| work.request.received + self.deadline <= now;
         for work in self.slots.take_from_backlog(is_too_late) {
             let error = self.service.waited_too_long();
@@ -355,13 +408,29 @@ impl Shared {
         }
         for connection in self.door.all() {
             self.guarded(&connection, || {
-                let step = connection
-                    .try_exchange()
-                    .and_then(|mut exchange| exchange.overdue(now, self.door.is_closed()));
+                let step = connection.try_exchange().and_then(|mut exchange| {
+                    exchange.forgive(pause);
+                    exchange.overdue(&*connection, now, self.door.is_closed())
+                });
                 if let Some(step) = step {
                     self.follow(&connection, step);
                 }
             });
+        }
+    }
+
+    /// For how long no worker ran, as far as that can be seen from the time of this tick: after SIGSTOP and SIGCONT, or
+    /// in want of CPUs. No client is to blame for that.
+    fn pause(&self, now: Instant) -> Duration {
+        let mut last = self
+            .last_tick
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(std::mem::replace(&mut *last, now));
+        if passed > LONGEST_TICK {
+            passed
+        } else {
+            Duration::ZERO
         }
     }
 
@@ -388,6 +457,14 @@ impl Shared {
 }
 
 const TOO_MANY_REQUESTS: &str = "Too many requests are waiting; try again.";
+
+/// 503 for what comes when the models are about to end.
+fn stopping() -> RequestError {
+    RequestError {
+        ends_connection: true,
+        ..RequestError::new(503, "The server is stopping.")
+    }
+}
 
 fn start_thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
     thread::Builder::new()

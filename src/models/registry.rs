@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::attributes::is_model_name;
@@ -538,16 +539,26 @@ fn load_error(name: &str, failure: &StartFailure) -> RequestError {
     }
 }
 
+/// The body of `POST /models`.
+#[derive(Deserialize)]
+struct Load {
+    model_name: String,
+    url: String,
+}
+
 /// Name and url from the body of `POST /models`.
 fn parse_load(body: &[u8]) -> Result<(String, String), RequestError> {
     let wrong = |text: String| Err(RequestError::bad_request(text));
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
-        return wrong("The body is not a JSON object with model_name and url.".into());
+    // Nothing but these two is kept, however much there is.
+    let Load { model_name, url } = match serde_json::from_slice(body) {
+        Ok(load) => load,
+        Err(e) => {
+            return wrong(format!(
+                "The body is not a JSON object with model_name and url, both as strings: {e}"
+            ));
+        }
     };
-    let field = |name: &str| fields.get(name).and_then(Value::as_str);
-    let (Some(name), Some(url)) = (field("model_name"), field("url")) else {
-        return wrong("The body needs model_name and url, both as strings.".into());
-    };
+    let (name, url) = (&*model_name, &*url);
     if !is_model_name(name) {
         return wrong(format!(
             "model_name is {name:?}; accepted: letters, digits, '.', '_' and '-', starting with a letter or digit, at \

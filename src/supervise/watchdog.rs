@@ -104,7 +104,9 @@ impl Watchdog {
     pub fn run(mut self) -> Result<(), StartError> {
         // A mistake in our code must not leave children behind.
         let result = catch_unwind(AssertUnwindSafe(|| self.supervise()));
+        self.front.refuse_the_rest();
         self.stop_children();
+        self.front.finish();
         result.unwrap_or_else(|_| Err(StartError::failed("the watchdog panicked")))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::support::{Connection, INSTANCES, PREDICTIONS, Server, Setup, request};
 
-const HEAD: &[u8] = b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+const HEAD: &[u8] = b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[track_caller]
 fn send_chunked(server: &Server, body: &[u8]) -> Connection {
@@ -104,7 +104,7 @@ fn wrong_chunks_are_a_bad_request() {
 #[test]
 fn after_wrong_chunks_the_connection_ends() {
     let server = Setup::new().start();
-    let smuggled = b"zz\r\n{}\r\n0\r\n\r\nGET /ping HTTP/1.1\r\n\r\n";
+    let smuggled = b"zz\r\n{}\r\n0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut connection = send_chunked(&server, smuggled);
     let answer = connection.response();
     assert_eq!(answer.status, 400);

@@ -51,7 +51,7 @@ fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let dripper = scope.spawn(|| {
-            let drops = b"POST /invocations HTTP/1.1\r\nX-Slow: 1".iter();
+            let drops = b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Slow: 1".iter();
             for &drop in drops.chain([&b'x'; 10_000]) {
                 for connection in &mut dripping {
                     let _ = connection.try_send(&[drop]);
@@ -90,7 +90,7 @@ fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
 fn a_head_that_drips_is_given_up_though_bytes_come() {
     let server = Setup::new().start();
     let mut connection = server.connect();
-    connection.send(b"GET /ping HTTP/1.1\r\nX-Slow: ");
+    connection.send(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Slow: ");
     wait_until("it is given up", || {
         let _ = connection.try_send(b"x");
         connection.is_readable()
@@ -175,7 +175,7 @@ fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
 
     // In their midst: no newcomer may take their place.
     let mut busy: Vec<_> = Vec::new();
-    let head = b"POST /invocations HTTP/1.1\r\nContent-Length: 30\r\n\r\n";
+    let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n";
     let mut told = 0;
     for _ in 0..50 {
         let mut connection = server.connect();
@@ -242,7 +242,7 @@ fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
 /// The body is announced, and nothing of it sent.
 fn announce(server: &Server, length: usize) -> Connection {
     let mut connection = server.connect();
-    let head = format!("POST /invocations HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
     connection.send(head.as_bytes());
     connection
 }
@@ -297,7 +297,7 @@ fn chunks_without_end_are_stopped_where_memory_ends() {
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 2)
         .start();
     let mut connection = server.connect();
-    connection.send(b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    connection.send(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
     let sent: io::Result<()> = (0..60).try_for_each(|_| connection.try_send(&chunk));
     drop(sent); // it may end before

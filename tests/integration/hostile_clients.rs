@@ -97,9 +97,9 @@ fn what_is_not_http_is_refused() {
         b"GET\r\n\r\n",
         b"GET /ping\r\n\r\n",
         b"GET /ping HTTP/9.9\r\n\r\n",
-        b"GET /ping HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET /ping HTTP/1.1\r\nA: \xff\r\n\r\n",
-        b"GET /ping HTTP/1.1\r\nA: b",
+        b"GET /ping HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: x\r\nA: \xff\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: x\r\nA: b",
         b"\0\0\0\0\r\n\r\n",
         b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03 not TLS\r\n\r\n",
     ] {
@@ -148,7 +148,7 @@ fn thousands_of_headers_are_refused() {
     let long = format!("X: {}\r\n", "x".repeat(1_000_000));
     for headers in [many, long] {
         let mut connection = server.connect();
-        let head = format!("GET /ping HTTP/1.1\r\n{headers}\r\n");
+        let head = format!("GET /ping HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
         // It may be refused before all is sent.
         let _ = connection.try_send(head.as_bytes());
         assert_eq!(connection.response().status, 431);
@@ -165,7 +165,7 @@ fn two_kinds_of_length_are_a_bad_request() {
         "Content-Length: 5\r\nContent-Length: 30\r\n",
     ] {
         let mut connection = server.connect();
-        let head = format!("POST /invocations HTTP/1.1\r\n{head}\r\n");
+        let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\n{head}\r\n");
         connection.send(&[head.as_bytes(), b"0\r\n\r\n"].concat());
         let answer = connection.response();
         assert_eq!(answer.status, 400, "{head:?}: {}", answer.text());
@@ -208,8 +208,10 @@ fn after_a_body_of_unknown_end_the_connection_ends() {
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
     ] {
         let mut connection = server.connect();
-        let smuggled = "0\r\n\r\nGET /ping HTTP/1.1\r\n\r\n";
-        connection.send(format!("POST /invocations HTTP/1.1\r\n{head}\r\n{smuggled}").as_bytes());
+        let smuggled = "0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
+        connection.send(
+            format!("POST /invocations HTTP/1.1\r\nHost: x\r\n{head}\r\n{smuggled}").as_bytes(),
+        );
         let answer = connection.response();
         assert_eq!(answer.status, 400, "{head:?}");
         assert_eq!(answer.header("connection"), Some("close"), "{head:?}");
@@ -236,7 +238,9 @@ fn absurd_lengths_are_refused_at_once_and_the_server_lives() {
             ("GET", "/ping"),
         ] {
             let mut connection = server.connect();
-            let head = format!("{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+            let head = format!(
+                "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+            );
             connection.send(head.as_bytes());
             let answer = connection.response();
             assert_eq!(answer.status, 413, "{method} {target} {length}");
@@ -277,7 +281,7 @@ fn wrong_lengths_that_are_absurd_too_harm_nobody() {
     ] {
         for line in ["POST /invocations", "GET /ping"] {
             let mut connection = server.connect();
-            connection.send(format!("{line} HTTP/1.1\r\n{lengths}\r\n").as_bytes());
+            connection.send(format!("{line} HTTP/1.1\r\nHost: x\r\n{lengths}\r\n").as_bytes());
             assert_eq!(connection.response().status, 400, "{line} {lengths}");
             drop(connection);
             server.assert_serves();
@@ -292,7 +296,7 @@ fn wrong_lengths_without_a_body_keep_nobody_waiting() {
         .map(|_| {
             let mut connection = server.connect();
             connection
-                .send(b"GET /ping HTTP/1.1\r\nContent-Length: 100000\r\nContent-Length: 5\r\n\r\n");
+                .send(b"GET /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nContent-Length: 5\r\n\r\n");
             connection
         })
         .collect();

@@ -174,7 +174,7 @@ fn a_client_that_gives_up_on_100_continue_harms_nobody() {
     // More than there are slots, so that one that is not given back would be missed.
     for _ in 0..80 {
         let head =
-            b"POST /invocations HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
+            b"POST /invocations HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
         server.connect().send(head);
     }
     server.assert_serves();
@@ -224,7 +224,8 @@ fn an_offer_to_upgrade_to_http_2_is_declined_by_a_normal_answer() {
 #[test]
 fn an_offer_to_upgrade_may_come_with_a_chunked_body() {
     let server = Setup::new().start();
-    let mut bytes = b"POST /invocations HTTP/1.1\r\nTransfer-Encoding: chunked\r\n".to_vec();
+    let mut bytes =
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n".to_vec();
     for (name, value) in UPGRADE {
         write!(bytes, "{name}: {value}\r\n").unwrap();
     }

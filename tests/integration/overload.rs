@@ -131,7 +131,7 @@ fn bodies_that_never_come_do_not_keep_ping_waiting() {
     wait_until("all slots are taken", || {
         server.stat(0, "in_flight") == SLOTS as u64
     });
-    let head = b"POST /invocations HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+    let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
     let _stalled = send_many(&server, 400, head);
     for _ in 0..20 {
         assert_eq!(server.ping().status, 200);
@@ -142,7 +142,7 @@ fn bodies_that_never_come_do_not_keep_ping_waiting() {
 #[test]
 fn ping_is_answered_while_many_bodies_do_not_come() {
     let server = setup().start();
-    let head = b"POST /invocations HTTP/1.1\r\nContent-Length: 5000\r\n\r\n";
+    let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
     let _stalled = send_many(&server, 3 * SLOTS, head);
     for _ in 0..20 {
         assert_eq!(server.ping().status, 200);
