@@ -79,6 +79,13 @@ pub struct Request {
     pub received: Instant,
 }
 
+impl Request {
+    /// As [`Exchange::forgive`].
+    pub fn forgive(&mut self, pause: Duration, now: Instant) {
+        self.received = later(self.received, pause, now);
+    }
+}
+
 /// What the exchange needs to go on.
 #[derive(Debug)]
 pub enum Step {
@@ -257,12 +264,12 @@ impl Exchange {
         })
     }
 
-    /// The server itself did not run for so long: that is not the client's fault.
-    pub fn forgive(&mut self, pause: Duration) {
-        self.since += pause;
-        self.moved += pause;
+    /// The server itself did not run for so long up to `now`: that is not the client's fault.
+    pub fn forgive(&mut self, pause: Duration, now: Instant) {
+        self.since = later(self.since, pause, now);
+        self.moved = later(self.moved, pause, now);
         if let Phase::Body { received, .. } = &mut self.phase {
-            *received += pause;
+            *received = later(*received, pause, now);
         }
     }
 
@@ -589,6 +596,11 @@ enum Overdue {
     Refuse(&'static str),
 }
 
+/// A time that is later by `pause`, but not than `now`.
+fn later(time: Instant, pause: Duration, now: Instant) -> Instant {
+    (time + pause).min(now).max(time)
+}
+
 /// Time that a client which is just quick enough needs to read an answer.
 fn reading_time(wire: &Wire) -> Duration {
     Duration::from_secs(wire.size() as u64 / SLOWEST_BYTES_A_SECOND)
@@ -839,7 +851,7 @@ mod tests {
         assert_eq!(status(&start().advance(&client, &admit)), 400);
     }
 
-    fn later(limit: Duration) -> Instant {
+    fn in_time(limit: Duration) -> Instant {
         Instant::now() + limit
     }
 
@@ -848,10 +860,10 @@ mod tests {
         let nobody = Client::new(&[]);
         let mut idle = start();
         assert!(
-            idle.overdue(&nobody, later(IDLE_LIMIT / 2), false)
+            idle.overdue(&nobody, in_time(IDLE_LIMIT / 2), false)
                 .is_none()
         );
-        let step = idle.overdue(&nobody, later(IDLE_LIMIT), false);
+        let step = idle.overdue(&nobody, in_time(IDLE_LIMIT), false);
         assert!(matches!(step, Some(Step::Close)));
         let client = Client::new(&[POST]);
         assert!(matches!(idle.advance(&client, &admit), Step::Close));
@@ -864,23 +876,23 @@ mod tests {
             let client = Client::new(&[sent]);
             let mut exchange = start();
             assert!(matches!(exchange.advance(&client, &admit), Step::Read));
-            let step = exchange.overdue(&client, later(limit / 2), is_last);
+            let step = exchange.overdue(&client, in_time(limit / 2), is_last);
             assert!(step.is_none());
-            let step = exchange.overdue(&client, later(limit), is_last);
+            let step = exchange.overdue(&client, in_time(limit), is_last);
             assert_eq!(status(&step.unwrap()), 408);
         }
 
         let client = Client::new(&[POST]);
         let mut exchange = start();
         request(exchange.advance(&client, &admit));
-        let step = exchange.overdue(&client, later(10 * STALL_LIMIT), false);
+        let step = exchange.overdue(&client, in_time(10 * STALL_LIMIT), false);
         assert!(step.is_none());
         client.takes.set(0);
         exchange.answer(wire(), true);
         assert!(matches!(exchange.advance(&client, &admit), Step::Write));
-        let step = exchange.overdue(&client, later(STALL_LIMIT / 2), false);
+        let step = exchange.overdue(&client, in_time(STALL_LIMIT / 2), false);
         assert!(step.is_none());
-        let step = exchange.overdue(&client, later(STALL_LIMIT), false);
+        let step = exchange.overdue(&client, in_time(STALL_LIMIT), false);
         assert!(matches!(step, Some(Step::Close)));
     }
 
@@ -896,7 +908,7 @@ mod tests {
                 .sends
                 .borrow_mut()
                 .push_back(POST[sent.len()..].to_vec());
-            let step = exchange.overdue(&client, later(1000 * STALL_LIMIT), false);
+            let step = exchange.overdue(&client, in_time(1000 * STALL_LIMIT), false);
             assert!(step.is_none(), "{sent:?}");
             assert_eq!(&*request(exchange.advance(&client, &admit)).body, b"12345");
         }
@@ -908,7 +920,7 @@ mod tests {
         exchange.answer(wire(), true);
         assert!(matches!(exchange.advance(&client, &admit), Step::Write));
         client.takes.set(usize::MAX);
-        let step = exchange.overdue(&client, later(1000 * STALL_LIMIT), false);
+        let step = exchange.overdue(&client, in_time(1000 * STALL_LIMIT), false);
         assert!(step.is_none());
         assert!(matches!(exchange.advance(&client, &admit), Step::Read));
     }
@@ -919,12 +931,14 @@ mod tests {
         let mut exchange = start();
         assert!(matches!(exchange.advance(&client, &admit), Step::Read));
         let pause = 2 * STALL_LIMIT;
-        exchange.forgive(pause);
-        let step = exchange.overdue(&client, later(pause), false);
+        exchange.forgive(pause, in_time(pause));
+        let step = exchange.overdue(&client, in_time(pause), false);
         assert!(step.is_none());
         client.sends.borrow_mut().push_back(b"5".to_vec());
         let request = request(exchange.advance(&client, &admit));
-        assert!(request.received > Instant::now(), "its deadline, too");
+        assert!(request.received > in_time(pause / 2), "its deadline, too");
+        exchange.forgive(pause, in_time(pause));
+        assert!(exchange.since <= in_time(pause), "once is enough");
     }
 
     #[test]
@@ -943,9 +957,9 @@ mod tests {
             assert!(matches!(exchange.advance(&client, &admit), Step::Again));
             assert!(matches!(exchange.advance(&client, &admit), Step::Read));
             let reading = Duration::from_secs(SIZE as u64 / SLOWEST_BYTES_A_SECOND);
-            let step = exchange.overdue(&client, later(limit + reading / 2), false);
+            let step = exchange.overdue(&client, in_time(limit + reading / 2), false);
             assert!(step.is_none(), "the client is still reading");
-            let step = exchange.overdue(&client, later(limit + reading), false);
+            let step = exchange.overdue(&client, in_time(limit + reading), false);
             assert_eq!(status(&step.unwrap()), 408, "but not for ever");
         }
         let client = Client::new(&[&[POST, &POST[..POST.len() - 2]].concat()]);
@@ -957,7 +971,7 @@ mod tests {
         assert!(matches!(exchange.advance(&client, &admit), Step::Read));
         client.sends.borrow_mut().push_back(b"4".to_vec());
         assert!(matches!(exchange.advance(&client, &admit), Step::Read));
-        let step = exchange.overdue(&client, later(body_time), false);
+        let step = exchange.overdue(&client, in_time(body_time), false);
         assert_eq!(status(&step.unwrap()), 408, "it has read its answer");
     }
 

@@ -2,8 +2,8 @@
 //! look after everybody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,9 @@ struct Shared {
     deadline: Duration,
     /// Requests that would need a model are refused from now on: the models are about to end.
     is_refusing: AtomicBool,
-    last_tick: Mutex<Instant>,
+    started: Instant,
+    /// Nanoseconds since then.
+    last_tick: AtomicU64,
 }
 
 /// A request and whose it is.
@@ -117,7 +119,8 @@ impl Front {
             service: Service::new(config, serving),
             deadline: config.deadline,
             is_refusing: AtomicBool::new(false),
-            last_tick: Mutex::new(Instant::now()),
+            started: Instant::now(),
+            last_tick: AtomicU64::new(0),
         });
         // One more than there are slots: however slow the work, somebody is left to look after the door.
         for index in 0..=slots {
@@ -273,6 +276,9 @@ impl Shared {
         if self.service.is_management(&work.request.head) {
             return self.manage(work);
         }
+        // Its body may have been there all the time that we were not.
+        let now = Instant::now();
+        work.request.forgive(self.pause(now), now);
         match self.slots.admit(work) {
             Admission::Run(first) => work = first,
             Admission::Queued => return,
@@ -397,9 +403,12 @@ impl Shared {
     fn look_for_slow_ones(self: &Arc<Self>) {
         let now = Instant::now();
         let pause = self.pause(now);
+        let since_start = now.saturating_duration_since(self.started);
+        self.last_tick
+            .store(since_start.as_nanos() as u64, Ordering::Relaxed);
         if !pause.is_zero() {
             self.slots
-                .each_waiting(|work| work.request.received += pause);
+                .each_waiting(|work| work.request.forgive(pause, now));
         }
         let is_too_late = |work: &Work| work.request.received + self.deadline <= now;
         for work in self.slots.take_from_backlog(is_too_late) {
@@ -409,7 +418,7 @@ impl Shared {
         for connection in self.door.all() {
             self.guarded(&connection, || {
                 let step = connection.try_exchange().and_then(|mut exchange| {
-                    exchange.forgive(pause);
+                    exchange.forgive(pause, now);
                     exchange.overdue(&*connection, now, self.door.is_closed())
                 });
                 if let Some(step) = step {
@@ -419,14 +428,11 @@ impl Shared {
         }
     }
 
-    /// For how long no worker ran, as far as that can be seen from the time of this tick: after SIGSTOP and SIGCONT, or
-    /// in want of CPUs. No client is to blame for that.
+    /// For how long no worker has run, up to now: longer than a tick after SIGSTOP and SIGCONT, or in want of CPUs. No
+    /// client is to blame for that.
     fn pause(&self, now: Instant) -> Duration {
-        let mut last = self
-            .last_tick
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(std::mem::replace(&mut *last, now));
+        let last = Duration::from_nanos(self.last_tick.load(Ordering::Relaxed));
+        let passed = now.saturating_duration_since(self.started + last);
         if passed > LONGEST_TICK {
             passed
         } else {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::json;
 
 use crate::support::server::fake;
@@ -237,6 +237,55 @@ fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
     });
     assert!(oldest.is_at_end());
     assert!(open_files(&server) < 200);
+}
+
+/// They are not idle, and may go on like this until their deadline.
+#[test]
+fn bodies_that_stand_still_make_room_for_newcomers() {
+    let server = Setup::new()
+        .deadline(600)
+        .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
+        .start();
+    let one_byte = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n{";
+    let mut held: Vec<_> = (0..300)
+        .map(|_| {
+            let mut connection = server.connect();
+            let _ = connection.try_send(one_byte);
+            connection
+        })
+        .collect();
+    for _ in 0..20 {
+        wait_for_room(&server);
+    }
+    let told = held
+        .iter_mut()
+        .position(|connection| connection.is_readable());
+    let answer = held[told.expect("somebody made room")].response();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+}
+
+/// Idle, as far as the server has seen: its request came just before the newcomers.
+#[test]
+fn a_connection_whose_request_has_arrived_does_not_make_room() {
+    let server = Setup::new()
+        .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
+        .start();
+    for _ in 0..5 {
+        let mut old: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        old.iter_mut().for_each(assert_works);
+        let mut younger: Vec<_> = (0..70).map(|_| server.connect()).collect();
+        wait_for_room(&server);
+        server.signal(Signal::STOP);
+        for connection in &mut old {
+            connection.send(&invocation());
+        }
+        younger.extend((0..60).map(|_| server.connect()));
+        server.signal(Signal::CONT);
+        for connection in &mut old {
+            let answer = connection.response();
+            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        }
+    }
 }
 
 /// The body is announced, and nothing of it sent.

@@ -246,3 +246,60 @@ fn a_request_may_arrive_byte_by_byte() {
     }
     assert_eq!(connection.response().status, 200);
 }
+
+/// RFC 9112, 3.2.
+#[test]
+fn a_request_names_one_host() {
+    let server = Setup::new().start();
+    for (head, expected) in [
+        ("HTTP/1.1\r\n", 400),
+        ("HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        ("HTTP/1.1\r\nHost: a b\r\n", 400),
+        ("HTTP/1.1\r\nHost:\r\n", 200),
+        ("HTTP/1.0\r\n", 200),
+    ] {
+        let answer = server.exchange(format!("GET /ping {head}\r\n").as_bytes());
+        assert_eq!(answer.status, expected, "{head:?}");
+    }
+}
+
+#[test]
+fn a_url_is_read_as_a_url() {
+    let server = Setup::new().start();
+    for (target, expected) in [
+        ("http://a/ping", 200),
+        ("HTTPS://a/ping", 200),
+        ("http://a?x=/ping", 404),
+        ("http://a", 404),
+        ("/ping#x", 400),
+        ("http://a/ping#x", 400),
+        ("ftp://a/ping", 400),
+    ] {
+        let answer = server.get(target);
+        assert_eq!(answer.status, expected, "{target}: {}", answer.text());
+    }
+}
+
+#[test]
+fn each_expectation_is_looked_at_and_http_1_0_has_none() {
+    let server = Setup::new().start();
+    let length = INSTANCES.len();
+    for (head, expected) in [
+        (
+            "1.1\r\nHost: x\r\nExpect: 100-continue\r\nExpect: more\r\n",
+            417,
+        ),
+        ("1.1\r\nHost: x\r\nExpect: 100-Continue, more\r\n", 417),
+        ("1.0\r\nExpect: more\r\n", 200),
+        // No interim answer, which HTTP/1.0 does not have.
+        ("1.0\r\nExpect: 100-continue\r\n", 200),
+    ] {
+        let mut connection = server.connect();
+        let head = format!("POST /invocations HTTP/{head}Content-Length: {length}\r\n\r\n");
+        connection.send(head.as_bytes());
+        if expected == 200 {
+            connection.send(INSTANCES);
+        }
+        assert_eq!(connection.response().status, expected, "{head:?}");
+    }
+}

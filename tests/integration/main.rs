@@ -50,6 +50,7 @@ mod log_lines;
 mod log_trouble;
 mod logs;
 mod malformed_requests;
+mod memory;
 mod model_server_flags;
 mod multi_model_failures;
 #[cfg(feature = "python")]
@@ -73,6 +74,7 @@ mod multi_model_soak;
 mod multi_model_unload;
 mod overload;
 mod pass_through;
+mod pauses;
 mod process_one;
 mod read_only;
 mod responses;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::support::models::{assert_error, assert_not_loaded};
-use crate::support::{Server, Setup};
+use crate::support::{Server, Setup, request};
 
 /// Asserts that a load is refused, and that nothing was started for it.
 #[track_caller]
@@ -223,4 +223,76 @@ fn files_of_a_model_are_private_and_removed_with_it() {
     assert!(!config.exists() && !config.parent().unwrap().exists());
     assert_eq!(server.files_of_models().len(), 1);
     server.assert_model_serves("b");
+}
+
+/// A page in a browser on this computer can send requests here, too. Those that it can send without asking first are
+/// refused, whatever they say; for others, the browser asks with OPTIONS and is not given leave.
+#[test]
+fn a_web_page_can_neither_load_nor_unload_a_model() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    let body = format!("{{\"model_name\": \"m\", \"url\": {:?}}}", server.url("m"));
+    for (headers, expected) in [
+        (&[("Content-Type", "text/plain")][..], 415),
+        (&[("Content-Type", "Text/Plain; charset=utf-8")], 415),
+        (
+            &[("Content-Type", "application/x-www-form-urlencoded")],
+            415,
+        ),
+        (&[("Content-Type", "multipart/form-data; boundary=x")], 415),
+        (
+            &[
+                ("Content-Type", "application/json"),
+                ("Origin", "https://evil.example"),
+            ],
+            403,
+        ),
+        (&[("Origin", "null")], 403),
+        // A name that leads to this computer, but is somebody else's.
+        (&[("Origin", "http://evil.example:8080")], 403),
+    ] {
+        let answer = server.post("/models", headers, body.as_bytes());
+        assert_eq!(answer.status, expected, "{headers:?}: {}", answer.text());
+        assert!(!answer.error().is_empty());
+    }
+    assert!(server.starts().is_empty(), "nothing was started");
+    let asked = server.exchange(&request(
+        "OPTIONS",
+        "/models",
+        &[("Origin", "http://a.example")],
+        b"",
+    ));
+    assert_eq!(asked.status, 405);
+    assert_eq!(asked.header("access-control-allow-origin"), None);
+
+    // Pages from this server's own address, and those who are no pages, can.
+    let ours = format!("localhost:{}", server.port());
+    let head = format!(
+        "POST /models HTTP/1.1\r\nHost: {ours}\r\nOrigin: http://{ours}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = server.exchange(head.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let unload = [("Origin", "https://evil.example")];
+    let answer = server.exchange(&request("DELETE", "/models/m", &unload, b""));
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert_eq!(
+        server
+            .exchange(&request("DELETE", "/models/m", &[], b""))
+            .status,
+        200
+    );
+}
+
+/// What is loaded is a name and a path; a large body there is a mistake or worse.
+#[test]
+fn the_body_of_a_load_is_small() {
+    let server = Setup::multi_model(1).start();
+    let head = "POST /models HTTP/1.1\r\nHost: x\r\n";
+    let announced = server.exchange(format!("{head}Content-Length: 65537\r\n\r\n").as_bytes());
+    assert_eq!(announced.status, 413, "{}", announced.text());
+    let chunk = format!("10001\r\n{}\r\n0\r\n\r\n", " ".repeat(65537));
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}");
+    assert_eq!(server.exchange(chunked.as_bytes()).status, 413);
+    server.assert_no_model_left();
 }

@@ -139,6 +139,70 @@ fn a_second_signal_ends_it_without_waiting_for_requests() {
     assert!(ended.stderr.contains("second signal"));
     assert!(ended.code.is_some(), "it ended in good order");
     ended.assert_nothing_left();
+    assert_stopping(&mut hanging);
+}
+
+/// Asserts that the answer says that the server stops, and that the connection ends with it.
+#[track_caller]
+fn assert_stopping(connection: &mut Connection) {
+    let answer = connection.response();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.error(), "The server is stopping.");
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+/// The model server takes its time to end. Until then there are open connections, and what comes on them has an
+/// answer.
+#[test]
+fn requests_that_come_while_children_end_are_answered() {
+    let server = Setup::new().var("FAKE_TFS_IGNORE_SIGTERM", 1).start();
+    let mut kept: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for connection in &mut kept {
+        connection.send(&request("GET", "/ping", &[], b""));
+        assert_eq!(connection.response().status, 200);
+    }
+    let mut half = server.connect();
+    let bytes = request("POST", "/invocations", &[], INSTANCES);
+    server.signal(Signal::TERM);
+    server.wait_for_log("all requests answered");
+    let (first, last) = kept.split_at_mut(10);
+    for connection in first {
+        connection.send(&bytes);
+        assert_stopping(connection);
+        assert!(connection.is_at_end());
+    }
+    half.send(&bytes[..bytes.len() - 3]);
+    half.send(&bytes[bytes.len() - 3..]);
+    assert_stopping(&mut half);
+    for connection in last {
+        connection.send(&request("GET", "/ping", &[], b""));
+        let answer = connection.response();
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    assert_clean(&server.wait_for_end());
+}
+
+/// A client may send all of its body before it reads the answer. An end in the midst of that would cost it the answer.
+#[test]
+fn clients_that_still_send_a_refused_body_get_its_answer() {
+    const LENGTH: usize = 8 << 20;
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 1)
+        .start();
+    let mut sending = server.connect();
+    let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n");
+    sending.send(head.as_bytes());
+    wait_until("it is refused", || sending.is_readable());
+    server.signal(Signal::TERM);
+    server.wait_for_log("SIGTERM: stopping");
+    // Without a look at the answer.
+    for _ in 0..LENGTH / 0x10000 {
+        sending.send(&[b' '; 0x10000]);
+    }
+    let answer = sending.response();
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    drop(sending);
+    assert_clean(&server.wait_for_end());
 }
 
 #[test]
@@ -264,5 +328,7 @@ fn a_request_without_an_end_delays_the_end_no_longer_than_25_s() {
     let took = began.elapsed().as_secs_f64();
     assert!((24.5..30.0).contains(&took), "{took} s");
     assert!(ended.stderr.contains("1 requests are not finished"));
+    // Its client learns that, all the same.
+    assert_stopping(&mut hanging);
     assert_clean(&ended);
 }

@@ -1,0 +1,205 @@
+//! The limit for the memory of requests holds, whatever clients send: all that grows with what they send is reserved
+//! before it is allocated.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use crate::support::{Connection, INSTANCES, Server, Setup, processes, request, wait_until};
+
+/// `SAGEMAKER_TFS_MAX_BODY_MEMORY_MB`.
+const LIMIT_MB: usize = 64;
+const LIMIT: usize = LIMIT_MB << 20;
+/// A body that alone is half of the limit.
+const BODY: usize = LIMIT / 2;
+/// Above what the server needs at rest, it may take the limit and a quarter more: what accepted requests grow to, and
+/// what the allocator adds.
+const PEAK: usize = LIMIT + LIMIT / 4;
+
+fn start() -> Server {
+    processes::raise_own_file_limit();
+    let server = Setup::new()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    // What is allocated once is not counted.
+    for _ in 0..100 {
+        server.assert_serves();
+    }
+    server
+}
+
+/// A line of `/proc/<pid>/status`, bytes.
+fn status(server: &Server, name: &str) -> usize {
+    let text = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    kilobytes.expect("a line").parse::<usize>().expect("kB") << 10
+}
+
+/// The most memory that the server had resident while `run` ran, above what it had before.
+fn peak(server: &Server, run: impl FnOnce()) -> usize {
+    let rest = status(server, "VmRSS:");
+    fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").expect("it is our child");
+    run();
+    status(server, "VmHWM:").saturating_sub(rest)
+}
+
+fn filled(start: &str, piece: &str, end: &str) -> Vec<u8> {
+    let count = (BODY - start.len() - end.len()) / piece.len();
+    [start, &piece.repeat(count), end].concat().into_bytes()
+}
+
+/// The worst body of each format: those that grow most when they are converted, and those that cost most to look at.
+#[test]
+fn no_body_takes_more_than_the_limit_and_a_quarter() {
+    let json = "application/json";
+    let csv = "text/csv";
+    for (name, content_type, body) in [
+        (
+            "members of one object",
+            json,
+            filled("{\"\":0", ",\"\":0", "}"),
+        ),
+        (
+            "members of a request",
+            json,
+            filled("{\"instances\":[1]", ",\"\":0", "}"),
+        ),
+        ("a list of objects", json, filled("[{}", ",{}", "]")),
+        ("many values", json, filled("", "1 ", "")),
+        (
+            "joined requests",
+            json,
+            filled("", "{\"instances\":[1]} ", ""),
+        ),
+        (
+            "requests of many members",
+            json,
+            filled("{\"instances\":[1]} {\"instances\":[1]", ",\"\":0", "}"),
+        ),
+        ("one value", json, filled("\"", "x", "\"")),
+        ("no JSON", json, filled("", "{", "")),
+        ("plain numbers", csv, filled("", "1.25,2.5\n", "")),
+        ("short rows", csv, filled("", "1\n", "")),
+        ("one long row", csv, filled("1", ",1", "")),
+        ("control characters", csv, filled("", "\u{1}", "")),
+        ("short strings", csv, filled("", "a,", "a")),
+        ("quotes in quotes", csv, filled("\"", "\"\"", "\"")),
+        ("one quoted field", csv, filled("\"", "x", "\"")),
+        ("a quote that stays open", csv, filled("", "x", "\"\n\"")),
+        ("an image", "image/png", filled("", "x", "")),
+    ] {
+        let server = start();
+        let peak = peak(&server, || {
+            let answer = server.post("/invocations", &[("Content-Type", content_type)], &body);
+            let expected = [200, 400, 413, 503];
+            assert!(
+                expected.contains(&answer.status),
+                "{name}: {}",
+                answer.text()
+            );
+        });
+        assert!(peak <= PEAK, "{name}: {} MB", peak >> 20);
+        server.assert_serves();
+    }
+}
+
+/// Bytes that are no UTF-8 end the conversion, and the row that has them is looked for.
+#[test]
+fn finding_the_row_of_a_mistake_costs_no_more() {
+    let server = start();
+    let body = [filled("", "\u{1}", ""), b"\xff".to_vec()].concat();
+    let peak = peak(&server, || {
+        let answer = server.post("/invocations", &[("Content-Type", "text/csv")], &body);
+        assert_eq!(answer.status, 400, "{}", answer.text());
+    });
+    assert!(peak <= PEAK, "{} MB", peak >> 20);
+}
+
+#[test]
+fn what_passes_to_the_model_server_is_counted_as_well() {
+    let server = start();
+    let body = filled("{\"instances\":[1", ",1", "]}");
+    let peak = peak(&server, || {
+        let answer = server.post("/tfs/v1/models/half_plus_three:predict", &[], &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    });
+    assert!(peak <= PEAK, "{} MB", peak >> 20);
+}
+
+/// Each is alone within all limits; together they are more than there is memory for.
+#[test]
+fn many_open_heads_share_the_memory_of_bodies() {
+    let server = start();
+    let head = format!("GET /ping HTTP/1.1\r\nHost: x\r\nA: {}", "x".repeat(31_000));
+    let peak = peak(&server, || {
+        let mut all: Vec<_> = (0..2500)
+            .map(|_| {
+                let mut connection = server.connect();
+                let _ = connection.try_send(head.as_bytes());
+                connection
+            })
+            .collect();
+        wait_until("some are turned away", || {
+            all.iter_mut().any(Connection::is_readable)
+        });
+        let refused = all
+            .iter_mut()
+            .position(|connection| connection.is_readable());
+        let answer = all[refused.expect("it was just seen")].response();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        // Heads of common size need none of it.
+        assert_eq!(server.ping().status, 200);
+    });
+    assert!(peak <= PEAK, "{} MB", peak >> 20);
+    server.assert_serves();
+}
+
+/// A read of a chunked body may bring many small chunks or one part of a large one.
+#[test]
+fn chunked_bodies_that_come_slowly_share_it_too() {
+    let server = start();
+    let mut text =
+        "POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+    for _ in 0..5000 {
+        write!(text, "1\r\nx\r\n").unwrap();
+    }
+    text += "10";
+    let peak = peak(&server, || {
+        let all: Vec<_> = (0..2000)
+            .map(|_| {
+                let mut connection = server.connect();
+                let _ = connection.try_send(text.as_bytes());
+                connection
+            })
+            .collect();
+        assert_eq!(server.ping().status, 200);
+        drop(all);
+    });
+    assert!(peak <= PEAK, "{} MB", peak >> 20);
+    wait_until("their memory is free", || {
+        server.invoke(INSTANCES).status == 200
+    });
+}
+
+/// Accepted requests have the memory that they need to be answered, though new ones ask for all there is.
+#[test]
+fn a_full_memory_keeps_nobody_without_a_body_out() {
+    let server = start();
+    let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n");
+    let mut greedy = server.connect();
+    greedy.send(head.as_bytes());
+    for _ in 0..LIMIT / 0x10000 - 1 {
+        greedy.send(&[b' '; 0x10000]);
+    }
+    wait_until("there is no room for a body", || {
+        server.invoke(INSTANCES).status == 503
+    });
+    assert_eq!(server.ping().status, 200);
+    let answer = server.exchange(&request("GET", "/tfs/v1/models/half_plus_three", &[], b""));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    drop(greedy);
+    wait_until("there is room again", || {
+        server.invoke(INSTANCES).status == 200
+    });
+}
