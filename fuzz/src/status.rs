@@ -12,7 +12,7 @@ pub fn check(data: &[u8]) {
     let answer = TfsAnswer {
         status: [200, 404, 503][usize::from(status) % 3],
         headers: Default::default(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     };
     match status_of(&answer) {
         Status::Available => {

@@ -265,6 +265,14 @@ impl Deref for Buffer {
     }
 }
 
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Buffer {}
+
 impl From<Vec<u8>> for Buffer {
     /// For bytes whose number no client decides.
     fn from(bytes: Vec<u8>) -> Self {

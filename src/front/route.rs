@@ -1,6 +1,7 @@
 //! Which request wants what, by method and path.
 
 use crate::error::RequestError;
+use crate::tfs::client::Method;
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,8 +12,8 @@ pub enum Route<'a> {
     ExecutionParameters,
     /// Inference.
     Invocations,
-    /// TensorFlow Serving's own API; path and query there.
-    Tfs(&'a str),
+    /// TensorFlow Serving's own API; path and query there. HEAD is GET, whose answer loses its body on the way out.
+    Tfs(Method, &'a str),
     /// Multi-model mode: the list of models; the query.
     ListModels(&'a str),
     /// Multi-model mode: load a model.
@@ -36,8 +37,10 @@ pub fn route<'a>(method: &str, url: &'a str, multi_model: bool) -> Result<Route<
         "/execution-parameters" => (Route::ExecutionParameters, "GET, HEAD"),
         "/invocations" => (Route::Invocations, "POST"),
         _ => match url.strip_prefix("/tfs") {
-            // TensorFlow Serving judges methods by itself.
-            Some(inner) if path.starts_with("/tfs/") => return Ok(Route::Tfs(inner)),
+            Some(inner) if path.starts_with("/tfs/") => match method {
+                "POST" => (Route::Tfs(Method::Post, inner), "GET, HEAD, POST"),
+                _ => (Route::Tfs(Method::Get, inner), "GET, HEAD, POST"),
+            },
             _ if multi_model && path == "/models" => match method {
                 "POST" => (Route::LoadModel, "GET, POST"),
                 _ => (Route::ListModels(query), "GET, POST"),
@@ -76,13 +79,22 @@ mod tests {
             ("GET", "/execution-parameters", Route::ExecutionParameters),
             ("POST", "/invocations", Route::Invocations),
             ("POST", "/invocations?a=b", Route::Invocations),
-            ("GET", "/tfs/v1/models/m", Route::Tfs("/v1/models/m")),
+            (
+                "GET",
+                "/tfs/v1/models/m",
+                Route::Tfs(Method::Get, "/v1/models/m"),
+            ),
             (
                 "POST",
                 "/tfs/v1/models/m:predict?q",
-                Route::Tfs("/v1/models/m:predict?q"),
+                Route::Tfs(Method::Post, "/v1/models/m:predict?q"),
             ),
-            ("DELETE", "/tfs/", Route::Tfs("/")),
+            ("HEAD", "/tfs/", Route::Tfs(Method::Get, "/")),
+            (
+                "GET",
+                "/tfs/http://other/x",
+                Route::Tfs(Method::Get, "/http://other/x"),
+            ),
         ] {
             assert_eq!(
                 route(method, url, false).unwrap(),
@@ -106,6 +118,10 @@ mod tests {
             ("POST", "/ping", 405),
             ("GET", "/invocations", 405),
             ("PUT", "/execution-parameters", 405),
+            ("DELETE", "/tfs/v1/models/m", 405),
+            ("CONNECT", "/tfs/", 405),
+            ("get", "/tfs/v1/models/m", 405),
+            ("post", "/tfs/v1/models/m:predict", 405),
         ] {
             assert_eq!(
                 route(method, url, false).unwrap_err().status,

@@ -18,7 +18,7 @@ use crate::handlers;
 use crate::models::memory;
 use crate::models::registry::Registry;
 use crate::models::served::Served;
-use crate::tfs::client::{TfsAnswer, TfsRequest};
+use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
 /// What `/execution-parameters` says when the job does not: SageMaker's default payload, and enough concurrency
 /// to keep a model server busy.
@@ -71,7 +71,7 @@ impl Service {
             }
             Ok(
                 Route::Invocations
-                | Route::Tfs(_)
+                | Route::Tfs(..)
                 | Route::LoadModel
                 | Route::DescribeModel(_)
                 | Route::UnloadModel(_)
@@ -95,7 +95,9 @@ impl Service {
     /// How many bytes a request's body may have, if it is of any use.
     pub fn wanted_body(&self, head: &Head) -> Option<usize> {
         match self.route(head) {
-            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(_)) => Some(usize::MAX),
+            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(Method::Post, _)) => {
+                Some(usize::MAX)
+            }
             Ok(Route::LoadModel) => Some(MAX_LOAD_BYTES),
             _ => None,
         }
@@ -108,7 +110,14 @@ impl Service {
 
     fn route<'a>(&self, head: &'a Head) -> Result<Route<'a>, RequestError> {
         let multi_model = matches!(self.serving, Serving::Registry(_));
-        route(head.method(), head.target(), multi_model)
+        let route = route(head.method(), head.target(), multi_model)?;
+        match route {
+            // TensorFlow Serving would take it for the next request.
+            Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
+                "A body is taken with POST only below /tfs/.",
+            )),
+            route => Ok(route),
+        }
     }
 
     fn registry(&self) -> Result<&Registry, RequestError> {
@@ -140,7 +149,15 @@ impl Service {
         match self.route(head)? {
             Route::Invocations => self.invocations(head, body, None, deadline),
             Route::InvokeModel(name) => self.invocations(head, body, Some(name), deadline),
-            Route::Tfs(path) => self.pass_through(head, body, path, deadline),
+            Route::Tfs(method, path) => {
+                let request = TfsRequest {
+                    method,
+                    path,
+                    content_type: head.first("Content-Type"),
+                    body,
+                };
+                self.pass_through(&request, body, deadline)
+            }
             Route::LoadModel => {
                 check_not_from_a_page(head)?;
                 Ok(success(&self.registry()?.load(body)?))
@@ -207,51 +224,42 @@ impl Service {
         }
         Format::of(content_type)?.to_tfs(body)?;
         let sent = TfsRequest {
-            method: "POST",
+            method: Method::Post,
             path: &path,
             content_type: Some("application/json"),
             body,
         };
-        let answer = served.backend.call(&sent, deadline);
+        let answer = served.backend.call(&sent, body, deadline);
         let TfsAnswer {
             status, mut body, ..
         } = match self.serving {
             Serving::Fixed(_) => answer?,
             Serving::Registry(_) => memory::judge(answer)?,
         };
-        let content_type = accept::lay_out(status, &mut body, accept.as_deref());
+        let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
         Ok(Answer {
             content_type: Some(content_type.into()),
             ..Answer::json(status, body)
         })
     }
 
-    /// `/tfs/...`: TensorFlow Serving's own API, unchanged in both directions.
+    /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.
     fn pass_through(
         &self,
-        head: &Head,
-        body: &Buffer,
-        path: &str,
+        request: &TfsRequest,
+        memory: &Buffer,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
         let mut in_use;
         let served = match &self.serving {
             Serving::Fixed(served) => served,
             Serving::Registry(registry) => {
-                in_use = registry.get(model_in(path))?;
+                in_use = registry.get(model_in(request.path))?;
                 in_use.wait_for_turn(deadline)?;
                 in_use.served()
             }
         };
-        let answer = served.backend.call(
-            &TfsRequest {
-                method: head.method(),
-                path,
-                content_type: head.first("Content-Type"),
-                body,
-            },
-            deadline,
-        )?;
+        let answer = served.backend.call(request, memory, deadline)?;
         Ok(Answer {
             content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
             ..Answer::json(answer.status, answer.body)
@@ -293,6 +301,12 @@ fn check_origin(head: &Head) -> Result<(), RequestError> {
             "Forbidden: models are not managed for pages of other origins",
         )),
     }
+}
+
+/// Whether a head, whose lengths have been checked, says that a body follows.
+fn announces_body(head: &Head) -> bool {
+    let length = head.first("Content-Length").unwrap_or_default();
+    length.bytes().any(|digit| digit != b'0') || head.first("Transfer-Encoding").is_some()
 }
 
 fn model_path(attributes: &Attributes, default_model: &str) -> String {

@@ -8,12 +8,13 @@ use ureq::http::StatusCode;
 
 use crate::attributes::Attributes;
 use crate::error::RequestError;
+use crate::front::budget::Buffer;
 use crate::handlers::frame::{Call, Context, Response, Shape};
 use crate::handlers::pool::{Lease, Pool};
 use crate::handlers::process::{Fate, Outcome, Reply};
 use crate::supervise::suspicion::{Company, Losses};
 use crate::tfs::backend::Backend;
-use crate::tfs::client::{TfsAnswer, TfsRequest};
+use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
 /// Runs requests through handlers.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub struct Request<'a> {
     /// `Content-Length`.
     pub content_length: Option<u64>,
     /// The body.
-    pub body: &'a [u8],
+    pub body: &'a Buffer,
 }
 
 /// What a handler answers.
@@ -55,7 +56,7 @@ pub struct Answer {
     /// The body's type.
     pub content_type: String,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Buffer,
 }
 
 /// What a header says when the request has none.
@@ -157,12 +158,12 @@ impl Handlers {
             return Err(confused());
         };
         let sent = TfsRequest {
-            method: "POST",
+            method: Method::Post,
             path: request.path,
             content_type: Some(&content_type),
             body: &body,
         };
-        let answer = self.backend.call(&sent, deadline)?;
+        let answer = self.backend.call(&sent, &body, deadline)?;
         drop(body);
         let response = response(&answer);
         let call = |number, deadline| Call::Response {
@@ -181,7 +182,7 @@ impl Handlers {
         lease: &mut Lease,
         function: &str,
         head: impl FnOnce(u64, u64) -> Call<'c>,
-        body: &[u8],
+        body: &Buffer,
         deadline: Instant,
     ) -> Result<Reply, Miss> {
         let (number, outcome) = lease.call(head, body, deadline);
@@ -191,6 +192,7 @@ impl Handlers {
             Outcome::Deadline { .. } => {
                 RequestError::deadline(self.limit, &format!("{function} did not return in time"))
             }
+            Outcome::NoRoom(why) => why.for_answer(),
             Outcome::Broken(why) => {
                 let text = format!("The Python worker cannot run {function}: {why}");
                 RequestError::new(500, text)
@@ -256,7 +258,7 @@ fn response(answer: &TfsAnswer) -> Response<'_> {
 }
 
 /// A content type goes into the answer's head, where it must not make lines of its own.
-fn checked(content_type: String, body: Vec<u8>) -> Result<Answer, Miss> {
+fn checked(content_type: String, body: Buffer) -> Result<Answer, Miss> {
     if content_type.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         return Ok(Answer { content_type, body });
     }

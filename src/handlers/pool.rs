@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::RequestError;
+use crate::front::budget::Buffer;
 use crate::handlers::frame::Call;
 use crate::handlers::process::{Late, Outcome, Process};
 use crate::supervise::suspicion::{Company, Load, Queue, Ticket};
@@ -99,12 +100,12 @@ impl Lease<'_> {
     pub fn call<'c>(
         &mut self,
         head: impl FnOnce(u64, u64) -> Call<'c>,
-        body: &[u8],
+        body: &Buffer,
         deadline: Instant,
     ) -> (u64, Outcome) {
         let (number, outcome) = self.process.call(self.channel, head, body, deadline);
         self.state = match outcome {
-            Outcome::Answered(_) => Channel::Free,
+            Outcome::Answered(_) | Outcome::NoRoom(_) => Channel::Free,
             Outcome::Deadline { usable: true } => {
                 self.process.read_late_answer(self.channel);
                 Channel::Owing
@@ -500,7 +501,7 @@ mod tests {
                 headers: Vec::new(),
             },
         };
-        let (number, outcome) = lease.call(call, b"", now);
+        let (number, outcome) = lease.call(call, &Buffer::default(), now);
         assert_eq!(outcome, Outcome::Deadline { usable: true });
         drop(lease);
         assert!(pool.acquire(Company::ANY, now).is_err());

@@ -8,8 +8,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::front::budget::{Buffer, NoRoom};
 use crate::handlers::frame::{self, Answer, Call, Incoming, Shape};
 use crate::handlers::record::{self, Record};
+
+/// The text of an exception may have all of a request in it, but clients are shown little of an error.
+const MAX_RAISED_BYTES: usize = 64 << 10;
 
 /// A process, from its start until nobody needs it any more.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub enum Outcome {
         /// See above.
         usable: bool,
     },
+    /// There is no memory for its answer.
+    NoRoom(NoRoom),
     /// What was sent or answered was no frame, for this reason.
     Broken(String),
     /// The process ended. Whether the call had begun is for [`Process::fate`] to say.
@@ -77,14 +83,14 @@ pub enum Reply {
         /// The body's type.
         content_type: String,
         /// The body.
-        body: Vec<u8>,
+        body: Buffer,
     },
     /// `output_handler` or `handler` returned.
     ForClient {
         /// The body's type.
         content_type: String,
         /// The body.
-        body: Vec<u8>,
+        body: Buffer,
     },
     /// The function raised an exception with this text.
     Raised(String),
@@ -146,13 +152,13 @@ impl Process {
         }
     }
 
-    /// Sends a call on a channel that is the caller's alone and waits for the answer. `head` makes the call from its
-    /// number and deadline.
+    /// Sends a call on a channel that is the caller's alone and waits for the answer, which is counted where `body` is.
+    /// `head` makes the call from its number and deadline.
     pub fn call<'a>(
         &self,
         channel: usize,
         head: impl FnOnce(u64, u64) -> Call<'a>,
-        body: &[u8],
+        body: &Buffer,
         deadline: Instant,
     ) -> (u64, Outcome) {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
@@ -177,7 +183,7 @@ impl Process {
                     _ => Outcome::Lost,
                 }
             });
-        if matches!(outcome, Outcome::Answered(_)) {
+        if matches!(outcome, Outcome::Answered(_) | Outcome::NoRoom(_)) {
             let now = nanoseconds(record::now());
             self.last_answer.fetch_max(now, Ordering::Relaxed);
         }
@@ -192,7 +198,7 @@ impl Process {
         channel: usize,
         number: u64,
         head: &Call,
-        body: &[u8],
+        body: &Buffer,
         deadline: Instant,
     ) -> io::Result<Outcome> {
         // 0 would mean no limit.
@@ -216,9 +222,14 @@ impl Process {
                 Err(e) => return Err(e),
             }
         };
-        let mut body = vec![0; incoming.body_length];
-        incoming.read_body(socket, &mut body)?;
-        reply(incoming.head()?, number, body).map(Outcome::Answered)
+        let mut answer = body.sibling();
+        if let Err(why) = answer.reserve_exact(incoming.body_length) {
+            incoming.skip_body(socket)?;
+            return Ok(Outcome::NoRoom(why));
+        }
+        answer.bytes_mut().resize(incoming.body_length, 0);
+        incoming.read_body(socket, answer.bytes_mut())?;
+        reply(incoming.head()?, number, answer).map(Outcome::Answered)
     }
 
     /// Whether it has ever answered a call.
@@ -337,7 +348,7 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// The answer to call `number`.
-fn reply(answer: Answer, number: u64, body: Vec<u8>) -> io::Result<Reply> {
+fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
     if answer.number() != number {
         return Err(ErrorKind::InvalidData.into());
     }
@@ -350,7 +361,10 @@ fn reply(answer: Answer, number: u64, body: Vec<u8>) -> io::Result<Reply> {
             content_type: content_type.into_owned(),
             body,
         },
-        Answer::Raised { .. } => Reply::Raised(String::from_utf8_lossy(&body).into_owned()),
+        Answer::Raised { .. } => {
+            let text = &body[..body.len().min(MAX_RAISED_BYTES)];
+            Reply::Raised(String::from_utf8_lossy(text).into_owned())
+        }
         Answer::Loaded { .. } | Answer::Failed => {
             return Err(ErrorKind::InvalidData.into());
         }
@@ -411,7 +425,7 @@ mod tests {
     fn answered(body: &[u8]) -> Outcome {
         Outcome::Answered(Reply::ForClient {
             content_type: "text/plain".into(),
-            body: body.into(),
+            body: body.to_vec().into(),
         })
     }
 
@@ -419,7 +433,7 @@ mod tests {
     fn a_late_answer_is_not_taken_for_the_next_one() {
         let (process, theirs, _) = process(1);
         let process = Arc::new(process);
-        let (first, outcome) = process.call(0, call, b"", soon());
+        let (first, outcome) = process.call(0, call, &Buffer::default(), soon());
         assert_eq!(outcome, Outcome::Deadline { usable: true });
         process.read_late_answer(0);
         assert_eq!(process.late_answer(0), Late::Owed);
@@ -427,7 +441,7 @@ mod tests {
         answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
         wait_for_late_answer(&process);
         let outcome = thread::scope(|scope| {
-            let next = scope.spawn(|| process.call(0, call, b"", later()).1);
+            let next = scope.spawn(|| process.call(0, call, &Buffer::default(), later()).1);
             for _ in 0..2 {
                 Incoming::read(&theirs[0]).unwrap().unwrap();
             }
@@ -440,7 +454,7 @@ mod tests {
     #[test]
     fn a_large_call_that_nobody_reads_costs_the_channel() {
         let (process, _theirs, _) = process(1);
-        let body = vec![0; 10 << 20];
+        let body = vec![0; 10 << 20].into();
         let (_, outcome) = process.call(0, call, &body, soon());
         assert_eq!(outcome, Outcome::Deadline { usable: false });
     }
@@ -451,7 +465,7 @@ mod tests {
         let lost = thread::scope(|scope| {
             let calls = [0, 1].map(|channel| {
                 let process = &process;
-                scope.spawn(move || process.call(channel, call, b"", later()))
+                scope.spawn(move || process.call(channel, call, &Buffer::default(), later()))
             });
             let incoming = Incoming::read(&theirs[1]).unwrap().unwrap();
             let Call::Response { number, .. } = incoming.head().unwrap() else {
@@ -474,7 +488,7 @@ mod tests {
     fn a_call_counts_until_its_late_answer_is_there() {
         let (process, theirs, record) = process(1);
         let process = Arc::new(process);
-        let (number, _) = process.call(0, call, b"", soon());
+        let (number, _) = process.call(0, call, &Buffer::default(), soon());
         process.read_late_answer(0);
         assert!(
             process.is_stuck(Duration::ZERO, record::now()),

@@ -94,7 +94,7 @@ mod tests {
             judge(Ok(TfsAnswer {
                 status: 429,
                 headers: Default::default(),
-                body: body.into(),
+                body: body.as_bytes().to_vec().into(),
             }))
         };
         let oom = r#"{"error": "OOM when allocating tensor with shape[1,9]"}"#;

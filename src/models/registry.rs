@@ -17,6 +17,7 @@ use crate::attributes::is_model_name;
 use crate::config::{Config, InstancePorts};
 use crate::error::RequestError;
 use crate::front;
+use crate::front::budget::Buffer;
 use crate::handlers::host::Launch;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::{self, packages};
@@ -24,7 +25,7 @@ use crate::models::ports::PortPool;
 use crate::models::served::{self, Served, Workers};
 use crate::models::{Model, discover, memory};
 use crate::supervise::supervisor::{StartFailure, Supervisor, UnitId};
-use crate::tfs::client::TfsRequest;
+use crate::tfs::client::{Method, TfsRequest};
 use crate::tfs::files::Files;
 
 /// Requests of a model that is unloaded are given this long to finish.
@@ -507,12 +508,15 @@ impl Registry {
         let model = self.get(name)?;
         let url = self.lock().get(name).map(|entry| entry.url.clone());
         let question = TfsRequest {
-            method: "GET",
+            method: Method::Get,
             path: &format!("/v1/models/{name}"),
             content_type: None,
             body: b"",
         };
-        let answer = model.served().backend.call(&question, deadline)?;
+        let answer = model
+            .served()
+            .backend
+            .call(&question, &Buffer::default(), deadline)?;
         let mut description = json!({"modelName": name, "modelUrl": url});
         if let Ok(Value::Object(status)) = serde_json::from_slice(&answer.body) {
             for (key, value) in status {

@@ -203,3 +203,62 @@ fn a_full_memory_keeps_nobody_without_a_body_out() {
         server.invoke(INSTANCES).status == 200
     });
 }
+
+/// The model server's answer may be as large as the request, or larger.
+#[test]
+fn answers_are_counted_too() {
+    let server = start();
+    let body = filled(
+        "{\"fake\":{\"answer_echo\":true},\"instances\":[1",
+        ",1",
+        "]}",
+    );
+    let peak = peak(&server, || {
+        let answer = server.invoke(&body);
+        // Request and answer together are all there is.
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.body.len(), body.len());
+        let large = [&body[..], &vec![b' '; LIMIT / 8 * 3][..]].concat();
+        let answer = server.invoke(&large);
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    });
+    assert!(peak <= PEAK, "{} MB", peak >> 20);
+    server.assert_serves();
+}
+
+/// Bodies, what handlers make of them, the model server's answer and the handlers': one after the other.
+#[cfg(feature = "python")]
+#[test]
+fn the_way_through_handlers_is_counted_as_well() {
+    let script = "\
+def input_handler(data, context):
+    return data.read()
+
+def output_handler(response, context):
+    return response.content, 'application/json'
+";
+    processes::raise_own_file_limit();
+    let server = Setup::new()
+        .handler(script)
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    for _ in 0..100 {
+        server.assert_serves();
+    }
+    let large = filled(
+        "{\"fake\":{\"answer_echo\":true},\"instances\":[1",
+        ",1",
+        "]}",
+    );
+    let fitting = [&large[..large.len() / 2], b"1]}"].concat();
+    for (body, expected) in [(fitting, 200), (large, 503)] {
+        let peak = peak(&server, || {
+            let answer = server.invoke(&body);
+            assert_eq!(answer.status, expected, "{}", answer.text());
+        });
+        assert!(peak <= PEAK, "{} MB", peak >> 20);
+        server.assert_serves();
+    }
+}
