@@ -65,11 +65,6 @@ impl<T> Slots<T> {
         next
     }
 
-    /// Changes what waits.
-    pub fn each_waiting(&self, change: impl FnMut(&mut T)) {
-        self.lock().backlog.iter_mut().for_each(change);
-    }
-
     /// Takes the work that `is_meant` out of the backlog.
     pub fn take_from_backlog(&self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
         let backlog = &mut self.lock().backlog;

@@ -2,7 +2,7 @@
 //! look after everybody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::front::connection::Connection;
 use crate::front::door::{Door, Event, Interest};
 use crate::front::exchange::{Exchange, Request, Step, Verdict};
 use crate::front::head::Head;
+use crate::front::pauses::Pauses;
 use crate::front::service::{Service, Serving};
 use crate::front::slots::{Admission, Slots};
 use crate::handlers::host;
@@ -41,8 +42,6 @@ const FILES_A_SLOT: usize = 2;
 const FILES_A_CHANNEL: usize = 2;
 /// Without anything to go by, memory for bodies.
 const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
-/// Ticks that come later than this after the one before mean that the server was stopped, or starved, meanwhile.
-const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// At the end, what still is to be sent has this long.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
 /// How often to look whether it is.
@@ -93,9 +92,7 @@ struct Shared {
     deadline: Duration,
     /// Requests that would need a model are refused from now on: the models are about to end.
     is_refusing: AtomicBool,
-    started: Instant,
-    /// Nanoseconds since then.
-    last_tick: AtomicU64,
+    pauses: Pauses,
 }
 
 /// A request and whose it is.
@@ -133,8 +130,7 @@ impl Front {
             service: Service::new(config, serving),
             deadline: config.deadline,
             is_refusing: AtomicBool::new(false),
-            started: Instant::now(),
-            last_tick: AtomicU64::new(0),
+            pauses: Pauses::new(Instant::now()),
         });
         // One more than there are slots: however slow the work, somebody is left to look after the door.
         for index in 0..=slots {
@@ -291,8 +287,8 @@ impl Shared {
             return self.manage(work);
         }
         // Its body may have been there all the time that we were not.
-        let now = Instant::now();
-        work.request.forgive(self.pause(now), now);
+        let last_pause = self.pauses.last_end(Instant::now());
+        work.request.received = work.request.received.max(last_pause);
         match self.slots.admit(work) {
             Admission::Run(first) => work = first,
             Admission::Queued => return,
@@ -416,15 +412,10 @@ impl Shared {
     /// Gives up what takes too long.
     fn look_for_slow_ones(self: &Arc<Self>) {
         let now = Instant::now();
-        let pause = self.pause(now);
-        let since_start = now.saturating_duration_since(self.started);
-        self.last_tick
-            .store(since_start.as_nanos() as u64, Ordering::Relaxed);
-        if !pause.is_zero() {
-            self.slots
-                .each_waiting(|work| work.request.forgive(pause, now));
-        }
-        let is_too_late = |work: &Work| work.request.received + self.deadline <= now;
+        self.pauses.tick(now);
+        let last_pause = self.pauses.last_end(now);
+        let is_too_late =
+            |work: &Work| work.request.received.max(last_pause) + self.deadline <= now;
         for work in self.slots.take_from_backlog(is_too_late) {
             let error = self.service.waited_too_long();
             self.reply(work, error.into());
@@ -432,25 +423,12 @@ impl Shared {
         for connection in self.door.all() {
             self.guarded(&connection, || {
                 let step = connection.try_exchange().and_then(|mut exchange| {
-                    exchange.forgive(pause, now);
-                    exchange.overdue(&*connection, now, self.door.is_closed())
+                    exchange.overdue(&*connection, now, last_pause, self.door.is_closed())
                 });
                 if let Some(step) = step {
                     self.follow(&connection, step);
                 }
             });
-        }
-    }
-
-    /// For how long no worker has run, up to now: longer than a tick after SIGSTOP and SIGCONT, or in want of CPUs. No
-    /// client is to blame for that.
-    fn pause(&self, now: Instant) -> Duration {
-        let last = Duration::from_nanos(self.last_tick.load(Ordering::Relaxed));
-        let passed = now.saturating_duration_since(self.started + last);
-        if passed > LONGEST_TICK {
-            passed
-        } else {
-            Duration::ZERO
         }
     }
 

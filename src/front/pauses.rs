@@ -1,0 +1,72 @@
+//! Times in which the server itself did not run: SIGSTOP and SIGCONT, a frozen container, no CPU to spare. No client is
+//! to blame for what did not happen then, so limits count from the end of the last pause.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Ticks that are further apart than this have a pause between them.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// Sees pauses by the ticks that did not come.
+#[derive(Debug)]
+pub struct Pauses {
+    started: Instant,
+    /// Nanoseconds since then.
+    last_tick: AtomicU64,
+    /// The same, of the end of the last pause.
+    end: AtomicU64,
+}
+
+impl Pauses {
+    /// The first tick is now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            last_tick: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+        }
+    }
+
+    /// A tick.
+    pub fn tick(&self, now: Instant) {
+        let end = self.last_end(now);
+        self.end.store(self.nanoseconds(end), Ordering::Relaxed);
+        self.last_tick
+            .store(self.nanoseconds(now), Ordering::Relaxed);
+    }
+
+    /// When the last pause ended, or this was made: `now` if one has lasted up to now.
+    pub fn last_end(&self, now: Instant) -> Instant {
+        let time = |at: &AtomicU64| self.started + Duration::from_nanos(at.load(Ordering::Relaxed));
+        if now.saturating_duration_since(time(&self.last_tick)) > LONGEST_TICK {
+            now
+        } else {
+            time(&self.end)
+        }
+    }
+
+    fn nanoseconds(&self, time: Instant) -> u64 {
+        time.saturating_duration_since(self.started).as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_lasts_from_one_tick_to_the_next() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let pauses = Pauses::new(start);
+        assert_eq!(pauses.last_end(at(100)), start);
+        pauses.tick(at(100));
+        pauses.tick(at(1000));
+        assert_eq!(pauses.last_end(at(1999)), start);
+        // Seen before a tick has come, and after.
+        assert_eq!(pauses.last_end(at(50_000)), at(50_000));
+        pauses.tick(at(50_001));
+        pauses.tick(at(50_100));
+        assert_eq!(pauses.last_end(at(50_150)), at(50_001));
+    }
+}
