@@ -8,6 +8,7 @@ use ureq::http::{self, HeaderMap, Method, header};
 use ureq::{Agent, AsSendBody, Error};
 
 use crate::supervise::lifecycle::Status;
+use crate::tfs::status::{self, Versions};
 use crate::tfs::transport::Loopback;
 
 /// A request to TensorFlow Serving.
@@ -158,8 +159,27 @@ impl Client {
         }
     }
 
-    /// Asks the model server on this port whether some version of `model` is AVAILABLE.
-    pub fn status(&self, port: u16, model: &str) -> Status {
+    /// Asks the model server on this port whether all these versions of models are AVAILABLE.
+    pub fn status(&self, port: u16, models: &[Versions]) -> Status {
+        let mut first_problem = None;
+        for model in models {
+            let status = match self.ask_for_status(port, &model.name) {
+                Ok(answer) => status::of_model(&answer, model),
+                // It will not answer about the others either.
+                Err(problem) => return Status::Other(problem),
+            };
+            match status {
+                Status::Available => {}
+                Status::Failed { .. } => return status,
+                Status::Other(_) => {
+                    first_problem.get_or_insert(status);
+                }
+            }
+        }
+        first_problem.unwrap_or(Status::Available)
+    }
+
+    fn ask_for_status(&self, port: u16, model: &str) -> Result<TfsAnswer, String> {
         let request = TfsRequest {
             method: Method::GET.as_str(),
             path: &format!("/v1/models/{model}"),
@@ -172,32 +192,14 @@ impl Client {
             Err(SendError::Lost(_)) => self.send(port, &request, deadline),
             other => other,
         };
-        match answer {
-            Ok(answer) => status_of(&answer),
-            Err(SendError::Deadline) => Status::Other(format!(
+        answer.map_err(|error| match error {
+            SendError::Deadline => format!(
                 "no answer to a status request within {} s",
                 STATUS_TIMEOUT.as_secs()
-            )),
-            Err(error) => Status::Other(error.to_string()),
-        }
+            ),
+            error => error.to_string(),
+        })
     }
-}
-
-/// What an answer to a status request says of the model.
-pub fn status_of(answer: &TfsAnswer) -> Status {
-    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let versions = json["model_version_status"].as_array();
-    let mut states = versions
-        .into_iter()
-        .flatten()
-        .filter_map(|version| version["state"].as_str());
-    if answer.status == 200 && states.clone().any(|state| state == "AVAILABLE") {
-        return Status::Available;
-    }
-    Status::Other(match states.next() {
-        Some(state) => format!("its model is {state}"),
-        None => format!("its status answer has HTTP status {}", answer.status),
-    })
 }
 
 fn send_error(error: Error) -> SendError {
@@ -206,44 +208,5 @@ fn send_error(error: Error) -> SendError {
         Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused => SendError::Refused,
         Error::BadUri(_) | Error::Http(_) => SendError::Malformed(error.to_string()),
         other => SendError::Lost(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, body: &str) -> TfsAnswer {
-        TfsAnswer {
-            status,
-            headers: HeaderMap::new(),
-            body: body.into(),
-        }
-    }
-
-    #[test]
-    fn one_available_version_is_enough() {
-        let body = r#"{"model_version_status": [{"version": "2", "state": "LOADING"}, {"version": "1", "state": "AVAILABLE"}]}"#;
-        assert_eq!(status_of(&answer(200, body)), Status::Available);
-    }
-
-    #[test]
-    fn anything_else_is_told() {
-        let loading = r#"{"model_version_status": [{"version": "2", "state": "LOADING"}]}"#;
-        assert_eq!(
-            status_of(&answer(200, loading)),
-            Status::Other("its model is LOADING".into())
-        );
-        for body in [
-            "",
-            "[]",
-            "{\"model_version_status\": 1}",
-            "{\"error\": \"x\"}",
-        ] {
-            assert_eq!(
-                status_of(&answer(404, body)),
-                Status::Other("its status answer has HTTP status 404".into())
-            );
-        }
     }
 }

@@ -51,6 +51,7 @@ mod log_trouble;
 mod logs;
 mod malformed_requests;
 mod model_server_flags;
+mod model_versions;
 mod multi_model_failures;
 #[cfg(feature = "python")]
 mod multi_model_handler_loading;
@@ -79,7 +80,9 @@ mod responses;
 mod routes;
 mod shutdown;
 mod start;
+mod start_limits;
 mod start_refusals;
+mod start_signals;
 mod unchecked_code;
 mod unprivileged;
 mod wrong_settings;

@@ -1,0 +1,255 @@
+//! What TensorFlow Serving's status answers say: whether everything that it was started for can be used.
+//!
+//! Its ports open once *any* version of each model is AVAILABLE or has failed to load, and a version that has failed
+//! stays in state END while the others are served. So an open port says little, and each version is looked at.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::models::Model;
+use crate::supervise::lifecycle::Status;
+use crate::tfs::client::TfsAnswer;
+
+/// A model and the versions of it that a model server was told to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions {
+    /// The model's name.
+    pub name: String,
+    /// The versions.
+    pub numbers: Vec<u64>,
+}
+
+impl From<&Model> for Versions {
+    fn from(model: &Model) -> Self {
+        Self {
+            name: model.name.clone(),
+            numbers: model.versions.clone(),
+        }
+    }
+}
+
+/// Error texts go into answers of `/ping` and of loads, of which SageMaker shows 2,048 characters.
+const MAX_REASON_CHARS: usize = 1000;
+/// TensorFlow's word for memory and the like.
+const OUT_OF_RESOURCES: &str = "RESOURCE_EXHAUSTED";
+
+#[derive(Deserialize)]
+struct Answer {
+    model_version_status: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    version: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    status: Error,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Error {
+    error_code: String,
+    error_message: String,
+}
+
+/// What an answer to `GET /v1/models/NAME` says of this model's versions. Versions that were not asked for do not
+/// count: TensorFlow Serving goes on listing what it has unloaded.
+pub fn of_model(answer: &TfsAnswer, model: &Versions) -> Status {
+    let name = &model.name;
+    if answer.status != 200 {
+        return Status::Other(format!(
+            "the status answer about model {name} has HTTP status {}",
+            answer.status
+        ));
+    }
+    let Ok(Answer {
+        model_version_status: entries,
+    }) = serde_json::from_slice(&answer.body)
+    else {
+        return Status::Other(format!(
+            "the status answer about model {name} cannot be understood"
+        ));
+    };
+    let known: BTreeMap<_, _> = entries
+        .iter()
+        .filter_map(|entry| Some((entry.version.parse::<u64>().ok()?, entry)))
+        .collect();
+    let mut first_problem = None;
+    for version in &model.numbers {
+        match known.get(version) {
+            Some(entry) if entry.state == "AVAILABLE" => {}
+            Some(entry) if entry.state == "END" => return entry.failure(name),
+            other => {
+                let state = match other {
+                    Some(entry) => entry.state.as_str(),
+                    None => "not there",
+                };
+                first_problem.get_or_insert_with(|| {
+                    Status::Other(format!("version {version} of model {name} is {state}"))
+                });
+            }
+        }
+    }
+    first_problem.unwrap_or(Status::Available)
+}
+
+impl Entry {
+    fn failure(&self, model: &str) -> Status {
+        let Error {
+            error_code: code,
+            error_message: message,
+        } = &self.status;
+        // One line, whatever TensorFlow's message looks like.
+        let message: String = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut shown: String = message.chars().take(MAX_REASON_CHARS).collect();
+        if shown.len() < message.len() {
+            shown += "...";
+        }
+        let version = &self.version;
+        Status::Failed {
+            reason: format!("version {version} of model {model} is END: {code}: {shown}"),
+            out_of_resources: code == OUT_OF_RESOURCES,
+        }
+    }
+}
+
+/// Whether the last lines of a model server that ended say that memory or the like ran out. Versions of TensorFlow
+/// spell it in different ways.
+pub fn says_out_of_resources(output: &str) -> bool {
+    ["RESOURCE_EXHAUSTED:", "Resource exhausted:"]
+        .iter()
+        .any(|text| output.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn model() -> Versions {
+        Versions {
+            name: "m".into(),
+            numbers: vec![123, 124],
+        }
+    }
+
+    /// The status of model `m` when TensorFlow Serving lists these versions in these states.
+    fn status(listed: &[(u64, &str, &str, &str)]) -> Status {
+        let entry = |(version, state, code, message): &(u64, &str, &str, &str)| {
+            json!({
+                "version": version.to_string(),
+                "state": state,
+                "status": {"error_code": code, "error_message": message},
+            })
+        };
+        let entries: Vec<_> = listed.iter().map(entry).collect();
+        let body = json!({ "model_version_status": entries });
+        of_model(&answer(200, &body.to_string()), &model())
+    }
+
+    fn answer(status: u16, body: &str) -> TfsAnswer {
+        TfsAnswer {
+            status,
+            headers: Default::default(),
+            body: body.into(),
+        }
+    }
+
+    fn failed(reason: &str, out_of_resources: bool) -> Status {
+        Status::Failed {
+            reason: reason.into(),
+            out_of_resources,
+        }
+    }
+
+    #[test]
+    fn every_configured_version_must_be_available() {
+        let available = (124, "AVAILABLE", "OK", "");
+        assert_eq!(
+            status(&[available, (123, "AVAILABLE", "OK", "")]),
+            Status::Available
+        );
+        for state in ["START", "LOADING", "UNLOADING", "something new"] {
+            assert_eq!(
+                status(&[available, (123, state, "OK", "")]),
+                Status::Other(format!("version 123 of model m is {state}"))
+            );
+        }
+        assert_eq!(
+            status(&[available]),
+            Status::Other("version 123 of model m is not there".into())
+        );
+    }
+
+    #[test]
+    fn a_version_that_ended_is_named_with_tensorflows_reason() {
+        let available = (124, "AVAILABLE", "OK", "");
+        assert_eq!(
+            status(&[available, (123, "END", "NOT_FOUND", "no such\n  file")]),
+            failed(
+                "version 123 of model m is END: NOT_FOUND: no such file",
+                false
+            )
+        );
+        // Also before one that is still loading.
+        assert_eq!(
+            status(&[(123, "LOADING", "OK", ""), (124, "END", "OK", "")]),
+            failed("version 124 of model m is END: OK: ", false)
+        );
+        assert_eq!(
+            status(&[available, (123, "END", "RESOURCE_EXHAUSTED", "OOM")]),
+            failed(
+                "version 123 of model m is END: RESOURCE_EXHAUSTED: OOM",
+                true
+            )
+        );
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let Status::Failed { reason, .. } = status(&[(123, "END", "INTERNAL", &"é".repeat(5000))])
+        else {
+            panic!("it has failed");
+        };
+        assert!(reason.ends_with("é..."), "{reason}");
+        assert!(reason.chars().count() < MAX_REASON_CHARS + 100);
+    }
+
+    #[test]
+    fn versions_that_are_not_configured_do_not_count() {
+        let configured = [
+            (123, "AVAILABLE", "OK", ""),
+            (124, "AVAILABLE", "OK", ""),
+            (7, "END", "OK", ""),
+            (8, "LOADING", "OK", ""),
+        ];
+        assert_eq!(status(&configured), Status::Available);
+    }
+
+    #[test]
+    fn answers_without_states_are_a_problem() {
+        assert_eq!(
+            of_model(&answer(404, r#"{"error": "x"}"#), &model()),
+            Status::Other("the status answer about model m has HTTP status 404".into())
+        );
+        for body in ["", "[]", r#"{"model_version_status": 1}"#, "{}"] {
+            assert_eq!(
+                of_model(&answer(200, body), &model()),
+                Status::Other("the status answer about model m cannot be understood".into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_found_in_last_lines() {
+        assert!(says_out_of_resources(
+            "Failed to start server. Error: Unknown: 1 servable(s) did not become available: {{name: m version: 1} due \
+             to error: Resource exhausted: OOM when allocating}"
+        ));
+        assert!(says_out_of_resources("RESOURCE_EXHAUSTED: OOM"));
+        assert!(!says_out_of_resources("NOT_FOUND: no such file"));
+    }
+}
