@@ -4,8 +4,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::supervise::child::{Child, Streams};
@@ -40,8 +39,17 @@ pub struct Instance {
     began: Instant,
     unit: UnitId,
     supervisor: Supervisor,
-    /// Whether it does not know a flag, so that its start fails whatever its status is.
-    misses_flag: Arc<AtomicBool>,
+    first_news: Arc<OnceLock<FirstNews>>,
+}
+
+/// What was heard first of an instance. Later processes have the same flags, and what they serve may print what it
+/// likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstNews {
+    /// It serves.
+    Available,
+    /// It does not know a flag: its start fails, whatever its status becomes.
+    MissesFlag,
 }
 
 impl Instance {
@@ -63,10 +71,13 @@ impl Instance {
             [name] => format!("model {name} is"),
             names => format!("models {} are", names.join(", ")),
         };
-        let misses_flag = Arc::new(AtomicBool::new(false));
-        let (reporter, is_refused) = (supervisor.clone(), Arc::clone(&misses_flag));
+        let first_news = Arc::new(OnceLock::new());
+        let (reporter, news) = (supervisor.clone(), Arc::clone(&first_news));
         let report = move |process, status| {
-            if !is_refused.load(Ordering::Relaxed) {
+            if status == Status::Available {
+                news.get_or_init(|| FirstNews::Available);
+            }
+            if news.get() != Some(&FirstNews::MissesFlag) {
                 reporter.report(unit, process, status);
             }
         };
@@ -80,22 +91,21 @@ impl Instance {
             began: Instant::now(),
             unit,
             supervisor,
-            misses_flag,
+            first_news,
         })
     }
 
-    /// Looks at each line of the first process: one that names an unknown flag ends the start. Later processes have
-    /// the same flags, and their models may print what they like.
+    /// Looks at each line of a process that starts: one that names an unknown flag ends the start.
     fn watch_for_unknown_flags(&self, process: u64) -> impl FnMut(&str) + Send + use<> {
         let (supervisor, unit) = (self.supervisor.clone(), self.unit);
         let (program, version) = (self.launch.program.clone(), self.launch.version.clone());
-        let misses_flag = Arc::clone(&self.misses_flag);
+        let first_news = Arc::clone(&self.first_news);
         move |line| {
-            let Some(argument) = flags::unknown_argument(line).filter(|_| process == 1) else {
+            let Some(argument) = flags::unknown_argument(line) else {
                 return;
             };
             // Before anything that takes time: its models may become AVAILABLE meanwhile.
-            if misses_flag.swap(true, Ordering::Relaxed) {
+            if first_news.set(FirstNews::MissesFlag).is_err() {
                 return;
             }
             let version = (version.clone()).or_else(|| ask_for_version(&program, &supervisor));

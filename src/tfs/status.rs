@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::models::Model;
 use crate::supervise::lifecycle::Status;
@@ -34,27 +34,6 @@ const MAX_REASON_CHARS: usize = 1000;
 /// TensorFlow's word for memory and the like.
 const OUT_OF_RESOURCES: &str = "RESOURCE_EXHAUSTED";
 
-#[derive(Deserialize)]
-struct Answer {
-    model_version_status: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    version: String,
-    #[serde(default)]
-    state: String,
-    #[serde(default)]
-    status: Error,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Error {
-    error_code: String,
-    error_message: String,
-}
-
 /// What an answer to `GET /v1/models/NAME` says of this model's versions. Versions that were not asked for do not
 /// count: TensorFlow Serving goes on listing what it has unloaded.
 pub fn of_model(answer: &TfsAnswer, model: &Versions) -> Status {
@@ -65,28 +44,26 @@ pub fn of_model(answer: &TfsAnswer, model: &Versions) -> Status {
             answer.status
         ));
     }
-    let Ok(Answer {
-        model_version_status: entries,
-    }) = serde_json::from_slice(&answer.body)
-    else {
+    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let Some(entries) = json["model_version_status"].as_array() else {
         return Status::Other(format!(
             "the status answer about model {name} cannot be understood"
         ));
     };
+    let number = |entry: &Value| entry["version"].as_str()?.parse::<u64>().ok();
     let known: BTreeMap<_, _> = entries
         .iter()
-        .filter_map(|entry| Some((entry.version.parse::<u64>().ok()?, entry)))
+        .filter_map(|entry| Some((number(entry)?, entry)))
         .collect();
     let mut first_problem = None;
     for version in &model.numbers {
-        match known.get(version) {
-            Some(entry) if entry.state == "AVAILABLE" => {}
-            Some(entry) if entry.state == "END" => return entry.failure(name),
-            other => {
-                let state = match other {
-                    Some(entry) => entry.state.as_str(),
-                    None => "not there",
-                };
+        let entry = known.get(version);
+        let state = entry.and_then(|entry| entry["state"].as_str());
+        match (state, entry) {
+            (Some("AVAILABLE"), _) => {}
+            (Some("END"), Some(entry)) => return failure(name, *version, &entry["status"]),
+            _ => {
+                let state = shortened(state.unwrap_or("not there"));
                 first_problem.get_or_insert_with(|| {
                     Status::Other(format!("version {version} of model {name} is {state}"))
                 });
@@ -96,23 +73,26 @@ pub fn of_model(answer: &TfsAnswer, model: &Versions) -> Status {
     first_problem.unwrap_or(Status::Available)
 }
 
-impl Entry {
-    fn failure(&self, model: &str) -> Status {
-        let Error {
-            error_code: code,
-            error_message: message,
-        } = &self.status;
-        // One line, whatever TensorFlow's message looks like.
-        let message: String = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut shown: String = message.chars().take(MAX_REASON_CHARS).collect();
-        if shown.len() < message.len() {
-            shown += "...";
-        }
-        let version = &self.version;
-        Status::Failed {
-            reason: format!("version {version} of model {model} is END: {code}: {shown}"),
-            out_of_resources: code == OUT_OF_RESOURCES,
-        }
+/// A version has ended; `error` is why.
+fn failure(model: &str, version: u64, error: &Value) -> Status {
+    let field = |name: &str| error[name].as_str().unwrap_or("");
+    let (code, message) = (field("error_code"), field("error_message"));
+    Status::Failed {
+        reason: format!(
+            "version {version} of model {model} is END: {}: {}",
+            shortened(code),
+            shortened(message)
+        ),
+        out_of_resources: code == OUT_OF_RESOURCES,
+    }
+}
+
+/// The text on one line, and no longer than wanted.
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
     }
 }
 
