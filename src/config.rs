@@ -28,6 +28,8 @@ pub struct Config {
     pub model_dir: PathBuf,
     /// Program to start: a path, or a name looked up on PATH.
     pub model_server: PathBuf,
+    /// Its version, where that is set.
+    pub tfs_version: Option<String>,
     /// Where the private directory is made.
     pub tmp_dir: PathBuf,
     /// Deadline of a whole request.
@@ -387,6 +389,7 @@ impl Config {
                 .text(MODEL_SERVER)
                 .unwrap_or("tensorflow_model_server".into())
                 .into(),
+            tfs_version: r.text(TFS_VERSION),
             tmp_dir: r.text(TMPDIR).unwrap_or("/tmp".into()).into(),
             deadline: if single_threaded {
                 NO_DEADLINE

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Once};
+use std::sync::{LazyLock, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -63,6 +63,9 @@ pub fn start(config: &Config) -> Result<(), StartError> {
             finish();
         }
     }));
+    if !WAITING.has_writer() {
+        return Err(StartError::failed("cannot start the thread of the log"));
+    }
     log::set_max_level(logger.max_level());
     log::set_boxed_logger(Box::new(Queued(logger)))
         .map_err(|e| StartError::failed(format!("cannot start logging: {e}")))
@@ -70,15 +73,24 @@ pub fn start(config: &Config) -> Result<(), StartError> {
 
 /// Says something whatever the levels are, line by line, under the program's name.
 pub fn say(text: &str) {
+    let has_writer = WAITING.has_writer();
     for line in text.lines() {
-        WAITING.add(Entry::Said(printable(line).into_owned()));
+        let said = Entry::Said(printable(line).into_owned());
+        match has_writer {
+            true => WAITING.queue(said),
+            // It ends the program, and is to be read all the same.
+            false => write(said),
+        }
     }
 }
 
 /// Before the program ends: waits until what waits is written, if somebody takes it.
 pub fn finish() {
+    if !WAITING.has_writer() {
+        return;
+    }
     let (give, take) = bounded(1);
-    WAITING.add(Entry::Mark(give));
+    WAITING.queue(Entry::Mark(give));
     let _ = take.recv_timeout(LAST_LINES_LIMIT);
 }
 
@@ -96,7 +108,7 @@ impl Log for Queued {
         }
         let text = record.args().to_string();
         for line in text.trim_end_matches('\n').split('\n') {
-            WAITING.add(Entry::Logged {
+            WAITING.queue(Entry::Logged {
                 level: record.level(),
                 target: record.target().to_owned(),
                 text: printable(line).into_owned(),
@@ -133,7 +145,8 @@ struct Waiting {
     take: Receiver<Entry>,
     bytes: AtomicUsize,
     lost_lines: AtomicU64,
-    writer: Once,
+    /// Whether the writer's thread could be started.
+    writer: OnceLock<bool>,
 }
 
 impl Waiting {
@@ -144,17 +157,16 @@ impl Waiting {
             take,
             bytes: AtomicUsize::new(0),
             lost_lines: AtomicU64::new(0),
-            writer: Once::new(),
+            writer: OnceLock::new(),
         }
     }
 
-    fn add(&'static self, entry: Entry) {
-        self.writer.call_once(|| {
+    /// Starts the writer's thread when first asked.
+    fn has_writer(&'static self) -> bool {
+        *self.writer.get_or_init(|| {
             let thread = thread::Builder::new().name(WRITER.into());
-            // Without a thread there is no log, which is no reason not to serve.
-            let _ = thread.spawn(|| self.write_all());
-        });
-        self.queue(entry);
+            thread.spawn(|| self.write_all()).is_ok()
+        })
     }
 
     fn queue(&self, entry: Entry) {

@@ -1,11 +1,12 @@
 //! Puts everything together: from a checked [`Config`] to the end of the program.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, bounded, select};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,8 +29,8 @@ use crate::tfs::files::Files;
 use crate::tfs::gpu;
 use crate::{handlers, logging, s3};
 
-/// How often to look for signals while something is downloaded.
-const SIGNAL_STEP: Duration = Duration::from_millis(50);
+/// At the end of the program a start that is still under way has this long to clean up.
+const START_END_LIMIT: Duration = Duration::from_secs(1);
 /// A wait that ends by something else.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -56,40 +57,63 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     let mut signals = Signals::new(handled)
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
+    // Before anything else that takes time or waits: it ends the start when a signal comes or a step fails.
     let (supervisor, inbox) = Supervisor::new();
-    // A temporary directory is removed when this ends.
-    let (_files, front) = match &config.multi_model {
-        None => serve_fixed(config, &supervisor, &mut signals)?,
-        Some(multi_model) => serve_registry(config, multi_model, &supervisor, &mut signals)?,
-    };
-    log::info!("listening on {}:{}", config.listen, config.port);
-    let watchdog = Watchdog::new(front, inbox);
-
+    let watchdog = Watchdog::new(inbox);
     let closer = signals.handle();
-    let watchdog = thread::Builder::new()
-        .name("watchdog".into())
-        .spawn(move || {
-            // Also when it panics: the main thread must not wait for signals for ever.
-            let _close = OnDrop(|| closer.close());
-            watchdog.run()
-        })
-        .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
+    let watchdog = start_thread("watchdog", move || {
+        // Also when it panics: the main thread must not wait for signals for ever.
+        let _close = OnDrop(|| closer.close());
+        watchdog.run()
+    })?;
+    let files = start_aside(config, &supervisor);
     for signal in signals.forever() {
         if !supervisor.signal(signal) {
             break;
         }
     }
-    watchdog
+    let end = watchdog
         .join()
-        .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")))
+        .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")));
+    // Removes the temporary directory. A start that was cut short removes it itself, if nothing holds it up.
+    drop(files.recv_timeout(START_END_LIMIT));
+    end
+}
+
+/// Takes the steps of the start on a thread of its own. Whatever holds them up, signals are heard meanwhile. The
+/// receiver gets the files that last as long as the program; it is disconnected when the start fails.
+fn start_aside(config: &Config, supervisor: &Supervisor) -> Receiver<Files> {
+    let (give, files) = bounded(1);
+    let (config, starter) = (config.clone(), supervisor.clone());
+    let start = move || {
+        let steps = AssertUnwindSafe(|| match &config.multi_model {
+            None => serve_fixed(&config, &starter),
+            Some(multi_model) => serve_registry(&config, multi_model, &starter),
+        });
+        match catch_unwind(steps) {
+            // There is room for it.
+            Ok(Ok(files)) => drop(give.send(files)),
+            Ok(Err(error)) => starter.fail(error),
+            Err(_) => starter.fail(StartError::failed("the start panicked")),
+        }
+    };
+    if let Err(error) = start_thread("start", start) {
+        supervisor.fail(error);
+    }
+    files
+}
+
+fn start_thread<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    let thread = thread::Builder::new().name(name.into());
+    let started = thread.spawn(run);
+    started.map_err(|e| StartError::failed(format!("cannot start the thread {name}: {e}")))
 }
 
 /// Serves the models that are there now.
-fn serve_fixed(
-    config: &Config,
-    supervisor: &Supervisor,
-    signals: &mut Signals,
-) -> Result<(Files, Front), StartError> {
+fn serve_fixed(config: &Config, supervisor: &Supervisor) -> Result<Files, StartError> {
     let models = models::discover(&config.model_dir)?;
     let default_model = default_model(config, &models)?;
     let files = Files::write(config, &models)?;
@@ -100,7 +124,7 @@ fn serve_fixed(
         ports,
         &default_model,
         &files,
-        signals,
+        supervisor,
     )?;
     let backend = served::backend(config, ports);
     let served = Served {
@@ -110,22 +134,33 @@ fn serve_fixed(
             .map(|workers| workers.handlers(&backend, config)),
         default_model: default_model.clone(),
     };
-    let gpus = if ports.len() > 1 { gpu::count() } else { 0 };
-    let front = Front::start(config, Serving::Fixed(Box::new(served)))?;
-    served::start_instances(
-        config,
-        &files,
-        &backend,
-        &default_model,
-        gpus,
-        supervisor,
-        None,
-    )
-    .map_err(|failure| StartError::failed(failure.text))?;
+    let gpus = count_gpus(ports.len(), supervisor)?;
+    open_front(config, Serving::Fixed(Box::new(served)), supervisor)?;
+    served::start_instances(config, &files, &backend, &models, gpus, supervisor, None)
+        .map_err(|failure| StartError::failed(failure.text))?;
     if let Some(workers) = workers {
         start_after(workers, backend, supervisor.clone())?;
     }
-    Ok((files, front))
+    Ok(files)
+}
+
+/// The number of GPUs, where instances have to share them.
+fn count_gpus(instances: usize, supervisor: &Supervisor) -> Result<u32, StartError> {
+    match instances {
+        0 | 1 => Ok(0),
+        _ => gpu::count(supervisor),
+    }
+}
+
+/// Opens the port. From now on signals let running requests finish.
+fn open_front(
+    config: &Config,
+    serving: Serving,
+    supervisor: &Supervisor,
+) -> Result<(), StartError> {
+    supervisor.serve(Front::start(config, serving)?);
+    log::info!("listening on {}:{}", config.listen, config.port);
+    Ok(())
 }
 
 /// Starts workers once the models are AVAILABLE: scripts may use them while they are loaded.
@@ -141,11 +176,7 @@ fn start_after(
         {}
         workers.start(&supervisor, None);
     };
-    thread::Builder::new()
-        .name("handlers".into())
-        .spawn(wait)
-        .map(drop)
-        .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))
+    start_thread("handlers", wait).map(drop)
 }
 
 /// Serves models as they are loaded.
@@ -153,14 +184,13 @@ fn serve_registry(
     config: &Config,
     multi_model: &MultiModelConfig,
     supervisor: &Supervisor,
-    signals: &mut Signals,
-) -> Result<(Files, Front), StartError> {
+) -> Result<Files, StartError> {
     let files = Files::write(config, &[])?;
     let (low, high) = multi_model.ports;
     // The script for models that have none of their own.
     let folders = match &multi_model.universal_handler {
         Some((bucket, prefix)) => {
-            download_handler(config, multi_model, (bucket, prefix), &files, signals)?
+            download_handler(config, multi_model, (bucket, prefix), &files, supervisor)?
         }
         None => config
             .model_dir
@@ -170,12 +200,8 @@ fn serve_registry(
             .collect(),
     };
     let folders = folders.iter().map(PathBuf::as_path);
-    let universal = find_workers(config, folders, &[], "", &files, signals)?;
-    let gpus = if multi_model.instances > 1 {
-        gpu::count()
-    } else {
-        0
-    };
+    let universal = find_workers(config, folders, &[], "", &files, supervisor)?;
+    let gpus = count_gpus(multi_model.instances as usize, supervisor)?;
     // The files of models go in there, too: models that are loaded at the end of the program are not dropped.
     let config_of_models = Config {
         tmp_dir: files.directory().to_owned(),
@@ -188,11 +214,11 @@ fn serve_registry(
         gpus,
         universal.clone(),
     );
-    let front = Front::start(config, Serving::Registry(Box::new(registry)))?;
+    open_front(config, Serving::Registry(Box::new(registry)), supervisor)?;
     if let Some(workers) = &universal {
         workers.start(supervisor, None);
     }
-    Ok((files, front))
+    Ok(files)
 }
 
 /// Downloads the handler for all models. Gives the folders that may have the script in their folder `code`.
@@ -201,37 +227,27 @@ fn download_handler(
     multi_model: &MultiModelConfig,
     (bucket, prefix): (&str, &str),
     files: &Files,
-    signals: &mut Signals,
+    supervisor: &Supervisor,
 ) -> Result<Vec<PathBuf>, StartError> {
     log::info!("downloading the handler for all models from s3://{bucket}/{prefix}");
     let folder = files.directory().join("universal");
     let code = folder.join("code");
-    // On a thread of its own, for it may take minutes to fail, and a signal is not to wait for that.
-    let (give, take) = crossbeam_channel::bounded(1);
+    // On a thread of its own, for it may take minutes to fail, and the end of the program is not to wait for that.
+    let (give, take) = bounded(1);
     let (aws, name, keys) = (
         multi_model.aws.clone(),
         bucket.to_owned(),
         prefix.to_owned(),
     );
     let target = code.clone();
-    thread::Builder::new()
-        .name("download".into())
-        .spawn(move || give.send(s3::download(&aws, &name, &keys, &target)))
-        .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
-    let count = loop {
-        match take.recv_timeout(SIGNAL_STEP) {
-            Ok(result) => break result.map_err(StartError::failed)?,
-            Err(RecvTimeoutError::Timeout) => {
-                if signals.pending().any(|signal| signal != SIGCHLD) {
-                    log::info!("stopping while the handler for all models is downloaded");
-                    return Err(StartError::Stopped);
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(StartError::failed("the download panicked"));
-            }
-        }
+    start_thread("download", move || {
+        give.send(s3::download(&aws, &name, &keys, &target))
+    })?;
+    let downloaded = select! {
+        recv(take) -> result => result.map_err(|_| StartError::failed("the download panicked"))?,
+        recv(supervisor.stopping()) -> _ => return Err(StartError::Stopped),
     };
+    let count = downloaded.map_err(StartError::failed)?;
     log::info!("downloaded {count} files");
     // With or without a folder `code` below the prefix.
     let folders = vec![folder, code];
@@ -252,7 +268,7 @@ fn find_workers<'a>(
     ports: &[InstancePorts],
     default_model: &str,
     files: &Files,
-    signals: &mut Signals,
+    supervisor: &Supervisor,
 ) -> Result<Option<Workers>, StartError> {
     let folders = Vec::from_iter(folders);
     let program = &config.handlers.program;
@@ -266,8 +282,8 @@ fn find_workers<'a>(
         }
         return Ok(None);
     };
-    let interpreter = Interpreter::find(&script)?;
-    packages::install(&script, &interpreter, signals)?;
+    let interpreter = Interpreter::find(&script, supervisor)?;
+    packages::install(&script, &interpreter, supervisor)?;
     let launch = Launch::new(
         config,
         script,

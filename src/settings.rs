@@ -106,6 +106,8 @@ settings! {
 
     MODEL_SERVER = ModelServer, "SAGEMAKER_TFS_MODEL_SERVER", Some("model-server"), "tensorflow_model_server", "a program on PATH, or a path to one",
         "The TensorFlow Serving program to start.";
+    TFS_VERSION = ModelServer, "SAGEMAKER_TFS_VERSION", None, "set by the images; unset: what the program says with `--version`", "a version, such as 2.19",
+        "Version of TensorFlow Serving, for messages about flags that it does not know.";
     DEFAULT_MODEL_NAME = ModelServer, "SAGEMAKER_TFS_DEFAULT_MODEL_NAME", None, "first model found, by name", "the name of a model in the model directory",
         "Model for requests that name none.";
     PORT_RANGE = ModelServer, "SAGEMAKER_SAFE_PORT_RANGE", None, "unset", "LOW-HIGH, two port numbers, with two ports for each instance",
@@ -119,7 +121,7 @@ settings! {
     INTRA_OP = ModelServer, "SAGEMAKER_TFS_INTRA_OP_PARALLELISM", None, "unset", NOT_NEGATIVE,
         "Passed on as `--tensorflow_intra_op_parallelism`.";
     GPU_MARGIN = ModelServer, "SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN", None, "0.2", "a number from 0 up to, not including, 1",
-        "With several instances on a machine with GPUs: the share of GPU memory that is left free; the rest is divided among the instances.";
+        "With several instances on a machine with GPUs: the share of each GPU's memory that is left free; the rest is divided among the instances on that GPU.";
     BATCHING = ModelServer, "SAGEMAKER_TFS_ENABLE_BATCHING", None, "false", BOOL,
         "Whether TensorFlow Serving merges concurrent requests into batches.";
     MAX_BATCH_SIZE = ModelServer, "SAGEMAKER_TFS_MAX_BATCH_SIZE", None, "8", POSITIVE,

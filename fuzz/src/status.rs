@@ -1,9 +1,14 @@
-//! What a model server says of its model: AVAILABLE only when it says so.
+//! What a model server says of a model: AVAILABLE only when it says so of every version that was asked for.
 //!
 //! Input: HTTP status, one byte; the answer's body.
 
 use sagemaker_tfs::supervise::lifecycle::Status;
-use sagemaker_tfs::tfs::client::{TfsAnswer, status_of};
+use sagemaker_tfs::tfs::client::TfsAnswer;
+use sagemaker_tfs::tfs::status::{Versions, of_model};
+use serde_json::Value;
+
+/// Far below what an answer to a client may have.
+const MAX_REASON_BYTES: usize = 8 * 1024;
 
 pub fn check(data: &[u8]) {
     let Some((&status, body)) = data.split_first() else {
@@ -14,15 +19,33 @@ pub fn check(data: &[u8]) {
         headers: Default::default(),
         body: body.to_vec().into(),
     };
-    match status_of(&answer) {
+    let model = Versions {
+        name: "m".to_owned(),
+        numbers: vec![1, 2],
+    };
+    let says = |version: &str, state: &str| {
+        let json: Value = serde_json::from_slice(body).expect("it says JSON");
+        let entries = json["model_version_status"].as_array();
+        entries.expect("a list").iter().any(|entry| {
+            let number = entry["version"]
+                .as_str()
+                .and_then(|v| v.parse::<u64>().ok());
+            number.map(|n| n.to_string()).as_deref() == Some(version) && entry["state"] == state
+        })
+    };
+    match of_model(&answer, &model) {
         Status::Available => {
             assert_eq!(answer.status, 200);
-            let json = serde_json::from_slice::<serde_json::Value>(body).expect("it says JSON");
-            assert!(
-                json.to_string().contains(r#""state":"AVAILABLE""#),
-                "{json}"
-            );
+            assert!(says("1", "AVAILABLE") && says("2", "AVAILABLE"));
         }
-        Status::Other(text) => assert!(!text.is_empty()),
+        Status::Failed { reason, .. } => {
+            assert_eq!(answer.status, 200);
+            assert!(says("1", "END") || says("2", "END"), "{reason}");
+            assert!(reason.len() < MAX_REASON_BYTES);
+        }
+        Status::Other(text) => {
+            assert!(!text.is_empty());
+            assert!(text.len() < MAX_REASON_BYTES);
+        }
     }
 }

@@ -250,10 +250,11 @@ impl Host {
         let thread = thread::Builder::new().name(format!("load-{}", self.label));
         match thread.spawn(listen) {
             Ok(thread) => self.first_word = Some(thread),
-            // Without its first word it would never count as ready; its end is noticed.
+            // Without its first word it would never count as ready.
             Err(e) => {
-                log::error!("{}: cannot start a thread: {e}", self.name());
                 child.signal(rustix::process::Signal::KILL);
+                self.process = None;
+                return Err(e);
             }
         }
         Ok(child)

@@ -1,11 +1,11 @@
 //! Finding the Python that handlers run in: `python3` on PATH, as a person who types it would get it.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use crate::error::StartError;
-use crate::supervise::child::spawn;
+use crate::supervise::child::Streams;
+use crate::supervise::supervisor::{NOT_FOUND, Supervisor};
 
 /// A Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,31 +25,24 @@ impl Interpreter {
     /// Asks `python3` what it is.
     ///
     /// # Errors
-    /// When there is none that works; `script` is what needs it.
-    pub fn find(script: &Path) -> Result<Self, StartError> {
-        let mut question = Self::question();
-        question
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let output = spawn(&mut question, &[])
-            .and_then(Child::wait_with_output)
-            .map_err(|e| match e.kind() {
-                ErrorKind::NotFound => StartError::failed(format!(
-                    "{} needs {NAME}, which is not found on PATH; install Python, or use an image with Python",
+    /// When there is none that works; `script` is what needs it. [`StartError::Stopped`] when the server stops.
+    pub fn find(script: &Path, supervisor: &Supervisor) -> Result<Self, StartError> {
+        let why = match supervisor.run_to_end(Self::question(), Streams::Answer)? {
+            Ok(answer) => match Self::parse(&answer) {
+                Some(interpreter) => return Ok(interpreter),
+                None => answer,
+            },
+            Err(failure) if failure.text == NOT_FOUND => {
+                return Err(StartError::failed(format!(
+                    "{} needs {NAME}, which is {NOT_FOUND}; install Python, or use an image with Python",
                     script.display()
-                )),
-                _ => StartError::failed(format!("cannot start {NAME}: {e}")),
-            })?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        match Self::parse(&text) {
-            Some(interpreter) if output.status.success() => Ok(interpreter),
-            _ => Err(StartError::failed(format!(
-                "{NAME} on PATH does not work ({}): {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim_end()
-            ))),
-        }
+                )));
+            }
+            Err(failure) => failure.text,
+        };
+        Err(StartError::failed(format!(
+            "{NAME} on PATH does not work: {why}"
+        )))
     }
 
     /// The command that asks `python3` what it is.

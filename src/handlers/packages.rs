@@ -3,15 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::{Signal, WaitOptions, waitpid};
-use signal_hook::consts::SIGCHLD;
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::signal_name;
-
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
-use crate::supervise::child::{Child, Streams};
-use crate::supervise::watchdog::describe_end;
+use crate::supervise::child::Streams;
+use crate::supervise::supervisor::Supervisor;
 
 /// Log target of pip's lines.
 pub const LOG_TARGET: &str = "pip";
@@ -52,49 +47,25 @@ pub fn streams(prefix: &str) -> Streams {
 }
 
 /// Installs what `requirements.txt` in the script's folder lists, unless there is a `lib` folder, which has the
-/// packages. No child may be running beside: this waits for its own by way of `signals`, which have SIGCHLD.
+/// packages.
 ///
 /// # Errors
-/// When pip fails: its last lines. [`StartError::Stopped`] when a signal comes.
+/// When pip fails: its last lines. [`StartError::Stopped`] when the server stops.
 pub fn install(
     script: &Path,
     interpreter: &Interpreter,
-    signals: &mut Signals,
+    supervisor: &Supervisor,
 ) -> Result<(), StartError> {
     let Some(requirements) = requirements(script) else {
         return Ok(());
     };
-    let failed = |reason: String| {
-        StartError::failed(format!(
-            "the packages in {} cannot be installed: {reason}",
-            requirements.display()
-        ))
-    };
     let command = pip(interpreter, &requirements);
-    let pip = Child::start(command, &streams(""), &[]).map_err(|e| failed(e.to_string()))?;
-    for signal in signals.forever() {
-        if signal != SIGCHLD {
-            log::info!(
-                "{}: stopping while packages are installed",
-                signal_name(signal).unwrap_or("signal")
-            );
-            pip.signal(Signal::KILL);
-            let _ = waitpid(Some(pip.pid), WaitOptions::empty());
-            return Err(StartError::Stopped);
-        }
-        let ended = waitpid(Some(pip.pid), WaitOptions::NOHANG);
-        let Some((_, status)) = ended.map_err(|e| failed(e.to_string()))? else {
-            continue;
-        };
-        pip.kill_group();
-        return match status.exit_status() {
-            Some(0) => Ok(()),
-            _ => Err(failed(format!(
-                "pip: {}; its last output:\n{}",
-                describe_end(status),
-                pip.last_lines()
-            ))),
-        };
-    }
-    Err(failed("signals cannot be received any more".into()))
+    let end = supervisor.run_to_end(command, streams(""))?;
+    end.map(drop).map_err(|failure| {
+        StartError::failed(format!(
+            "the packages in {} cannot be installed: pip: {}",
+            requirements.display(),
+            failure.text
+        ))
+    })
 }

@@ -1,6 +1,9 @@
 //! Whether memory is short: what a model that does not come up in time, or does not answer, may be suffering from.
+//!
+//! A limit may stand in our own control group or in any above it, and in files of either version of control groups.
 
 use std::fs;
+use std::path::{Component, Path, PathBuf};
 
 use memchr::memmem;
 
@@ -10,37 +13,162 @@ use crate::tfs::client::TfsAnswer;
 /// Less than this share of the memory left counts as short.
 const SHORT_BELOW: f64 = 0.05;
 
-/// Whether the machine, or the container by its control group, has hardly any memory left.
+/// Whether the machine, or the container by its control groups, has hardly any memory left.
 pub fn is_short() -> bool {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let group = container_share(
-        &read("/sys/fs/cgroup/memory.current"),
-        &read("/sys/fs/cgroup/memory.stat"),
-        &read("/sys/fs/cgroup/memory.max"),
-    );
-    let shares = [machine_share(&read("/proc/meminfo")), group];
-    shares
+    is_short_below(Path::new("/"))
+}
+
+/// Bytes of memory of the machine, or of the container by its control groups if that is less.
+pub fn total() -> Option<u64> {
+    total_below(Path::new("/"))
+}
+
+fn is_short_below(root: &Path) -> bool {
+    let machine = machine_share(&read(&root.join("proc/meminfo")));
+    let groups = levels(root).into_iter().filter_map(|level| level.share());
+    machine
         .into_iter()
-        .flatten()
+        .chain(groups)
         .any(|share| share < SHORT_BELOW)
 }
 
-/// Bytes of memory of the machine, or of the container by its control group if that is less.
-pub fn total() -> Option<u64> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let machine =
-        field(&read("/proc/meminfo"), "MemTotal:").map(|kilobytes| kilobytes as u64 * 1024);
-    let groups = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes", // version 1
-    ];
-    let groups = groups.map(|path| read(path).trim().parse().ok());
-    groups.into_iter().flatten().chain(machine).min()
+fn total_below(root: &Path) -> Option<u64> {
+    let machine = field(&read(&root.join("proc/meminfo")), "MemTotal:");
+    let machine = machine.map(|kilobytes| kilobytes as u64 * 1024);
+    let groups = levels(root).into_iter().filter_map(|level| level.limit());
+    groups.chain(machine).min()
 }
 
-/// How TensorFlow begins the text of an error when it has no memory for a tensor. TensorFlow Serving sends it with the
-/// status it also has for too many requests.
-const TENSOR_TOO_LARGE: &[u8] = b"OOM when allocating";
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// A control group: its folder, and how the files in it are called.
+struct Level {
+    folder: PathBuf,
+    names: &'static Names,
+}
+
+/// What the two versions of control groups call the same things.
+struct Names {
+    limit: &'static str,
+    used: &'static str,
+    cached: &'static str,
+}
+
+const VERSION_1: Names = Names {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    cached: "total_inactive_file ",
+};
+const VERSION_2: Names = Names {
+    limit: "memory.max",
+    used: "memory.current",
+    cached: "inactive_file ",
+};
+
+impl Level {
+    fn number(&self, name: &str) -> Option<u64> {
+        read(&self.folder.join(name)).trim().parse().ok()
+    }
+
+    /// Its limit. `None`: it has none, which reads `max`, or in version 1 as a number beyond all memory.
+    fn limit(&self) -> Option<u64> {
+        self.number(self.names.limit)
+    }
+
+    /// The share that is left of its limit.
+    fn share(&self) -> Option<f64> {
+        let (limit, used) = (self.limit()? as f64, self.number(self.names.used)? as f64);
+        let stat = read(&self.folder.join("memory.stat"));
+        // Cached files go when memory is needed.
+        let cached = stat
+            .lines()
+            .find_map(|line| line.strip_prefix(self.names.cached));
+        let cached: f64 = cached
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0.0);
+        Some(1.0 - (used - cached) / limit)
+    }
+}
+
+/// The control groups that limit our memory: our own, and all above it that can be seen.
+fn levels(root: &Path) -> Vec<Level> {
+    let ours = read(&root.join("proc/self/cgroup"));
+    let mounts = read(&root.join("proc/self/mountinfo"));
+    let mut levels = Vec::new();
+    for line in ours.lines() {
+        // The number of the hierarchy, its controllers, and our path in it. Version 2 has neither number nor names.
+        let mut parts = line.splitn(3, ':');
+        let (Some(number), Some(controllers), Some(path)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        let is_version_2 = number == "0" && controllers.is_empty();
+        if !is_version_2 && !controllers.split(',').any(|name| name == "memory") {
+            continue;
+        }
+        let mut mounts = mounts.lines().filter_map(Mount::parse);
+        let Some(mount) = mounts.find(|mount| mount.has_memory(is_version_2)) else {
+            continue;
+        };
+        let top = root.join(mount.place.trim_start_matches('/'));
+        // In a container the mount may begin at our group, or our path may be one outside: then it shows its top.
+        let below = Path::new(path).strip_prefix(mount.root).ok();
+        let below =
+            below.filter(|path| path.components().all(|c| matches!(c, Component::Normal(_))));
+        let own = top.join(below.unwrap_or(Path::new("")));
+        let folders = own
+            .ancestors()
+            .take_while(|folder| folder.starts_with(&top));
+        levels.extend(folders.map(|folder| Level {
+            folder: folder.to_owned(),
+            names: match is_version_2 {
+                true => &VERSION_2,
+                false => &VERSION_1,
+            },
+        }));
+    }
+    levels
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct Mount<'a> {
+    /// What of the file system is mounted.
+    root: &'a str,
+    /// Where.
+    place: &'a str,
+    kind: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let mut system = system.split(' ');
+        Some(Self {
+            root: mount.next()?,
+            place: mount.next()?,
+            kind: system.next()?,
+            options: system.nth(1)?,
+        })
+    }
+
+    fn has_memory(&self, is_version_2: bool) -> bool {
+        match is_version_2 {
+            true => self.kind == "cgroup2",
+            false => self.kind == "cgroup" && self.options.split(',').any(|name| name == "memory"),
+        }
+    }
+}
+
+/// TensorFlow Serving's status for a lack of memory, and for a request that waited too long to get into a batch. A full
+/// queue of batches is 503.
+const EXHAUSTED: u16 = 429;
+/// What is in the text of an error when it is about the queue.
+const WAITED_TOO_LONG: &[u8] = b"waiting in batching queue";
 
 /// Makes 507 of an answer, or of an error, that is owed to a lack of memory: SageMaker then unloads other models.
 ///
@@ -50,9 +178,10 @@ pub fn judge(answer: Result<TfsAnswer, RequestError>) -> Result<TfsAnswer, Reque
     let exhausted = |text: &str| Err(RequestError::new(507, format!("Memory exhausted: {text}")));
     match answer {
         Ok(answer)
-            if answer.status == 429 && memmem::find(&answer.body, TENSOR_TOO_LARGE).is_some() =>
+            if answer.status == EXHAUSTED
+                && memmem::find(&answer.body, WAITED_TOO_LONG).is_none() =>
         {
-            exhausted("TensorFlow Serving has no memory for the request's tensors.")
+            exhausted("TensorFlow Serving has no memory for the request.")
         }
         // The model server fell again and again.
         Err(error) if error.status == 502 && is_short() => exhausted(&error.text),
@@ -71,49 +200,187 @@ fn field(meminfo: &str, name: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The share that is left of a control group's limit; `None` without a limit, which reads `max`.
-fn container_share(current: &str, stat: &str, max: &str) -> Option<f64> {
-    let (current, max): (f64, f64) = (current.trim().parse().ok()?, max.trim().parse().ok()?);
-    // Cached files go when memory is needed.
-    let cached = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("inactive_file "));
-    let cached: f64 = cached
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0.0);
-    Some(1.0 - (current - cached) / max)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_without_memory_is_told_from_one_of_a_full_queue() {
-        let answer = |body: &str| {
+    fn a_lack_of_memory_is_told_from_a_queue_that_is_full_or_slow() {
+        let answer = |status: u16, text: &str| {
             judge(Ok(TfsAnswer {
-                status: 429,
+                status,
                 headers: Default::default(),
-                body: body.as_bytes().to_vec().into(),
+                body: format!("{{\"error\": \"{text}\"}}").into_bytes().into(),
             }))
         };
-        let oom = r#"{"error": "OOM when allocating tensor with shape[1,9]"}"#;
-        assert_eq!(answer(oom).unwrap_err().status, 507);
-        assert!(answer(r#"{"error": "The batch scheduling queue is full"}"#).is_ok());
+        for text in [
+            "OOM when allocating tensor with shape[1,9]",
+            "Out of memory while trying to allocate 9 bytes.",
+        ] {
+            assert_eq!(answer(429, text).unwrap_err().status, 507);
+        }
+        let slow = "Run() timeout exceeded while waiting in batching queue";
+        assert!(answer(429, slow).is_ok());
+        let full = "The batch scheduling queue to which this task was submitted is full";
+        assert!(answer(503, full).is_ok());
         let lost = judge(Err(RequestError::bad_request("x")));
         assert_eq!(lost.unwrap_err().status, 400);
     }
 
     #[test]
-    fn shares_of_machine_and_container() {
+    fn the_share_of_the_machine() {
         let meminfo = "MemTotal:  1000 kB\nMemFree: 10 kB\nMemAvailable:  40 kB\n";
         assert_eq!(machine_share(meminfo), Some(0.04));
         assert_eq!(machine_share(""), None);
-        assert_eq!(
-            container_share("75\n", "anon 3\ninactive_file 25\n", "100\n"),
-            Some(0.5)
-        );
-        assert_eq!(container_share("75\n", "", "max\n"), None);
-        assert_eq!(container_share("", "", ""), None);
+    }
+
+    /// A machine's files, of which it has 1000 kB with half of them free.
+    struct Tree(tempfile::TempDir);
+
+    const VERSION_2_MOUNT: &str =
+        "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+    const VERSION_1_MOUNTS: &str = "33 32 0:28 / /sys/fs/cgroup/cpu rw,nosuid shared:10 - cgroup cgroup rw,cpu,cpuacct\n\
+         34 32 0:29 / /sys/fs/cgroup/memory rw,nosuid shared:11 - cgroup cgroup rw,memory\n";
+
+    impl Tree {
+        fn new(cgroup: &str, mountinfo: &str) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            let meminfo = "MemTotal:  1000 kB\nMemAvailable:  500 kB\n";
+            tree.file("proc/meminfo", meminfo)
+                .file("proc/self/cgroup", cgroup)
+                .file("proc/self/mountinfo", mountinfo)
+        }
+
+        fn file(self, path: &str, text: &str) -> Self {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        /// A group of version 2, with a limit in bytes or `max`.
+        fn group_2(self, folder: &str, limit: &str, used: u64, cached: u64) -> Self {
+            let folder = format!("sys/fs/cgroup/{folder}");
+            let stat = format!("anon 1\ninactive_file {cached}\ntotal_inactive_file 0\n");
+            self.file(&format!("{folder}/memory.max"), &format!("{limit}\n"))
+                .file(&format!("{folder}/memory.current"), &format!("{used}\n"))
+                .file(&format!("{folder}/memory.stat"), &stat)
+        }
+
+        fn group_1(self, folder: &str, limit: u64, used: u64, cached: u64) -> Self {
+            let folder = format!("sys/fs/cgroup/memory/{folder}");
+            let stat = format!("inactive_file 0\ntotal_inactive_file {cached}\n");
+            let (limit, used) = (format!("{limit}\n"), format!("{used}\n"));
+            self.file(&format!("{folder}/memory.limit_in_bytes"), &limit)
+                .file(&format!("{folder}/memory.usage_in_bytes"), &used)
+                .file(&format!("{folder}/memory.stat"), &stat)
+        }
+
+        #[track_caller]
+        fn assert(&self, total: u64, is_short: bool) {
+            assert_eq!(total_below(self.0.path()), Some(total));
+            assert_eq!(is_short_below(self.0.path()), is_short);
+        }
+    }
+
+    const MACHINE: u64 = 1000 * 1024;
+    /// What version 1 says where there is no limit.
+    const NO_LIMIT: u64 = 9_223_372_036_854_771_712;
+
+    #[test]
+    fn without_control_groups_the_machine_counts() {
+        Tree::new("", "").assert(MACHINE, false);
+        let tree =
+            Tree::new("", "").file("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 40 kB\n");
+        tree.assert(MACHINE, true);
+    }
+
+    #[test]
+    fn version_2_takes_the_least_limit_on_the_path() {
+        let tree = || Tree::new("0::/pod/container\n", VERSION_2_MOUNT);
+        // The top has no such files.
+        tree()
+            .group_2("pod", "5000", 1000, 0)
+            .group_2("pod/container", "max", 1000, 0)
+            .assert(5000, false);
+        tree()
+            .group_2("pod", "5000", 4900, 0)
+            .group_2("pod/container", "4000", 1000, 0)
+            .assert(4000, true);
+        // Not what others have.
+        tree()
+            .group_2("pod/other", "3000", 3000, 0)
+            .group_2("pod/container", "4000", 1000, 0)
+            .assert(4000, false);
+        tree()
+            .group_2("pod/container", "max", 1000, 0)
+            .assert(MACHINE, false);
+    }
+
+    #[test]
+    fn version_2_in_a_namespace_of_its_own_has_its_limit_at_the_top() {
+        let tree =
+            |used, cached| Tree::new("0::/\n", VERSION_2_MOUNT).group_2("", "4000", used, cached);
+        tree(1000, 0).assert(4000, false);
+        tree(3900, 0).assert(4000, true);
+        tree(3900, 2000).assert(4000, false);
+    }
+
+    #[test]
+    fn version_1_takes_the_least_limit_on_the_path() {
+        let groups = "12:cpu,cpuacct:/pod\n11:memory:/pod/container\n0::/elsewhere\n";
+        let tree = || Tree::new(groups, VERSION_1_MOUNTS);
+        tree()
+            .group_1("", NO_LIMIT, 9000, 0)
+            .group_1("pod", 5000, 4900, 3000)
+            .group_1("pod/container", NO_LIMIT, 100, 0)
+            .assert(5000, false);
+        tree()
+            .group_1("", NO_LIMIT, 9000, 0)
+            .group_1("pod/container", 4000, 3900, 0)
+            .assert(4000, true);
+        tree().group_1("", NO_LIMIT, 9000, 0).assert(MACHINE, false);
+    }
+
+    #[test]
+    fn a_path_outside_of_the_mount_leads_to_its_top() {
+        // Version 1 without a namespace: the mount begins at the container's group.
+        let mount = VERSION_1_MOUNTS.replace("0:29 / ", "0:29 /docker/abc ");
+        for path in ["/docker/abc", "/docker/other", "/"] {
+            Tree::new(&format!("11:memory:{path}\n"), &mount)
+                .group_1("", 4000, 3900, 0)
+                .assert(4000, true);
+        }
+        // A group of its own within.
+        Tree::new("11:memory:/docker/abc/inner\n", &mount)
+            .group_1("", 4000, 100, 0)
+            .group_1("inner", 3000, 100, 0)
+            .assert(3000, false);
+        // Version 2 with a namespace that does not have our group.
+        Tree::new("0::/../other\n", VERSION_2_MOUNT)
+            .group_2("", "4000", 100, 0)
+            .file("sys/fs/other/memory.max", "10\n")
+            .assert(4000, false);
+        // The path is not mounted at all.
+        Tree::new("0::/pod/gone\n", VERSION_2_MOUNT)
+            .group_2("", "4000", 100, 0)
+            .assert(4000, false);
+    }
+
+    #[test]
+    fn both_versions_at_once_are_both_looked_at() {
+        let mounts = VERSION_1_MOUNTS.to_owned()
+            + "35 32 0:30 / /sys/fs/cgroup/unified rw shared:12 - cgroup2 cgroup2 rw\n";
+        let tree = Tree::new("11:memory:/a\n0::/a\n", &mounts);
+        let tree = tree.file("sys/fs/cgroup/unified/a/cgroup.procs", "1\n");
+        tree.group_1("a", 4000, 3900, 0).assert(4000, true);
+    }
+
+    #[test]
+    fn nonsense_counts_as_no_limit() {
+        let tree = Tree::new("0::/a\nx\n:::\n7:memory\n", "short - line\n - \n\n");
+        tree.group_2("a", "10", 10, 0).assert(MACHINE, false);
+        let tree = Tree::new("0::/a\n", VERSION_2_MOUNT);
+        tree.group_2("a", "-5", 10, 0).assert(MACHINE, false);
     }
 }

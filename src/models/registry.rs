@@ -255,7 +255,7 @@ impl Registry {
             &self.config,
             files,
             &backend,
-            name,
+            std::slice::from_ref(&model),
             self.gpus,
             &self.supervisor,
             Some(&starter),

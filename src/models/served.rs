@@ -9,6 +9,7 @@ use crate::front;
 use crate::handlers::host::{Host, Launch, label};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
+use crate::models::Model;
 use crate::supervise::lifecycle::Limits;
 use crate::supervise::supervisor::{StartFailure, Supervisor, UnitId};
 use crate::supervise::unit::Unit;
@@ -16,6 +17,7 @@ use crate::tfs::backend::Backend;
 use crate::tfs::command;
 use crate::tfs::files::Files;
 use crate::tfs::instance::Instance;
+use crate::tfs::status::Versions;
 
 /// A model, or several served together, and the processes behind.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     Arc::new(Backend::new(ports.to_vec(), config.deadline, connections))
 }
 
-/// Has the instances of `backend` started: the units' numbers. `starter` hears how each start went; without one the
+/// Has the instances of `backend` started, each of which serves `models`: the units' numbers. `starter` hears how each start went; without one the
 /// program depends on it.
 ///
 /// # Errors
@@ -103,7 +105,7 @@ pub fn start_instances(
     config: &Config,
     files: &Files,
     backend: &Arc<Backend>,
-    model: &str,
+    models: &[Model],
     gpus: u32,
     supervisor: &Supervisor,
     starter: Option<&Sender<Result<(), StartFailure>>>,
@@ -117,10 +119,19 @@ pub fn start_instances(
     );
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
-        let (backend, model, id) = (Arc::clone(backend), model.to_owned(), supervisor.new_id());
+        let (backend, id) = (Arc::clone(backend), supervisor.new_id());
         // In multi-model mode there are instances of several models.
-        let label = label(starter.map(|_| model.as_str()), index);
-        let instance = Instance::new(id, index, label, launch, backend, model, supervisor.clone());
+        let label = label(starter.map(|_| models[0].name.as_str()), index);
+        let versions = models.iter().map(Versions::from).collect();
+        let instance = Instance::new(
+            id,
+            index,
+            label,
+            launch,
+            backend,
+            versions,
+            supervisor.clone(),
+        );
         let instance = instance.map_err(|e| {
             supervisor.release(std::mem::take(&mut ids));
             StartFailure {

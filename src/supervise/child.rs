@@ -17,6 +17,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// This many last lines are kept for the message when the process ends.
 const KEPT_LINES: usize = 10;
+/// The same of the answer to a question: `nvidia-smi` has a line for each GPU.
+const KEPT_ANSWER_LINES: usize = 256;
 /// Longer lines are cut, so that a process that writes no line ends cannot fill the memory.
 const MAX_LINE_BYTES: u64 = 16 * 1024;
 /// After the process ended its last output is waited for this long; a process it left behind may hold the pipe.
@@ -32,6 +34,8 @@ pub enum Streams {
         /// Which of several, such as `0: `.
         prefix: String,
     },
+    /// Nothing to read; what it writes is the answer to a question, and not for the log.
+    Answer,
     /// The terminal, or whatever else our own standard streams are. Such a child is in our process group, or the
     /// terminal would not let it read.
     Inherited,
@@ -58,21 +62,31 @@ impl Child {
     /// # Errors
     /// When it cannot be started.
     pub fn start(
-        mut command: Command,
+        command: Command,
         streams: &Streams,
         inherited: &[BorrowedFd],
     ) -> io::Result<Self> {
+        Self::start_watched(command, streams, inherited, |_| {})
+    }
+
+    /// The same; `watch` sees each line of its output, unless its streams are inherited.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_watched(
+        mut command: Command,
+        streams: &Streams,
+        inherited: &[BorrowedFd],
+        watch: impl FnMut(&str) + Send + 'static,
+    ) -> io::Result<Self> {
         let mut output = None;
-        match streams {
-            Streams::Inherited => {}
-            Streams::Log { target, prefix } => {
-                let (reader, writer) = io::pipe()?;
-                command.stdin(Stdio::null());
-                command.stdout(writer.try_clone()?).stderr(writer);
-                // A group of its own: Ctrl-C in a terminal is for us, who then stop it in good order.
-                command.process_group(0);
-                output = Some(Output::forward(reader, target, prefix)?);
-            }
+        if !matches!(streams, Streams::Inherited) {
+            let (reader, writer) = io::pipe()?;
+            command.stdin(Stdio::null());
+            command.stdout(writer.try_clone()?).stderr(writer);
+            // A group of its own: Ctrl-C in a terminal is for us, who then stop it in good order.
+            command.process_group(0);
+            output = Some(Output::collect(reader, streams.clone(), watch)?);
         }
         let spawned = spawn(&mut command, inherited)?;
         Ok(Self {
@@ -133,15 +147,23 @@ pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std:
 }
 
 impl Output {
-    fn forward(reader: PipeReader, target: &'static str, prefix: &str) -> io::Result<Self> {
-        let lines = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
+    fn collect(
+        reader: PipeReader,
+        streams: Streams,
+        watch: impl FnMut(&str) + Send + 'static,
+    ) -> io::Result<Self> {
+        let lines = Arc::new(Mutex::new(VecDeque::new()));
         let (end, ended) = bounded(1);
-        let (kept, prefix) = (Arc::clone(&lines), prefix.to_owned());
+        let kept = Arc::clone(&lines);
+        let label = match &streams {
+            Streams::Log { prefix, .. } => prefix.trim_end_matches(": "),
+            _ => "answer",
+        };
         thread::Builder::new()
-            .name(format!("log-{}", prefix.trim_end_matches(": ")))
+            .name(format!("log-{label}"))
             .spawn(move || {
-                if let Err(e) = forward(reader, target, &prefix, &kept) {
-                    log::warn!("the output of {target} cannot be read: {e}");
+                if let Err(e) = collect(reader, &streams, &kept, watch) {
+                    log::warn!("the output of a child process cannot be read: {e}");
                 }
                 let _ = end.send(());
             })?;
@@ -149,13 +171,17 @@ impl Output {
     }
 }
 
-/// Copies lines into the log and keeps the last ones.
-fn forward(
+/// Copies lines to where they go, and keeps the last ones.
+fn collect(
     output: PipeReader,
-    target: &str,
-    prefix: &str,
+    streams: &Streams,
     kept: &Mutex<VecDeque<String>>,
+    mut watch: impl FnMut(&str),
 ) -> io::Result<()> {
+    let most = match streams {
+        Streams::Answer => KEPT_ANSWER_LINES,
+        _ => KEPT_LINES,
+    };
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     loop {
@@ -165,11 +191,15 @@ fn forward(
             return Ok(());
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        log::info!(target: target, "{prefix}{text}");
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT_LINES {
-            kept.pop_front();
+        if let Streams::Log { target, prefix } = streams {
+            log::info!(target: target, "{prefix}{text}");
         }
-        kept.push_back(text);
+        let mut lines = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == most {
+            lines.pop_front();
+        }
+        lines.push_back(text.clone());
+        drop(lines);
+        watch(&text);
     }
 }

@@ -47,10 +47,17 @@ impl fmt::Display for Phase {
 /// What a process says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// It can serve: a version of its model is AVAILABLE, its script is loaded.
+    /// It can serve: all versions of its models are AVAILABLE, its script is loaded.
     Available,
     /// Anything else, and what.
     Other(String),
+    /// It will never serve all that it was started for: waiting longer changes nothing.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Whether memory or the like ran out.
+        out_of_resources: bool,
+    },
 }
 
 /// What happens to a process.
@@ -116,6 +123,8 @@ pub struct Lifecycle {
     was_ever_ready: bool,
     failures: u32,
     limits: Limits,
+    /// What its process said last while it was starting.
+    last_word: String,
 }
 
 impl Lifecycle {
@@ -131,6 +140,7 @@ impl Lifecycle {
             was_ever_ready: false,
             failures: 0,
             limits,
+            last_word: String::new(),
         }
     }
 
@@ -182,6 +192,7 @@ impl Lifecycle {
         match (&self.phase, event) {
             (Phase::Down { retry_at, .. }, Event::Tick) if *retry_at <= now => Action::Spawn,
             (Phase::Down { .. }, Event::Spawned) => {
+                self.last_word.clear();
                 self.enter(Phase::Starting, now);
                 Action::None
             }
@@ -193,18 +204,38 @@ impl Lifecycle {
                 self.enter(Phase::Ready, now);
                 Action::None
             }
-            (Phase::Ready, Event::Status(Status::Other(reason))) => {
+            (Phase::Starting, Event::Status(Status::Other(reason))) => {
+                self.last_word = reason;
+                Action::None
+            }
+            (Phase::Starting, Event::Status(Status::Failed { reason, .. }))
+                if !self.was_ever_ready =>
+            {
+                Action::GiveUp(reason)
+            }
+            // After a restart it serves what it has, until it is tried again.
+            (Phase::Starting, Event::Status(Status::Failed { reason, .. }))
+            | (
+                Phase::Ready,
+                Event::Status(Status::Other(reason) | Status::Failed { reason, .. }),
+            ) => {
                 self.enter(Phase::Unresponsive { reason }, now);
                 Action::None
             }
-            (Phase::Unresponsive { .. }, Event::Status(Status::Other(reason))) => {
+            (
+                Phase::Unresponsive { .. },
+                Event::Status(Status::Other(reason) | Status::Failed { reason, .. }),
+            ) => {
                 self.phase = Phase::Unresponsive { reason };
                 Action::None
             }
 
             (Phase::Starting, Event::Tick) if self.is_due(now) => {
                 let limit = self.limits.start.as_ref();
-                let reason = limit.map_or_else(String::new, |(_, text)| text.clone());
+                let mut reason = limit.map_or_else(String::new, |(_, text)| text.clone());
+                if !self.last_word.is_empty() {
+                    reason = format!("{reason}: {}", self.last_word);
+                }
                 match self.was_ever_ready {
                     false => Action::GiveUp(reason),
                     true => self.kill(reason, now),
@@ -332,10 +363,54 @@ mod tests {
         let mut instance = Lifecycle::new(now, limits());
         instance.on(Event::Spawned, now);
         assert_eq!(instance.on(Event::Tick, now + 299 * SECOND), Action::None);
-        assert!(matches!(
+        instance.on(hanging(), now + 299 * SECOND);
+        assert_eq!(
             instance.on(Event::Tick, now + 300 * SECOND),
-            Action::GiveUp(_)
-        ));
+            Action::GiveUp("too slow: no answer".into())
+        );
+    }
+
+    fn failed() -> Event {
+        Event::Status(Status::Failed {
+            reason: "version 1 is END".into(),
+            out_of_resources: false,
+        })
+    }
+
+    #[test]
+    fn a_version_that_does_not_load_ends_the_start() {
+        let now = Instant::now();
+        let mut instance = Lifecycle::new(now, limits());
+        instance.on(Event::Spawned, now);
+        assert_eq!(
+            instance.on(failed(), now),
+            Action::GiveUp("version 1 is END".into())
+        );
+    }
+
+    #[test]
+    fn a_version_that_does_not_load_after_a_restart_is_reported_and_tried_again() {
+        let now = Instant::now();
+        let mut instance = ready(now);
+        instance.on(exited(), now);
+        instance.on(Event::Spawned, now);
+        assert_eq!(instance.on(failed(), now), Action::None);
+        assert_eq!(
+            instance.phase().to_string(),
+            "unresponsive (version 1 is END)"
+        );
+        assert_eq!(instance.on(failed(), now + 30 * SECOND), Action::None);
+        assert_eq!(instance.since(), now, "its limit does not begin anew");
+        assert_eq!(instance.on(Event::Tick, now + 60 * SECOND), Action::Kill);
+    }
+
+    #[test]
+    fn a_version_that_is_lost_while_serving_is_reported_and_restarted() {
+        let now = Instant::now();
+        let mut instance = ready(now);
+        assert_eq!(instance.on(failed(), now), Action::None);
+        assert!(matches!(instance.phase(), Phase::Unresponsive { .. }));
+        assert_eq!(instance.on(Event::Tick, now + 60 * SECOND), Action::Kill);
     }
 
     #[test]

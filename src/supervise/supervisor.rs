@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::error::StartError;
+use crate::front::Front;
 use crate::supervise::child::Streams;
 use crate::supervise::lifecycle::{Limits, Status};
 use crate::supervise::unit::Unit;
@@ -13,17 +15,31 @@ use crate::supervise::unit::Unit;
 /// Number of a unit or an errand; never given twice.
 pub type UnitId = u64;
 
-/// A handle to the watchdog. The watchdog ends with the program, so sending never fails while it matters.
+/// A handle to the watchdog. The watchdog starts before everything that uses this, and ends with the program: so what
+/// is sent is taken, and who waits for something of it hears at once when it stops.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     inbox: Sender<Message>,
+    stopping: Receiver<()>,
     last_id: Arc<AtomicU64>,
+}
+
+/// Where messages of a [`Supervisor`] arrive.
+pub struct Inbox {
+    /// The messages.
+    pub messages: Receiver<Message>,
+    /// To be dropped when the watchdog stops: see [`Supervisor::stopping`].
+    pub running: Option<Sender<()>>,
 }
 
 /// What the watchdog is told.
 pub enum Message {
     /// A signal arrived: SIGCHLD, or one that ends the program.
     Signal(i32),
+    /// The front is open: at the end it is drained.
+    Serve(Front),
+    /// The start has failed, which ends the program.
+    StartFailed(StartError),
     /// A process of a unit is well, or not.
     News {
         /// Which unit.
@@ -73,12 +89,36 @@ pub struct StartFailure {
     pub out_of_resources: bool,
 }
 
+/// What is said of a program that is not there.
+pub const NOT_FOUND: &str = "not found on PATH";
+
 impl Supervisor {
     /// A handle, and where its messages arrive.
-    pub fn new() -> (Self, Receiver<Message>) {
-        let (inbox, receiver) = unbounded();
-        let last_id = Arc::new(AtomicU64::new(0));
-        (Self { inbox, last_id }, receiver)
+    pub fn new() -> (Self, Inbox) {
+        let (inbox, messages) = unbounded();
+        let (running, stopping) = bounded(0);
+        let supervisor = Self {
+            inbox,
+            stopping,
+            last_id: Arc::new(AtomicU64::new(0)),
+        };
+        let running = Some(running);
+        (supervisor, Inbox { messages, running })
+    }
+
+    /// Gets an error, but no message, when the watchdog stops: for those who wait for something else.
+    pub fn stopping(&self) -> &Receiver<()> {
+        &self.stopping
+    }
+
+    /// Hands over the front, to be drained at the end.
+    pub fn serve(&self, front: Front) {
+        self.send(Message::Serve(front));
+    }
+
+    /// Ends the program with this error.
+    pub fn fail(&self, error: StartError) {
+        self.send(Message::StartFailed(error));
     }
 
     /// A new number.
@@ -142,6 +182,28 @@ impl Supervisor {
             reply,
         });
         end
+    }
+
+    /// Runs a program to its end: the last lines of its output, or why it failed.
+    ///
+    /// # Errors
+    /// [`StartError::Stopped`] when the watchdog stops before.
+    pub fn run_to_end(
+        &self,
+        command: Command,
+        streams: Streams,
+    ) -> Result<Result<String, StartFailure>, StartError> {
+        let end = self.run(self.new_id(), command, streams);
+        end.recv().map_err(|_| StartError::Stopped)
+    }
+
+    /// Stops an errand and does not wait for its end.
+    pub fn abandon(&self, id: UnitId) {
+        let (done, _) = bounded(0);
+        self.send(Message::Release {
+            ids: vec![id],
+            done,
+        });
     }
 
     /// Stops units and errands and waits until nothing is left of them.

@@ -84,6 +84,11 @@ pub trait Unit: Send {
         child.signal(Signal::TERM);
     }
 
+    /// Whether the last lines of its process say that memory or the like ran out.
+    fn ran_out_of_resources(&self, _output: &str) -> bool {
+        false
+    }
+
     /// What to say when it never came up.
     fn refusal(&self, reason: &str) -> String;
 }

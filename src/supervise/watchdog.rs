@@ -1,13 +1,15 @@
 //! The one thread that owns every child process: starts, reaps, restarts and stops them, and ends the program.
 //!
-//! What is to be done is decided in `lifecycle.rs`; this is the thin shell around it. As process 1 of a
+//! It starts before everything else, so that no step of the start waits for something that is not there yet, and a
+//! signal ends the start at any moment. What is to be done is decided in `lifecycle.rs`; this is the thin shell around it. As process 1 of a
 //! container all orphans become ours, so every child is reaped here, whoever started it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level::signal_name;
@@ -15,8 +17,8 @@ use signal_hook::low_level::signal_name;
 use crate::error::StartError;
 use crate::front::Front;
 use crate::supervise::child::Child;
-use crate::supervise::lifecycle::{Action, Event, Lifecycle, Phase};
-use crate::supervise::supervisor::{Message, StartFailure, UnitId};
+use crate::supervise::lifecycle::{Action, Event, Lifecycle, Phase, Status};
+use crate::supervise::supervisor::{Inbox, Message, NOT_FOUND, StartFailure, UnitId};
 use crate::supervise::unit::{SpawnError, Unit};
 
 /// SageMaker kills a container 30 s after SIGTERM. Running requests get this long, children the rest.
@@ -67,12 +69,12 @@ struct Errand {
     leaving: Option<Sender<()>>,
 }
 
-/// The watchdog, before and while it runs.
+/// The watchdog, before and while it runs. Without a front the program is still starting.
 pub struct Watchdog {
     units: BTreeMap<UnitId, Supervised>,
     errands: BTreeMap<UnitId, Errand>,
-    front: Front,
-    inbox: Receiver<Message>,
+    front: Option<Front>,
+    inbox: Inbox,
     /// Whether a signal has ended all starting.
     is_draining: bool,
 }
@@ -87,11 +89,11 @@ impl Watchdog {
     /// A watchdog that has nothing to look after yet. `inbox` is that of a [`Supervisor`].
     ///
     /// [`Supervisor`]: crate::supervise::supervisor::Supervisor
-    pub fn new(front: Front, inbox: Receiver<Message>) -> Self {
+    pub fn new(inbox: Inbox) -> Self {
         Self {
             units: BTreeMap::new(),
             errands: BTreeMap::new(),
-            front,
+            front: None,
             inbox,
             is_draining: false,
         }
@@ -100,13 +102,18 @@ impl Watchdog {
     /// Runs until a signal or a failed start ends the program. No child is left when it returns.
     ///
     /// # Errors
-    /// Why a child did not come up.
+    /// Why a child did not come up, or the start failed otherwise.
     pub fn run(mut self) -> Result<(), StartError> {
         // A mistake in our code must not leave children behind.
         let result = catch_unwind(AssertUnwindSafe(|| self.supervise()));
-        self.front.refuse_the_rest();
+        if let Some(front) = &self.front {
+            front.refuse_the_rest();
+        }
+        self.inbox.running = None;
         self.stop_children();
-        self.front.finish();
+        if let Some(front) = &self.front {
+            front.finish();
+        }
         result.unwrap_or_else(|_| Err(StartError::failed("the watchdog panicked")))
     }
 
@@ -122,13 +129,17 @@ impl Watchdog {
             match self.next_message(drain.is_some()) {
                 Some(Message::Signal(SIGCHLD)) => self.reap()?,
                 Some(Message::Signal(signal)) if drain.is_none() => {
+                    let name = signal_name(signal).unwrap_or("signal");
+                    let Some(front) = &self.front else {
+                        log::info!("{name}: stopping before the start is complete");
+                        return Ok(());
+                    };
                     log::info!(
-                        "{}: stopping; running requests have up to {} s",
-                        signal_name(signal).unwrap_or("signal"),
+                        "{name}: stopping; running requests have up to {} s",
                         DRAIN_LIMIT.as_secs()
                     );
                     let until = Instant::now() + DRAIN_LIMIT;
-                    self.front.stop_accepting();
+                    front.stop_accepting();
                     self.is_draining = true;
                     drain = Some(Drain {
                         until,
@@ -174,13 +185,24 @@ impl Watchdog {
     fn take(&mut self, message: Message) -> Result<(), StartError> {
         match message {
             Message::Signal(_) => {}
+            Message::Serve(front) => self.front = Some(front),
+            // It may have been the signal that cut it short.
+            Message::StartFailed(error) if self.is_draining => log::warn!("{error}"),
+            Message::StartFailed(error) => return Err(error),
             Message::News {
                 unit,
                 process,
                 status,
             } => {
                 let is_current = |s: &Supervised| s.process == process && s.is_active();
-                if self.units.get(&unit).is_some_and(is_current) {
+                let supervised = self.units.get_mut(&unit);
+                if let Some(supervised) = supervised.filter(|s| is_current(s)) {
+                    if let Status::Failed {
+                        out_of_resources, ..
+                    } = status
+                    {
+                        supervised.out_of_resources = out_of_resources;
+                    }
                     self.apply(unit, Event::Status(status))?;
                 }
             }
@@ -215,7 +237,11 @@ impl Watchdog {
                     self.errands.insert(id, errand);
                 }
                 Err(e) => {
-                    let error = SpawnError::new(&e, e.to_string());
+                    let text = match e.kind() {
+                        ErrorKind::NotFound => NOT_FOUND.to_owned(),
+                        _ => e.to_string(),
+                    };
+                    let error = SpawnError::new(&e, text);
                     // Who gave up waiting needs no answer.
                     let _ = reply.send(Err(error.into()));
                 }
@@ -251,15 +277,15 @@ impl Watchdog {
         let next = self.units.values().filter_map(Supervised::next_time).min();
         let step = draining.then(|| Instant::now() + DRAIN_STEP);
         match next.into_iter().chain(step).min() {
-            Some(wake) => self.inbox.recv_deadline(wake).ok(),
+            Some(wake) => self.inbox.messages.recv_deadline(wake).ok(),
             // The signals' thread holds a sender, so this ends with a message.
-            None => self.inbox.recv().ok(),
+            None => self.inbox.messages.recv().ok(),
         }
     }
 
     fn is_drained(&self, drain: &mut Drain) -> bool {
         let now = Instant::now();
-        let running = self.front.in_flight();
+        let running = self.front.as_ref().map_or(0, Front::in_flight);
         if running > 0 {
             drain.idle_since = None;
         }
@@ -356,8 +382,6 @@ impl Watchdog {
         if ended.was_useful {
             supervised.lifecycle.proved_sound();
         }
-        // The kernel kills so when memory is short.
-        supervised.out_of_resources = status.terminating_signal() == Some(Signal::KILL.as_raw());
         if matches!(supervised.standing, Standing::Leaving { .. }) {
             self.units.remove(&id);
             return Ok(());
@@ -365,15 +389,16 @@ impl Watchdog {
         if !supervised.is_active() {
             return Ok(());
         }
-        let exited = Event::Exited {
-            how: ended.reason,
-            // Else it is in the log only.
-            output: match supervised.lifecycle.may_give_up() {
-                true => child.last_lines(),
-                false => String::new(),
-            },
+        // Else it is in the log only.
+        let output = match supervised.lifecycle.may_give_up() {
+            true => child.last_lines(),
+            false => String::new(),
         };
-        self.apply(id, exited)
+        // The kernel kills so when memory is short.
+        supervised.out_of_resources = status.terminating_signal() == Some(Signal::KILL.as_raw())
+            || supervised.unit.ran_out_of_resources(&output);
+        let how = ended.reason;
+        self.apply(id, Event::Exited { how, output })
     }
 
     fn stop_children(&mut self) {
@@ -402,7 +427,7 @@ impl Watchdog {
             // SIGCHLD wakes us; the step is for one that came before we waited.
             let step = until.min(Instant::now() + DRAIN_STEP);
             // The signals' thread holds a sender, so this waits.
-            let _ = self.inbox.recv_deadline(step);
+            let _ = self.inbox.messages.recv_deadline(step);
             if Instant::now() >= until {
                 return false;
             }

@@ -14,6 +14,7 @@ use crate::front::budget::{Buffer, NoRoom};
 use crate::supervise::lifecycle::Status;
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::outgoing::{Content, Outgoing};
+use crate::tfs::status::{self, Versions};
 use crate::tfs::transport::Loopback;
 
 /// How TensorFlow Serving is asked. There is no third way: see [`Outgoing`].
@@ -86,8 +87,8 @@ pub struct Client {
 
 /// Room for a large body to move in few steps; small ones do not touch most of it.
 const BUFFER_BYTES: usize = 128 * 1024;
-/// Room made at once for more of an answer.
-const ANSWER_PIECE_BYTES: usize = 64 * 1024;
+/// Room made at once for an answer of announced length; larger ones grow as they arrive.
+const MAX_RESERVED_BYTES: usize = 64 << 20;
 /// Of an error that is cut, so much more is read over to keep the connection.
 const MAX_SKIPPED_BYTES: u64 = 256 * 1024;
 /// Status answers are small and come at once, or the server hangs.
@@ -193,11 +194,31 @@ impl Client {
         }
     }
 
-    /// Asks the model server on this port whether some version of `model` is AVAILABLE.
+    /// Asks the model server on this port whether all these versions of models are AVAILABLE.
     ///
     /// # Errors
     /// When it could not be asked, for a reason of ours.
-    pub fn status(&self, port: u16, model: &str) -> Result<Status, String> {
+    pub fn status(&self, port: u16, models: &[Versions]) -> Result<Status, String> {
+        let mut first_problem = None;
+        for model in models {
+            let status = match self.ask_for_status(port, &model.name)? {
+                Ok(answer) => status::of_model(&answer, model),
+                // It will not answer about the others either.
+                Err(problem) => return Ok(Status::Other(problem)),
+            };
+            match status {
+                Status::Available => {}
+                Status::Failed { .. } => return Ok(status),
+                Status::Other(_) => {
+                    first_problem.get_or_insert(status);
+                }
+            }
+        }
+        Ok(first_problem.unwrap_or(Status::Available))
+    }
+
+    /// The inner error is the model server's.
+    fn ask_for_status(&self, port: u16, model: &str) -> Result<Result<TfsAnswer, String>, String> {
         let request = TfsRequest {
             method: Method::Get,
             path: &format!("/v1/models/{model}"),
@@ -219,15 +240,14 @@ impl Client {
             Err(SendError::Lost(_)) => send(),
             other => other,
         };
-        Ok(match answer {
-            Ok(answer) => status_of(&answer),
-            Err(SendError::Local(why)) => return Err(why),
-            Err(SendError::Deadline) => Status::Other(format!(
+        match answer {
+            Err(SendError::Local(why)) => Err(why),
+            Err(SendError::Deadline) => Ok(Err(format!(
                 "no answer to a status request within {} s",
                 STATUS_TIMEOUT.as_secs()
-            )),
-            Err(error) => Status::Other(error.to_string()),
-        })
+            ))),
+            other => Ok(other.map_err(|error| error.to_string())),
+        }
     }
 }
 
@@ -235,8 +255,9 @@ fn read_all(mut body: Body, mut bytes: Buffer) -> Result<Buffer, SendError> {
     let announced = body.content_length().unwrap_or(u64::MAX);
     let most = usize::try_from(announced).unwrap_or(usize::MAX);
     let mut reader = body.with_config().limit(u64::MAX).reader();
-    if announced > 0 && announced < u64::MAX {
-        bytes.reserve(1, most).map_err(SendError::NoRoom)?;
+    if announced < u64::MAX {
+        let likely = most.min(MAX_RESERVED_BYTES);
+        bytes.reserve_exact(likely).map_err(SendError::NoRoom)?;
     }
     loop {
         let room = bytes.room();
@@ -257,9 +278,7 @@ fn read_all(mut body: Body, mut bytes: Buffer) -> Result<Buffer, SendError> {
         if read.map_err(|e| send_error(Error::from(e)))? == 0 {
             return Ok(bytes);
         }
-        bytes
-            .reserve(ANSWER_PIECE_BYTES, usize::MAX)
-            .map_err(SendError::NoRoom)?;
+        bytes.reserve(1, most).map_err(SendError::NoRoom)?;
         bytes.bytes_mut().push(next[0]);
     }
 }
@@ -284,23 +303,6 @@ fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
     headers.remove(header::TRANSFER_ENCODING);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(cut.len()));
     Ok(cut)
-}
-
-/// What an answer to a status request says of the model.
-pub fn status_of(answer: &TfsAnswer) -> Status {
-    let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let versions = json["model_version_status"].as_array();
-    let mut states = versions
-        .into_iter()
-        .flatten()
-        .filter_map(|version| version["state"].as_str());
-    if answer.status == 200 && states.clone().any(|state| state == "AVAILABLE") {
-        return Status::Available;
-    }
-    Status::Other(match states.next() {
-        Some(state) => format!("its model is {state}"),
-        None => format!("its status answer has HTTP status {}", answer.status),
-    })
 }
 
 fn send_error(error: Error) -> SendError {
@@ -333,14 +335,6 @@ fn is_local(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> TfsAnswer {
-        TfsAnswer {
-            status,
-            headers: HeaderMap::new(),
-            body: body.as_bytes().to_vec().into(),
-        }
-    }
-
     #[test]
     fn what_runs_out_here_is_not_the_model_servers_fault() {
         for errno in [
@@ -360,31 +354,5 @@ mod tests {
         }
         let refused = io::Error::from_raw_os_error(Errno::CONNREFUSED.raw_os_error());
         assert!(matches!(send_error(Error::Io(refused)), SendError::Refused));
-    }
-
-    #[test]
-    fn one_available_version_is_enough() {
-        let body = r#"{"model_version_status": [{"version": "2", "state": "LOADING"}, {"version": "1", "state": "AVAILABLE"}]}"#;
-        assert_eq!(status_of(&answer(200, body)), Status::Available);
-    }
-
-    #[test]
-    fn anything_else_is_told() {
-        let loading = r#"{"model_version_status": [{"version": "2", "state": "LOADING"}]}"#;
-        assert_eq!(
-            status_of(&answer(200, loading)),
-            Status::Other("its model is LOADING".into())
-        );
-        for body in [
-            "",
-            "[]",
-            "{\"model_version_status\": 1}",
-            "{\"error\": \"x\"}",
-        ] {
-            assert_eq!(
-                status_of(&answer(404, body)),
-                Status::Other("its status answer has HTTP status 404".into())
-            );
-        }
     }
 }

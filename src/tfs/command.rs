@@ -12,6 +12,8 @@ use crate::tfs::gpu;
 pub struct Launch {
     /// Program: a path or a name on PATH.
     pub program: PathBuf,
+    /// Its version, where that is known without asking it.
+    pub version: Option<String>,
     /// Its arguments.
     pub args: Vec<OsString>,
     /// Variables set beside the inherited ones.
@@ -92,6 +94,7 @@ fn launch(
     }
     Launch {
         program: config.model_server.clone(),
+        version: config.tfs_version.clone(),
         args,
         env,
         ports,

@@ -1,14 +1,16 @@
 //! Dividing GPUs among several TensorFlow Serving instances.
 //!
-//! One TensorFlow process takes nearly all memory of every GPU it sees. With several instances each gets its
-//! share of the memory, and on machines with several GPUs each instance sees only one of them.
+//! One TensorFlow process takes nearly all memory of every GPU it sees. On machines with several GPUs each of several
+//! instances sees only one of them, and the instances on one GPU share its memory.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::supervise::child::spawn;
+use crossbeam_channel::RecvTimeoutError;
+
+use crate::error::StartError;
+use crate::supervise::child::Streams;
+use crate::supervise::supervisor::Supervisor;
 
 /// What one instance gets.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -23,54 +25,63 @@ pub struct Placement {
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The number of GPUs, from `nvidia-smi -L`, which prints a line for each. 0 without that program.
-pub fn count() -> u32 {
+///
+/// # Errors
+/// When nothing can be started; [`StartError::Stopped`] when the server stops meanwhile.
+pub fn count(supervisor: &Supervisor) -> Result<u32, StartError> {
     let mut command = Command::new("nvidia-smi");
-    command
-        .arg("-L")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let Ok(mut child) = spawn(&mut command, &[]) else {
-        return 0;
-    };
-    let until = Instant::now() + LIMIT;
-    loop {
-        match child.try_wait() {
-            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
-            Ok(Some(status)) if status.success() => break,
-            Ok(Some(_)) => return 0,
-            Ok(None) | Err(_) => {
-                log::warn!("nvidia-smi does not end: serving as without GPUs");
-                let _ = child.kill();
-                return 0;
-            }
+    command.arg("-L");
+    let id = supervisor.new_id();
+    let answer = supervisor.run(id, command, Streams::Answer);
+    match answer.recv_timeout(LIMIT) {
+        Ok(Ok(text)) => {
+            let gpus = text.lines().filter(|line| line.starts_with("GPU "));
+            Ok(gpus.count().try_into().unwrap_or(u32::MAX))
         }
+        Ok(Err(failure)) if failure.out_of_resources => Err(StartError::failed(format!(
+            "the number of GPUs cannot be found out: nvidia-smi: {}",
+            failure.text
+        ))),
+        Ok(Err(failure)) => {
+            log::debug!("nvidia-smi: {}", failure.text);
+            Ok(0)
+        }
+        Err(RecvTimeoutError::Timeout) => {
+            log::warn!("nvidia-smi does not end: serving as without GPUs");
+            // A broken driver may keep it from ending even when it is killed.
+            supervisor.abandon(id);
+            Ok(0)
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(StartError::Stopped),
     }
-    // A line for each GPU fits into the pipe, so that it could end before this is read.
-    let mut text = String::new();
-    let mut output = child.stdout.take().expect("it is piped");
-    if let Err(e) = output.read_to_string(&mut text) {
-        log::warn!("cannot read what nvidia-smi says: {e}");
-    }
-    let gpus = text.lines().filter(|line| line.starts_with("GPU "));
-    gpus.count().try_into().unwrap_or(u32::MAX)
 }
 
-/// What instance number `index` of `instances` gets on a machine with `gpus`.
+/// What instance number `index` of `instances` gets on a machine with `gpus`: they take the GPUs in turn, and those on
+/// one GPU divide what the margin leaves of its memory.
 pub fn place(index: u32, instances: u32, gpus: u32, margin: f64) -> Placement {
     if instances < 2 || gpus == 0 {
         return Placement::default();
     }
-    let fraction = (1.0 - margin) / f64::from(instances);
+    let device = index % gpus;
+    let sharing = (instances - device).div_ceil(gpus);
+    let fraction = (1.0 - margin) / f64::from(sharing);
     Placement {
         memory_fraction: Some((fraction * 10_000.0).round() / 10_000.0),
-        visible_device: (gpus > 1).then_some(index % gpus),
+        visible_device: (gpus > 1).then_some(device),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// GPU and share of its memory of each of so many instances.
+    fn places(instances: u32, gpus: u32) -> Vec<(Option<u32>, f64)> {
+        let places = (0..instances).map(|index| place(index, instances, gpus, 0.2));
+        places
+            .map(|place| (place.visible_device, place.memory_fraction.unwrap()))
+            .collect()
+    }
 
     #[test]
     fn one_instance_or_no_gpu_changes_nothing() {
@@ -79,18 +90,47 @@ mod tests {
     }
 
     #[test]
-    fn instances_share_memory_and_take_gpus_in_turn() {
+    fn instances_on_one_gpu_share_its_memory() {
+        assert_eq!(places(2, 1), [(None, 0.4), (None, 0.4)]);
+        assert_eq!(places(3, 1), [(None, 0.2667); 3]);
+    }
+
+    #[test]
+    fn only_instances_on_the_same_gpu_share() {
+        let (first, second) = ((Some(0), 0.4), (Some(1), 0.4));
+        assert_eq!(places(4, 2), [first, second, first, second]);
+        assert_eq!(places(2, 2), [(Some(0), 0.8), (Some(1), 0.8)]);
+    }
+
+    #[test]
+    fn uneven_numbers_share_by_gpu() {
+        let (three, two) = ((Some(0), 0.2667), (Some(1), 0.4));
+        assert_eq!(places(5, 2), [three, two, three, two, three]);
         assert_eq!(
-            place(0, 2, 1, 0.2),
-            Placement {
-                memory_fraction: Some(0.4),
-                visible_device: None
-            }
+            places(4, 3),
+            [
+                (Some(0), 0.4),
+                (Some(1), 0.8),
+                (Some(2), 0.8),
+                (Some(0), 0.4)
+            ]
         );
-        let devices: Vec<_> = (0..4)
-            .map(|i| place(i, 4, 3, 0.2).visible_device.unwrap())
-            .collect();
-        assert_eq!(devices, [0, 1, 2, 0]);
-        assert_eq!(place(0, 3, 1, 0.2).memory_fraction, Some(0.2667));
+        assert_eq!(places(2, 4), [(Some(0), 0.8), (Some(1), 0.8)]);
+    }
+
+    #[test]
+    fn no_gpu_is_shared_beyond_what_the_margin_leaves() {
+        for (instances, gpus) in (2..12).flat_map(|n| (1..9).map(move |gpus| (n, gpus))) {
+            let mut used = vec![0.0; gpus as usize];
+            for (device, fraction) in places(instances, gpus) {
+                used[device.unwrap_or(0) as usize] += fraction;
+            }
+            for share in used.into_iter().filter(|&share| share > 0.0) {
+                assert!(
+                    (share - 0.8).abs() < 0.001,
+                    "{instances} on {gpus}: {share}"
+                );
+            }
+        }
     }
 }

@@ -2,18 +2,21 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::supervise::child::{Child, Streams};
-use crate::supervise::lifecycle::{Limits, Phase};
+use crate::supervise::lifecycle::{Limits, Phase, Status};
 use crate::supervise::supervisor::{Supervisor, UnitId};
 use crate::supervise::unit::{SpawnError, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command::Launch;
+use crate::tfs::flags;
 use crate::tfs::pool::Health;
 use crate::tfs::probe::{Pace, Probe};
+use crate::tfs::status::{self, Versions};
 
 /// Log target of the model server's own lines.
 pub const LOG_TARGET: &str = "tensorflow_model_server";
@@ -21,6 +24,8 @@ pub const LOG_TARGET: &str = "tensorflow_model_server";
 /// How often and how long to wait for a port that is in use.
 const BIND_RETRIES: u32 = 5;
 const BIND_PAUSE: Duration = Duration::from_millis(2);
+/// How long `--version` may take: it loads all of TensorFlow's libraries first.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// One instance.
 pub struct Instance {
@@ -29,12 +34,26 @@ pub struct Instance {
     launch: Launch,
     probe: Probe,
     backend: Arc<Backend>,
-    model: String,
+    /// Names of its models, for messages.
+    models: String,
     began: Instant,
+    unit: UnitId,
+    supervisor: Supervisor,
+    first_news: Arc<OnceLock<FirstNews>>,
+}
+
+/// What was heard first of an instance. Later processes have the same flags, and what they serve may print what it
+/// likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstNews {
+    /// It serves.
+    Available,
+    /// It does not know a flag: its start fails, whatever its status becomes.
+    MissesFlag,
 }
 
 impl Instance {
-    /// Instance `index`, called `label`, which is asked about `model`; its news are those of `unit`.
+    /// Instance `index`, called `label`, which is to serve `models`; its news are those of `unit`.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -44,19 +63,58 @@ impl Instance {
         label: String,
         launch: Launch,
         backend: Arc<Backend>,
-        model: String,
+        models: Vec<Versions>,
         supervisor: Supervisor,
     ) -> std::io::Result<Self> {
-        let report = move |process, status| supervisor.report(unit, process, status);
+        let names: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
+        let names = match names.as_slice() {
+            [name] => format!("model {name} is"),
+            names => format!("models {} are", names.join(", ")),
+        };
+        let first_news = Arc::new(OnceLock::new());
+        let (reporter, news) = (supervisor.clone(), Arc::clone(&first_news));
+        let report = move |process, status| {
+            if status == Status::Available {
+                news.get_or_init(|| FirstNews::Available);
+            }
+            if news.get() != Some(&FirstNews::MissesFlag) {
+                reporter.report(unit, process, status);
+            }
+        };
         Ok(Self {
             index,
             label,
             launch,
-            probe: Probe::start(index, Arc::clone(&backend), model.clone(), report)?,
+            probe: Probe::start(index, Arc::clone(&backend), models, report)?,
             backend,
-            model,
+            models: names,
             began: Instant::now(),
+            unit,
+            supervisor,
+            first_news,
         })
+    }
+
+    /// Looks at each line of a process that starts: one that names an unknown flag ends the start.
+    fn watch_for_unknown_flags(&self, process: u64) -> impl FnMut(&str) + Send + use<> {
+        let (supervisor, unit) = (self.supervisor.clone(), self.unit);
+        let (program, version) = (self.launch.program.clone(), self.launch.version.clone());
+        let first_news = Arc::clone(&self.first_news);
+        move |line| {
+            let Some(argument) = flags::unknown_argument(line) else {
+                return;
+            };
+            // Before anything that takes time: its models may become AVAILABLE meanwhile.
+            if first_news.set(FirstNews::MissesFlag).is_err() {
+                return;
+            }
+            let version = (version.clone()).or_else(|| ask_for_version(&program, &supervisor));
+            let status = Status::Failed {
+                reason: flags::refusal(argument, version.as_deref()),
+                out_of_resources: false,
+            };
+            supervisor.report(unit, process, status);
+        }
     }
 
     /// By what an instance is measured: `wait_time` to load its models, `unresponsive` to answer.
@@ -77,7 +135,7 @@ impl Unit for Instance {
         format!("instance {}", self.label)
     }
 
-    fn start(&mut self, _: u64) -> Result<Child, SpawnError> {
+    fn start(&mut self, process: u64) -> Result<Child, SpawnError> {
         let launch = &self.launch;
         for port in [launch.ports.grpc, launch.ports.rest] {
             // Else another program on the port would be taken for the model server.
@@ -98,7 +156,8 @@ impl Unit for Instance {
             prefix: format!("{}: ", self.label),
         };
         let program = launch.program.display();
-        let child = Child::start(command, &streams, &[]).map_err(|e| {
+        let watch = self.watch_for_unknown_flags(process);
+        let child = Child::start_watched(command, &streams, &[], watch).map_err(|e| {
             let text = match e.kind() {
                 ErrorKind::NotFound => format!(
                     "{program} is not found{}; install TensorFlow Serving, or name its program with --model-server",
@@ -127,11 +186,11 @@ impl Unit for Instance {
         self.probe.set_pace(process, pace);
         match phase {
             Phase::Ready if process == 1 => log::info!(
-                "{name}: model {} is AVAILABLE, {:.2} s after the start",
-                self.model,
+                "{name}: {} AVAILABLE, {:.2} s after the start",
+                self.models,
                 self.began.elapsed().as_secs_f64()
             ),
-            Phase::Ready => log::info!("{name}: model {} is AVAILABLE again", self.model),
+            Phase::Ready => log::info!("{name}: {} AVAILABLE again", self.models),
             Phase::Starting => log::info!("{name}: {what}"),
             Phase::Down { .. } | Phase::Unresponsive { .. } | Phase::Ending { .. } => {
                 log::error!("{name}: {what}");
@@ -140,8 +199,27 @@ impl Unit for Instance {
         self.backend.pool.set(self.index, health, what, since);
     }
 
+    fn ran_out_of_resources(&self, output: &str) -> bool {
+        status::says_out_of_resources(output)
+    }
+
     fn refusal(&self, reason: &str) -> String {
         format!("TensorFlow Serving did not start: {reason}")
+    }
+}
+
+/// The version of TensorFlow Serving, by its own word; `None` when it does not say it, or not in time.
+fn ask_for_version(program: &Path, supervisor: &Supervisor) -> Option<String> {
+    let mut command = Command::new(program);
+    command.arg("--version");
+    let id = supervisor.new_id();
+    let answer = supervisor.run(id, command, Streams::Answer);
+    match answer.recv_timeout(VERSION_LIMIT) {
+        Ok(answer) => flags::parse_version(&answer.ok()?).map(str::to_owned),
+        Err(_) => {
+            supervisor.abandon(id);
+            None
+        }
     }
 }
 

@@ -9,14 +9,15 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
 use crate::supervise::lifecycle::Status;
 use crate::tfs::backend::Backend;
+use crate::tfs::status::Versions;
 
 /// How often to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// Not at all: there is no process.
     Off,
-    /// While it starts. TensorFlow Serving opens its port once its models are loaded: until then the question is
-    /// a refused connection, which costs microseconds.
+    /// While it starts. TensorFlow Serving opens its port once a version of each model is loaded: until then the
+    /// question is a refused connection, which costs microseconds.
     Starting,
     /// While it serves.
     Serving,
@@ -43,7 +44,7 @@ impl Probe {
     pub fn start(
         index: usize,
         backend: Arc<Backend>,
-        model: String,
+        models: Vec<Versions>,
         report: impl Fn(u64, Status) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (orders, receive) = unbounded();
@@ -58,7 +59,7 @@ impl Probe {
                         Ok(order) => (process, pace) = order,
                         Err(RecvTimeoutError::Timeout) if pace == Pace::Off => {}
                         Err(RecvTimeoutError::Timeout) => {
-                            match backend.client.status(port, &model) {
+                            match backend.client.status(port, &models) {
                                 Ok(status) => {
                                     complained = false;
                                     report(process, status);

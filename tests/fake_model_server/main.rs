@@ -1,7 +1,7 @@
 //! A scriptable stand-in for `tensorflow_model_server`, for tests and benchmarks only.
 //!
 //! It understands the flags `--port`, `--rest_api_port`, `--model_config_file` and
-//! `--batching_parameters_file` and ignores all others. It computes nothing: it gives a fixed answer, or the
+//! `--batching_parameters_file` and ignores all others; `--version` prints one. It computes nothing: it gives a fixed answer, or the
 //! request itself, and misbehaves on command. As with the real one, its ports open only once it has "loaded".
 //!
 //! | variable | effect |
@@ -9,6 +9,7 @@
 //! | `FAKE_TFS_START_DELAY_MS` | the ports open, or the start fails, only after this time |
 //! | `FAKE_TFS_START_EXIT` | the start fails with this exit code and the real server's last lines |
 //! | `FAKE_TFS_START_EXIT_AFTER` | so many starts succeed before that (counted in the record directory) |
+//! | `FAKE_TFS_UNKNOWN_FLAG` | the flag of this name is called unknown, as the real server does, and ignored |
 //! | `FAKE_TFS_IGNORE_SIGTERM` | `1`: only SIGKILL ends the process |
 //! | `FAKE_TFS_RECORD` | directory for `start-<k>.json`, see `record.rs` |
 //! | `FAKE_TFS_RECORD_REQUESTS` | `1`: every request is added to `requests-<pid>.jsonl` there |
@@ -18,7 +19,8 @@
 //! | `FAKE_TFS_POST_BODIES_ONLY` | `1`: bodies of other methods than POST are not read, so that they become the next request, as with libevent 2.1.8 |
 //! | `FAKE_TFS_MAX_DEPTH` | the process dies of JSON nested deeper than this, as by an overflow of the stack |
 //!
-//! The file `fake_start` in a model's folder is about starts with that model: see `order.rs`.
+//! The file `fake_start` in a model's folder is about starts with that model: see `order.rs`. The file `fake_status`
+//! there is about the states of its versions: see `models.rs`.
 //! Commands inside a request, the control route and the counters are in `service.rs`.
 
 #![forbid(unsafe_code)]
@@ -52,6 +54,10 @@ fn main() {
 }
 
 fn run() -> Result<(), String> {
+    if env::args().any(|arg| arg == "--version") {
+        println!("TensorFlow ModelServer: 0.0.0+dev.sha.no_git\nTensorFlow Library: 1.12.3");
+        return Ok(());
+    }
     let settings = Settings::from_process()?;
     if settings.ignore_sigterm && env::var_os(SIGTERM_IGNORED).is_none() {
         return Err(format!(
@@ -67,15 +73,18 @@ fn run() -> Result<(), String> {
             .map_err(|e| format!("cannot record the start: {e}"))?,
         None => 0,
     };
+    if let Some(argument) = &settings.unknown_argument {
+        // As the real one, it goes on without it.
+        println!("unknown argument: {argument}\nusage: fake_model_server");
+    }
     thread::sleep(settings.start_delay);
     let ordered = order::obey(settings.model_config.as_deref().unwrap_or(""));
     let commanded = settings.start_exit;
     let commanded = commanded.filter(|_| start_number >= settings.start_exit_after);
-    if let Some(code) = ordered.or(commanded) {
+    let commanded = commanded.map(|code| (code, order::NO_FILE));
+    if let Some((code, error)) = ordered.or(commanded) {
         eprintln!("I fake/server_core.cc:471] Adding/updating models.");
-        eprintln!(
-            "E fake/util.cc:82] Loading servable failed: Not found: no such file or directory"
-        );
+        eprintln!("E fake/util.cc:82] Loading servable failed: {error}");
         eprintln!("Failed to start server. Error: Unknown: 1 servable(s) did not become available");
         process::exit(code);
     }

@@ -1,11 +1,26 @@
 //! The models of the config file, and the status answer about one of them.
+//!
+//! The file `fake_status` in a model's folder says how single versions are, in place of the state that the control
+//! route has set for all. It is read for every status request:
+//!
+//! ```json
+//! {"123": {"state": "END", "error_code": "NOT_FOUND", "error_message": "..."}, "124": null, "7": {"state": "END"}}
+//! ```
+//!
+//! `null`: the version is not listed. A version that is not in the config file is listed, too.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
 
 pub struct Models(Vec<Model>);
 
 struct Model {
     name: String,
+    folder: PathBuf,
     versions: Vec<String>,
 }
 
@@ -29,16 +44,21 @@ impl Models {
     pub fn status(&self, name: &str, version: Option<&str>, state: &str) -> Option<String> {
         let model = self.0.iter().find(|model| model.name == name)?;
         let mut entries = String::new();
-        for served in model
-            .versions
-            .iter()
-            .filter(|served| version.is_none_or(|v| v == *served))
-        {
+        for (listed, status) in model.statuses(state) {
+            if version.is_some_and(|v| v != listed) {
+                continue;
+            }
             let comma = if entries.is_empty() { "" } else { ",\n" };
+            let field = |name: &str, usual: &str| {
+                let value = status.get(name).cloned();
+                value.unwrap_or_else(|| json!(usual))
+            };
+            let (state, code) = (field("state", state), field("error_code", "OK"));
+            let message = field("error_message", "");
             let _ = write!(
                 entries,
-                "{comma}  {{\n   \"version\": \"{served}\",\n   \"state\": \"{state}\",\n   \"status\": {{\n    \
-                 \"error_code\": \"OK\",\n    \"error_message\": \"\"\n   }}\n  }}"
+                "{comma}  {{\n   \"version\": \"{listed}\",\n   \"state\": {state},\n   \"status\": {{\n    \
+                 \"error_code\": {code},\n    \"error_message\": {message}\n   }}\n  }}"
             );
         }
         (!entries.is_empty())
@@ -47,6 +67,22 @@ impl Models {
 }
 
 impl Model {
+    /// All versions that are listed, and what is special about them.
+    fn statuses(&self, state: &str) -> BTreeMap<String, Value> {
+        let configured = self.versions.iter().cloned();
+        let mut statuses: BTreeMap<_, _> =
+            configured.map(|v| (v, json!({ "state": state }))).collect();
+        let special = fs::read_to_string(self.folder.join("fake_status")).unwrap_or_default();
+        let special: BTreeMap<String, Value> = serde_json::from_str(&special).unwrap_or_default();
+        for (version, status) in special {
+            match status {
+                Value::Null => statuses.remove(&version),
+                status => statuses.insert(version, status),
+            };
+        }
+        statuses
+    }
+
     /// `section` starts right behind `name:`.
     fn parse(section: &str) -> Option<Self> {
         let name = section.split(['"', '\'']).nth(1)?.to_owned();
@@ -61,6 +97,12 @@ impl Model {
         if versions.is_empty() {
             versions.push("1".to_owned());
         }
-        Some(Self { name, versions })
+        let folder = section.split("base_path:").nth(1).unwrap_or("");
+        let folder = folder.split('\'').nth(1).unwrap_or("").into();
+        Some(Self {
+            name,
+            folder,
+            versions,
+        })
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `hold` | the ports stay closed for now |
 //! | `exit` | the start fails, as by `FAKE_TFS_START_EXIT` |
+//! | `exhaust` | the same, for want of memory |
 //! | `kill` | the process is ended by SIGKILL |
 //! | anything else, or no file | the start goes on |
 
@@ -17,15 +18,22 @@ use rustix::process::{Signal, getpid, kill_process};
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// What the real server exits with.
 const START_FAILED: i32 = 255;
+/// The usual error.
+pub const NO_FILE: &str = "Not found: no such file or directory";
 
-/// Does what the files of all models in this config text say. `Some`: the start is to fail with this exit code.
-pub fn obey(config: &str) -> Option<i32> {
+/// Does what the files of all models in this config text say. `Some`: the start is to fail with this exit code and
+/// error.
+pub fn obey(config: &str) -> Option<(i32, &'static str)> {
     for folder in folders(config) {
         loop {
             let order = fs::read_to_string(folder.join("fake_start"));
             match order.as_deref().map(str::trim) {
                 Ok("hold") => thread::sleep(POLL_INTERVAL),
-                Ok("exit") => return Some(START_FAILED),
+                Ok("exit") => return Some((START_FAILED, NO_FILE)),
+                Ok("exhaust") => {
+                    let error = "Resource exhausted: OOM when allocating tensor with shape[9,9]";
+                    return Some((START_FAILED, error));
+                }
                 Ok("kill") => {
                     let _ = kill_process(getpid(), Signal::KILL);
                 }

@@ -17,6 +17,8 @@ pub struct Settings {
     pub start_delay: Duration,
     pub start_exit: Option<i32>,
     pub start_exit_after: u64,
+    /// The argument that is called unknown.
+    pub unknown_argument: Option<String>,
     pub ignore_sigterm: bool,
     pub record_dir: Option<PathBuf>,
     pub record_requests: bool,
@@ -49,6 +51,7 @@ impl Settings {
             start_delay: Duration::from_millis(number("FAKE_TFS_START_DELAY_MS")?.unwrap_or(0)),
             start_exit: number("FAKE_TFS_START_EXIT")?,
             start_exit_after: number("FAKE_TFS_START_EXIT_AFTER")?.unwrap_or(0),
+            unknown_argument: env::var("FAKE_TFS_UNKNOWN_FLAG").ok().and_then(argument),
             ignore_sigterm: is_one("FAKE_TFS_IGNORE_SIGTERM"),
             record_dir: env::var_os("FAKE_TFS_RECORD").map(PathBuf::from),
             record_requests: is_one("FAKE_TFS_RECORD_REQUESTS"),
@@ -71,6 +74,12 @@ fn flag(name: &str) -> Option<String> {
         )
     };
     env::args().skip(1).filter_map(is_it).next_back()
+}
+
+/// The whole argument that gives this flag.
+fn argument(name: String) -> Option<String> {
+    let begin = format!("--{name}=");
+    env::args().skip(1).find(|arg| arg.starts_with(&begin))
 }
 
 fn port(name: &str, default: u16) -> Result<u16, String> {

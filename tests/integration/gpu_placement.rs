@@ -45,11 +45,28 @@ fn instances_take_several_gpus_in_turn() {
     assert_eq!(
         placements(with_gpus(2), 3),
         [
-            place("0.2667", Some("0")),
-            place("0.2667", Some("1")),
-            place("0.2667", Some("0"))
+            place("0.4", Some("0")),
+            place("0.8", Some("1")),
+            place("0.4", Some("0"))
         ]
     );
+}
+
+#[test]
+fn only_instances_on_the_same_gpu_share_its_memory() {
+    let (first, second) = (place("0.4", Some("0")), place("0.4", Some("1")));
+    assert_eq!(
+        placements(with_gpus(2), 4),
+        [first.clone(), second.clone(), first, second]
+    );
+}
+
+/// Machines with sixteen GPUs exist, and `nvidia-smi` has a line for each.
+#[test]
+fn many_gpus_are_counted() {
+    let places = placements(with_gpus(16), 3);
+    let devices: Vec<_> = places.iter().map(|(_, device)| device.as_deref()).collect();
+    assert_eq!(devices, [Some("0"), Some("1"), Some("2")]);
 }
 
 #[test]

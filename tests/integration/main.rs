@@ -55,6 +55,7 @@ mod logs;
 mod malformed_requests;
 mod memory;
 mod model_server_flags;
+mod model_versions;
 mod multi_model_failures;
 #[cfg(feature = "python")]
 mod multi_model_handler_loading;
@@ -86,7 +87,9 @@ mod routes;
 mod shutdown;
 mod smuggling;
 mod start;
+mod start_limits;
 mod start_refusals;
+mod start_signals;
 mod unchecked_code;
 mod unprivileged;
 mod wrong_settings;

@@ -3,7 +3,7 @@
 use crate::support::ports::is_free;
 use crate::support::record::Start;
 use crate::support::setup::fake_model_server;
-use crate::support::{Server, Setup, skipped};
+use crate::support::{Connection, Server, Setup, skipped, wait_until};
 
 /// Starts a server just far enough to see how it starts instance 0.
 #[track_caller]
@@ -215,4 +215,83 @@ fn the_model_server_is_found_on_path() {
     let program = setup.path("bin/tensorflow_model_server");
     std::os::unix::fs::symlink(fake_model_server(), program).unwrap();
     setup.start().assert_serves();
+}
+
+const INTER_OP: &str = "tensorflow_inter_op_parallelism";
+
+/// A model server that calls this flag unknown and, as the real one does, goes on.
+fn without_inter_op() -> Setup {
+    Setup::new()
+        .var("SAGEMAKER_TFS_INTER_OP_PARALLELISM", 2)
+        .var("FAKE_TFS_UNKNOWN_FLAG", INTER_OP)
+}
+
+#[track_caller]
+fn assert_names_flag(text: &str, version: &str) {
+    for expected in [
+        &format!("TensorFlow Serving {version} does not know the flag --{INTER_OP}"),
+        "from version 1.13 on",
+        "unset SAGEMAKER_TFS_INTER_OP_PARALLELISM",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in {text}");
+    }
+}
+
+#[test]
+fn a_flag_that_the_model_server_does_not_know_ends_the_start() {
+    let ended = without_inter_op()
+        .var("SAGEMAKER_TFS_VERSION", "1.12")
+        .run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let reasons = ended.reasons();
+    assert_eq!(reasons.len(), 1, "{}", ended.stderr);
+    assert_names_flag(reasons[0], "1.12");
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn where_no_variable_says_its_version_the_model_server_is_asked() {
+    let ended = without_inter_op().run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert_names_flag(&ended.reasons().join("\n"), "1.12.3");
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn a_model_that_loads_before_the_version_is_known_does_not_save_the_start() {
+    let wait = "case \"$*\" in *--version*) until [ -e \"$GATE\" ]; do sleep 0.01; done;; esac";
+    let setup = without_inter_op().script(
+        "bin/model_server",
+        &format!("{wait}\nexec '{}' \"$@\"", fake_model_server().display()),
+    );
+    let (program, gate) = (setup.path("bin/model_server"), setup.path("gate"));
+    let server = setup
+        .flag("model-server", program.display())
+        .var("GATE", gate.display())
+        .launch();
+    wait_until("the model server listens", || {
+        Connection::try_open(server.rest_port(0)).is_ok()
+    });
+    wait_until("its status is asked for", || {
+        server.stat(0, "status_requests") >= 3
+    });
+    assert_eq!(server.ping().status, 502);
+    std::fs::write(gate, "").unwrap();
+    let ended = server.wait_for_end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert_names_flag(&ended.reasons().join("\n"), "1.12.3");
+}
+
+#[test]
+fn a_load_fails_with_a_flag_that_the_model_server_does_not_know() {
+    let server = Setup::multi_model(1)
+        .var("SAGEMAKER_TFS_INTER_OP_PARALLELISM", 2)
+        .var("FAKE_TFS_UNKNOWN_FLAG", INTER_OP)
+        .var("SAGEMAKER_TFS_VERSION", "1.12")
+        .start();
+    server.add_model("m");
+    let answer = server.load("m");
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    assert_names_flag(&answer.error(), "1.12");
+    server.assert_no_model_left();
 }

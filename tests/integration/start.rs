@@ -115,7 +115,7 @@ fn a_model_that_is_loading_is_not_ready() {
         )
         .unwrap();
     };
-    for state in ["START", "LOADING", "LOADING", "UNLOADING", "END"] {
+    for state in ["START", "LOADING", "LOADING", "UNLOADING"] {
         answer(state);
         assert_eq!(server.ping().status, 502, "{state}");
     }

@@ -31,6 +31,11 @@ impl Setup {
         Self::on(Ports::take(16))
     }
 
+    /// A server with more model servers than the usual ports are enough for.
+    pub fn many_instances(count: u16) -> Self {
+        Self::on(Ports::take(1 + 2 * count)).instances(count)
+    }
+
     /// A server in multi-model mode, with ports for so many models.
     pub fn multi_model(models: u16) -> Self {
         let ports = Ports::take(2 + 2 * models);
