@@ -849,6 +849,23 @@ PROCESS = [
     ),
 ]
 
+# One call with one client hides what happens when calls overlap. Of these, eight clients send each row at once, each
+# request with a mark of its own, once where gevent is installed and once where it is not.
+MARK = [Row("a mark", "$mark", text("$mark"), PLAIN)]
+HABITS = [
+    Script("habit_global", MARK),
+    Script("habit_file", MARK),
+    Script("habit_sqlite", MARK),
+    Script("habit_alarm", MARK),
+    Script("habit_thread_local", MARK),
+    Script("habit_event_loop", MARK),
+    Script("habit_asyncio_run", MARK),
+    Script("habit_main_thread", MARK),
+    Script("habit_session", MARK),
+    Script("habit_processes", MARK),
+    Script("habit_threads", MARK),
+]
+
 SCRIPTS = [*WITH_TENSORFLOW, *CONTEXT, *DATA, *INPUT_RESULTS, *RESULTS, *ERRORS, *MODULES, *PROCESS]
 
 REFUSED = [

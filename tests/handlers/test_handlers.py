@@ -9,9 +9,10 @@ import time
 import unittest
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from harness import HandlerCase, Script, text
-from table import REFUSED, SCRIPTS
+from harness import WITHOUT_GEVENT, HandlerCase, Script, text
+from table import HABITS, REFUSED, SCRIPTS
 
 # A request that waits for others fails after 60 s in the script, so this is for what hangs.
 DEBUGGER_SECONDS = 60
@@ -36,6 +37,38 @@ class Table(HandlerCase):
             self.assertEqual(log.count(part), 1, part)
 
 
+CLIENTS = 8
+REQUESTS = 10  # of each client
+NO_GEVENT = "gevent is not installed, so each worker runs one call of handler at a time"
+
+
+class EightClients(HandlerCase):
+    """Habits of scripts that need the main thread, or nothing between two lines. Two tests a script, made below."""
+
+    def run_script(self, script):
+        server = self.serve(script).wait_ready()
+
+        def client(number):
+            for request in range(REQUESTS):
+                for row in script.rows:
+                    self.check_row(server, row, f"client {number} request {request}")
+
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            # Each failure is the first one of its client.
+            list(threads.map(client, range(CLIENTS)))
+        self.ends_well(server)
+        self.check_warning(server, script)
+
+    def check_warning(self, server, script):
+        warnings = [line for line in server.log().splitlines() if NO_GEVENT in line]
+        is_missing = script.settings.items() >= WITHOUT_GEVENT.items()
+        self.assertEqual(len(warnings), 1 if is_missing else 0, warnings)
+        for warning in warnings:
+            self.assertIn(" WARN ", warning)
+            for way in ("gevent to requirements.txt", "SAGEMAKER_GUNICORN_WORKERS", "WORKER_CLASS=gthread"):
+                self.assertIn(way, warning)
+
+
 class Refusals(HandlerCase):
     """One test a script that the server does not start with, made below."""
 
@@ -58,6 +91,9 @@ def add_tests(case, scripts):
 
 add_tests(Table, SCRIPTS)
 add_tests(Refusals, REFUSED)
+add_tests(EightClients, HABITS)
+without = [dict(title="without gevent", settings={**script.settings, **WITHOUT_GEVENT}) for script in HABITS]
+add_tests(EightClients, [replace(script, **changes) for script, changes in zip(HABITS, without)])
 
 
 def worker_class(name, **settings):
