@@ -16,6 +16,7 @@ log = logging.getLogger("sagemaker_tfs")
 MAX_INTERRUPTIONS = 1000
 
 _gevent = None
+_left_hubs = []
 
 
 def install():
@@ -37,6 +38,7 @@ def install():
     _gevent = gevent
     # Ctrl-C: when to end is for the server to say, which got the same.
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
+    os.register_at_fork(after_in_child=_leave_hub)
     _share_event_loop()
     _keep_running_loops()
     return True
@@ -50,6 +52,19 @@ def install_grpc():
         support.init_gevent()
     except Exception:
         log.warning("grpc cannot work with gevent; calls that use it may hang", exc_info=True)
+
+
+def _leave_hub():
+    """A forked process gets a hub of its own. In a copy of ours the calls of other requests would go on twice, and new
+    ones would be taken from the channels."""
+    from gevent._hub_local import set_hub, set_loop
+
+    hub = _gevent.get_hub()
+    # Kept: it must not run again to be cleaned up.
+    _left_hubs.append(hub)
+    set_hub(None)
+    set_loop(None)
+    hub.loop.destroy()
 
 
 def wait(descriptor, for_writing):

@@ -26,6 +26,7 @@ SCRIPTS = HERE / "scripts"
 # Handlers run in the `python3` that is found on PATH: here the one next to the Python that runs the tests.
 # In front of what is installed: a gevent that cannot be imported.
 WITHOUT_GEVENT = {"PYTHONPATH": str(HERE / "without_gevent")}
+BROKEN_GEVENT = {"PYTHONPATH": str(HERE / "broken_gevent")}
 PYTHON_FOLDER = pathlib.Path(sys.executable).parent
 # A line may still be on its way through pipes and threads when the answer is there.
 LOG_SECONDS = 30
