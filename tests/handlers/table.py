@@ -898,6 +898,11 @@ GEVENT = [
         ],
         once=("Python worker 0: loaded",),
     ),
+    # As in gunicorn's gevent worker.
+    Script(
+        "gevent_thread_local",
+        rows=[Row(name, "x", text("nothing"), PLAIN) for name in ("not of the import", "not of another call")],
+    ),
     patched("gevent_patched", "gevent", "True True"),
     patched("gevent_patched", "sync", "False False"),
     patched("gevent_patched", "gthread", "False False"),

@@ -137,7 +137,9 @@ fn without_gevent_nothing_comes_between_two_lines_of_a_single_handler() {
 fn one_warning_says_that_gevent_is_missing_and_what_to_do() {
     let warnings = |server: &Server| {
         let log = server.log();
-        let lines = log.lines().filter(|l| l.contains("gevent is not installed"));
+        let lines = log
+            .lines()
+            .filter(|l| l.contains("gevent is not installed"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let server = Setup::new().obedient_handler().workers(2).start();

@@ -80,7 +80,10 @@ impl Setup {
         let no_gevent = self.path("no_gevent").display().to_string();
         self.file("model/code/inference.py", text)
             .file("model/code/meeting.py", MEETING)
-            .file("no_gevent/gevent.py", "raise ImportError('not installed')\n")
+            .file(
+                "no_gevent/gevent.py",
+                "raise ImportError('not installed')\n",
+            )
             .var("PYTHONPATH", no_gevent)
             .var("HERE", here)
             .var("FAKE_TFS_ANSWER", "echo")
