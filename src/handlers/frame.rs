@@ -93,6 +93,8 @@ pub enum Answer<'a> {
         channels: usize,
         /// The function found.
         shape: Shape,
+        /// Whether gevent is in use: its Python has it, and the worker class is that.
+        has_gevent: bool,
     },
     /// Instead: it cannot be. The body says why.
     Failed,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts, WorkerClass};
 use crate::front;
+use crate::handlers::frame::Shape;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::pool::{Health, Pool};
 use crate::handlers::process::Process;
@@ -260,6 +261,20 @@ impl Host {
         Ok(child)
     }
 
+    /// Who knows the class `gevent` expects calls to overlap.
+    fn warn_of_missing_gevent(&self) {
+        let loaded = self.process.as_ref().and_then(|p| p.loaded.get());
+        let is_missing = loaded.is_some_and(|l| l.shape == Shape::Single && !l.has_gevent);
+        if is_missing && self.launch.worker_class == WorkerClass::Gevent {
+            log::warn!(
+                "{}: gevent is not installed, so each worker runs one call of handler at a time; for more at once add \
+                 gevent to requirements.txt, set SAGEMAKER_GUNICORN_WORKERS, or set \
+                 SAGEMAKER_GUNICORN_WORKER_CLASS=gthread if the script may run on several threads",
+                self.launch.script.display()
+            );
+        }
+    }
+
     fn worn_out(&self) -> Option<String> {
         let is_worn_out = self.pool.is_worn_out(self.index);
         is_worn_out.then(|| "too few of its channels can still be used".into())
@@ -338,11 +353,16 @@ impl Unit for Host {
             _ => (Health::Coming, phase.to_string()),
         };
         match phase {
-            Phase::Ready => log::info!(
-                "{name}: loaded {}{}",
-                self.launch.script.display(),
-                if process == 1 { "" } else { " again" }
-            ),
+            Phase::Ready => {
+                log::info!(
+                    "{name}: loaded {}{}",
+                    self.launch.script.display(),
+                    if process == 1 { "" } else { " again" }
+                );
+                if process == 1 && self.index == 0 {
+                    self.warn_of_missing_gevent();
+                }
+            }
             Phase::Starting => {}
             _ => log::error!("{name}: {phase}"),
         }

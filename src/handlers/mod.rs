@@ -14,10 +14,6 @@ pub mod record;
 
 use std::path::{Path, PathBuf};
 
-/// Threads of a worker that runs a single `handler` in the class `gevent`; such a function mostly waits for the
-/// model server.
-pub const GEVENT_THREADS: usize = 32;
-
 /// The handler script of a model directory, if it has one.
 pub fn find(model_dir: &Path, program: &str) -> Option<PathBuf> {
     let script = model_dir.join("code").join(program);

@@ -430,8 +430,12 @@ mod tests {
     fn process(channels: usize) -> (Arc<Process>, Vec<UnixStream>) {
         let (ours, theirs) = (0..channels).map(|_| UnixStream::pair().unwrap()).unzip();
         let process = Process::new(ours, Record::new(channels).unwrap());
-        let shape = Shape::Single;
-        process.loaded.set(Loaded { channels, shape }).unwrap();
+        let loaded = Loaded {
+            channels,
+            shape: Shape::Single,
+            has_gevent: true,
+        };
+        process.loaded.set(loaded).unwrap();
         (Arc::new(process), theirs)
     }
 

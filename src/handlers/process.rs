@@ -55,6 +55,8 @@ pub struct Loaded {
     pub channels: usize,
     /// The function found.
     pub shape: Shape,
+    /// Whether its calls can be greenlets.
+    pub has_gevent: bool,
 }
 
 /// What became of a call.
@@ -138,10 +140,18 @@ impl Process {
             return Err(String::new());
         };
         match incoming.head().map_err(text)? {
-            Answer::Loaded { channels, shape } => {
-                let channels = channels.clamp(1, self.channels.len());
+            Answer::Loaded {
+                channels,
+                shape,
+                has_gevent,
+            } => {
+                let loaded = Loaded {
+                    channels: channels.clamp(1, self.channels.len()),
+                    shape,
+                    has_gevent,
+                };
                 // It says so once.
-                let _ = self.loaded.set(Loaded { channels, shape });
+                let _ = self.loaded.set(loaded);
                 Ok(())
             }
             _ => {
@@ -507,11 +517,19 @@ mod tests {
     #[test]
     fn the_first_word_is_loaded_or_a_reason() {
         let (good, theirs, _) = process(2);
-        let (channels, shape) = (9, Shape::Pair);
-        frame::write(&theirs[0], &Answer::Loaded { channels, shape }, b"").unwrap();
+        let first_word = Answer::Loaded {
+            channels: 9,
+            shape: Shape::Pair,
+            has_gevent: true,
+        };
+        frame::write(&theirs[0], &first_word, b"").unwrap();
         assert_eq!(good.wait_until_loaded(), Ok(()));
-        let channels = 2;
-        assert_eq!(good.loaded.get(), Some(&Loaded { channels, shape }));
+        let loaded = Loaded {
+            channels: 2,
+            shape: Shape::Pair,
+            has_gevent: true,
+        };
+        assert_eq!(good.loaded.get(), Some(&loaded));
 
         let (bad, theirs, _) = process(1);
         frame::write(&theirs[0], &Answer::Failed, b"Traceback").unwrap();

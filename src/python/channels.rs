@@ -1,14 +1,18 @@
 //! Serving calls: reads one from a channel, has the script run it, writes the answer.
+//!
+//! Without gevent a thread blocks in its channels. With gevent there is one thread, and it may block in gevent's hub
+//! only: sockets are non-blocking then, and what is not ready is waited for by `wait` of `greenlets.py`.
 
-use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyList, PyString, PyTuple};
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use sagemaker_tfs::handlers::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
@@ -24,6 +28,58 @@ pub struct Channel {
     record: Arc<Record>,
     /// The context of the request that is on its way.
     context: Option<Py<PyAny>>,
+    /// How it is waited for; `None`: by blocking.
+    hub: Option<Hub>,
+}
+
+/// Waits while other greenlets run.
+struct Hub(Py<PyAny>);
+
+impl Hub {
+    fn wait(&self, py: Python, file: impl AsFd, for_writing: bool) -> io::Result<()> {
+        let arguments = (file.as_fd().as_raw_fd(), for_writing);
+        let waited = self.0.bind(py).call1(arguments);
+        waited
+            .map(drop)
+            .map_err(|e| io::Error::other(e.to_string()))
+    }
+}
+
+/// A channel's socket, which others must not be kept waiting for.
+struct Cooperative<'a, 'py> {
+    socket: &'a UnixStream,
+    hub: &'a Hub,
+    py: Python<'py>,
+}
+
+impl Read for Cooperative<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.read(buffer) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.hub.wait(self.py, self.socket, false)?;
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Write for Cooperative<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.write(bytes) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.hub.wait(self.py, self.socket, true)?;
+                }
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What came of waiting for a call.
@@ -41,12 +97,33 @@ impl Channel {
             socket,
             record,
             context: None,
+            hub: None,
+        }
+    }
+
+    /// From now on it is waited for in gevent's hub, by calling `wait`.
+    fn wait_in_hub(&mut self, wait: Py<PyAny>) -> io::Result<()> {
+        self.socket.set_nonblocking(true)?;
+        self.hub = Some(Hub(wait));
+        Ok(())
+    }
+
+    /// Reads or writes, without keeping Python from others.
+    fn transfer<T: Send>(
+        &self,
+        py: Python,
+        how: impl FnOnce(&mut dyn Socket) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        let socket = &self.socket;
+        match &self.hub {
+            None => py.detach(|| how(&mut &*socket)),
+            Some(hub) => how(&mut Cooperative { socket, hub, py }),
         }
     }
 
     /// Waits for a call and answers it.
     fn serve(&mut self, py: Python, script: &Script) -> io::Result<Next> {
-        let incoming = match py.detach(|| Incoming::read(&self.socket)) {
+        let incoming = match self.transfer(py, |socket| Incoming::read(socket)) {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return Ok(Next::Closed),
             Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(Next::Interrupted),
@@ -61,14 +138,14 @@ impl Channel {
             if body.len() == incoming.body_start().len() {
                 body.copy_from_slice(incoming.body_start());
             } else {
-                read = py.detach(|| incoming.read_body(&self.socket, body));
+                read = self.transfer(py, |socket| incoming.read_body(socket, body));
             }
             Ok(())
         });
         read?;
         if body.is_err() {
             // There is no memory for it.
-            py.detach(|| incoming.skip_body(&self.socket))?;
+            self.transfer(py, |socket| incoming.skip_body(socket))?;
         }
         let returned = match (body, call) {
             (Err(error), _) => Err(error),
@@ -114,7 +191,7 @@ impl Channel {
                             content_type,
                         },
                     };
-                    return py.detach(|| frame::write(&self.socket, &head, body));
+                    return self.transfer(py, |socket| frame::write(socket, &head, body));
                 }
                 Err(error) => error,
             },
@@ -122,9 +199,14 @@ impl Channel {
         };
         let text = script.report(py, &error);
         let head = Answer::Raised { number };
-        py.detach(|| frame::write(&self.socket, &head, text.as_bytes()))
+        self.transfer(py, |socket| frame::write(socket, &head, text.as_bytes()))
     }
 }
+
+/// What frames are read from and written to.
+trait Socket: Read + Write {}
+
+impl<T: Read + Write> Socket for T {}
 
 impl Returned<'_> {
     /// Content type and body as they go on the wire; text as UTF-8, without a copy where Python has it so.
@@ -142,15 +224,69 @@ impl Returned<'_> {
 }
 
 /// Serves calls on these channels, one at a time, until the server closes them.
-pub fn serve(script: &Script, channels: Vec<Channel>) {
+pub fn serve(script: &Script, mut channels: Vec<Channel>) {
     // Attached once for all calls: what a script keeps for its thread must not end with a call.
-    let served = Python::attach(|py| match channels.len() {
-        1 => serve_one(py, script, channels),
-        _ => serve_all(py, script, channels),
+    let served = Python::attach(|py| {
+        let hub = use_hub(py, script, &mut channels)?;
+        match channels.len() {
+            1 => serve_one(py, script, channels),
+            _ => serve_all(py, script, channels, hub.as_ref()),
+        }
     });
+    report(served);
+}
+
+/// Serves calls on these channels, each in a greenlet, until the server closes them. Without gevent one at a time.
+pub fn serve_in_greenlets(script: &Arc<Script>, mut channels: Vec<Channel>) {
+    let served = Python::attach(|py| {
+        use_hub(py, script, &mut channels)?;
+        let Some(greenlets) = script.greenlets() else {
+            return serve_all(py, script, channels, None);
+        };
+        let calls = channels.into_iter().map(|channel| {
+            let descriptor = channel.socket.as_raw_fd();
+            let (channel, script) = (Mutex::new(channel), Arc::clone(script));
+            let serve = move |arguments: &Bound<PyTuple>, _: Option<&Bound<PyDict>>| {
+                // One call at a time: the next is looked for when this one has ended.
+                let mut channel = channel.try_lock().expect("nobody else serves it");
+                match channel.serve(arguments.py(), &script) {
+                    Ok(Next::Done | Next::Interrupted) => true,
+                    Ok(Next::Closed) => false,
+                    Err(e) => {
+                        report(Err(e));
+                        false
+                    }
+                }
+            };
+            Ok((descriptor, PyCFunction::new_closure(py, None, None, serve)?))
+        });
+        let calls = calls.collect::<PyResult<Vec<_>>>();
+        let calls = calls.and_then(|calls| PyList::new(py, calls));
+        let served = calls.and_then(|calls| greenlets.bind(py).call_method1("serve", (calls,)));
+        served
+            .map(drop)
+            .map_err(|e| io::Error::other(e.to_string()))
+    });
+    report(served);
+}
+
+fn report(served: io::Result<()>) {
     if let Err(e) = served {
         eprintln!("sagemaker-tfs-python: {e}");
     }
+}
+
+/// Has these channels waited for in gevent's hub, if there is one.
+fn use_hub(py: Python, script: &Script, channels: &mut [Channel]) -> io::Result<Option<Hub>> {
+    let Some(greenlets) = script.greenlets() else {
+        return Ok(None);
+    };
+    let wait = greenlets.getattr(py, "wait");
+    let wait = wait.map_err(|e| io::Error::other(e.to_string()))?;
+    for channel in channels {
+        channel.wait_in_hub(wait.clone_ref(py))?;
+    }
+    Ok(Some(Hub(wait)))
 }
 
 fn serve_one(py: Python, script: &Script, mut channels: Vec<Channel>) -> io::Result<()> {
@@ -163,7 +299,12 @@ fn serve_one(py: Python, script: &Script, mut channels: Vec<Channel>) -> io::Res
     }
 }
 
-fn serve_all(py: Python, script: &Script, channels: Vec<Channel>) -> io::Result<()> {
+fn serve_all(
+    py: Python,
+    script: &Script,
+    channels: Vec<Channel>,
+    hub: Option<&Hub>,
+) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     for (index, channel) in channels.iter().enumerate() {
         let data = EventData::new_u64(index as u64);
@@ -173,7 +314,11 @@ fn serve_all(py: Python, script: &Script, channels: Vec<Channel>) -> io::Result<
     let mut ready = Vec::with_capacity(channels.len());
     while channels.iter().any(Option::is_some) {
         ready.clear();
-        match py.detach(|| wait(&epoll, &mut ready)) {
+        if let Some(hub) = hub {
+            // An epoll can be waited for like a socket.
+            hub.wait(py, &epoll, false)?;
+        }
+        match py.detach(|| wait(&epoll, hub.is_some(), &mut ready)) {
             Ok(()) => {}
             Err(Errno::INTR) => run_signal_handlers(py),
             Err(e) => return Err(e.into()),
@@ -194,10 +339,12 @@ fn serve_all(py: Python, script: &Script, channels: Vec<Channel>) -> io::Result<
     Ok(())
 }
 
-/// Waits until there is something on some channels: their numbers.
-fn wait(epoll: &OwnedFd, ready: &mut Vec<usize>) -> rustix::io::Result<()> {
+/// Waits until there is something on some channels, or only looks: their numbers.
+fn wait(epoll: &OwnedFd, only_look: bool, ready: &mut Vec<usize>) -> rustix::io::Result<()> {
     let mut events = Vec::with_capacity(ready.capacity());
-    epoll::wait(epoll, spare_capacity(&mut events), None)?;
+    let at_once = Timespec::default();
+    let timeout = only_look.then_some(&at_once);
+    epoll::wait(epoll, spare_capacity(&mut events), timeout)?;
     ready.extend(events.iter().map(|event| event.data.u64() as usize));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod options;
 mod script;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -16,7 +17,7 @@ use sagemaker_tfs::handlers::frame::{self, Answer};
 
 use crate::channels::Channel;
 use crate::embed::Interpreter;
-use crate::options::Options;
+use crate::options::{Options, Overlap};
 use crate::script::Script;
 
 /// Python's own threads have this much on Linux, and its limit of recursion is made for it.
@@ -45,31 +46,40 @@ fn run() -> Result<bool, String> {
         Err(why) => return say_failed(&channels[0], &why),
     };
     let script = match Script::load(&options) {
-        Ok(script) => script,
+        Ok(script) => Arc::new(script),
         Err(why) => {
             let said = say_failed(&channels[0], &why);
             interpreter.end();
             return said;
         }
     };
-    let shape = script.shape();
-    let threads = options.threads(shape, channels.len());
-    if threads > 1 {
-        // Each channel has its thread.
-        channels.truncate(threads);
+    let (shape, has_gevent) = (script.shape(), script.greenlets().is_some());
+    let overlap = options.overlap(shape, has_gevent);
+    if overlap == Overlap::None {
+        // Others wait in the server, and go to the worker that is free first.
+        channels.truncate(1);
     }
     let loaded = Answer::Loaded {
         channels: channels.len(),
         shape,
+        has_gevent,
     };
     frame::write(&channels[0].socket, &loaded, b"").map_err(|e| e.to_string())?;
-    let others = match threads {
-        1 => Vec::new(),
-        _ => channels.split_off(1),
-    };
+    match overlap {
+        Overlap::None | Overlap::Alternating => channels::serve(&script, channels),
+        Overlap::Greenlets => channels::serve_in_greenlets(&script, channels),
+        Overlap::Threads => serve_on_threads(&script, channels),
+    }
+    drop(script);
+    interpreter.end();
+    Ok(true)
+}
+
+/// Each channel has its thread.
+fn serve_on_threads(script: &Script, mut channels: Vec<Channel>) {
+    let others = channels.split_off(1);
     thread::scope(|scope| {
         for channel in others {
-            let script = &script;
             let run = move || channels::serve(script, vec![channel]);
             let thread = thread::Builder::new().stack_size(STACK_BYTES);
             if let Err(e) = thread.spawn_scoped(scope, run) {
@@ -78,11 +88,8 @@ fn run() -> Result<bool, String> {
             }
         }
         // The main thread is one of them: some libraries work there alone.
-        channels::serve(&script, channels);
+        channels::serve(script, channels);
     });
-    drop(script);
-    interpreter.end();
-    Ok(true)
 }
 
 fn say_failed(channel: &Channel, why: &str) -> Result<bool, String> {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use sagemaker_tfs::config::WorkerClass;
-use sagemaker_tfs::handlers::GEVENT_THREADS;
 use sagemaker_tfs::handlers::frame::Shape;
 
 /// Everything it says.
@@ -29,6 +28,19 @@ pub struct Options {
     pub record: i32,
     /// File descriptors of the channels.
     pub channels: Vec<i32>,
+}
+
+/// How calls of different requests may overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// One request at a time, on the main thread.
+    None,
+    /// One call at a time, on the main thread; calls of different requests may alternate.
+    Alternating,
+    /// All on the main thread: another call goes on where one waits.
+    Greenlets,
+    /// Each channel has its thread.
+    Threads,
 }
 
 impl Options {
@@ -76,12 +88,14 @@ impl Options {
         Ok(options)
     }
 
-    /// Threads that run calls. One of them serves all channels; of several each has its own.
-    pub fn threads(&self, shape: Shape, channels: usize) -> usize {
+    /// How calls of a script overlap that has these functions, with or without gevent in its Python.
+    pub fn overlap(&self, shape: Shape, has_gevent: bool) -> Overlap {
         match (self.worker_class, shape) {
-            (WorkerClass::Gevent, Shape::Single) => GEVENT_THREADS.min(channels),
-            (WorkerClass::Gevent, Shape::Pair) | (WorkerClass::Sync, _) => 1,
-            (WorkerClass::Gthread, _) => channels,
+            (WorkerClass::Gevent, Shape::Single) if has_gevent => Overlap::Greenlets,
+            // Calls that overlap in another way than the script was written for get each other's data.
+            (WorkerClass::Gevent, Shape::Single) | (WorkerClass::Sync, _) => Overlap::None,
+            (WorkerClass::Gevent, Shape::Pair) => Overlap::Alternating,
+            (WorkerClass::Gthread, _) => Overlap::Threads,
         }
     }
 }

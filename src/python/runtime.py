@@ -1,7 +1,7 @@
 """What a handler script sees of sagemaker-tfs: data, context and response; and how it is loaded and called.
 
 Compiled into sagemaker-tfs-python, which calls `load`, `request`, `response` and `report`. It needs nothing but the
-standard library; `grpc` and `requests` are used where the script's environment has them.
+standard library; `grpc`, `gevent` and `requests` are used where the script's environment has them.
 """
 
 import codecs
@@ -41,8 +41,11 @@ class UnusableScript(Exception):
     """The script has not the functions it needs."""
 
 
-def load(path, prefix, packages, level):
-    """Runs the script; whether it has a single `handler`."""
+def load(path, prefix, packages, level, greenlets):
+    """Runs the script: whether it has a single `handler`, and whether calls can be greenlets.
+
+    `greenlets` is the module for that, or None where the worker class is another than gevent.
+    """
     global _module, _handler, _input_handler, _output_handler, _grpc
     path = os.fspath(path)
     if sys.prefix != os.fspath(prefix):
@@ -56,6 +59,13 @@ def load(path, prefix, packages, level):
     places = (folder, os.path.join(folder, "lib"))
     sys.path[:0] = [place for place in places if os.path.isdir(place)]
     sys.argv = [path]
+    # Before the script is imported, and all that it imports. Which functions the script has is not known by then, so a
+    # pair is patched, too, as it always was.
+    has_gevent = greenlets is not None and greenlets.install()
+    if has_gevent:
+        _grpc = _import_grpc()
+        if _grpc is not None:
+            greenlets.install_grpc()
     # Whatever the file is called, and without a place in sys.modules: scripts know it so.
     loader = importlib.machinery.SourceFileLoader("inference", path)
     _module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
@@ -71,8 +81,9 @@ def load(path, prefix, packages, level):
             raise UnusableScript("it has neither the function handler nor input_handler and output_handler")
         if missing:
             raise UnusableScript(f"the function {missing[0]} is missing")
-    _grpc = _import_grpc()
-    return _handler is not None
+    if _grpc is None:
+        _grpc = _import_grpc()
+    return _handler is not None, has_gevent
 
 
 def _import_grpc():

@@ -1,9 +1,11 @@
-//! The handler script: loading it, and running its functions. The Python side of this is `runtime.py`.
+//! The handler script: loading it, and running its functions. The Python side of this is `runtime.py`, and
+//! `greenlets.py` for the class `gevent`.
 
 use std::ffi::CString;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
+use sagemaker_tfs::config::WorkerClass;
 use sagemaker_tfs::handlers::frame::{Context, Response, Shape};
 
 use crate::options::Options;
@@ -11,6 +13,7 @@ use crate::options::Options;
 /// The script, loaded.
 pub struct Script {
     runtime: Py<PyModule>,
+    greenlets: Option<Py<PyModule>>,
     request: Py<PyAny>,
     response: Py<PyAny>,
     shape: Shape,
@@ -25,6 +28,7 @@ pub struct Returned<'py> {
 }
 
 const RUNTIME: &str = include_str!("runtime.py");
+const GREENLETS: &str = include_str!("greenlets.py");
 
 impl Script {
     /// Runs the script.
@@ -33,19 +37,26 @@ impl Script {
     /// Why it cannot be used: a traceback, or a sentence.
     pub fn load(options: &Options) -> Result<Self, String> {
         Python::attach(|py| {
-            let code = CString::new(RUNTIME).expect("a source has no NUL");
-            let runtime = PyModule::from_code(py, &code, c"<sagemaker-tfs>", c"sagemaker_tfs")
-                .map_err(|e| e.to_string())?;
+            let module = |source, name| {
+                let code = CString::new(source).expect("a source has no NUL");
+                PyModule::from_code(py, &code, c"<sagemaker-tfs>", name).map_err(|e| e.to_string())
+            };
+            let runtime = module(RUNTIME, c"sagemaker_tfs")?;
+            let greenlets = match options.worker_class {
+                WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),
+                WorkerClass::Sync | WorkerClass::Gthread => None,
+            };
             let arguments = (
                 &options.script,
                 &options.prefix,
                 &options.packages,
                 &options.log_level,
+                &greenlets,
             );
             let loaded = runtime
                 .call_method1("load", arguments)
-                .and_then(|is_single| is_single.extract());
-            let is_single: bool = loaded.map_err(|error| {
+                .and_then(|loaded| loaded.extract());
+            let (is_single, has_gevent): (bool, bool) = loaded.map_err(|error| {
                 let arguments = (error.value(py), error.traceback(py));
                 let text = runtime.call_method1("describe", arguments);
                 text.map_or_else(|e| e.to_string(), |text| text.to_string())
@@ -59,14 +70,19 @@ impl Script {
                     false => Shape::Pair,
                 },
                 runtime: runtime.unbind(),
+                greenlets: greenlets.filter(|_| has_gevent).map(Bound::unbind),
             })
         })
     }
 
     /// Which functions it has.
-    /// Which functions it has.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// The module `greenlets.py`, where gevent is in use: whatever waits has to wait by way of it.
+    pub fn greenlets(&self) -> Option<&Py<PyModule>> {
+        self.greenlets.as_ref()
     }
 
     /// Runs `handler` or `input_handler`. The first of the result is the context, for [`Script::response`].

@@ -24,6 +24,9 @@ __all__ = ["CSV", "JSON", "JSON_LINES", "PREDICTIONS"]  # for the table
 
 SCRIPTS = HERE / "scripts"
 # Handlers run in the `python3` that is found on PATH: here the one next to the Python that runs the tests.
+# In front of what is installed: a gevent that cannot be imported.
+WITHOUT_GEVENT = {"PYTHONPATH": str(HERE / "without_gevent")}
+BROKEN_GEVENT = {"PYTHONPATH": str(HERE / "broken_gevent")}
 PYTHON_FOLDER = pathlib.Path(sys.executable).parent
 # A line may still be on its way through pipes and threads when the answer is there.
 LOG_SECONDS = 30
@@ -45,7 +48,7 @@ ENVIRONMENT = {
 class Answer:
     """What is expected. Of `body` (to the byte), `value` (as JSON) and `part` (of the error), the given one counts.
 
-    In texts, `$rest_port`, `$grpc_port`, `$rest_port_1` and `$grpc_port_1` (the second instance's), `$code` and
+    In texts, `$mark` is what tells a request of several clients from all others; `$rest_port`, `$grpc_port`, `$rest_port_1` and `$grpc_port_1` (the second instance's), `$code` and
     `$python_folder` stand for what they are in this run.
     """
 
@@ -152,13 +155,15 @@ class HandlerCase(Case):
         self.assertEqual(server.wait(STOP_SECONDS), 0, server.last_lines())
         self.assertEqual(server.children(), [])
 
-    def check_row(self, server, row):
-        answer = self.invoke(server, row.request, row.content_type, row.attributes, row.accept)
-        self.check_answer(server, answer, row.answer)
+    def check_row(self, server, row, mark=""):
+        request = filled(row.request, {"mark": mark})
+        answer = self.invoke(server, request, row.content_type, row.attributes, row.accept)
+        self.check_answer(server, answer, row.answer, mark)
 
-    def check_answer(self, server, answer, expected):
+    def check_answer(self, server, answer, expected, mark=""):
         first, last = server.rest_ports[0], server.rest_ports[-1]
         places = {
+            "mark": mark,
             "rest_port": str(first),
             "grpc_port": str(first - 1),
             "rest_port_1": str(last),

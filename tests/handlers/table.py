@@ -849,7 +849,68 @@ PROCESS = [
     ),
 ]
 
-SCRIPTS = [*WITH_TENSORFLOW, *CONTEXT, *DATA, *INPUT_RESULTS, *RESULTS, *ERRORS, *MODULES, *PROCESS]
+# One call with one client hides what happens when calls overlap. Of these, eight clients send each row at once, each
+# request with a mark of its own, once where gevent is installed and once where it is not.
+MARK = [Row("a mark", "$mark", text("$mark"), PLAIN)]
+HABITS = [
+    Script("habit_global", MARK),
+    Script("habit_file", MARK),
+    Script("habit_sqlite", MARK),
+    Script("habit_alarm", MARK),
+    Script("habit_thread_local", MARK),
+    Script("habit_event_loop", MARK),
+    Script("habit_asyncio_run", MARK),
+    Script("habit_main_thread", MARK),
+    Script("habit_session", MARK),
+    Script("habit_processes", MARK),
+    Script("habit_threads", MARK),
+    Script("habit_fork", MARK),
+    Script("asks_model", [Row("a mark", "$mark", text("$mark", OCTETS), PLAIN)]),
+]
+
+
+def left_behind(what):
+    """A request that leaves something behind, and one during which that strikes."""
+    return [Row(what, what, text(what), PLAIN), Row(f"during {what}", "rest", text("rest"), PLAIN)]
+
+
+def patched(folder, name, answer):
+    settings = {"SAGEMAKER_GUNICORN_WORKER_CLASS": name}
+    return Script(folder, [Row("a request", "x", text(answer), PLAIN)], title=f"in {name}", settings=settings)
+
+
+GEVENT = [
+    Script(
+        "gevent_own",
+        rows=[
+            Row("GreenletExit", "greenlet_exit", error("gone")),
+            Row("a call that is killed", "killed", error("")),
+            Row("a time limit", "timeout", error("too slow")),
+            *left_behind("leave_timeout"),
+            *left_behind("leave_alarm"),
+            *left_behind("leave_interrupt"),
+            *left_behind("leave_exit"),
+            *left_behind("leave_failure"),
+            # This one is for all calls that are running, and for none that comes later.
+            Row("who kills all", "leave_killer", text("leave_killer"), PLAIN),
+            Row("is killed", "rest", error("")),
+            Row("the host is still there", "rest", text("rest"), PLAIN),
+        ],
+        once=("Python worker 0: loaded",),
+    ),
+    # As in gunicorn's gevent worker.
+    Script(
+        "gevent_thread_local",
+        rows=[Row(name, "x", text("nothing"), PLAIN) for name in ("not of the import", "not of another call")],
+    ),
+    patched("gevent_patched", "gevent", "True True"),
+    patched("gevent_patched", "sync", "False False"),
+    patched("gevent_patched", "gthread", "False False"),
+    patched("gevent_patched_pair", "gevent", "x True True"),
+    patched("gevent_patched_pair", "sync", "x False True"),
+]
+
+SCRIPTS = [*WITH_TENSORFLOW, *CONTEXT, *DATA, *INPUT_RESULTS, *RESULTS, *ERRORS, *MODULES, *PROCESS, *GEVENT]
 
 REFUSED = [
     Refused("refused_no_handler", ("handler", "input_handler", "output_handler")),

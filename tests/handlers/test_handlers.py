@@ -9,9 +9,10 @@ import time
 import unittest
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from harness import HandlerCase, Script, text
-from table import REFUSED, SCRIPTS
+from harness import BROKEN_GEVENT, STOP_SECONDS, WITHOUT_GEVENT, HandlerCase, Script, text
+from table import HABITS, REFUSED, SCRIPTS
 
 # A request that waits for others fails after 60 s in the script, so this is for what hangs.
 DEBUGGER_SECONDS = 60
@@ -36,6 +37,38 @@ class Table(HandlerCase):
             self.assertEqual(log.count(part), 1, part)
 
 
+CLIENTS = 8
+REQUESTS = 10  # of each client
+NO_GEVENT = "gevent is not installed, so each worker runs one call of handler at a time"
+
+
+class EightClients(HandlerCase):
+    """Habits of scripts that need the main thread, or nothing between two lines. Two tests a script, made below."""
+
+    def run_script(self, script):
+        server = self.serve(script).wait_ready()
+
+        def client(number):
+            for request in range(REQUESTS):
+                for row in script.rows:
+                    self.check_row(server, row, f"client {number} request {request}")
+
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            # Each failure is the first one of its client.
+            list(threads.map(client, range(CLIENTS)))
+        self.ends_well(server)
+        self.check_warning(server, script)
+
+    def check_warning(self, server, script):
+        warnings = [line for line in server.log().splitlines() if NO_GEVENT in line]
+        is_missing = script.settings.items() >= WITHOUT_GEVENT.items()
+        self.assertEqual(len(warnings), 1 if is_missing else 0, warnings)
+        for warning in warnings:
+            self.assertIn(" WARN ", warning)
+            for way in ("gevent to requirements.txt", "SAGEMAKER_GUNICORN_WORKERS", "WORKER_CLASS=gthread"):
+                self.assertIn(way, warning)
+
+
 class Refusals(HandlerCase):
     """One test a script that the server does not start with, made below."""
 
@@ -58,6 +91,9 @@ def add_tests(case, scripts):
 
 add_tests(Table, SCRIPTS)
 add_tests(Refusals, REFUSED)
+add_tests(EightClients, HABITS)
+without = [dict(title="without gevent", settings={**script.settings, **WITHOUT_GEVENT}) for script in HABITS]
+add_tests(EightClients, [replace(script, **changes) for script, changes in zip(HABITS, without)])
 
 
 def worker_class(name, **settings):
@@ -120,6 +156,76 @@ class Together(HandlerCase):
             self.assertEqual(sorted(places), list(range(32)))
             self.assertEqual([answer.split(" ", 1)[1] for answer in answers], [f"request {n}" for n in range(32)])
         self.ends_well(server)
+
+    def test_calls_of_a_pair_come_one_at_a_time_where_they_wait(self):
+        server = self.serve(Script("gevent_patched_pair")).wait_ready()
+        answers = self.texts(self.send(server, [str(number) for number in range(40)]))
+        self.assertEqual(answers, [f"{number} True True" for number in range(40)])
+        self.ends_well(server)
+
+    def test_greenlets_overlap_where_they_wait(self):
+        server = self.serve(Script("asks_model")).wait_ready()
+        self.freeze(server)
+        answers = self.send(server, [f"request {number}" for number in range(40)])
+        # None is answered before all have asked.
+        self.wait_in_flight(server, 40)
+        self.freeze(server, False)
+        self.assertEqual(self.texts(answers), [f"request {number}" for number in range(40)])
+        self.ends_well(server)
+
+    def test_without_gevent_a_single_handler_runs_one_call_at_a_time(self):
+        for settings in (WITHOUT_GEVENT, BROKEN_GEVENT):
+            server = self.serve(Script("asks_model", settings={**settings, **worker_class("gevent", WORKERS="2")}))
+            server.wait_ready()
+            bodies = ['{"fake": {"delay_ms": 5, "body": "%d"}}' % number for number in range(24)]
+            answers = self.texts(self.send(server, bodies))
+            self.assertEqual(answers, [str(number) for number in range(24)])
+            self.assertEqual(self.fake(server, "GET", "stats")["max_in_flight"], 2)
+            self.assertEqual(server.log().count(NO_GEVENT), 1)
+            self.ends_well(server)
+        self.assertIn("ValueError: greenlet.greenlet size changed", server.log())
+
+    def test_grpc_and_requests_with_eight_clients(self):
+        for settings in ({}, WITHOUT_GEVENT):
+            server = self.serve(Script("grpc_and_requests", tensorflow=True, settings=settings)).wait_ready()
+
+            def client(number):
+                numbers = range(number, 80, CLIENTS)
+                return [self.invoke(server, str(n)).text for n in numbers] == [f"[{n / 2 + 3}]" for n in numbers]
+
+            with ThreadPoolExecutor(CLIENTS) as threads:
+                self.assertEqual(list(threads.map(client, range(CLIENTS))), [True] * CLIENTS, server.last_lines())
+            self.ends_well(server)
+
+    def test_large_bodies_of_eight_clients(self):
+        server = self.serve(Script("asks_model")).wait_ready()
+        bodies = [f"{number} ".encode() * (3 << 20) for number in range(CLIENTS)]
+        for future, body in zip(self.send(server, bodies), bodies):
+            self.assertTrue(future.result().body == body, future.result().text[:100])
+        body = bytes(range(256)) * (100 << 12)
+        self.assertTrue(self.invoke(server, body).body == body)
+        self.ends_well(server)
+
+    def test_calls_that_wait_for_their_turn_do_not_count_as_running(self):
+        settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "3"}
+        server = self.serve(Script("fallen_handler", settings=settings)).wait_ready()
+        # All of them need longer than the limit, each of them does not.
+        bodies = [f"work {number}" for number in range(10)]
+        self.assertEqual(self.texts(self.send(server, bodies)), bodies)
+        self.ends_well(server)
+
+    def test_calls_that_wait_are_answered_before_the_end(self):
+        server = self.serve(Script("asks_model")).wait_ready()
+        self.freeze(server)
+        answers = self.send(server, [f"request {number}" for number in range(CLIENTS)])
+        self.wait_in_flight(server, CLIENTS)
+        server.process.terminate()
+        self.wait_for_log(server, "SIGTERM: stopping")
+        self.freeze(server, False)
+        self.assertEqual(self.texts(answers), [f"request {number}" for number in range(CLIENTS)])
+        self.assertEqual(server.wait(STOP_SECONDS), 0, server.last_lines())
+        self.assertIn("cleaned up", server.log())
+        self.assertEqual(server.children(), [])
 
     def test_sync_has_nothing_between_input_and_output(self):
         server = self.serve(Script("sync_global", settings=worker_class("sync"))).wait_ready()
@@ -258,6 +364,39 @@ class Hosts(HandlerCase):
             with self.subTest(what):
                 self.falls(server, what)
         self.assertEqual(server.request("GET", "/ping").status, 200)
+        self.ends_well(server)
+
+    def test_a_single_handler_that_crashes_costs_the_calls_that_had_begun(self):
+        server = self.serve(Script("fallen_handler")).wait_ready()
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            for count, what in ((CLIENTS, "exit"), (2 * CLIENTS, "segfault")):
+                waiting = [threads.submit(self.invoke, server, "wait") for _ in range(CLIENTS)]
+                self.wait_until(lambda: server.log().count("it waits") == count, "waiting calls", server)
+                for answer in (self.invoke(server, what), *[future.result() for future in waiting]):
+                    self.assertEqual(answer.status, 500, answer.text)
+                    self.assertIn("restarted while it ran handler", answer.text)
+                self.check_answer(server, self.invoke(server, "mark"), text("mark"))
+        self.ends_well(server)
+
+    def test_a_single_handler_that_hangs_costs_no_call_that_had_not_begun(self):
+        settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "2"}
+        for gevent in ({}, WITHOUT_GEVENT):
+            server = self.serve(Script("fallen_handler", settings={**settings, **gevent})).wait_ready()
+            with ThreadPoolExecutor(CLIENTS + 1) as threads:
+                hanging = threads.submit(self.invoke, server, "loop")
+                self.wait_for_log(server, "it loops")
+                marks = [f"mark {number}" for number in range(CLIENTS)]
+                answers = list(threads.map(lambda mark: self.invoke(server, mark), marks))
+            self.assertEqual(hanging.result().status, 504)
+            self.assertIn("handler did not return within 2 s", hanging.result().text)
+            self.assertEqual([answer.text for answer in answers], marks)
+            self.ends_well(server)
+
+    def test_a_call_that_waits_too_long_is_ended(self):
+        settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "2"}
+        server = self.serve(Script("fallen_handler", settings=settings)).wait_ready()
+        self.assertEqual(self.invoke(server, "wait").status, 504)
+        self.check_answer(server, self.invoke(server, "mark"), text("mark"))
         self.ends_well(server)
 
     def test_a_call_that_hangs_is_ended(self):

@@ -36,7 +36,11 @@ fn the_call_that_kills_a_worker_gets_500_with_the_function_and_the_reason() {
 #[test]
 fn a_single_handler_that_kills_its_worker_gets_500_alone() {
     // Calls that run beside it on other threads are lost with it, and told the same.
-    let server = Setup::new().obedient_handler().start();
+    let server = Setup::new()
+        .obedient_handler()
+        .worker_class("gthread")
+        .var("SAGEMAKER_GUNICORN_THREADS", 2)
+        .start();
     let mut beside = server.order(&json!({"handler": "note('runs'); wait_at('gate')"}));
     server.wait_for_notes(1);
     let poison = json!({"handler": "ctypes.string_at(0)"});

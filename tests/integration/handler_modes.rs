@@ -99,8 +99,12 @@ fn two_threads_of_gthread_run_calls_at_the_same_time() {
 }
 
 #[test]
-fn a_single_handler_runs_many_calls_at_the_same_time_by_default() {
-    let server = Setup::new().obedient_handler().start();
+fn eight_threads_of_gthread_run_a_single_handler_at_the_same_time() {
+    let server = Setup::new()
+        .obedient_handler()
+        .worker_class("gthread")
+        .var("SAGEMAKER_GUNICORN_THREADS", 8)
+        .start();
     let meet = "globals().setdefault('a', threading.Barrier(8)).wait()";
     for _ in 0..2 {
         let orders = (0..8).map(|n| json!({"n": n, "handler": meet}));
@@ -109,6 +113,59 @@ fn a_single_handler_runs_many_calls_at_the_same_time_by_default() {
             .collect();
         all_answered(&mut sent);
     }
+}
+
+#[test]
+fn without_gevent_nothing_comes_between_two_lines_of_a_single_handler() {
+    let server = Setup::new().obedient_handler().start();
+    let orders = (0..8).map(|n| {
+        let wait = "time.sleep(0.01)";
+        let main = "assert threading.current_thread() is threading.main_thread()";
+        json!({"n": n, "handler": format!("{main}; note('begin {n}'); {wait}; note('end {n}')")})
+    });
+    let mut sent: Vec<_> = orders
+        .map(|what| (what.clone(), server.order(&what)))
+        .collect();
+    all_answered(&mut sent);
+    for call in server.notes().chunks(2) {
+        let number = call[0].strip_prefix("begin ").expect("first its begin");
+        assert_eq!(call[1], format!("end {number}"));
+    }
+}
+
+#[test]
+fn one_warning_says_that_gevent_is_missing_and_what_to_do() {
+    let warnings = |server: &Server| {
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter(|l| l.contains("gevent is not installed"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let server = Setup::new().obedient_handler().workers(2).start();
+    server.assert_handlers_serve(2);
+    // A worker that comes again has nothing new to say.
+    let old = server.kill_worker(0);
+    server.wait_for_new_worker(0, old);
+    let lines = warnings(&server);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let ways = [
+        " WARN ",
+        "gevent to requirements.txt",
+        "SAGEMAKER_GUNICORN_WORKERS",
+        "SAGEMAKER_GUNICORN_WORKER_CLASS=gthread",
+    ];
+    for way in ways {
+        assert!(lines[0].contains(way), "{way}: {}", lines[0]);
+    }
+    for class in ["sync", "gthread"] {
+        let server = Setup::new().obedient_handler().worker_class(class).start();
+        server.assert_handlers_serve(1);
+        assert_eq!(warnings(&server), [""; 0], "{class}");
+    }
+    let server = Setup::new().obedient_pair().start();
+    server.assert_handlers_serve(1);
+    assert_eq!(warnings(&server), [""; 0]);
 }
 
 #[test]

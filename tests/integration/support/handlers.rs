@@ -73,11 +73,18 @@ def handler(data, context):
 "#;
 
 impl Setup {
-    /// The model has this handler script. The fake model server answers with the request it got.
+    /// The model has this handler script. The fake model server answers with the request it got. No gevent is found,
+    /// wherever these tests run; what happens with it is for `tests/handlers` to show.
     pub fn handler(self, text: &str) -> Self {
         let here = self.path("").display().to_string();
+        let no_gevent = self.path("no_gevent").display().to_string();
         self.file("model/code/inference.py", text)
             .file("model/code/meeting.py", MEETING)
+            .file(
+                "no_gevent/gevent.py",
+                "raise ImportError('not installed')\n",
+            )
+            .var("PYTHONPATH", no_gevent)
             .var("HERE", here)
             .var("FAKE_TFS_ANSWER", "echo")
     }

@@ -1,0 +1,1 @@
+raise ValueError("greenlet.greenlet size changed, may indicate binary incompatibility")

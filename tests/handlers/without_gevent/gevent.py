@@ -1,0 +1,1 @@
+raise ImportError("gevent is not installed here")
