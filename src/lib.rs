@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod allocator;
 pub mod attributes;
 pub mod cli;
 pub mod config;

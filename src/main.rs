@@ -9,7 +9,7 @@ use std::thread;
 use sagemaker_tfs::cli::{self, Command};
 use sagemaker_tfs::config::{Config, Vars};
 use sagemaker_tfs::error::StartError;
-use sagemaker_tfs::{logging, serve};
+use sagemaker_tfs::{allocator, logging, serve};
 
 fn main() -> ExitCode {
     let code = match run() {
@@ -34,6 +34,7 @@ fn run() -> Result<(), StartError> {
             printed.map_err(|e| StartError::failed(format!("cannot write to standard output: {e}")))
         }
         Command::Serve(vars) => {
+            allocator::settle();
             let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u32);
             serve::run(&Config::read(&vars, cpus)?)
         }

@@ -7,7 +7,7 @@ mod connection;
 mod door;
 pub mod exchange;
 pub mod head;
-mod pauses;
+pub mod pauses;
 mod route;
 mod service;
 mod slots;

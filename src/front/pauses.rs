@@ -1,15 +1,29 @@
 //! Times in which the server itself did not run: SIGSTOP and SIGCONT, a frozen container, no CPU to spare. No client is
 //! to blame for what did not happen then, so limits count from the end of the last pause.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// Those of this process.
+static PAUSES: LazyLock<Pauses> = LazyLock::new(|| Pauses::new(Instant::now()));
+
+/// This process runs: to be called several times a second.
+pub fn tick() {
+    PAUSES.tick(Instant::now());
+}
+
+/// When the last pause of this process ended, or its first tick came: now if a pause has lasted up to now.
+pub fn last_end() -> Instant {
+    PAUSES.last_end(Instant::now())
+}
 
 /// Ticks that are further apart than this have a pause between them.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 /// Sees pauses by the ticks that did not come.
 #[derive(Debug)]
-pub struct Pauses {
+struct Pauses {
     started: Instant,
     /// Nanoseconds since then.
     last_tick: AtomicU64,
@@ -19,7 +33,7 @@ pub struct Pauses {
 
 impl Pauses {
     /// The first tick is now.
-    pub fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self {
             started: now,
             last_tick: AtomicU64::new(0),
@@ -28,7 +42,7 @@ impl Pauses {
     }
 
     /// A tick.
-    pub fn tick(&self, now: Instant) {
+    fn tick(&self, now: Instant) {
         let end = self.last_end(now);
         self.end.store(self.nanoseconds(end), Ordering::Relaxed);
         self.last_tick
@@ -36,7 +50,7 @@ impl Pauses {
     }
 
     /// When the last pause ended, or this was made: `now` if one has lasted up to now.
-    pub fn last_end(&self, now: Instant) -> Instant {
+    fn last_end(&self, now: Instant) -> Instant {
         let time = |at: &AtomicU64| self.started + Duration::from_nanos(at.load(Ordering::Relaxed));
         if now.saturating_duration_since(time(&self.last_tick)) > LONGEST_TICK {
             now

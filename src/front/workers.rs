@@ -16,7 +16,7 @@ use crate::front::connection::Connection;
 use crate::front::door::{Door, Event, Interest};
 use crate::front::exchange::{Exchange, Request, Step, Verdict};
 use crate::front::head::Head;
-use crate::front::pauses::Pauses;
+use crate::front::pauses;
 use crate::front::service::{Service, Serving};
 use crate::front::slots::{Admission, Slots};
 use crate::handlers::host;
@@ -92,7 +92,6 @@ struct Shared {
     deadline: Duration,
     /// Requests that would need a model are refused from now on: the models are about to end.
     is_refusing: AtomicBool,
-    pauses: Pauses,
 }
 
 /// A request and whose it is.
@@ -123,6 +122,7 @@ impl Front {
                 &RequestError::busy("There are too many connections; try again.").into(),
             ),
         )?;
+        pauses::tick();
         let shared = Arc::new(Shared {
             door,
             budget,
@@ -130,7 +130,6 @@ impl Front {
             service: Service::new(config, serving),
             deadline: config.deadline,
             is_refusing: AtomicBool::new(false),
-            pauses: Pauses::new(Instant::now()),
         });
         // One more than there are slots: however slow the work, somebody is left to look after the door.
         for index in 0..=slots {
@@ -287,7 +286,7 @@ impl Shared {
             return self.manage(work);
         }
         // Its body may have been there all the time that we were not.
-        let last_pause = self.pauses.last_end(Instant::now());
+        let last_pause = pauses::last_end();
         work.request.received = work.request.received.max(last_pause);
         match self.slots.admit(work) {
             Admission::Run(first) => work = first,
@@ -412,8 +411,8 @@ impl Shared {
     /// Gives up what takes too long.
     fn look_for_slow_ones(self: &Arc<Self>) {
         let now = Instant::now();
-        self.pauses.tick(now);
-        let last_pause = self.pauses.last_end(now);
+        pauses::tick();
+        let last_pause = pauses::last_end();
         let is_too_late =
             |work: &Work| work.request.received.max(last_pause) + self.deadline <= now;
         for work in self.slots.take_from_backlog(is_too_late) {

@@ -15,6 +15,8 @@ use crossbeam_channel::{Receiver, bounded};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::allocator;
+
 /// This many last lines are kept for the message when the process ends.
 const KEPT_LINES: usize = 10;
 /// The same of the answer to a question: `nvidia-smi` has a line for each GPU.
@@ -134,6 +136,7 @@ impl Child {
 pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std::process::Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    allocator::keep_from(command);
     let set = |flags| {
         inherited
             .iter()

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::InstancePorts;
 use crate::error::RequestError;
 use crate::front::budget::Buffer;
+use crate::front::pauses;
 use crate::supervise::suspicion::Losses;
 use crate::tfs::client::{Client, LOCAL_PAUSE, SendError, TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
@@ -64,15 +65,30 @@ impl Backend {
         let too_late = |why: &str| RequestError::deadline(self.limit, why);
         let outgoing = Outgoing::new(request)?;
         let (mut losses, mut closed) = (Losses::default(), 0);
+        let (mut begin, mut deadline) = (Instant::now(), deadline);
+        // What may have come while we did not run is not late.
+        let mut has_more_time = |deadline: &mut Instant| {
+            let last_pause = pauses::last_end();
+            let had_pause = last_pause > begin;
+            if had_pause {
+                begin = last_pause;
+                *deadline = last_pause + self.limit;
+            }
+            had_pause
+        };
         loop {
-            let lease = self.pool.acquire(losses.company(), deadline);
-            let lease = lease.map_err(|why| too_late(&why))?;
+            let lease = match self.pool.acquire(losses.company(), deadline) {
+                Ok(lease) => lease,
+                Err(_) if has_more_time(&mut deadline) => continue,
+                Err(why) => return Err(too_late(&why)),
+            };
             let index = lease.index;
             let why = match self
                 .client
                 .send(self.ports[index].rest, &outgoing, memory, deadline)
             {
                 Ok(answer) => return Ok(answer),
+                Err(SendError::Deadline) if has_more_time(&mut deadline) => continue,
                 Err(SendError::Deadline) => {
                     return Err(too_late(&format!(
                         "TensorFlow Serving instance {index} did not answer in time"

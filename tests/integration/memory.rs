@@ -16,8 +16,12 @@ const BODY: usize = LIMIT / 2;
 const PEAK: usize = LIMIT + LIMIT / 4;
 
 fn start() -> Server {
+    start_with(Setup::new())
+}
+
+fn start_with(setup: Setup) -> Server {
     processes::raise_own_file_limit();
-    let server = Setup::new()
+    let server = setup
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .start();
@@ -261,4 +265,21 @@ def output_handler(response, context):
         assert!(peak <= PEAK, "{} MB", peak >> 20);
         server.assert_serves();
     }
+}
+
+/// What is freed is not kept, in whatever thread it was: else the sum of many requests would count, not those at once.
+#[test]
+fn large_requests_one_after_the_other_leave_nothing_behind() {
+    let server = start_with(Setup::new().var("FAKE_TFS_ANSWER", "echo"));
+    let rest = status(&server, "VmRSS:");
+    // Of all sizes, so that no freed piece fits the next.
+    for size in (1..24).map(|step| BODY / 24 * step) {
+        let start = "{\"instances\":[\"";
+        let body = [start, &"x".repeat(size), "\"]}"].concat();
+        let answers: Vec<_> = (0..2).map(|_| server.invoke(&body).status).collect();
+        assert_eq!(answers, [200, 200]);
+    }
+    wait_until("it is given back", || {
+        status(&server, "VmRSS:") < rest + (16 << 20)
+    });
 }
