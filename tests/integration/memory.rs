@@ -211,12 +211,8 @@ fn a_full_memory_keeps_nobody_without_a_body_out() {
 /// The model server's answer may be as large as the request, or larger.
 #[test]
 fn answers_are_counted_too() {
-    let server = start();
-    let body = filled(
-        "{\"fake\":{\"answer_echo\":true},\"instances\":[1",
-        ",1",
-        "]}",
-    );
+    let server = start_with(Setup::new().var("FAKE_TFS_ANSWER", "echo"));
+    let body = filled("{\"instances\":[1", ",1", "]}");
     let peak = peak(&server, || {
         let answer = server.invoke(&body);
         // Request and answer together are all there is.
@@ -242,20 +238,9 @@ def input_handler(data, context):
 def output_handler(response, context):
     return response.content, 'application/json'
 ";
-    processes::raise_own_file_limit();
-    let server = Setup::new()
-        .handler(script)
-        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
-        .var("FAKE_TFS_RECORD_REQUESTS", 0)
-        .start();
-    for _ in 0..100 {
-        server.assert_serves();
-    }
-    let large = filled(
-        "{\"fake\":{\"answer_echo\":true},\"instances\":[1",
-        ",1",
-        "]}",
-    );
+    let setup = Setup::new().handler(script);
+    let server = start_with(setup.var("FAKE_TFS_ANSWER", "echo"));
+    let large = filled("{\"instances\":[1", ",1", "]}");
     let fitting = [&large[..large.len() / 2], b"1]}"].concat();
     for (body, expected) in [(fitting, 200), (large, 503)] {
         let peak = peak(&server, || {
