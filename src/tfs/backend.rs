@@ -18,7 +18,7 @@ use crate::tfs::pool::{Lease, Pool};
 const MAX_CLOSED: u32 = 5;
 /// The watchdog needs a moment to learn that an instance is gone.
 const NEWS_PAUSE: Duration = Duration::from_millis(20);
-/// What could be said of each request is said this often.
+/// A message that could be logged for each request is logged this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All instances and the way to them.
@@ -135,7 +135,7 @@ impl Backend {
         }
     }
 
-    /// No connection can be opened for want of something of our own: waits a little for it.
+    /// This process ran out of something that a connection needs: waits a little for it.
     ///
     /// # Errors
     /// 503 at the deadline.
