@@ -38,10 +38,7 @@ struct Hub(Py<PyAny>);
 impl Hub {
     fn wait(&self, py: Python, file: impl AsFd, for_writing: bool) -> io::Result<()> {
         let arguments = (file.as_fd().as_raw_fd(), for_writing);
-        let waited = self.0.bind(py).call1(arguments);
-        waited
-            .map(drop)
-            .map_err(|e| io::Error::other(e.to_string()))
+        self.0.bind(py).call1(arguments).map(drop).map_err(other)
     }
 }
 
@@ -236,38 +233,45 @@ pub fn serve(script: &Script, mut channels: Vec<Channel>) {
     report(served);
 }
 
-/// Serves calls on these channels, each in a greenlet, until the server closes them. Without gevent one at a time.
+/// Serves calls on these channels, each in a greenlet, until the server closes them.
 pub fn serve_in_greenlets(script: &Arc<Script>, mut channels: Vec<Channel>) {
     let served = Python::attach(|py| {
         use_hub(py, script, &mut channels)?;
-        let Some(greenlets) = script.greenlets() else {
-            return serve_all(py, script, channels, None);
-        };
+        let greenlets = script.greenlets().ok_or(ErrorKind::Unsupported)?;
         let calls = channels.into_iter().map(|channel| {
             let descriptor = channel.socket.as_raw_fd();
-            let (channel, script) = (Mutex::new(channel), Arc::clone(script));
-            let serve = move |arguments: &Bound<PyTuple>, _: Option<&Bound<PyDict>>| {
-                // One call at a time: the next is looked for when this one has ended.
-                let mut channel = channel.try_lock().expect("nobody else serves it");
-                match channel.serve(arguments.py(), &script) {
-                    Ok(Next::Done | Next::Interrupted) => true,
-                    Ok(Next::Closed) => false,
-                    Err(e) => {
-                        report(Err(e));
-                        false
-                    }
-                }
-            };
+            let serve = one_call(Arc::clone(script), channel);
             Ok((descriptor, PyCFunction::new_closure(py, None, None, serve)?))
         });
         let calls = calls.collect::<PyResult<Vec<_>>>();
         let calls = calls.and_then(|calls| PyList::new(py, calls));
         let served = calls.and_then(|calls| greenlets.bind(py).call_method1("serve", (calls,)));
-        served
-            .map(drop)
-            .map_err(|e| io::Error::other(e.to_string()))
+        served.map(drop).map_err(other)
     });
     report(served);
+}
+
+/// A function that serves one call on this channel: whether others may follow. It is called again when it has returned.
+fn one_call(
+    script: Arc<Script>,
+    channel: Channel,
+) -> impl Fn(&Bound<PyTuple>, Option<&Bound<PyDict>>) -> bool + Send + Sync + 'static {
+    let channel = Mutex::new(channel);
+    move |arguments, _| {
+        let mut channel = channel.try_lock().expect("nobody else serves it");
+        match channel.serve(arguments.py(), &script) {
+            Ok(Next::Done | Next::Interrupted) => true,
+            Ok(Next::Closed) => false,
+            Err(e) => {
+                report(Err(e));
+                false
+            }
+        }
+    }
+}
+
+fn other(error: PyErr) -> io::Error {
+    io::Error::other(error.to_string())
 }
 
 fn report(served: io::Result<()>) {
@@ -281,8 +285,7 @@ fn use_hub(py: Python, script: &Script, channels: &mut [Channel]) -> io::Result<
     let Some(greenlets) = script.greenlets() else {
         return Ok(None);
     };
-    let wait = greenlets.getattr(py, "wait");
-    let wait = wait.map_err(|e| io::Error::other(e.to_string()))?;
+    let wait = greenlets.getattr(py, "wait").map_err(other)?;
     for channel in channels {
         channel.wait_in_hub(wait.clone_ref(py))?;
     }

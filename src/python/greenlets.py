@@ -33,6 +33,7 @@ def install():
     # Programs are started by a fork in Python then, in which gRPC would start its threads anew and abort.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import gevent.event
+    import gevent.exceptions
     import gevent.socket
 
     _gevent = gevent
@@ -91,6 +92,9 @@ def serve(channels):
         while not event.is_set():
             try:
                 event.wait()
+            except _gevent.exceptions.LoopExit:
+                # The script has closed all channels. The server starts another process.
+                return
             except BaseException:
                 # The hub throws into the main greenlet what a signal's handler raised while no call was running.
                 continue
@@ -100,9 +104,9 @@ def _begin(watcher, serve_call, closed):
     """In the hub: a call has arrived."""
     watcher.stop()
     # A greenlet for each call, as gunicorn had one for each connection: nothing that a call leaves with its "thread"
-    # (thread-local data, timeouts) reaches the next. It reads the call when its turn comes, so that a call counts as
-    # begun only then.
-    _gevent.spawn(_run, watcher, serve_call, closed)
+    # (thread-local data, timeouts) reaches the next. It runs at once, not when the hub comes to it: a script may kill
+    # greenlets that have not started, and nobody would answer the call.
+    _gevent.Greenlet(_run, watcher, serve_call, closed).switch()
 
 
 def _run(watcher, serve_call, closed):
