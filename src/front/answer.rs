@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn statuses_without_a_body_say_no_length() {
+        for (status, expected) in [(200, "\r\n\r\n{}"), (204, "\r\n\r\n"), (304, "\r\n\r\n")] {
+            let wire = Wire::new(Answer::json(status, b"{}".to_vec()), None, true);
+            let text = String::from_utf8(bytes(&wire)).unwrap();
+            assert!(text.ends_with(expected), "{text}");
+            assert_eq!(text.contains("Content-Length"), status == 200, "{text}");
+            assert_eq!(wire.size(), text.len());
+        }
+    }
+
+    #[test]
     fn what_is_said_about_the_connection() {
         let answer = |head: &str, keep| {
             let head = Head::parse(head.into()).unwrap();
