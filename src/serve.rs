@@ -158,7 +158,7 @@ fn open_front(
     serving: Serving,
     supervisor: &Supervisor,
 ) -> Result<(), StartError> {
-    supervisor.serve(Front::start(config, serving)?);
+    Front::start(config, serving, |front| supervisor.serve(front))?;
     log::info!("listening on {}:{}", config.listen, config.port);
     Ok(())
 }

@@ -101,11 +101,16 @@ struct Work {
 }
 
 impl Front {
-    /// Opens the port and starts the workers.
+    /// Opens the port and starts the workers. `announce` gets the front before it takes the first request: whoever
+    /// drains it at the end must know of it by then.
     ///
     /// # Errors
     /// When the port cannot be opened or a thread not be started.
-    pub fn start(config: &Config, serving: Serving) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Config,
+        serving: Serving,
+        announce: impl FnOnce(Self),
+    ) -> Result<(), StartError> {
         let slots = slots(config);
         let memory = config.body_memory.unwrap_or_else(|| {
             memory::total().map_or(DEFAULT_BODY_MEMORY, |total| total / BODY_MEMORY_PART)
@@ -131,6 +136,9 @@ impl Front {
             deadline: config.deadline,
             is_refusing: AtomicBool::new(false),
         });
+        announce(Self {
+            shared: Arc::clone(&shared),
+        });
         // One more than there are slots: however slow the work, somebody is left to look after the door.
         for index in 0..=slots {
             let shared = Arc::clone(&shared);
@@ -140,7 +148,7 @@ impl Front {
                 }
             })?;
         }
-        Ok(Self { shared })
+        Ok(())
     }
 
     /// Refuses new connections; open ones are served on and told that they end.

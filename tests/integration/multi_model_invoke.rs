@@ -224,25 +224,39 @@ fn models_that_are_not_loaded_are_404_by_every_way() {
     server.assert_model_serves("held");
 }
 
-/// SageMaker unloads other models then. TensorFlow Serving has the same status for too many requests.
+/// SageMaker unloads other models then. TensorFlow Serving has the same status for requests that waited too long.
 #[test]
-fn a_model_without_memory_is_507_and_one_with_a_full_queue_is_not() {
+fn a_model_without_memory_is_507_and_one_with_a_full_or_slow_queue_is_not() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
-    let answer = |error: &str| {
+    let answer = |status: u16, error: &str| {
         let body = json!({"error": error});
-        server.invoke_model("m", fake(&json!({"status": 429, "body": body})))
+        server.invoke_model("m", fake(&json!({"status": status, "body": body})))
     };
-    let exhausted = answer("OOM when allocating tensor with shape[9,9] and type float");
+    let exhausted = answer(
+        429,
+        "OOM when allocating tensor with shape[9,9] and type float",
+    );
     assert_eq!(exhausted.status, 507, "{}", exhausted.text());
     assert!(
         exhausted.error().starts_with("Memory exhausted: "),
         "{}",
         exhausted.text()
     );
-    let full = answer("The batch scheduling queue to which this task was submitted is full");
-    assert_eq!(full.status, 429, "{}", full.text());
-    assert!(full.error().contains("queue"), "{}", full.text());
+    for (status, error) in [
+        (
+            429,
+            "Run() timeout exceeded while waiting in batching queue",
+        ),
+        (
+            503,
+            "The batch scheduling queue to which this task was submitted is full",
+        ),
+    ] {
+        let queue = answer(status, error);
+        assert_eq!(queue.status, status, "{}", queue.text());
+        assert_eq!(queue.error(), error);
+    }
 }
 
 #[test]
