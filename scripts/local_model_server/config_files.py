@@ -8,6 +8,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.config import model_server_config_pb2
 
 from local_model_server import log
+from local_model_server.batching import Batching
 from local_model_server.status import ServingError, invalid_argument
 
 
@@ -53,17 +54,18 @@ def _check_models(configs):
         seen.add(model.name)
 
 
-def check_batching(flags):
-    """Reads --batching_parameters_file and applies TFS's rules to it. The values are not used."""
-    if not flags.batching_parameters_file:
-        return
-    if not flags.enable_batching:
+def batching(flags):
+    """A Batching of what --batching_parameters_file says, by TFS's rules; None without batching."""
+    if flags.batching_parameters_file and not flags.enable_batching:
         raise invalid_argument(
             "server_options.batching_parameters_file is set without setting "
             "server_options.enable_batching to true."
         )
+    if not flags.enable_batching:
+        return None
     parameters = _batching_parameters_class()()
-    _read(flags.batching_parameters_file, parameters)
+    if flags.batching_parameters_file:
+        _read(flags.batching_parameters_file, parameters)
     for name, least, rule in (
         ("max_batch_size", 1, "positive"),
         ("num_batch_threads", 1, "positive"),
@@ -81,6 +83,7 @@ def check_batching(flags):
             "Last entry in allowed_batch_sizes must match max_batch_size; "
             f"last entry was {sizes[-1]}; expected {parameters.max_batch_size.value}"
         )
+    return Batching(parameters)
 
 
 def _read(path, message):
