@@ -105,43 +105,31 @@ def _batching_parameters_class():
 
     Only names and types matter for the text form; the field numbers are arbitrary.
     """
-    number = ".google.protobuf.Int64Value"
-    flag = ".google.protobuf.BoolValue"
-    fields = (
-        ("max_batch_size", number),
-        ("batch_timeout_micros", number),
-        ("max_enqueued_batches", number),
-        ("num_batch_threads", number),
-        ("thread_pool_name", ".google.protobuf.StringValue"),
-        ("enable_large_batch_splitting", flag),
-        ("max_execution_batch_size", number),
-    )
-    field_type = descriptor_pb2.FieldDescriptorProto
+    kinds = descriptor_pb2.FieldDescriptorProto
+    fields = {
+        "max_batch_size": "Int64Value",
+        "batch_timeout_micros": "Int64Value",
+        "max_enqueued_batches": "Int64Value",
+        "num_batch_threads": "Int64Value",
+        "max_execution_batch_size": "Int64Value",
+        "thread_pool_name": "StringValue",
+        "enable_large_batch_splitting": "BoolValue",
+        "allowed_batch_sizes": kinds.TYPE_INT64,
+        "pad_variable_length_inputs": kinds.TYPE_BOOL,
+    }
+    wrappers = wrappers_pb2.DESCRIPTOR
     file = descriptor_pb2.FileDescriptorProto(
-        name="batching_parameters.proto",
-        package="local",
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
+        name="batching_parameters.proto", package="local", syntax="proto3", dependency=[wrappers.name]
     )
     message = file.message_type.add(name="BatchingParameters")
-    for index, (name, type_name) in enumerate(fields, start=1):
-        message.field.add(
-            name=name,
-            number=index,
-            type=field_type.TYPE_MESSAGE,
-            type_name=type_name,
-            label=field_type.LABEL_OPTIONAL,
-        )
-    message.field.add(
-        name="allowed_batch_sizes", number=20, type=field_type.TYPE_INT64, label=field_type.LABEL_REPEATED
-    )
-    message.field.add(
-        name="pad_variable_length_inputs",
-        number=21,
-        type=field_type.TYPE_BOOL,
-        label=field_type.LABEL_OPTIONAL,
-    )
+    for number, (name, kind) in enumerate(fields.items(), start=1):
+        label = kinds.LABEL_REPEATED if name == "allowed_batch_sizes" else kinds.LABEL_OPTIONAL
+        field = message.field.add(name=name, number=number, label=label, type=kinds.TYPE_MESSAGE)
+        if isinstance(kind, str):
+            field.type_name = f".google.protobuf.{kind}"
+        else:
+            field.type = kind
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(wrappers.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("local.BatchingParameters"))

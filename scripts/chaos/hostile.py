@@ -1,0 +1,96 @@
+"""The hostile clients: some send one attack after another, some hold many connections open and send next to nothing."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from attacks import Attack, AttackMaker
+from target import Target
+from wire import Closed, Connection, NoAnswer, Silence
+
+# Of each server.
+ATTACKERS = 3
+# Connections of a crowd, how long they are held, and what is sent on each at most.
+CROWD = 200
+HELD_SECONDS = (0.5, 10.0)
+CROWD_HEAD_BYTES = 30 * 1024
+THINK_SECONDS = 0.1
+# So that their marks are nobody's else.
+FIRST_NUMBER = 1000
+
+
+def start(target: Target, seed: str, stop: threading.Event) -> list[threading.Thread]:
+    threads: list[threading.Thread] = [Attacker(FIRST_NUMBER + i, seed, target, stop) for i in range(ATTACKERS)]
+    threads.append(Crowd(seed, target, stop))
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+class Attacker(threading.Thread):
+    def __init__(self, number: int, seed: str, target: Target, stop: threading.Event):
+        super().__init__(name=f"attacker-{number}", daemon=True)
+        self.chance = random.Random(f"{seed}/{target.name}/attacker/{number}")
+        self.maker = AttackMaker(self.chance, number, target.has_handlers)
+        self.target = target
+        self.stop = stop
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            attack = self.maker.next()
+            outcome, complaint = self.one(attack)
+            self.target.tally.attack(attack.kind, outcome, complaint)
+            self.stop.wait(self.chance.uniform(0, THINK_SECONDS))
+
+    def one(self, attack: Attack) -> tuple[str, str]:
+        """What came of it, and what is wrong with that if anything is."""
+        connection = None
+        try:
+            connection = Connection(self.target.port)
+            connection.drip(attack.pieces)
+            answer = connection.receive(has_body=attack.answer_has_body)
+            return str(answer.status), attack.complaint(answer)
+        except Closed:
+            return "closed", ""
+        except Silence as problem:
+            return "silence", str(problem)
+        except NoAnswer as problem:
+            return "no answer", str(problem)
+        finally:
+            if connection:
+                connection.close()
+
+
+class Crowd(threading.Thread):
+    """Many connections at a time, which are held for a while and then given up."""
+
+    def __init__(self, seed: str, target: Target, stop: threading.Event):
+        super().__init__(name=f"crowd {target.name}", daemon=True)
+        self.chance = random.Random(f"{seed}/{target.name}/crowd")
+        self.target = target
+        self.stop = stop
+
+    def run(self) -> None:
+        body_begun = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n["
+        head_begun = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nX: "
+        head_begun += b"x" * (CROWD_HEAD_BYTES - len(head_begun))
+        manners = {"idle connections": b"", "one byte of a body": body_begun, "open heads": head_begun}
+        while not self.stop.is_set():
+            kind = self.chance.choice(list(manners))
+            outcome, complaint = self.hold(manners[kind])
+            self.target.tally.attack(f"{CROWD} {kind}", outcome, complaint)
+
+    def hold(self, sent: bytes) -> tuple[str, str]:
+        connections: list[Connection] = []
+        try:
+            for _ in range(CROWD):
+                connections.append(Connection(self.target.port))
+                connections[-1].send(sent)
+            self.stop.wait(self.chance.uniform(*HELD_SECONDS))
+            return "held", ""
+        except NoAnswer as problem:
+            return "no connection", str(problem)
+        finally:
+            for connection in connections:
+                connection.hang_up(rudely=self.chance.random() < 0.5)
