@@ -304,6 +304,6 @@ def marks_in(body: bytes) -> set[str]:
         for row in json.loads(body)["instances"]:
             if isinstance(row, dict) and "b64" in row:
                 texts.append(base64.b64decode(row["b64"]).decode("utf-8", "replace"))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     return set().union(*map(MARK.findall, texts))

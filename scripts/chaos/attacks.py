@@ -38,12 +38,13 @@ class Attack:
 
     def complaint(self, answer: Answer) -> str:
         """What is wrong with an answer to it; empty when nothing is."""
-        what = f"{answer.status} {answer.body[:300]!r}"
+        asked = b"".join(piece for piece, _ in self.pieces[:2])[:200].split(b"\r\n")[0]
+        what = f"{answer.status} {answer.body[:200]!r} to {self.mark}, {asked!r}"
         if others := marks_in(answer.body) - {self.mark}:
             return f"has the marks {others}: {what}"
         try:
             return "" if self.is_fine(answer) else what
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             return what
 
 

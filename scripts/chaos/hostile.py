@@ -22,29 +22,45 @@ FIRST_NUMBER = 1000
 
 def start(target: Target, seed: str, stop: threading.Event) -> list[threading.Thread]:
     threads: list[threading.Thread] = [Attacker(FIRST_NUMBER + i, seed, target, stop) for i in range(ATTACKERS)]
-    threads.append(Crowd(seed, target, stop))
+    threads.append(Crowd("crowd", seed, target, stop))
     for thread in threads:
         thread.start()
     return threads
 
 
-class Attacker(threading.Thread):
-    def __init__(self, number: int, seed: str, target: Target, stop: threading.Event):
-        super().__init__(name=f"attacker-{number}", daemon=True)
-        self.chance = random.Random(f"{seed}/{target.name}/attacker/{number}")
-        self.maker = AttackMaker(self.chance, number, target.has_handlers)
+class Hostile(threading.Thread):
+    def __init__(self, name: str, seed: str, target: Target, stop: threading.Event):
+        super().__init__(name=f"{name} {target.name}", daemon=True)
+        self.chance = random.Random(f"{seed}/{target.name}/{name}")
         self.target = target
         self.stop = stop
 
     def run(self) -> None:
-        while not self.stop.is_set():
-            attack = self.maker.next()
-            outcome, complaint = self.one(attack)
-            self.target.tally.attack(attack.kind, outcome, complaint)
-            self.stop.wait(self.chance.uniform(0, THINK_SECONDS))
+        try:
+            while not self.stop.is_set():
+                self.target.tally.attack(*self.once())
+        except BaseException as error:
+            # A run without its attackers would be well for the wrong reason.
+            self.target.tally.complain(f"{self.name} failed: {error!r}")
+            raise
+
+    def once(self) -> tuple[str, str, str]:
+        """What was done, what came of it, and what is wrong with that if anything is."""
+        raise NotImplementedError
+
+
+class Attacker(Hostile):
+    def __init__(self, number: int, seed: str, target: Target, stop: threading.Event):
+        super().__init__(f"attacker {number}", seed, target, stop)
+        self.maker = AttackMaker(self.chance, number, target.has_handlers)
+
+    def once(self) -> tuple[str, str, str]:
+        attack = self.maker.next()
+        outcome, complaint = self.one(attack)
+        self.stop.wait(self.chance.uniform(0, THINK_SECONDS))
+        return attack.kind, outcome, complaint
 
     def one(self, attack: Attack) -> tuple[str, str]:
-        """What came of it, and what is wrong with that if anything is."""
         connection = None
         try:
             connection = Connection(self.target.port)
@@ -62,24 +78,20 @@ class Attacker(threading.Thread):
                 connection.close()
 
 
-class Crowd(threading.Thread):
+HEAD_BEGUN = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n"
+CROWDS = {
+    "idle connections": b"",
+    "one byte of a body": HEAD_BEGUN + b"Content-Length: 1000\r\n\r\n[",
+    "open heads": HEAD_BEGUN + b"X: " + b"x" * (CROWD_HEAD_BYTES - len(HEAD_BEGUN) - 3),
+}
+
+
+class Crowd(Hostile):
     """Many connections at a time, which are held for a while and then given up."""
 
-    def __init__(self, seed: str, target: Target, stop: threading.Event):
-        super().__init__(name=f"crowd {target.name}", daemon=True)
-        self.chance = random.Random(f"{seed}/{target.name}/crowd")
-        self.target = target
-        self.stop = stop
-
-    def run(self) -> None:
-        body_begun = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n["
-        head_begun = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nX: "
-        head_begun += b"x" * (CROWD_HEAD_BYTES - len(head_begun))
-        manners = {"idle connections": b"", "one byte of a body": body_begun, "open heads": head_begun}
-        while not self.stop.is_set():
-            kind = self.chance.choice(list(manners))
-            outcome, complaint = self.hold(manners[kind])
-            self.target.tally.attack(f"{CROWD} {kind}", outcome, complaint)
+    def once(self) -> tuple[str, str, str]:
+        kind = self.chance.choice(list(CROWDS))
+        return f"{CROWD} {kind}", *self.hold(CROWDS[kind])
 
     def hold(self, sent: bytes) -> tuple[str, str]:
         connections: list[Connection] = []

@@ -212,9 +212,9 @@ def judge(request: Request, answer: Answer) -> tuple[bool, str]:
     try:
         if answer.status == request.status and request.is_right(answer):
             return True, ""
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     try:
         return False, str(json.loads(answer.body)["error"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False, ""

@@ -220,6 +220,19 @@ class Hostile(unittest.TestCase):
         self.assertEqual((tally.let_through, tally.attacks["deep JSON"], tally.lost), (TOLD_FAILURES, 21, 0))
         self.assertIn("something else", tally.failures[-1])
 
+    def test_an_attacker_that_fails_is_no_success(self) -> None:
+        target = SimpleNamespace(port=0, name="it", has_handlers=False, tally=Tally())
+        attacker = Attacker(FIRST_NUMBER, "1", target, threading.Event())
+        with mock.patch.object(attacker, "one", side_effect=RuntimeError("odd")), self.assertRaises(RuntimeError):
+            attacker.run()
+        self.assertEqual(target.tally.wrong, 1)
+        self.assertIn("odd", target.tally.failures[0])
+
+    def test_an_answer_nested_deep_is_judged_as_well(self) -> None:
+        deep = Answer(200, {}, b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        for kind in ("deep JSON", "CSV of control characters"):
+            self.assertNotEqual(self.attacks(kind, count=1)[0].complaint(deep), "")
+
     def test_a_seed_makes_the_same_attacks_again(self) -> None:
         for handlers in (False, True):
             makers = [AttackMaker(random.Random(5), FIRST_NUMBER, handlers) for _ in range(2)]
