@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod csv;
+pub mod depth;
 pub mod json;
 
 use base64::Engine;

@@ -1,6 +1,7 @@
 //! Which request wants what, by method and path.
 
 use crate::error::RequestError;
+use crate::tfs::client::Method;
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,8 +12,8 @@ pub enum Route<'a> {
     ExecutionParameters,
     /// Inference.
     Invocations,
-    /// TensorFlow Serving's own API; path and query there.
-    Tfs(&'a str),
+    /// TensorFlow Serving's own API; path and query there. HEAD is GET, whose answer loses its body on the way out.
+    Tfs(Method, &'a str),
     /// Multi-model mode: the list of models; the query.
     ListModels(&'a str),
     /// Multi-model mode: load a model.
@@ -30,19 +31,17 @@ pub enum Route<'a> {
 /// # Errors
 /// 404 for unknown paths, 405 for known ones with another method.
 pub fn route<'a>(method: &str, url: &'a str, multi_model: bool) -> Result<Route<'a>, RequestError> {
-    let url = match url.strip_prefix("http://") {
-        // Absolute form, as sent to proxies: the path begins behind the host.
-        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-        None => url,
-    };
+    let url = origin_form(url);
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let (route, accepted) = match path {
         "/ping" => (Route::Ping, "GET, HEAD"),
         "/execution-parameters" => (Route::ExecutionParameters, "GET, HEAD"),
         "/invocations" => (Route::Invocations, "POST"),
         _ => match url.strip_prefix("/tfs") {
-            // TensorFlow Serving judges methods by itself.
-            Some(inner) if path.starts_with("/tfs/") => return Ok(Route::Tfs(inner)),
+            Some(inner) if path.starts_with("/tfs/") => match method {
+                "POST" => (Route::Tfs(Method::Post, inner), "GET, HEAD, POST"),
+                _ => (Route::Tfs(Method::Get, inner), "GET, HEAD, POST"),
+            },
             _ if multi_model && path == "/models" => match method {
                 "POST" => (Route::LoadModel, "GET, POST"),
                 _ => (Route::ListModels(query), "GET, POST"),
@@ -69,6 +68,24 @@ pub fn route<'a>(method: &str, url: &'a str, multi_model: bool) -> Result<Route<
     }
 }
 
+/// Path and query of a target. In absolute form, as sent to proxies, they stand behind the host.
+fn origin_form(target: &str) -> &str {
+    let Some((scheme, rest)) = target.split_once("://") else {
+        return target;
+    };
+    if !["http", "https"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+    {
+        return target;
+    }
+    match rest.find(['/', '?', '#']) {
+        Some(end) if rest[end..].starts_with('/') => &rest[end..],
+        // A query without a path is one of the root.
+        _ => "/",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,14 +98,24 @@ mod tests {
             ("GET", "/execution-parameters", Route::ExecutionParameters),
             ("POST", "/invocations", Route::Invocations),
             ("POST", "/invocations?a=b", Route::Invocations),
-            ("GET", "/tfs/v1/models/m", Route::Tfs("/v1/models/m")),
+            (
+                "GET",
+                "/tfs/v1/models/m",
+                Route::Tfs(Method::Get, "/v1/models/m"),
+            ),
             (
                 "POST",
                 "/tfs/v1/models/m:predict?q",
-                Route::Tfs("/v1/models/m:predict?q"),
+                Route::Tfs(Method::Post, "/v1/models/m:predict?q"),
             ),
-            ("DELETE", "/tfs/", Route::Tfs("/")),
+            ("HEAD", "/tfs/", Route::Tfs(Method::Get, "/")),
+            (
+                "GET",
+                "http://host/tfs/http://other/x",
+                Route::Tfs(Method::Get, "/http://other/x"),
+            ),
             ("GET", "http://host:8080/ping?x", Route::Ping),
+            ("GET", "hTTpS://host/ping", Route::Ping),
         ] {
             assert_eq!(
                 route(method, url, false).unwrap(),
@@ -103,6 +130,10 @@ mod tests {
         for (method, url, status) in [
             ("GET", "/", 404),
             ("GET", "http://host", 404),
+            ("GET", "http://host?x=/ping", 404),
+            ("GET", "http://host?/ping", 404),
+            ("GET", "http://host#/ping", 404),
+            ("GET", "ftp://host/ping", 404),
             ("GET", "", 404),
             ("GET", "/ping/", 404),
             ("GET", "/pinger", 404),
@@ -112,6 +143,10 @@ mod tests {
             ("POST", "/ping", 405),
             ("GET", "/invocations", 405),
             ("PUT", "/execution-parameters", 405),
+            ("DELETE", "/tfs/v1/models/m", 405),
+            ("CONNECT", "/tfs/", 405),
+            ("get", "/tfs/v1/models/m", 405),
+            ("post", "/tfs/v1/models/m:predict", 405),
         ] {
             assert_eq!(
                 route(method, url, false).unwrap_err().status,

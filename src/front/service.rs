@@ -19,7 +19,7 @@ use crate::handlers;
 use crate::models::memory;
 use crate::models::registry::Registry;
 use crate::models::served::Served;
-use crate::tfs::client::{TfsAnswer, TfsRequest};
+use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
 /// What `/execution-parameters` says when the job does not: SageMaker's default payload, and enough concurrency
 /// to keep a model server busy.
@@ -70,7 +70,7 @@ impl Service {
             }
             Ok(
                 Route::Invocations
-                | Route::Tfs(_)
+                | Route::Tfs(..)
                 | Route::LoadModel
                 | Route::DescribeModel(_)
                 | Route::UnloadModel(_)
@@ -95,7 +95,10 @@ impl Service {
     pub fn wants_body(&self, head: &Head) -> bool {
         matches!(
             self.route(head),
-            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(_) | Route::LoadModel)
+            Ok(Route::Invocations
+                | Route::InvokeModel(_)
+                | Route::Tfs(Method::Post, _)
+                | Route::LoadModel)
         )
     }
 
@@ -106,7 +109,14 @@ impl Service {
 
     fn route<'a>(&self, head: &'a Head) -> Result<Route<'a>, RequestError> {
         let multi_model = matches!(self.serving, Serving::Registry(_));
-        route(head.method(), head.target(), multi_model)
+        let route = route(head.method(), head.target(), multi_model)?;
+        match route {
+            // TensorFlow Serving would take it for the next request.
+            Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
+                "A body is taken with POST only below /tfs/.",
+            )),
+            route => Ok(route),
+        }
     }
 
     fn registry(&self) -> Result<&Registry, RequestError> {
@@ -139,7 +149,15 @@ impl Service {
         match self.route(head)? {
             Route::Invocations => self.invocations(head, body, share, None, deadline),
             Route::InvokeModel(name) => self.invocations(head, body, share, Some(name), deadline),
-            Route::Tfs(path) => self.pass_through(head, &body, share, path, deadline),
+            Route::Tfs(method, path) => {
+                let request = TfsRequest {
+                    method,
+                    path,
+                    content_type: head.first("Content-Type"),
+                    body: &body,
+                };
+                self.pass_through(&request, share, deadline)
+            }
             Route::LoadModel => Ok(success(&self.registry()?.load(&body)?)),
             Route::UnloadModel(name) => Ok(success(&self.registry()?.unload(name)?)),
             Route::DescribeModel(name) => {
@@ -202,7 +220,7 @@ impl Service {
         let body = Format::of(content_type)?.to_tfs(body)?;
         share.set(body.len());
         let sent = TfsRequest {
-            method: "POST",
+            method: Method::Post,
             path: &path,
             content_type: Some("application/json"),
             body: &body,
@@ -222,39 +240,35 @@ impl Service {
         })
     }
 
-    /// `/tfs/...`: TensorFlow Serving's own API, unchanged in both directions.
+    /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.
     fn pass_through(
         &self,
-        head: &Head,
-        body: &[u8],
+        request: &TfsRequest,
         share: &mut Share,
-        path: &str,
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
         let mut in_use;
         let served = match &self.serving {
             Serving::Fixed(served) => served,
             Serving::Registry(registry) => {
-                in_use = registry.get(model_in(path))?;
+                in_use = registry.get(model_in(request.path))?;
                 in_use.wait_for_turn(deadline)?;
                 in_use.served()
             }
         };
-        let answer = served.backend.call(
-            &TfsRequest {
-                method: head.method(),
-                path,
-                content_type: head.first("Content-Type"),
-                body,
-            },
-            deadline,
-        )?;
-        share.set(body.len() + answer.body.len());
+        let answer = served.backend.call(request, deadline)?;
+        share.set(request.body.len() + answer.body.len());
         Ok(Answer {
             content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
             ..Answer::json(answer.status, answer.body)
         })
     }
+}
+
+/// Whether a head, whose lengths have been checked, says that a body follows.
+fn announces_body(head: &Head) -> bool {
+    let length = head.first("Content-Length").unwrap_or_default();
+    length.bytes().any(|digit| digit != b'0') || head.first("Transfer-Encoding").is_some()
 }
 
 fn model_path(attributes: &Attributes, default_model: &str) -> String {

@@ -17,6 +17,7 @@ use crate::front::exchange::{Exchange, Request, Standing, Step, Verdict};
 use crate::front::head::Head;
 use crate::front::service::{Service, Serving};
 use crate::front::slots::{Admission, Slots};
+use crate::handlers::host;
 use crate::logging::FRONT;
 use crate::models::memory;
 
@@ -32,9 +33,11 @@ const MAX_BACKLOG: usize = 1024;
 const MAX_SKIPPED_BYTES: usize = 1 << 20;
 /// File descriptors for everything but connections: the log, children, downloads.
 const OTHER_FILES: usize = 256;
-/// File descriptors a slot may need: a connection to TensorFlow Serving, a channel to a Python worker, and as many that
-/// are idle.
-const FILES_A_SLOT: usize = 4;
+/// File descriptors a slot may need: a connection to TensorFlow Serving, and one that is idle.
+const FILES_A_SLOT: usize = 2;
+/// File descriptors for a channel to a Python worker: our end, and for some time another one when the worker is started
+/// anew: the other end until the worker has it, or ours to the process before, which its calls have until they know.
+const FILES_A_CHANNEL: usize = 2;
 /// Without anything to go by, memory for bodies.
 const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
 /// The part of all memory that bodies may take when nothing is set. TensorFlow Serving needs some for each of them, too.
@@ -58,6 +61,16 @@ pub fn model_slots(config: &Config) -> usize {
     }
     let asked = config.max_concurrent_transforms.unwrap_or(0) as usize;
     asked.max(DEFAULT_SLOTS)
+}
+
+/// File descriptors for all channels to Python workers.
+fn channel_files(config: &Config, serving: &Serving) -> usize {
+    // In multi-model mode models that come later may bring scripts.
+    let scripts = match serving {
+        Serving::Fixed(served) => usize::from(served.handlers.is_some()),
+        Serving::Registry(_) => MODELS_AT_WORK,
+    };
+    FILES_A_CHANNEL * scripts * host::workers(config) * host::channels(config)
 }
 
 /// The running front. The threads end with the process.
@@ -89,10 +102,11 @@ impl Front {
         let memory = config.body_memory.unwrap_or_else(|| {
             memory::total().map_or(DEFAULT_BODY_MEMORY, |total| total / BODY_MEMORY_PART)
         });
+        let files = raise_file_limit();
         let door = Door::open(
             config.listen,
             config.port,
-            raise_file_limit(),
+            files - channel_files(config, &serving).min(files / 2),
             OTHER_FILES + FILES_A_SLOT * slots,
             answer::prepare(
                 &RequestError::busy("There are too many connections; try again.").into(),

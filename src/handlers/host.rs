@@ -78,20 +78,14 @@ impl Launch {
         ports: &[InstancePorts],
         default_model: &str,
     ) -> Self {
-        let worker_class = match config.single_threaded {
-            true => WorkerClass::Sync,
-            false => config.handlers.worker_class,
-        };
+        let worker_class = worker_class(config);
         let list = |port: fn(&InstancePorts) -> u16| {
             Vec::from_iter(ports.iter().map(|ports| port(ports).to_string())).join(",")
         };
         let executable = std::env::current_exe().unwrap_or_default();
         let beside = executable.with_file_name(PROGRAM);
         Self {
-            workers: match config.single_threaded {
-                true => 1,
-                false => config.handlers.workers as usize,
-            },
+            workers: workers(config),
             program: if beside.is_file() {
                 beside
             } else {
@@ -103,11 +97,7 @@ impl Launch {
             packages: None,
             model: None,
             worker_class,
-            channels: match worker_class {
-                WorkerClass::Gevent => front::model_slots(config),
-                WorkerClass::Sync => 1,
-                WorkerClass::Gthread => config.handlers.threads as usize,
-            },
+            channels: channels(config),
             log_level: config.handlers.log_level,
             env: vec![
                 ("TFS_GRPC_PORTS", list(|ports| ports.grpc)),
@@ -119,6 +109,30 @@ impl Launch {
             has_terminal: config.single_threaded,
             timeout: config.handlers.timeout,
         }
+    }
+}
+
+fn worker_class(config: &Config) -> WorkerClass {
+    match config.single_threaded {
+        true => WorkerClass::Sync,
+        false => config.handlers.worker_class,
+    }
+}
+
+/// Workers of a script.
+pub fn workers(config: &Config) -> usize {
+    match config.single_threaded {
+        true => 1,
+        false => config.handlers.workers as usize,
+    }
+}
+
+/// Channels of each worker: calls that it may be sent at once.
+pub fn channels(config: &Config) -> usize {
+    match worker_class(config) {
+        WorkerClass::Gevent => front::model_slots(config),
+        WorkerClass::Sync => 1,
+        WorkerClass::Gthread => config.handlers.threads as usize,
     }
 }
 

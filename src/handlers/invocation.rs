@@ -13,7 +13,7 @@ use crate::handlers::pool::{Lease, Pool};
 use crate::handlers::process::{Fate, Outcome, Reply};
 use crate::supervise::suspicion::{Company, Losses};
 use crate::tfs::backend::Backend;
-use crate::tfs::client::{TfsAnswer, TfsRequest};
+use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
 /// Runs requests through handlers.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl Handlers {
             return Err(confused());
         };
         let sent = TfsRequest {
-            method: "POST",
+            method: Method::Post,
             path: request.path,
             content_type: Some(&content_type),
             body: &body,

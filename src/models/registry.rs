@@ -23,7 +23,7 @@ use crate::models::ports::PortPool;
 use crate::models::served::{self, Served, Workers};
 use crate::models::{Model, discover, memory};
 use crate::supervise::supervisor::{StartFailure, Supervisor, UnitId};
-use crate::tfs::client::TfsRequest;
+use crate::tfs::client::{Method, TfsRequest};
 use crate::tfs::files::Files;
 
 /// Requests of a model that is unloaded are given this long to finish.
@@ -506,7 +506,7 @@ impl Registry {
         let model = self.get(name)?;
         let url = self.lock().get(name).map(|entry| entry.url.clone());
         let question = TfsRequest {
-            method: "GET",
+            method: Method::Get,
             path: &format!("/v1/models/{name}"),
             content_type: None,
             body: b"",

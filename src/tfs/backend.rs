@@ -1,11 +1,14 @@
 //! A request to whichever instance serves: waits for one, sends, and sends again when an instance was lost.
 
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::InstancePorts;
 use crate::error::RequestError;
 use crate::supervise::suspicion::Losses;
-use crate::tfs::client::{Client, SendError, TfsAnswer, TfsRequest};
+use crate::tfs::client::{Client, LOCAL_PAUSE, SendError, TfsAnswer, TfsRequest};
+use crate::tfs::outgoing::Outgoing;
 use crate::tfs::pool::{Lease, Pool};
 
 /// A request whose connection was closed this often by a model server that goes on is given up: it is the request
@@ -13,6 +16,8 @@ use crate::tfs::pool::{Lease, Pool};
 const MAX_CLOSED: u32 = 5;
 /// The watchdog needs a moment to learn that an instance is gone.
 const NEWS_PAUSE: Duration = Duration::from_millis(20);
+/// What could be said of each request is said this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All instances and the way to them.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct Backend {
     pub ports: Vec<InstancePorts>,
     /// The deadline of a whole request, for messages.
     limit: Duration,
+    /// When it was last said that no connection can be opened.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Backend {
@@ -36,6 +43,7 @@ impl Backend {
             client: Client::new(connections),
             ports,
             limit,
+            complained: Mutex::new(None),
         }
     }
 
@@ -43,23 +51,31 @@ impl Backend {
     /// sent again.
     ///
     /// # Errors
-    /// 504 at the deadline, 502 when it is this request that ends the model server or has it close the connection,
-    /// 400 for a path or content type that cannot be sent.
+    /// 504 at the deadline, 503 when we could open no connection until then, 502 when it is this request that ends the
+    /// model server or has it close the connection, 400 for what cannot be sent, see [`Outgoing`].
     pub fn call(&self, request: &TfsRequest, deadline: Instant) -> Result<TfsAnswer, RequestError> {
         let too_late = |why: &str| RequestError::deadline(self.limit, why);
+        let outgoing = Outgoing::new(request)?;
         let (mut losses, mut closed) = (Losses::default(), 0);
         loop {
             let lease = self.pool.acquire(losses.company(), deadline);
             let lease = lease.map_err(|why| too_late(&why))?;
             let index = lease.index;
-            let why = match self.client.send(self.ports[index].rest, request, deadline) {
+            let why = match self
+                .client
+                .send(self.ports[index].rest, &outgoing, deadline)
+            {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::Deadline) => {
                     return Err(too_late(&format!(
                         "TensorFlow Serving instance {index} did not answer in time"
                     )));
                 }
-                Err(SendError::Malformed(why)) => return Err(RequestError::bad_request(why)),
+                Err(SendError::Local(why)) => {
+                    drop(lease);
+                    self.wait_for_resources(&why, deadline)?;
+                    continue;
+                }
                 Err(SendError::Refused) => {
                     drop(lease);
                     let pause = Instant::now() + NEWS_PAUSE;
@@ -93,6 +109,30 @@ impl Backend {
                 return Err(RequestError::new(502, text));
             }
         }
+    }
+
+    /// No connection can be opened for want of something of our own: waits a little for it.
+    ///
+    /// # Errors
+    /// 503 at the deadline.
+    fn wait_for_resources(&self, why: &str, deadline: Instant) -> Result<(), RequestError> {
+        let now = Instant::now();
+        let complained = self.complained.lock();
+        let mut complained = complained.unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
+            *complained = Some(now);
+            log::error!("no connection to TensorFlow Serving can be opened: {why}");
+        }
+        drop(complained);
+        let left = deadline.saturating_duration_since(now);
+        thread::sleep(LOCAL_PAUSE.min(left));
+        if left > LOCAL_PAUSE {
+            return Ok(());
+        }
+        Err(RequestError::busy(format!(
+            "No connection to TensorFlow Serving could be opened within {} s: {why}",
+            self.limit.as_secs_f64()
+        )))
     }
 
     /// Whether the instance that lost a request is gone, or has just closed that one connection. Of a process that

@@ -1,25 +1,39 @@
 //! HTTP to TensorFlow Serving: one agent, its connections kept and shared by all workers.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use ureq::http::{self, HeaderMap, Method, header};
-use ureq::{Agent, AsSendBody, Error};
+use rustix::io::Errno;
+use ureq::http::uri::Scheme;
+use ureq::http::{self, HeaderMap, HeaderValue, Uri, header};
+use ureq::{Agent, AsSendBody, Body, Error};
 
 use crate::supervise::lifecycle::Status;
+use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
+use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::transport::Loopback;
+
+/// How TensorFlow Serving is asked. There is no third way: see [`Outgoing`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Without a body.
+    Get,
+    /// With a body, be it empty.
+    Post,
+}
 
 /// A request to TensorFlow Serving.
 #[derive(Debug, Clone, Copy)]
 pub struct TfsRequest<'a> {
-    /// HTTP method, upper case.
-    pub method: &'a str,
+    /// HTTP method.
+    pub method: Method,
     /// Path and query, starting with `/`.
     pub path: &'a str,
-    /// The body's type.
+    /// The body's type, of [`Method::Post`].
     pub content_type: Option<&'a str>,
-    /// The body; nothing is sent with methods that have none when it is empty.
+    /// The body, of [`Method::Post`].
     pub body: &'a [u8],
 }
 
@@ -51,12 +65,13 @@ pub enum SendError {
     /// Nobody listens on the port: nothing was sent.
     #[error("connection refused")]
     Refused,
+    /// There is no connection for want of descriptors, memory or ports of our own: nothing was sent, and the model
+    /// server has no part in it.
+    #[error("no connection can be opened: {0}")]
+    Local(String),
     /// The connection broke before the whole answer arrived.
     #[error("connection lost: {0}")]
     Lost(String),
-    /// This cannot be sent as an HTTP request.
-    #[error("{0}")]
-    Malformed(String),
 }
 
 /// The client. Cheap to share by reference.
@@ -69,8 +84,12 @@ pub struct Client {
 const BUFFER_BYTES: usize = 128 * 1024;
 /// Room reserved at once for an announced body; larger ones grow as they arrive.
 const MAX_RESERVED_BYTES: u64 = 64 * 1024 * 1024;
+/// Of an error that is cut, so much more is read over to keep the connection.
+const MAX_SKIPPED_BYTES: u64 = 256 * 1024;
 /// Status answers are small and come at once, or the server hangs.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for a descriptor, or for another request's connection, before the next try.
+pub const LOCAL_PAUSE: Duration = Duration::from_millis(20);
 
 impl Client {
     /// A client that keeps up to `connections` idle connections.
@@ -100,21 +119,25 @@ impl Client {
     pub fn send(
         &self,
         port: u16,
-        request: &TfsRequest,
+        request: &Outgoing,
         deadline: Instant,
     ) -> Result<TfsAnswer, SendError> {
-        let mut builder = http::Request::builder()
-            .method(request.method)
-            .uri(format!("http://localhost:{port}{}", request.path));
-        if let Some(content_type) = request.content_type {
-            builder = builder.header(header::CONTENT_TYPE, content_type);
-        }
-        let malformed = |e: http::Error| SendError::Malformed(e.to_string());
-        let takes_body = matches!(request.method, "POST" | "PUT" | "PATCH");
-        if takes_body || !request.body.is_empty() {
-            self.run(builder.body(request.body).map_err(malformed)?, deadline)
-        } else {
-            self.run(builder.body(()).map_err(malformed)?, deadline)
+        let lost = |e: http::Error| SendError::Lost(e.to_string());
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(format!("localhost:{port}"))
+            .path_and_query(request.target.clone())
+            .build()
+            .map_err(lost)?;
+        match &request.content {
+            Content::None => self.run(http::Request::get(uri).body(()).map_err(lost)?, deadline),
+            Content::Body { content_type, body } => {
+                let mut builder = http::Request::post(uri);
+                if let Some(content_type) = content_type {
+                    builder = builder.header(header::CONTENT_TYPE, content_type);
+                }
+                self.run(builder.body(*body).map_err(lost)?, deadline)
+            }
         }
     }
 
@@ -131,20 +154,20 @@ impl Client {
             .agent
             .configure_request(request)
             .timeout_global(Some(left))
-            .allow_non_standard_methods(true)
             .build();
-        let (head, mut body) = self.agent.run(request).map_err(send_error)?.into_parts();
-        let announced = body.content_length().unwrap_or(0);
-        let mut bytes = Vec::with_capacity(announced.min(MAX_RESERVED_BYTES) as usize);
-        body.with_config()
-            .limit(u64::MAX)
-            .reader()
-            .read_to_end(&mut bytes)
-            .map_err(|e| send_error(Error::from(e)))?;
+        let (mut head, body) = self.agent.run(request).map_err(send_error)?.into_parts();
+        let status = head.status.as_u16();
+        if status < 200 {
+            return Err(SendError::Lost(format!("an answer with status {status}")));
+        }
+        let bytes = match status {
+            400.. => read_error(body, &mut head.headers),
+            _ => read_all(body),
+        };
         Ok(TfsAnswer {
-            status: head.status.as_u16(),
+            status,
+            body: bytes.map_err(|e| send_error(Error::from(e)))?,
             headers: head.headers,
-            body: bytes,
         })
     }
 
@@ -153,34 +176,78 @@ impl Client {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         match TcpStream::connect_timeout(&address, STATUS_TIMEOUT) {
             Ok(_) => true,
-            // A full queue of connections is one of somebody who listens.
+            // A full queue of connections is one of somebody who listens. Without descriptors nothing is known, and
+            // nobody is to blame.
             Err(e) => e.kind() != ErrorKind::ConnectionRefused,
         }
     }
 
     /// Asks the model server on this port whether some version of `model` is AVAILABLE.
-    pub fn status(&self, port: u16, model: &str) -> Status {
+    ///
+    /// # Errors
+    /// When it could not be asked, for a reason of ours.
+    pub fn status(&self, port: u16, model: &str) -> Result<Status, String> {
         let request = TfsRequest {
-            method: Method::GET.as_str(),
+            method: Method::Get,
             path: &format!("/v1/models/{model}"),
             content_type: None,
             body: b"",
         };
+        let request = Outgoing::new(&request).map_err(|e| e.text)?;
         let deadline = Instant::now() + STATUS_TIMEOUT;
-        let answer = match self.send(port, &request, deadline) {
+        let send = || loop {
+            match self.send(port, &request, deadline) {
+                Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
+                    thread::sleep(LOCAL_PAUSE);
+                }
+                other => break other,
+            }
+        };
+        let answer = match send() {
             // The connection was kept, and closed just as it was used.
-            Err(SendError::Lost(_)) => self.send(port, &request, deadline),
+            Err(SendError::Lost(_)) => send(),
             other => other,
         };
-        match answer {
+        Ok(match answer {
             Ok(answer) => status_of(&answer),
+            Err(SendError::Local(why)) => return Err(why),
             Err(SendError::Deadline) => Status::Other(format!(
                 "no answer to a status request within {} s",
                 STATUS_TIMEOUT.as_secs()
             )),
             Err(error) => Status::Other(error.to_string()),
-        }
+        })
     }
+}
+
+fn read_all(mut body: Body) -> io::Result<Vec<u8>> {
+    let announced = body.content_length().unwrap_or(0);
+    let mut bytes = Vec::with_capacity(announced.min(MAX_RESERVED_BYTES) as usize);
+    let mut reader = body.with_config().limit(u64::MAX).reader();
+    reader.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads the body of an answer that is an error, cut where it is too long. The connection of a much longer one is closed
+/// by letting it go.
+fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
+    let announced = body.content_length();
+    let mut reader = body.with_config().limit(u64::MAX).reader();
+    let mut bytes = Vec::new();
+    (&mut reader)
+        .take(MAX_ERROR_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() <= MAX_ERROR_BYTES {
+        return Ok(bytes);
+    }
+    if announced.is_none_or(|bytes| bytes <= MAX_SKIPPED_BYTES) {
+        // However that ends: there is an answer.
+        let _ = io::copy(&mut reader.take(MAX_SKIPPED_BYTES), &mut io::sink());
+    }
+    let cut = error_body::cut(&bytes, announced);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(cut.len()));
+    Ok(cut)
 }
 
 /// What an answer to a status request says of the model.
@@ -204,9 +271,26 @@ fn send_error(error: Error) -> SendError {
     match error {
         Error::Timeout(_) => SendError::Deadline,
         Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused => SendError::Refused,
-        Error::BadUri(_) | Error::Http(_) => SendError::Malformed(error.to_string()),
+        Error::Io(e) if is_local(&e) => SendError::Local(e.to_string()),
         other => SendError::Lost(other.to_string()),
     }
+}
+
+/// Whether something ran out on our side. Time-outs of sockets, which the system reports as EAGAIN, are no more errors of
+/// this kind where this is asked.
+fn is_local(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::NOBUFS
+                | Errno::ADDRNOTAVAIL
+                | Errno::AGAIN
+        )
+    )
 }
 
 #[cfg(test)]
@@ -219,6 +303,27 @@ mod tests {
             headers: HeaderMap::new(),
             body: body.into(),
         }
+    }
+
+    #[test]
+    fn what_runs_out_here_is_not_the_model_servers_fault() {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::NOBUFS,
+            Errno::ADDRNOTAVAIL,
+            Errno::AGAIN,
+        ] {
+            let error = Error::Io(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(matches!(send_error(error), SendError::Local(_)), "{errno}");
+        }
+        for errno in [Errno::CONNRESET, Errno::PIPE] {
+            let error = Error::Io(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(matches!(send_error(error), SendError::Lost(_)), "{errno}");
+        }
+        let refused = io::Error::from_raw_os_error(Errno::CONNREFUSED.raw_os_error());
+        assert!(matches!(send_error(Error::Io(refused)), SendError::Refused));
     }
 
     #[test]

@@ -3,9 +3,12 @@
 pub mod backend;
 pub mod client;
 pub mod command;
+pub mod error_body;
 pub mod files;
+mod framing;
 pub mod gpu;
 pub mod instance;
+pub mod outgoing;
 pub mod pool;
 pub mod probe;
 mod transport;

@@ -52,12 +52,26 @@ impl Probe {
             .spawn(move || {
                 let port = backend.ports[index].rest;
                 let (mut process, mut pace) = (0, Pace::Off);
+                let mut complained = false;
                 loop {
                     match receive.recv_timeout(pace.interval()) {
                         Ok(order) => (process, pace) = order,
                         Err(RecvTimeoutError::Timeout) if pace == Pace::Off => {}
                         Err(RecvTimeoutError::Timeout) => {
-                            report(process, backend.client.status(port, &model));
+                            match backend.client.status(port, &model) {
+                                Ok(status) => {
+                                    complained = false;
+                                    report(process, status);
+                                }
+                                // No news of the instance: what it said last holds.
+                                Err(why) if !complained => {
+                                    complained = true;
+                                    log::error!(
+                                        "instance {index} cannot be asked for its status: {why}"
+                                    );
+                                }
+                                Err(_) => {}
+                            }
                         }
                         Err(RecvTimeoutError::Disconnected) => return,
                     }

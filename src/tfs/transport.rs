@@ -14,6 +14,8 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
+use crate::tfs::framing::WatchedBuffers;
+
 /// Resolves every name to loopback: model servers run beside us. ureq's resolver would start a thread a request.
 #[derive(Debug)]
 pub struct Loopback;
@@ -40,16 +42,20 @@ impl Connector for Loopback {
         let address = details.addrs.first().ok_or(Error::HostNotFound)?;
         // On loopback this either succeeds or is refused at once; a full backlog makes it wait.
         let stream = match details.timeout.not_zero() {
-            Some(timeout) => TcpStream::connect_timeout(address, *timeout)?,
-            None => TcpStream::connect(address)?,
+            Some(timeout) => TcpStream::connect_timeout(address, *timeout),
+            None => TcpStream::connect(address),
         };
+        let stream = stream.map_err(|e| match e.kind() {
+            ErrorKind::TimedOut => Error::Timeout(details.timeout.reason),
+            _ => Error::Io(e),
+        })?;
         stream.set_nodelay(true)?;
         Ok(Some(LoopbackTransport {
             stream,
-            buffers: LazyBuffers::new(
+            buffers: WatchedBuffers::new(LazyBuffers::new(
                 details.config.input_buffer_size(),
                 details.config.output_buffer_size(),
-            ),
+            )),
             unsent: Vec::new(),
         }))
     }
@@ -62,7 +68,7 @@ const KEEP: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct LoopbackTransport {
     stream: TcpStream,
-    buffers: LazyBuffers,
+    buffers: WatchedBuffers,
     unsent: Vec<u8>,
 }
 
@@ -82,6 +88,7 @@ impl Transport for LoopbackTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.buffers.request_sent();
         let output = &self.buffers.output()[..amount];
         if self.unsent.len() + amount <= KEEP {
             // This much fits into the socket's buffer: it can be written later without a deadline.
@@ -109,6 +116,10 @@ impl Transport for LoopbackTransport {
                     return Ok(amount > 0);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // Of other kinds ureq makes the end of an answer without a length.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+                    return Err(Error::Io(io::Error::new(ErrorKind::BrokenPipe, e)));
+                }
                 Err(e) => return Err(timed(e, timeout)),
             }
         }
@@ -116,6 +127,9 @@ impl Transport for LoopbackTransport {
 
     fn is_open(&mut self) -> bool {
         use rustix::net::{RecvFlags, recv};
+        if !self.buffers.is_sound() || !self.unsent.is_empty() {
+            return false;
+        }
         // Nothing to read and no end: the idle connection is still good.
         let mut byte = [0u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

@@ -5,6 +5,9 @@
 //! | `delay_ms` | waits so long before anything else |
 //! | `status`, `body` | answered in place of 200 and the usual body (a body that is no string is written as JSON) |
 //! | `answer_echo` | `true`: the request's own body is the answer |
+//! | `raw` | this text is sent in place of an answer, head and all, and the connection is kept |
+//! | `late`, `late_ms` | this text is sent so long after the answer, without having been asked for |
+//! | `error_bytes` | the answer's body is an error whose text, with escapes in it, has about so many bytes |
 //! | `close` | closes the connection: `before_answer`, `mid_answer`, or `after_answer` (complete, but not announced) |
 //! | `exit` | the process ends with this code; `"abort"`: by SIGABRT |
 //! | `hang` | `true`: never answered |
@@ -22,6 +25,9 @@ pub struct Command {
     pub status: Option<u16>,
     pub body: Option<String>,
     pub echo: bool,
+    pub raw: Option<String>,
+    pub late: Option<String>,
+    pub late_after: Duration,
     pub close: Option<Close>,
     pub exit: Option<Exit>,
     pub hang: bool,
@@ -77,6 +83,14 @@ impl Command {
                     Some(())
                 }
                 "answer_echo" => value.as_bool().map(|echo| parsed.echo = echo),
+                "raw" => value.as_str().map(|text| parsed.raw = Some(text.into())),
+                "late" => value.as_str().map(|text| parsed.late = Some(text.into())),
+                "late_ms" => value
+                    .as_u64()
+                    .map(|ms| parsed.late_after = Duration::from_millis(ms)),
+                "error_bytes" => value.as_u64().map(|bytes| {
+                    parsed.body = Some(quoting_error(bytes as usize));
+                }),
                 "close" => Close::parse(value).map(|close| parsed.close = Some(close)),
                 "exit" => Exit::parse(value).map(|exit| parsed.exit = Some(exit)),
                 "hang" => value.as_bool().map(|hang| parsed.hang = hang),
@@ -99,6 +113,15 @@ impl Command {
             Self::default()
         })
     }
+}
+
+/// An error that quotes the document, as those of TensorFlow Serving up to 2.17 do.
+fn quoting_error(bytes: usize) -> String {
+    let piece = "\\\"b64\\\": \\u00e9\\ud83d\\ude00 \u{e9}\u{1f600} ";
+    format!(
+        "{{\n    \"error\": \"JSON Value: {} is not formatted correctly\"\n}}",
+        piece.repeat(bytes / piece.len())
+    )
 }
 
 impl Close {

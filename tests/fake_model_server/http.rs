@@ -15,6 +15,8 @@ pub struct Reader<'s> {
     body_length: usize,
     /// How much of a body is kept; the rest is only counted.
     keep: usize,
+    /// Bodies of other methods are left where they are.
+    post_bodies_only: bool,
 }
 
 pub struct Request<'r> {
@@ -40,7 +42,7 @@ impl Request<'_> {
 }
 
 impl<'s> Reader<'s> {
-    pub fn new(stream: &'s TcpStream, keep: usize) -> Self {
+    pub fn new(stream: &'s TcpStream, keep: usize, post_bodies_only: bool) -> Self {
         let input = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
         Self {
             input,
@@ -48,6 +50,7 @@ impl<'s> Reader<'s> {
             body: Vec::new(),
             body_length: 0,
             keep,
+            post_bodies_only,
         }
     }
 
@@ -56,7 +59,8 @@ impl<'s> Reader<'s> {
         if !self.read_head()? {
             return Ok(None);
         }
-        let (_, _, _, header_lines) = split_head(&self.head)?;
+        let (method, _, _, header_lines) = split_head(&self.head)?;
+        let has_body = method == "POST" || !self.post_bodies_only;
         let (mut length, mut chunked, mut close, mut wants_continue) = (0, false, false, false);
         for (name, value) in headers(header_lines) {
             if name.eq_ignore_ascii_case("content-length") {
@@ -75,7 +79,9 @@ impl<'s> Reader<'s> {
         }
         self.body.clear();
         self.body_length = 0;
-        if chunked {
+        if !has_body {
+            // What stands there is the next request.
+        } else if chunked {
             self.read_chunks()?
         } else {
             self.read_body(length)?

@@ -15,6 +15,8 @@
 //! | `FAKE_TFS_ANSWER` | `fixed` (default) or `echo`: what inference requests get |
 //! | `FAKE_TFS_FIXED_BODY` | the fixed answer; default is that of half_plus_three to 1, 2 and 5 |
 //! | `FAKE_TFS_FIXED_BODY_BYTES` | instead: a fixed answer of about this many bytes |
+//! | `FAKE_TFS_POST_BODIES_ONLY` | `1`: bodies of other methods than POST are not read, so that they become the next request, as with libevent 2.1.8 |
+//! | `FAKE_TFS_MAX_DEPTH` | the process dies of JSON nested deeper than this, as by an overflow of the stack |
 //!
 //! The file `fake_start` in a model's folder is about starts with that model: see `order.rs`.
 //! Commands inside a request, the control route and the counters are in `service.rs`.

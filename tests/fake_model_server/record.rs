@@ -50,8 +50,8 @@ impl Record {
         unreachable!("a number is free")
     }
 
-    /// Adds a request to `requests-<pid>.jsonl`.
-    pub fn request(&self, request: &Request) -> io::Result<()> {
+    /// Adds a request to `requests-<pid>.jsonl`, with the number of the connection it came on.
+    pub fn request(&self, connection: u64, request: &Request) -> io::Result<()> {
         let headers: Vec<_> = request
             .headers()
             .map(|(name, value)| (name.to_ascii_lowercase(), value))
@@ -60,6 +60,7 @@ impl Record {
             .whole_body()
             .filter(|body| body.len() <= SCANNED_BODY_BYTES);
         let line = json!({
+            "connection": connection,
             "method": request.method,
             "path": request.target,
             "headers": headers,

@@ -12,12 +12,15 @@
 //! image requests cannot); `null` ends it.
 //!
 //! In the counters, `requests`, `in_flight` and `max_in_flight` are about inference, `status_requests` about the
-//! status, `connections` counts all that were ever accepted.
+//! status, `connections` counts all that were ever accepted, `late` what was sent
+//! behind answers.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{io, process, thread};
 
 use serde_json::{Map, Value, json};
@@ -35,6 +38,8 @@ pub struct Service {
     models: Models,
     echo: bool,
     fixed_body: String,
+    post_bodies_only: bool,
+    max_depth: Option<usize>,
     record: Option<Record>,
     record_requests: bool,
     control: Mutex<Control>,
@@ -55,12 +60,17 @@ struct Stats {
     connections: AtomicU64,
     in_flight: AtomicU64,
     max_in_flight: AtomicU64,
+    late: AtomicU64,
 }
 
 struct Answer<'a> {
     status: u16,
     body: Cow<'a, [u8]>,
     close: Option<Close>,
+    /// Sent in place of head and body.
+    raw: Option<String>,
+    /// Sent behind the answer, and when.
+    late: Option<(String, Duration)>,
 }
 
 impl Service {
@@ -69,6 +79,8 @@ impl Service {
             models: Models::parse(settings.model_config.as_deref().unwrap_or("")),
             echo: settings.echo,
             fixed_body: settings.fixed_body.clone(),
+            post_bodies_only: settings.post_bodies_only,
+            max_depth: settings.max_depth,
             record,
             record_requests: settings.record_requests,
             control: Mutex::new(Control {
@@ -83,20 +95,20 @@ impl Service {
 
     /// Answers the requests of one connection until it ends.
     pub fn serve(&self, stream: &TcpStream) -> io::Result<()> {
-        self.stats.connections.fetch_add(1, Relaxed);
+        let connection = self.stats.connections.fetch_add(1, Relaxed);
         stream.set_nodelay(true)?;
-        let keep = if self.echo {
+        let keep = if self.echo || self.max_depth.is_some() {
             usize::MAX
         } else {
             SCANNED_BODY_BYTES
         };
-        let mut reader = Reader::new(stream, keep);
+        let mut reader = Reader::new(stream, keep, self.post_bodies_only);
         while let Some(request) = reader.next()? {
             if let Some(record) = &self.record
                 && self.record_requests
                 && !request.target.starts_with("/fake/")
             {
-                record.request(&request)?;
+                record.request(connection, &request)?;
             }
             let answer = self.answer(&request);
             let carried = match answer.close {
@@ -104,7 +116,16 @@ impl Service {
                 Some(Close::Middle) => answer.body.len() / 2,
                 Some(Close::After) | None => answer.body.len(),
             };
-            http::write_answer(stream, answer.status, &answer.body, carried)?;
+            match &answer.raw {
+                Some(raw) => (&*stream).write_all(raw.as_bytes())?,
+                None => http::write_answer(stream, answer.status, &answer.body, carried)?,
+            }
+            if let Some((late, after)) = &answer.late {
+                thread::sleep(*after);
+                let sent = (&*stream).write_all(late.as_bytes());
+                self.stats.late.fetch_add(1, Relaxed);
+                sent?;
+            }
             if answer.close.is_some() || !request.keep_alive {
                 break;
             }
@@ -140,6 +161,12 @@ impl Service {
         let _in_flight = self.stats.enter();
         let standing = self.wait_while(|control| control.frozen).command.clone();
         let body = request.whole_body();
+        if let (Some(limit), Some(body)) = (self.max_depth, body)
+            && depth(body) > limit
+        {
+            eprintln!("fake_model_server: the stack overflows");
+            process::abort();
+        }
         let scanned = body.filter(|body| body.len() <= SCANNED_BODY_BYTES);
         let command = scanned.and_then(Command::in_body).or(standing);
         let command = match command.map(|command| Command::parse(&command, self.record.as_ref())) {
@@ -187,6 +214,8 @@ impl Service {
             status: command.status.unwrap_or(200),
             body,
             close: command.close,
+            raw: command.raw,
+            late: command.late.map(|text| (text, command.late_after)),
         }
     }
 
@@ -229,6 +258,8 @@ impl Answer<'_> {
             status,
             body: Cow::Owned(body),
             close: None,
+            raw: None,
+            late: None,
         }
     }
 
@@ -243,6 +274,23 @@ impl Answer<'_> {
             format!("{{\n    \"error\": {}\n}}", json!(text)).into_bytes(),
         )
     }
+}
+
+/// How deep the brackets of a document are nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// `/v1/models/NAME[/versions/V][:VERB]`
@@ -296,6 +344,7 @@ impl Stats {
             "connections": self.connections.load(Relaxed),
             "in_flight": self.in_flight.load(Relaxed),
             "max_in_flight": self.max_in_flight.load(Relaxed),
+            "late": self.late.load(Relaxed),
         })
     }
 }

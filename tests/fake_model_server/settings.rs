@@ -22,6 +22,8 @@ pub struct Settings {
     pub record_requests: bool,
     pub echo: bool,
     pub fixed_body: String,
+    pub post_bodies_only: bool,
+    pub max_depth: Option<usize>,
 }
 
 impl Settings {
@@ -52,6 +54,8 @@ impl Settings {
             record_requests: is_one("FAKE_TFS_RECORD_REQUESTS"),
             echo,
             fixed_body,
+            post_bodies_only: is_one("FAKE_TFS_POST_BODIES_ONLY"),
+            max_depth: number("FAKE_TFS_MAX_DEPTH")?,
         })
     }
 }

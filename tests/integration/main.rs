@@ -9,6 +9,7 @@
 
 mod support;
 
+mod answer_framing;
 mod batch_transform;
 mod child_files;
 mod child_surroundings;
@@ -17,7 +18,9 @@ mod clock;
 mod connections;
 mod conversion;
 mod custom_attributes;
+mod descriptors;
 mod discovery;
+mod error_bodies;
 mod faults;
 mod gpu_placement;
 #[cfg(feature = "python")]
@@ -71,6 +74,7 @@ mod multi_model_shutdown;
 #[cfg(feature = "python")]
 mod multi_model_soak;
 mod multi_model_unload;
+mod nested_json;
 mod overload;
 mod pass_through;
 mod process_one;
@@ -78,6 +82,7 @@ mod read_only;
 mod responses;
 mod routes;
 mod shutdown;
+mod smuggling;
 mod start;
 mod start_refusals;
 mod unchecked_code;

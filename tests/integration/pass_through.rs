@@ -18,53 +18,88 @@ fn the_status_of_a_model_is_asked_through_the_front() {
 }
 
 #[test]
-fn method_path_query_type_and_body_pass_unchanged() {
+fn path_query_type_and_body_of_post_pass_unchanged() {
     let server = Setup::new().start();
     let body = b"not {json\n\x01";
-    for (method, target, content_type) in [
+    for (target, content_type) in [
+        ("/v1/models/half_plus_three:predict", "application/json"),
         (
-            "POST",
-            "/v1/models/half_plus_three:predict",
-            "application/json",
-        ),
-        (
-            "POST",
             "/v1/models/half_plus_three/versions/123:regress",
             "text/csv",
         ),
-        (
-            "POST",
-            "/v1/models/x:predict?a=b&c=%20/d",
-            "Application/X; a=\"b\"",
-        ),
-        ("PUT", "/anything/at/all", "image/png"),
-        ("PATCH", "/", "a/b"),
-        ("DELETE", "/v1/models/half_plus_three", "a/b"),
+        ("/v1/models/x:predict?a=b&c=%20/d", "Application/X; a=\"b\""),
+        ("/anything/at/all", "image/png"),
+        ("/", "a/b"),
     ] {
-        let target_here = format!("/tfs{target}");
-        let bytes = request(
-            method,
-            &target_here,
-            &[("Content-Type", content_type)],
-            body,
-        );
-        server.exchange(&bytes);
-        let got = server.last_request();
-        assert_eq!((got.method.as_str(), got.path.as_str()), (method, target));
-        assert_eq!(got.header("content-type"), Some(content_type), "{target}");
-        assert_eq!(
-            got.body.as_deref().map(str::as_bytes),
-            Some(&body[..]),
-            "{target}"
-        );
+        for body in [body.as_slice(), b""] {
+            let headers = [("Content-Type", content_type), ("X-Other", "x")];
+            server.post(&format!("/tfs{target}"), &headers, body);
+            let got = server.last_request();
+            assert_eq!((got.method.as_str(), got.path.as_str()), ("POST", target));
+            assert_eq!(got.header("content-type"), Some(content_type), "{target}");
+            let length = body.len().to_string();
+            assert_eq!(got.header("content-length"), Some(length.as_str()));
+            assert_eq!(got.body.as_deref().map(str::as_bytes), Some(body));
+            // Nothing else of the client's goes on.
+            let mut names: Vec<_> = got.headers.iter().map(|(name, _)| name.as_str()).collect();
+            names.sort_unstable();
+            assert_eq!(names, ["content-length", "content-type", "host"]);
+        }
     }
-    server.exchange(&request("DELETE", "/tfs/v1/x", &[], b""));
-    let got = server.last_request();
-    assert_eq!(
-        (got.method.as_str(), got.path.as_str()),
-        ("DELETE", "/v1/x")
-    );
-    assert_eq!(got.header("content-type"), None);
+}
+
+#[test]
+fn of_get_and_head_only_the_target_passes() {
+    let server = Setup::new().start();
+    for method in ["GET", "HEAD"] {
+        let headers = [("Content-Type", "a/b"), ("Range", "bytes=0-1")];
+        let mut connection = server.connect();
+        connection.send(&request(method, "/tfs/v1/x?y=%41", &headers, b""));
+        assert_eq!(connection.head().status, 400);
+        let got = server.last_request();
+        assert_eq!(
+            (got.method.as_str(), got.path.as_str()),
+            ("GET", "/v1/x?y=%41")
+        );
+        let names: Vec<_> = got.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["host"], "{method}");
+    }
+}
+
+#[test]
+fn a_target_is_sent_in_one_spelling_below_the_root() {
+    let server = Setup::new().start();
+    for (target, sent) in [
+        (
+            "/tfs/v1/x{\"a\"}[0]|^`\\<>",
+            "/v1/x%7B%22a%22%7D%5B0%5D%7C%5E%60%5C%3C%3E",
+        ),
+        ("/tfs/v1/x%7b?a={1}/..//b", "/v1/x%7b?a=%7B1%7D/..//b"),
+        ("/tfs/v1/x%0D%0Ay", "/v1/x%0D%0Ay"),
+        ("http://other:1/tfs/v1/x?y", "/v1/x?y"),
+        ("http://user@other/tfs/http:/x", "/http:/x"),
+    ] {
+        server.post(target, &[], INSTANCES);
+        assert_eq!(server.last_request().path, sent, "{target}");
+    }
+    let before = server.requests().len();
+    for target in [
+        "/tfs//v1/x",
+        "/tfs//other/v1/x",
+        "/tfs/v1//x",
+        "/tfs/../x",
+        "/tfs/v1/./x",
+        "/tfs/v1/%2e%2E",
+        "/tfs/v1/x%",
+        "/tfs/v1/x?%4",
+        "/tfs/v1/x#y",
+    ] {
+        let answer = server.post(target, &[], INSTANCES);
+        assert_eq!(answer.status, 400, "{target}: {}", answer.text());
+    }
+    let answer = server.post("/tfs/v1/x", &[("Content-Type", "a/\u{e9}")], INSTANCES);
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(server.requests().len(), before);
 }
 
 #[test]

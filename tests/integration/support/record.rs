@@ -58,6 +58,8 @@ impl Start {
 /// A request that the fake model server got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
+    /// Number of the connection it came on; each process counts for itself.
+    pub connection: u64,
     pub method: String,
     pub path: String,
     /// Names in lower case.
@@ -115,6 +117,7 @@ pub fn requests(directory: &Path) -> Vec<Recorded> {
             let json: Value = serde_json::from_str(line).expect("a record is JSON");
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             Recorded {
+                connection: json["connection"].as_u64().expect("a number"),
                 method: text(&json["method"]),
                 path: text(&json["path"]),
                 headers: json["headers"]

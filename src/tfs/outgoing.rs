@@ -1,0 +1,266 @@
+//! Requests as TensorFlow Serving gets them: checked, so that nothing a client sends decides where a request ends.
+//!
+//! TensorFlow Serving's HTTP library does not read bodies of methods that usually have none (GET, HEAD, DELETE, OPTIONS;
+//! later versions: HEAD). What stands there is taken for the next request on the connection, whose answer then goes to
+//! another client. So there are two methods, of which one has a body, always with its length; and a target is made of
+//! the characters that RFC 3986 allows, in one spelling.
+
+use ureq::http::HeaderValue;
+use ureq::http::uri::PathAndQuery;
+
+use crate::convert::depth::{self, MAX_DEPTH};
+use crate::error::RequestError;
+use crate::tfs::client::{Method, TfsRequest};
+
+/// A request that can be sent.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    pub(super) target: PathAndQuery,
+    pub(super) content: Content<'a>,
+}
+
+/// What follows the target.
+#[derive(Debug)]
+pub(super) enum Content<'a> {
+    /// Of GET: nothing.
+    None,
+    /// Of POST.
+    Body {
+        content_type: Option<HeaderValue>,
+        body: &'a [u8],
+    },
+}
+
+impl<'a> Outgoing<'a> {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// 400 for a target or content type that cannot be sent, and for JSON that TensorFlow Serving would die of.
+    pub fn new(request: &TfsRequest<'a>) -> Result<Self, RequestError> {
+        let target = target(request.path)?;
+        let content = match request.method {
+            Method::Get => Content::None,
+            Method::Post => {
+                // It takes all bodies for JSON, whatever the content type.
+                if depth::is_deeper_than(request.body, MAX_DEPTH) {
+                    return Err(RequestError::bad_request(format!(
+                        "The JSON is nested deeper than {MAX_DEPTH} levels, which TensorFlow Serving may not survive."
+                    )));
+                }
+                Content::Body {
+                    content_type: request.content_type.map(content_type).transpose()?,
+                    body: request.body,
+                }
+            }
+        };
+        Ok(Self { target, content })
+    }
+}
+
+/// The target in its one spelling: what RFC 3986 does not allow is percent-encoded.
+fn target(text: &str) -> Result<PathAndQuery, RequestError> {
+    let wrong = |why: &str| Err(RequestError::bad_request(format!("The path {why}.")));
+    let (path, query) = match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text, None),
+    };
+    let Some(inner) = path.strip_prefix('/') else {
+        return wrong("does not begin with a slash");
+    };
+    let mut segments = inner.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        // At its start two slashes would mean a host, and elsewhere not all software takes them for two.
+        if segment.is_empty() && segments.peek().is_some() {
+            return wrong("has an empty segment (//)");
+        }
+        let plain = segment.replace("%2e", ".").replace("%2E", ".");
+        if plain == "." || plain == ".." {
+            return wrong("has a segment . or ..");
+        }
+    }
+    let mut encoded = String::with_capacity(text.len());
+    if let Err(why) = encode(path, &mut encoded) {
+        return wrong(why);
+    }
+    if let Some(query) = query {
+        encoded.push('?');
+        if let Err(why) = encode(query, &mut encoded) {
+            return wrong(why);
+        }
+    }
+    match PathAndQuery::try_from(encoded) {
+        Ok(target) => Ok(target),
+        Err(e) => wrong(&format!("cannot be sent: {e}")),
+    }
+}
+
+fn encode(text: &str, to: &mut String) -> Result<(), &'static str> {
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => to.push(byte.into()),
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
+            | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' => to.push(byte.into()),
+            b'%' => {
+                let digits = text.as_bytes().get(at + 1..at + 3);
+                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    return Err("has a % without two hexadecimal digits");
+                }
+                to.push('%');
+            }
+            b'#' => return Err("has a fragment (#)"),
+            0..=0x1f | 0x7f => return Err("has a control character"),
+            _ => to.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    Ok(())
+}
+
+fn content_type(text: &str) -> Result<HeaderValue, RequestError> {
+    let value = text
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~'))
+        .then(|| HeaderValue::from_str(text).ok())
+        .flatten();
+    value.ok_or_else(|| {
+        RequestError::bad_request(format!(
+            "The content type {text:?} has other characters than printable ASCII."
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sent(text: &str) -> Result<String, u16> {
+        let target = target(text).map_err(|error| error.status)?;
+        Ok(target.as_str().to_owned())
+    }
+
+    #[test]
+    fn a_target_of_allowed_characters_is_kept() {
+        for text in [
+            "/",
+            "/v1/models/m",
+            "/v1/models/m/versions/1:predict",
+            "/v1/",
+            "/a..b/...",
+            "/x?",
+            "/x?a=b&c=%20/d?e//../",
+            "/-._~!$&'()*+,;=:@%41%2f%0d%0A",
+        ] {
+            assert_eq!(sent(text).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn what_is_not_allowed_in_a_target_is_encoded() {
+        for (text, expected) in [
+            ("/a b", "/a%20b"),
+            ("/{\"<>|^`\\}[]", "/%7B%22%3C%3E%7C%5E%60%5C%7D%5B%5D"),
+            ("/\u{e9}?\u{e9}", "/%C3%A9?%C3%A9"),
+            ("/x?[\"a\"]", "/x?%5B%22a%22%5D"),
+        ] {
+            assert_eq!(sent(text).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_target_of_two_readings_is_refused() {
+        for text in [
+            "",
+            "x",
+            "?x",
+            "*",
+            "http://a/b",
+            "//host/x",
+            "//",
+            "/a//b",
+            "/a//",
+            "/.",
+            "/..",
+            "/./a",
+            "/a/..",
+            "/a/../b",
+            "/%2e",
+            "/.%2E/a",
+            "/%2e%2E/",
+            "/%",
+            "/%2",
+            "/%zz",
+            "/%2?x",
+            "/x?%",
+            "/x?a%4",
+            "/a#b",
+            "/x?a#b",
+            "/a\r\nb",
+            "/a\0",
+            "/\x7f",
+            "/x?\n",
+            "/\t",
+            "/%\u{e9}1",
+        ] {
+            assert_eq!(sent(text), Err(400), "{text:?}");
+        }
+        let long = format!("/{}", "\u{e9}".repeat(20_000));
+        assert_eq!(sent(&long), Err(400));
+    }
+
+    #[test]
+    fn only_printable_content_types_are_sent() {
+        for (text, good) in [
+            ("application/json; charset=\"utf-8\"", true),
+            ("", true),
+            ("a/b\r\nContent-Length: 5", false),
+            ("a/b\t", false),
+            ("a/\u{e9}", false),
+            ("a\0", false),
+        ] {
+            assert_eq!(content_type(text).is_ok(), good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn get_has_no_body() {
+        let request = TfsRequest {
+            method: Method::Get,
+            path: "/x",
+            content_type: Some("a/b"),
+            body: b"POST / HTTP/1.1\r\n\r\n",
+        };
+        assert!(matches!(
+            Outgoing::new(&request).unwrap().content,
+            Content::None
+        ));
+    }
+
+    #[test]
+    fn deep_json_is_refused() {
+        for (depth, status) in [(MAX_DEPTH, None), (MAX_DEPTH + 1, Some(400))] {
+            let body = "[".repeat(depth);
+            let request = TfsRequest {
+                method: Method::Post,
+                path: "/x",
+                content_type: None,
+                body: body.as_bytes(),
+            };
+            let result = Outgoing::new(&request).map(drop);
+            assert_eq!(result.err().map(|error| error.status), status);
+        }
+    }
+
+    proptest! {
+        /// Whatever is asked for, one target without spaces, lines and fragments is sent, and it means the same when it is
+        /// checked again.
+        #[test]
+        fn a_target_is_one_word_below_the_root(text in "/([ -~\u{0}-\u{1f}\u{e9}]|%2e|%[0-9a-f]{2}|\\.|/){0,40}") {
+            if let Ok(target) = sent(&text) {
+                prop_assert!(target.bytes().all(|b| b.is_ascii_graphic() && b != b'#'));
+                let path = target.split('?').next().unwrap();
+                prop_assert!(path.starts_with('/') && !path.contains("//"));
+                prop_assert_eq!(sent(&target), Ok(target.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Answers of the model server that do not end where they should: their connection is not used again, and nobody gets
+//! what stands behind them.
+
+use serde_json::json;
+
+use crate::support::server::fake;
+use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, wait_until};
+
+/// Connections on which the model server got requests with this text in them.
+fn connections_of(server: &Server, text: &str) -> Vec<u64> {
+    let requests = server.requests();
+    let with_text = requests
+        .iter()
+        .filter(|request| request.body.as_ref().is_some_and(|b| b.contains(text)));
+    with_text.map(|request| request.connection).collect()
+}
+
+/// Asks the model server for an answer as `command` says, and asserts that nothing else comes on its connection.
+fn assert_not_used_again(server: &Server, what: &str, command: serde_json::Value) {
+    let before = server.requests().len();
+    let answer = server.invoke(fake(&command));
+    let taken = connections_of(server, what);
+    let connection = *taken.last().expect("the request arrived");
+    let sent = server.requests().len() - before;
+    if command["late"].is_string() {
+        // The next request finds it there.
+        wait_until("the rest was sent", || server.stat(0, "late") > 0);
+    }
+    for _ in 0..3 {
+        let next = server.invoke(INSTANCES);
+        assert_eq!(
+            (next.status, next.text().as_str()),
+            (200, PREDICTIONS),
+            "after {what}: {}",
+            answer.text()
+        );
+    }
+    let mut later = server.requests().split_off(before + sent);
+    later.retain(|request| request.connection == connection);
+    assert!(later.is_empty(), "{what}: {later:?}");
+    assert_eq!(server.starts().len(), 1, "{what}");
+}
+
+fn text_of(head: &str, body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}")
+}
+
+const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+
+#[test]
+fn a_connection_with_bytes_behind_the_answer_is_not_used_again() {
+    let server = Setup::new().start();
+    let whole = text_of("Content-Length: 2\r\n", "{}");
+    let chunked = text_of("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n");
+    let empty = text_of("Content-Length: 0\r\n", "");
+    for (what, answer) in [("length", whole), ("chunked", chunked), ("empty", empty)] {
+        let with_more = json!({"raw": format!("{answer}{EVIL}"), "key": what});
+        assert_not_used_again(&server, what, with_more);
+    }
+}
+
+#[test]
+fn a_connection_with_bytes_long_after_the_answer_is_not_used_again() {
+    let server = Setup::new().start();
+    let command = json!({"late": EVIL, "late_ms": 100, "key": "late"});
+    assert_not_used_again(&server, "late", command);
+}
+
+#[test]
+fn a_connection_after_an_answer_of_unclear_length_is_not_used_again() {
+    let server = Setup::new().start();
+    let both = text_of(
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        "2\r\n{}\r\n0\r\n\r\n",
+    );
+    let none = text_of("", "{}");
+    let twice = text_of("Content-Length: 2\r\nContent-Length: 2\r\n", "{}");
+    let other = text_of("Content-Length: 2\r\nTransfer-Encoding: gzip\r\n", "{}");
+    for (what, answer) in [
+        ("both", both),
+        ("none", none),
+        ("twice", twice),
+        ("other", other),
+    ] {
+        let mut command = json!({"raw": answer, "key": what});
+        if what == "none" {
+            command["close"] = json!("after_answer");
+        }
+        assert_not_used_again(&server, what, command);
+    }
+}
+
+/// Whatever follows, or does not: the answer has no body.
+#[test]
+fn a_connection_after_an_answer_without_a_body_but_with_a_length_is_not_used_again() {
+    let server = Setup::new().start();
+    for head in ["Content-Length: 40\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let raw = format!("HTTP/1.1 204 No Content\r\n{head}\r\n");
+        assert_not_used_again(&server, "204", json!({"raw": raw, "key": "204"}));
+    }
+}
+
+#[test]
+fn a_connection_after_an_answer_of_several_parts_is_not_used_again() {
+    let server = Setup::new().start();
+    let end = text_of("Content-Length: 2\r\n", "{}");
+    for (what, first) in [
+        ("100", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("102", "HTTP/1.1 102 Processing\r\n\r\n"),
+        (
+            "103",
+            "HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n",
+        ),
+    ] {
+        let command = json!({"raw": format!("{first}{end}"), "key": what});
+        assert_not_used_again(&server, what, command);
+    }
+}
+
+#[test]
+fn an_answer_that_changes_the_protocol_reaches_nobody() {
+    let server = Setup::new().start();
+    let raw = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
+    let command = json!({"raw": raw, "key": "101"});
+    assert_eq!(server.invoke(fake(&command)).status, 502);
+    assert_not_used_again(&server, "101", command);
+}
+
+#[test]
+fn an_answer_that_ends_too_early_reaches_nobody() {
+    let server = Setup::new().start();
+    for (what, answer) in [
+        ("length", text_of("Content-Length: 9\r\n", "{}")),
+        (
+            "chunk",
+            text_of("Transfer-Encoding: chunked\r\n", "9\r\n{}"),
+        ),
+        (
+            "chunks",
+            text_of("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n"),
+        ),
+        ("head", "HTTP/1.1 200 OK\r\nContent-Le".to_owned()),
+    ] {
+        let command = json!({"raw": answer, "close": "after_answer", "key": what});
+        let answer = server.invoke(fake(&command));
+        assert_eq!(answer.status, 502, "{what}: {}", answer.text());
+        assert_not_used_again(&server, what, command);
+    }
+}

@@ -1,0 +1,190 @@
+//! No file descriptors are left to us: that is no fault of the model server.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+#[cfg(feature = "python")]
+use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+#[cfg(feature = "python")]
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::http::Connection;
+use crate::support::server::fake;
+use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, request, wait_until};
+#[cfg(feature = "python")]
+use crate::support::{handlers::order, processes};
+
+/// Lets a running server open no more files, or as many as before.
+fn limit_files(server: &Server, files: Option<u64>) {
+    let pid = Pid::from_raw(server.pid() as i32);
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: files.or(limit.maximum),
+        maximum: limit.maximum,
+    };
+    prlimit(pid, Resource::Nofile, limit).expect("it is our child");
+}
+
+/// No file can be opened: the numbers below are those of the standard streams.
+const NONE: Option<u64> = Some(3);
+const NO_FILES: &str = "Too many open files";
+
+fn invocation(body: &[u8]) -> Vec<u8> {
+    request("POST", "/invocations", &[], body)
+}
+
+/// Has the model server close its connections to us, as they are asked for.
+fn end_connections(connection: &mut Connection) {
+    let closing = fake(&json!({"close": "after_answer"}));
+    connection.send(&invocation(closing.as_bytes()));
+    let answer = connection.response();
+    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+}
+
+#[test]
+fn without_descriptors_a_healthy_model_server_is_not_blamed() {
+    let server = Setup::new().start();
+    let (mut client, mut health) = (server.connect(), server.connect());
+    end_connections(&mut client);
+    health.send(&request("GET", "/ping", &[], b""));
+    assert_eq!(health.response().status, 200);
+    limit_files(&server, NONE);
+    // Until no kept connection is left, the question for the status may have one.
+    let waits = "no connection to TensorFlow Serving can be opened";
+    let closing = fake(&json!({"close": "after_answer"}));
+    loop {
+        client.send(&invocation(closing.as_bytes()));
+        wait_until("an answer, or no descriptor for it", || {
+            client.is_readable() || server.log().contains(waits)
+        });
+        if !client.is_readable() {
+            break;
+        }
+        let answer = client.response();
+        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    }
+    server.wait_for_log("instance 0 cannot be asked for its status");
+    assert!(!client.is_readable(), "it waits");
+    health.send(&request("GET", "/ping", &[], b""));
+    assert_eq!(health.response().status, 200, "the last verdict holds");
+    limit_files(&server, None);
+    let answer = client.response();
+    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    server.assert_serves();
+    assert_eq!(server.starts().len(), 1);
+    for word in ["unresponsive", "being killed", "times"] {
+        assert!(!server.log().contains(word), "{word}");
+    }
+}
+
+#[test]
+fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
+    let server = Setup::new().deadline(1).start();
+    let mut client = server.connect();
+    end_connections(&mut client);
+    limit_files(&server, NONE);
+    wait_until("no connection is left", || {
+        let closing = fake(&json!({"close": "after_answer"}));
+        client.send(&invocation(closing.as_bytes()));
+        let answer = client.response();
+        if answer.status == 503 {
+            assert!(answer.error().contains(NO_FILES), "{}", answer.error());
+            assert!(answer.error().contains("1 s"), "{}", answer.error());
+            assert_eq!(answer.header("retry-after"), Some("1"));
+        } else {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        answer.status == 503
+    });
+    limit_files(&server, None);
+    server.assert_serves();
+    assert_eq!(server.starts().len(), 1);
+}
+
+/// Clients take every descriptor there is while others want answers.
+#[test]
+fn clients_that_take_all_descriptors_cost_no_model_server() {
+    const CLIENTS: usize = 16;
+    const REQUESTS: usize = 5;
+    let server = Setup::new()
+        .deadline(2)
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .start();
+    let mut working: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for client in &mut working {
+        client.send(&invocation(INSTANCES));
+        assert_eq!(client.response().status, 200);
+    }
+    let files = fs::read_dir(format!("/proc/{}/fd", server.pid()));
+    let files = files.expect("it is our child").count() as u64;
+    limit_files(&server, Some(files + 20));
+    // Those that only wait; a newcomer takes the place of one of them.
+    let idle: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    let refused = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for mut client in working {
+            let refused = &refused;
+            scope.spawn(move || {
+                // Each takes a connection of its own to the model server, which closes it.
+                let closing = fake(&json!({"close": "after_answer", "delay_ms": 20}));
+                for _ in 0..REQUESTS {
+                    client.send(&invocation(closing.as_bytes()));
+                    let answer = client.response();
+                    let text = answer.text();
+                    assert!([200, 503, 504].contains(&answer.status), "{text}");
+                    refused.fetch_add(usize::from(answer.status != 200), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(
+        refused.load(Ordering::Relaxed) < 16 * 20,
+        "some were served"
+    );
+    drop(idle);
+    limit_files(&server, None);
+    server.wait_until_healthy();
+    server.assert_serves();
+    assert_eq!(server.starts().len(), 1);
+    assert!(!server.log().contains("being killed"));
+}
+
+/// However many clients there are, a Python worker that ends gets its channels anew.
+#[cfg(feature = "python")]
+#[test]
+fn clients_leave_descriptors_for_the_channels_of_python_workers() {
+    let server = Setup::new()
+        .wrapper(&["sh", "-c", "ulimit -n 400; exec \"$0\" \"$@\""])
+        .workers(2)
+        .obedient_pair()
+        .start();
+    server.wait_for_log("Python worker 0: loaded");
+    server.wait_for_log("Python worker 1: loaded");
+    let mut idle: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    wait_for_answer(&server, &json!({"n": 1}));
+    let first = server.python_worker_pid(0);
+    processes::signal(first, Signal::KILL);
+    wait_until("it is loaded again", || {
+        // Newcomers take what is free.
+        idle.push(server.connect());
+        let log = server.log();
+        log.contains("Python worker 0: loaded") && log.contains(" again")
+    });
+    assert!(!server.log().contains(NO_FILES), "{}", server.log());
+    wait_for_answer(&server, &json!({"n": 2}));
+}
+
+/// A newcomer may be turned away at first: connections are kept for a second before they make room.
+#[cfg(feature = "python")]
+fn wait_for_answer(server: &Server, what: &Value) {
+    wait_until("a newcomer is answered", || {
+        let answer = Connection::try_open(server.port()).and_then(|mut client| {
+            client.try_send(&order(what))?;
+            client.try_response()
+        });
+        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+    });
+}
