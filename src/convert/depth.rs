@@ -1,18 +1,17 @@
-//! How deeply JSON is nested: TensorFlow Serving dies of what is nested too deeply.
+//! How deeply JSON is nested: TensorFlow Serving crashes on JSON that is nested too deeply.
 
 use memchr::memchr2;
 
-/// The deepest nesting that is sent to TensorFlow Serving. Its JSON parser calls itself for each level and does not
-/// look at its stack, which about 18,000 levels in `instances` overflow, and about 105,000 elsewhere; stacks may be
-/// smaller where it is built otherwise. No request needs that many: TensorFlow's tensors have at most 254 dimensions.
+/// The deepest nesting that is sent to TensorFlow Serving. Its JSON code recurses without a limit: about 18,000 levels in
+/// `instances`, or 105,000 elsewhere, overflow its stack, and fewer where stacks are smaller. No request needs 512 levels:
+/// TensorFlow's tensors have at most 254 dimensions.
 pub const MAX_DEPTH: usize = 512;
 
 /// Bytes that are counted at once; the compiler turns that into vector instructions.
 const BLOCK: usize = 32;
 
-/// Whether a parser gets to more than `limit` open brackets in this document. Never `false` where one does; behind what
-/// is no valid JSON it may be `true` where the parser has given up already. What stands behind the first value does not
-/// count, as parsers stop there.
+/// Whether a parser of this document reaches more than `limit` open brackets. It never misses one; after invalid JSON it
+/// may count brackets that a parser no longer reads. Text after the first value does not count: parsers stop there.
 pub fn is_deeper_than(json: &[u8], limit: usize) -> bool {
     let (mut depth, mut at) = (0, 0);
     while at < json.len() {

@@ -12,7 +12,7 @@ pub enum Route<'a> {
     ExecutionParameters,
     /// Inference.
     Invocations,
-    /// TensorFlow Serving's own API; path and query there. HEAD is GET, whose answer loses its body on the way out.
+    /// TensorFlow Serving's own API; path and query there. HEAD is sent as GET, and the body of its answer dropped.
     Tfs(Method, &'a str),
     /// Multi-model mode: the list of models; the query.
     ListModels(&'a str),

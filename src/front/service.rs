@@ -111,7 +111,7 @@ impl Service {
         let multi_model = matches!(self.serving, Serving::Registry(_));
         let route = route(head.method(), head.target(), multi_model)?;
         match route {
-            // TensorFlow Serving would take it for the next request.
+            // TensorFlow Serving would take the body for the next request.
             Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
                 "A body is taken with POST only below /tfs/.",
             )),

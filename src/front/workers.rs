@@ -33,10 +33,10 @@ const MAX_BACKLOG: usize = 1024;
 const MAX_SKIPPED_BYTES: usize = 1 << 20;
 /// File descriptors for everything but connections: the log, children, downloads.
 const OTHER_FILES: usize = 256;
-/// File descriptors a slot may need: a connection to TensorFlow Serving, and one that is idle.
+/// File descriptors a slot may need: a connection to TensorFlow Serving, and an idle one.
 const FILES_A_SLOT: usize = 2;
-/// File descriptors for a channel to a Python worker: our end, and for some time another one when the worker is started
-/// anew: the other end until the worker has it, or ours to the process before, which its calls have until they know.
+/// File descriptors for a channel to a Python worker: our end, and one more while the worker restarts: the new process's
+/// end, or our end to the old process, which calls hold until they notice its end.
 const FILES_A_CHANNEL: usize = 2;
 /// Without anything to go by, memory for bodies.
 const DEFAULT_BODY_MEMORY: u64 = 1 << 30;

@@ -16,7 +16,7 @@ use crate::tfs::pool::{Lease, Pool};
 const MAX_CLOSED: u32 = 5;
 /// The watchdog needs a moment to learn that an instance is gone.
 const NEWS_PAUSE: Duration = Duration::from_millis(20);
-/// What could be said of each request is said this often.
+/// A message that could be logged for each request is logged this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// All instances and the way to them.
@@ -51,7 +51,7 @@ impl Backend {
     /// sent again.
     ///
     /// # Errors
-    /// 504 at the deadline, 503 when we could open no connection until then, 502 when it is this request that ends the
+    /// 504 at the deadline, 503 when we could not open a connection until then, 502 when it is this request that ends the
     /// model server or has it close the connection, 400 for what cannot be sent, see [`Outgoing`].
     pub fn call(&self, request: &TfsRequest, deadline: Instant) -> Result<TfsAnswer, RequestError> {
         let too_late = |why: &str| RequestError::deadline(self.limit, why);
@@ -111,7 +111,7 @@ impl Backend {
         }
     }
 
-    /// No connection can be opened for want of something of our own: waits a little for it.
+    /// This process ran out of something that a connection needs: waits a little for it.
     ///
     /// # Errors
     /// 503 at the deadline.

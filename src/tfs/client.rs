@@ -15,12 +15,12 @@ use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::transport::Loopback;
 
-/// How TensorFlow Serving is asked. There is no third way: see [`Outgoing`].
+/// The methods that TensorFlow Serving may get; see [`Outgoing`] for why there are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Without a body.
     Get,
-    /// With a body, be it empty.
+    /// With a body, which may be empty.
     Post,
 }
 
@@ -65,8 +65,7 @@ pub enum SendError {
     /// Nobody listens on the port: nothing was sent.
     #[error("connection refused")]
     Refused,
-    /// There is no connection for want of descriptors, memory or ports of our own: nothing was sent, and the model
-    /// server has no part in it.
+    /// This process ran out of descriptors, memory or ports. Nothing was sent, and it is not the model server's fault.
     #[error("no connection can be opened: {0}")]
     Local(String),
     /// The connection broke before the whole answer arrived.
@@ -84,7 +83,7 @@ pub struct Client {
 const BUFFER_BYTES: usize = 128 * 1024;
 /// Room reserved at once for an announced body; larger ones grow as they arrive.
 const MAX_RESERVED_BYTES: u64 = 64 * 1024 * 1024;
-/// Of an error that is cut, so much more is read over to keep the connection.
+/// Of an error that is cut, this much is read and dropped to keep the connection.
 const MAX_SKIPPED_BYTES: u64 = 256 * 1024;
 /// Status answers are small and come at once, or the server hangs.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -176,8 +175,8 @@ impl Client {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         match TcpStream::connect_timeout(&address, STATUS_TIMEOUT) {
             Ok(_) => true,
-            // A full queue of connections is one of somebody who listens. Without descriptors nothing is known, and
-            // nobody is to blame.
+            // A full queue of connections is one of somebody who listens. Other errors, such as a lack of descriptors,
+            // say nothing about the model server.
             Err(e) => e.kind() != ErrorKind::ConnectionRefused,
         }
     }
@@ -228,8 +227,8 @@ fn read_all(mut body: Body) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the body of an answer that is an error, cut where it is too long. The connection of a much longer one is closed
-/// by letting it go.
+/// Reads the body of an error and cuts it if it is too long. Dropping a body that was not read to its end closes its
+/// connection.
 fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
     let announced = body.content_length();
     let mut reader = body.with_config().limit(u64::MAX).reader();
@@ -241,7 +240,7 @@ fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
         return Ok(bytes);
     }
     if announced.is_none_or(|bytes| bytes <= MAX_SKIPPED_BYTES) {
-        // However that ends: there is an answer.
+        // The answer is complete enough, however this ends.
         let _ = io::copy(&mut reader.take(MAX_SKIPPED_BYTES), &mut io::sink());
     }
     let cut = error_body::cut(&bytes, announced);
@@ -276,8 +275,7 @@ fn send_error(error: Error) -> SendError {
     }
 }
 
-/// Whether something ran out on our side. Time-outs of sockets, which the system reports as EAGAIN, are no more errors of
-/// this kind where this is asked.
+/// Whether this process ran out of something. Socket time-outs, which are EAGAIN too, are converted before this is asked.
 fn is_local(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(

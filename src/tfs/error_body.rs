@@ -1,11 +1,10 @@
-//! Errors of TensorFlow Serving, cut to a bearable length: up to 2.17 some quote the document, escaped once more at each
-//! level, so that 1 MB becomes 16 MB.
+//! Errors of TensorFlow Serving, cut to a few KB: up to 2.17 some quote the whole document, and 1 MB of it became 16 MB.
 
-/// What is left of the body of an answer that is an error. SageMaker shows clients 2,048 characters of it.
+/// Longest body of an error that is passed on. SageMaker shows clients 2,048 characters of it.
 pub const MAX_ERROR_BYTES: usize = 4096;
 
-/// The body in place of one that begins with `start`, longer than [`MAX_ERROR_BYTES`], and has so many bytes in all, where
-/// that is known. A JSON object with a text under `error` stays one.
+/// Shortens a body that is longer than [`MAX_ERROR_BYTES`], given its `start` and its whole length if known. The result
+/// is valid UTF-8; `{"error": "..."}` stays valid JSON.
 pub fn cut(start: &[u8], whole: Option<u64>) -> Vec<u8> {
     let note = match whole {
         Some(bytes) => format!("... (this error was cut, it had {bytes} bytes)"),
@@ -25,9 +24,9 @@ fn text_of_error(body: &[u8]) -> Option<usize> {
     Some(body.len() - rest.len())
 }
 
-/// `None` when the text ends within `body`: then something else is in the object.
+/// `None` when the text ends within `body`: the object has other members.
 fn cut_json(body: &[u8], mut at: usize, note: &str) -> Option<Vec<u8>> {
-    // As it was laid out.
+    // In the layout of the original.
     let end = if body[..at].contains(&b'\n') {
         "\"\n}"
     } else {
@@ -59,13 +58,13 @@ enum Token {
     End,
     /// A character or an escape, so many bytes.
     Kept(usize),
-    /// So many bytes that must not be in one, and what takes their place.
+    /// So many bytes that a JSON string must not have, and their replacement.
     Replaced(usize, &'static str),
 }
 
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// `None`: it is not all there.
+/// `None` at an incomplete token.
 fn next_token(text: &[u8]) -> Option<Token> {
     Some(match *text.first()? {
         b'"' => Token::End,
@@ -94,14 +93,14 @@ fn next_token(text: &[u8]) -> Option<Token> {
     })
 }
 
-/// The number of an escape `\uXXXX`; `Some(None)` when it is none, `None` when it is not all there.
+/// The number of an escape `\uXXXX`; `Some(None)` for an invalid one, `None` for an incomplete one.
 fn code_unit(escape: &[u8]) -> Option<Option<u16>> {
     let digits = str::from_utf8(escape.get(2..6)?).ok();
     let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
     Some(digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()))
 }
 
-/// Bytes of the character at the start of a text; 0 when there is none, `None` when it is not all there.
+/// Bytes of the character at the start of a text; 0 for invalid UTF-8, `None` for an incomplete character.
 fn char_length(text: &[u8]) -> Option<usize> {
     let length = match *text.first()? {
         0..0x80 => 1,

@@ -1,17 +1,17 @@
 //! Whether a connection to the model server can be used again, by the heads of its answers.
 //!
-//! ureq follows the standards in reading answers and does not use a connection again whose answer says that it ends, is
-//! cut short or has bytes behind it. It does so after answers whose length could be read in two ways and after ones
-//! nobody asked for (1xx). TensorFlow Serving sends none of these: whatever did is not trusted with another request.
+//! ureq itself closes a connection after an answer that has no length, ends early, says so, or is followed by more bytes.
+//! It reuses a connection after two lengths, an unknown transfer encoding, or an unexpected interim answer (1xx).
+//! TensorFlow Serving sends none of these, so a connection that carried one gets no further request.
 
 use std::mem::MaybeUninit;
 
 use ureq::unversioned::transport::{Buffers, LazyBuffers};
 
-/// Lines of an answer's head; ureq takes no more.
+/// Headers of an answer; ureq accepts no more.
 const MAX_HEADERS: usize = 128;
 
-/// A connection's buffers. What is taken from them first after a request is the answer's head.
+/// A connection's buffers. The first bytes that ureq consumes after a request are the head of the answer.
 #[derive(Debug)]
 pub struct WatchedBuffers {
     inner: LazyBuffers,
@@ -33,7 +33,7 @@ impl WatchedBuffers {
         self.awaits_head = true;
     }
 
-    /// Whether all answers so far ended where they should, as far as can be seen.
+    /// Whether every answer so far had one clear length, and all of its bytes were consumed.
     pub fn is_sound(&self) -> bool {
         self.is_sound && self.inner.input().is_empty()
     }
@@ -98,7 +98,7 @@ fn judge(head: &[u8]) -> Head {
     }
     match response.code {
         Some(100..200) => return Head::Interim,
-        // They have no body, whatever they say.
+        // They never have a body, whatever their headers say.
         None | Some(204 | 304) => return Head::Unclear,
         Some(_) => {}
     }

@@ -1,9 +1,8 @@
 //! Requests as TensorFlow Serving gets them: checked, so that nothing a client sends decides where a request ends.
 //!
-//! TensorFlow Serving's HTTP library does not read bodies of methods that usually have none (GET, HEAD, DELETE, OPTIONS;
-//! later versions: HEAD). What stands there is taken for the next request on the connection, whose answer then goes to
-//! another client. So there are two methods, of which one has a body, always with its length; and a target is made of
-//! the characters that RFC 3986 allows, in one spelling.
+//! TensorFlow Serving's HTTP library does not read the bodies of GET, HEAD, DELETE and OPTIONS (later versions: HEAD). It
+//! takes such a body for the next request on the connection, and the answer goes to another client. So there are only two
+//! methods here; only POST has a body, always with its length. A target has only characters that RFC 3986 allows.
 
 use ureq::http::HeaderValue;
 use ureq::http::uri::PathAndQuery;
@@ -41,7 +40,7 @@ impl<'a> Outgoing<'a> {
         let content = match request.method {
             Method::Get => Content::None,
             Method::Post => {
-                // It takes all bodies for JSON, whatever the content type.
+                // TensorFlow Serving parses every body as JSON, whatever its content type.
                 if depth::is_deeper_than(request.body, MAX_DEPTH) {
                     return Err(RequestError::bad_request(format!(
                         "The JSON is nested deeper than {MAX_DEPTH} levels, which TensorFlow Serving may not survive."
@@ -57,7 +56,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// The target in its one spelling: what RFC 3986 does not allow is percent-encoded.
+/// Checks a target and percent-encodes what RFC 3986 does not allow in it.
 fn target(text: &str) -> Result<PathAndQuery, RequestError> {
     let wrong = |why: &str| Err(RequestError::bad_request(format!("The path {why}.")));
     let (path, query) = match text.split_once('?') {
@@ -69,7 +68,7 @@ fn target(text: &str) -> Result<PathAndQuery, RequestError> {
     };
     let mut segments = inner.split('/').peekable();
     while let Some(segment) = segments.next() {
-        // At its start two slashes would mean a host, and elsewhere not all software takes them for two.
+        // Leading slashes would name a host; elsewhere, some software merges them.
         if segment.is_empty() && segments.peek().is_some() {
             return wrong("has an empty segment (//)");
         }

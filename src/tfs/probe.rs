@@ -63,7 +63,7 @@ impl Probe {
                                     complained = false;
                                     report(process, status);
                                 }
-                                // No news of the instance: what it said last holds.
+                                // Nothing is known about the instance, so its last status holds.
                                 Err(why) if !complained => {
                                     complained = true;
                                     log::error!(

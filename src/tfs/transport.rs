@@ -116,7 +116,7 @@ impl Transport for LoopbackTransport {
                     return Ok(amount > 0);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                // Of other kinds ureq makes the end of an answer without a length.
+                // ureq would take a reset for the end of an answer without a length.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => {
                     return Err(Error::Io(io::Error::new(ErrorKind::BrokenPipe, e)));
                 }
