@@ -150,7 +150,7 @@ class AttackMaker:
         return Attack("large head", self.mark, self._cut(head), is_refused)
 
     def load_model(self) -> Attack:
-        """What loads a model in multi-model mode, in sizes and types that must be refused there; here it is no route."""
+        """Loads a model in multi-model mode, which must refuse these sizes and types; in single-model mode a 404."""
         body = json.dumps({"model_name": self.mark, "url": "/" + "x" * self.chance.randint(1, 200_000)}).encode()
         content_type = self.chance.choice(("text/plain", "multipart/form-data", "application/json"))
         request = self._request("/models", body, content_type)

@@ -16,7 +16,7 @@ CROWD = 200
 HELD_SECONDS = (0.5, 10.0)
 CROWD_HEAD_BYTES = 30 * 1024
 THINK_SECONDS = 0.1
-# So that their marks are nobody's else.
+# Above the numbers of all other clients, so that each mark has one owner.
 FIRST_NUMBER = 1000
 
 
