@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Breaks things on purpose under load and checks every answer: kills and stops TFS, Python workers and their children
-# at random, with well-behaved and ill-behaved clients all the time. Prints one Markdown table; exit code 0 when
-# nothing was lost or wrong. docs/RELIABILITY.md says what is promised and what counts.
+# at random, with well-behaved, ill-behaved and hostile clients all the time. Prints one Markdown table; exit code 0 when
+# nothing was lost, wrong or let through. docs/RELIABILITY.md says what is promised and what counts.
 #
 #   ./scripts/chaos.sh            5 minutes, and one to start and to end
 #   ./scripts/chaos.sh 30         30 minutes

@@ -75,12 +75,12 @@ class Maker:
         self.weights = [*good.values(), *[12 / len(bad)] * len(bad)]
 
     def next(self) -> Request:
-        self._new_mark()
+        self.new_mark()
         return self.chance.choices(self.kinds, self.weights)[0]()
 
     def large(self) -> Request:
         """A body that takes many reads and writes."""
-        self._new_mark()
+        self.new_mark()
         size = self.chance.randint(*LARGE_BYTES)
         if self.handlers:
             kind = self.chance.choice((self.handled_json, self.handled_image))
@@ -88,7 +88,7 @@ class Maker:
             kind = self.chance.choice((self.json, self.csv, self.image))
         return kind(size)
 
-    def _new_mark(self) -> None:
+    def new_mark(self) -> None:
         self.made += 1
         self.mark = f"m{self.client}-{self.made}-{self.chance.getrandbits(32):08x}"
 
@@ -304,6 +304,6 @@ def marks_in(body: bytes) -> set[str]:
         for row in json.loads(body)["instances"]:
             if isinstance(row, dict) and "b64" in row:
                 texts.append(base64.b64decode(row["b64"]).decode("utf-8", "replace"))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     return set().union(*map(MARK.findall, texts))

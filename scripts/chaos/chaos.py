@@ -1,8 +1,9 @@
 """Breaks sagemaker-tfs on purpose under load and checks every answer; run it through scripts/chaos.sh, which builds.
 
 Two servers, one with Python handlers and one without, each with two fake model servers that echo. Clients of all
-kinds ask them all the time while processes are killed and stopped at random. Exit code 0 when nothing was lost or
-wrong, no process is left, and memory, descriptors and threads did not grow. docs/RELIABILITY.md says what counts.
+kinds ask them all the time, hostile ones attack them, and processes are killed and stopped at random. Exit code 0 when
+nothing was lost, wrong or let through, no process is left, and memory, descriptors and threads did not grow.
+docs/RELIABILITY.md says what counts.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
+import hostile
 from clients import Client, Pinger, stop_all
 from faults import Injector
-from report import Result, is_flat, table
+from report import Result, table
 from target import Target
 
 from shared.processes import WORKER, Processes, RunError
@@ -129,6 +131,8 @@ class Run:
         threads += [Pinger(target, stop) for target in self.targets]
         for thread in threads:
             thread.start()
+        for target in self.targets:
+            threads += hostile.start(target, f"{self.options.seed}/{phase}", stop)
         return threads
 
     def break_things(self) -> list[str]:
@@ -143,8 +147,6 @@ class Run:
                 injector.start()
             told = begin
             while (now := time.monotonic()) < end and not self.interrupted.is_set():
-                for result in self.results:
-                    result.most_memory = max(result.most_memory, result.target.footprint().memory)
                 if now - told >= PROGRESS_SECONDS:
                     told = now
                     self.progress(now - begin)
@@ -164,19 +166,20 @@ class Run:
             tally, now = result.target.tally, result.target.footprint()
             parts.append(
                 f"{result.target.name}: {tally.requests:,} requests, {sum(tally.faults.values())} faults, "
-                f"{tally.wrong} wrong, {tally.lost} lost, {now.memory // 10**6} MB, {now.descriptors} descriptors, "
+                f"{sum(tally.attacks.values())} attacks, {tally.wrong} wrong, {tally.lost} lost, "
+                f"{tally.let_through} let through, {now.memory // 10**6} MB, {now.descriptors} descriptors, "
                 f"{now.threads} threads"
             )
         _say(f"{seconds:.0f} s; " + "; ".join(parts))
 
     def look_after(self) -> None:
         """What is left when nobody asks any more and nothing is broken any more."""
-        _say("the load has ended; waiting until all is quiet")
+        _say("the load has ended; waiting until all has been quiet for a while")
 
         def look_after(result: Result) -> None:
             target = result.target
             result.is_complete = target.wait_complete()
-            result.after = target.settle(lambda footprint: is_flat(result.before, footprint))
+            result.after = target.rest()
             result.twice_run = target.twice_run()
             # Everything that was started is in the log by now.
             result.starts = target.starts()
@@ -185,7 +188,7 @@ class Run:
         at_once(self.results, look_after)
 
     def result(self, target: Target) -> Result:
-        before = target.settle(lambda _: self.interrupted.is_set())
+        before = target.rest(self.interrupted.is_set)
         return Result(target, Injector(target, str(self.options.seed), threading.Event()), before)
 
     def command(self) -> str:

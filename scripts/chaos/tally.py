@@ -71,6 +71,10 @@ class Tally:
     model_server_kills: list[float] = field(default_factory=list)
     # When processes were stopped, and for how long.
     stops: list[tuple[float, float]] = field(default_factory=list)
+    # Of hostile clients: what they sent, what came of it, and what must not have come of it.
+    attacks: Counter = field(default_factory=Counter)
+    attack_outcomes: Counter = field(default_factory=Counter)
+    let_through: int = 0
     last_good_ping: float | None = None
     is_ping_out: bool = False
 
@@ -137,6 +141,15 @@ class Tally:
                     self.wrong += 1
                 self._note(f"/ping: {complaint}")
 
+    def attack(self, kind: str, outcome: str, complaint: str) -> None:
+        """`complaint`: why this must not have come of it, if it must not."""
+        with self.lock:
+            self.attacks[kind] += 1
+            self.attack_outcomes[outcome] += 1
+            if complaint:
+                self.let_through += 1
+                self._note(f"hostile, {kind}: {complaint}")
+
     def complain(self, text: str) -> None:
         """Something else was wrong."""
         with self.lock:
@@ -183,7 +196,9 @@ class Tally:
         self._note(f"{how}: {request.mark} ({asked}), after {seconds:.2f} s: {what}")
 
     def _note(self, text: str) -> None:
-        if len(self.failures) < TOLD_FAILURES:
+        """Of hostile clients' failures some only: they must not hide those of others."""
+        most = TOLD_FAILURES // 2 if text.startswith("hostile") else TOLD_FAILURES
+        if len(self.failures) < most:
             self.failures.append(f"{clock()} {text}")
 
 
@@ -197,9 +212,9 @@ def judge(request: Request, answer: Answer) -> tuple[bool, str]:
     try:
         if answer.status == request.status and request.is_right(answer):
             return True, ""
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     try:
         return False, str(json.loads(answer.body)["error"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False, ""

@@ -44,9 +44,13 @@ LARGE_ALLOCATION = 128 * 1024
 LEFT_ALONE_SECONDS = 20
 # For everything to be ready again once nothing is broken any more.
 RECOVERY_SECONDS = 60
-# The server keeps connections to TFS for the next requests, and closes those that were idle for 15 s when it next
-# takes one: some requests and some time show what it really needs.
-SETTLE_SECONDS = 18
+# Without load, before memory, descriptors and threads are looked at. The server keeps connections to TFS for the next
+# requests, and closes those that were idle for 15 s when it next takes one: hence a request now and then.
+REST_SECONDS = 20
+# For all bodies in flight. All clients' own need a part of it, hostile ones and what bodies grow to the rest.
+BODY_MEMORY = 256 << 20
+# The model server dies of JSON nested deeper than this, as TFS does of some 18,000 levels.
+FATAL_LEVELS = 10_000
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -82,6 +86,8 @@ class Footprint:
     memory: int
     descriptors: int
     threads: int
+    # The most memory since the start.
+    peak: int = 0
 
 
 class Target:
@@ -118,6 +124,9 @@ class Target:
             # Tells in the log of answers that could not be sent.
             "SAGEMAKER_TFS_NGINX_LOGLEVEL": "warn",
             "MALLOC_MMAP_THRESHOLD_": str(LARGE_ALLOCATION),
+            "SAGEMAKER_TFS_MAX_BODY_MEMORY_MB": str(BODY_MEMORY >> 20),
+            "FAKE_TFS_POST_BODIES_ONLY": "1",
+            "FAKE_TFS_MAX_DEPTH": str(FATAL_LEVELS),
             "FAKE_TFS_ANSWER": "echo",
             "FAKE_TFS_START_DELAY_MS": str(LOADING_MS),
             "FAKE_TFS_RECORD": str(record),
@@ -211,19 +220,18 @@ class Target:
         pid = self.server.pid
         try:
             threads = len(os.listdir(f"/proc/{pid}/task"))
-            return Footprint(memory([pid])[0], len(os.listdir(f"/proc/{pid}/fd")), threads)
+            now, peak = memory([pid])
+            return Footprint(now, len(os.listdir(f"/proc/{pid}/fd")), threads, peak)
         except OSError:
             raise RunError(f"the server {self.name} has ended; its log is {self.server.log}") from None
 
-    def settle(self, is_enough=lambda footprint: False) -> Footprint:
-        """What it takes up when nothing goes on, asked after some quiet time or once it is little enough."""
-        limit = time.monotonic() + SETTLE_SECONDS
-        while True:
+    def rest(self, is_over=lambda: False) -> Footprint:
+        """What it takes up when nothing has gone on for a while."""
+        limit = time.monotonic() + REST_SECONDS
+        while time.monotonic() < limit and not is_over():
             self.small_request()
-            footprint = self.footprint()
-            if is_enough(footprint) or time.monotonic() > limit:
-                return footprint
             time.sleep(1)
+        return self.footprint()
 
     def small_request(self) -> None:
         connection = Connection(self.port)

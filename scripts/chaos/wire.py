@@ -23,6 +23,14 @@ class NoAnswer(Exception):
     """No whole answer came; the text says what came instead."""
 
 
+class Closed(NoAnswer):
+    """The server closed or reset the connection."""
+
+
+class Silence(NoAnswer):
+    """Nothing came in time."""
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -71,8 +79,8 @@ class Connection:
         except OSError:
             pass
 
-    def receive(self, pace: tuple[int, float] | None = None) -> Answer:
-        """The next answer; with a pace, so many bytes at a time and a pause after each."""
+    def receive(self, pace: tuple[int, float] | None = None, has_body: bool = True) -> Answer:
+        """The next answer; with a pace, so many bytes at a time and a pause after each. None to HEAD has a body."""
         size, pause = pace or (RECEIVE_BYTES, 0.0)
         while b"\r\n\r\n" not in self.unread:
             self.unread += self._more(size, "the head")
@@ -80,7 +88,7 @@ class Connection:
         status, headers = parse_head(head)
         if status == 100:
             return Answer(status, headers, b"")
-        length = int(headers.get("content-length", "-1"))
+        length = int(headers.get("content-length", "-1")) if has_body else 0
         if length < 0:
             raise NoAnswer(f"an answer without a length: {head!r}")
         pieces, had = [self.unread], len(self.unread)
@@ -99,9 +107,10 @@ class Connection:
         try:
             more = self.socket.recv(size)
         except OSError as error:
-            raise NoAnswer(f"{error} before {place}, after {self.answers} answers on this connection") from None
+            kind = Silence if isinstance(error, TimeoutError) else Closed
+            raise kind(f"{error} before {place}, after {self.answers} answers on this connection") from None
         if not more:
-            raise NoAnswer(f"closed before {place}, after {self.answers} answers on this connection")
+            raise Closed(f"closed before {place}, after {self.answers} answers on this connection")
         return more
 
     def hang_up(self, rudely: bool) -> None:

@@ -8,6 +8,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.config import model_server_config_pb2
 
 from local_model_server import log
+from local_model_server.batching import Batching
 from local_model_server.status import ServingError, invalid_argument
 
 
@@ -53,17 +54,18 @@ def _check_models(configs):
         seen.add(model.name)
 
 
-def check_batching(flags):
-    """Reads --batching_parameters_file and applies TFS's rules to it. The values are not used."""
-    if not flags.batching_parameters_file:
-        return
-    if not flags.enable_batching:
+def batching(flags):
+    """A Batching of what --batching_parameters_file says, by TFS's rules; None without batching."""
+    if flags.batching_parameters_file and not flags.enable_batching:
         raise invalid_argument(
             "server_options.batching_parameters_file is set without setting "
             "server_options.enable_batching to true."
         )
+    if not flags.enable_batching:
+        return None
     parameters = _batching_parameters_class()()
-    _read(flags.batching_parameters_file, parameters)
+    if flags.batching_parameters_file:
+        _read(flags.batching_parameters_file, parameters)
     for name, least, rule in (
         ("max_batch_size", 1, "positive"),
         ("num_batch_threads", 1, "positive"),
@@ -81,6 +83,7 @@ def check_batching(flags):
             "Last entry in allowed_batch_sizes must match max_batch_size; "
             f"last entry was {sizes[-1]}; expected {parameters.max_batch_size.value}"
         )
+    return Batching(parameters)
 
 
 def _read(path, message):
@@ -102,43 +105,31 @@ def _batching_parameters_class():
 
     Only names and types matter for the text form; the field numbers are arbitrary.
     """
-    number = ".google.protobuf.Int64Value"
-    flag = ".google.protobuf.BoolValue"
-    fields = (
-        ("max_batch_size", number),
-        ("batch_timeout_micros", number),
-        ("max_enqueued_batches", number),
-        ("num_batch_threads", number),
-        ("thread_pool_name", ".google.protobuf.StringValue"),
-        ("enable_large_batch_splitting", flag),
-        ("max_execution_batch_size", number),
-    )
-    field_type = descriptor_pb2.FieldDescriptorProto
+    kinds = descriptor_pb2.FieldDescriptorProto
+    fields = {
+        "max_batch_size": "Int64Value",
+        "batch_timeout_micros": "Int64Value",
+        "max_enqueued_batches": "Int64Value",
+        "num_batch_threads": "Int64Value",
+        "max_execution_batch_size": "Int64Value",
+        "thread_pool_name": "StringValue",
+        "enable_large_batch_splitting": "BoolValue",
+        "allowed_batch_sizes": kinds.TYPE_INT64,
+        "pad_variable_length_inputs": kinds.TYPE_BOOL,
+    }
+    wrappers = wrappers_pb2.DESCRIPTOR
     file = descriptor_pb2.FileDescriptorProto(
-        name="batching_parameters.proto",
-        package="local",
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
+        name="batching_parameters.proto", package="local", syntax="proto3", dependency=[wrappers.name]
     )
     message = file.message_type.add(name="BatchingParameters")
-    for index, (name, type_name) in enumerate(fields, start=1):
-        message.field.add(
-            name=name,
-            number=index,
-            type=field_type.TYPE_MESSAGE,
-            type_name=type_name,
-            label=field_type.LABEL_OPTIONAL,
-        )
-    message.field.add(
-        name="allowed_batch_sizes", number=20, type=field_type.TYPE_INT64, label=field_type.LABEL_REPEATED
-    )
-    message.field.add(
-        name="pad_variable_length_inputs",
-        number=21,
-        type=field_type.TYPE_BOOL,
-        label=field_type.LABEL_OPTIONAL,
-    )
+    for number, (name, kind) in enumerate(fields.items(), start=1):
+        label = kinds.LABEL_REPEATED if name == "allowed_batch_sizes" else kinds.LABEL_OPTIONAL
+        field = message.field.add(name=name, number=number, label=label, type=kinds.TYPE_MESSAGE)
+        if isinstance(kind, str):
+            field.type_name = f".google.protobuf.{kind}"
+        else:
+            field.type = kind
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(wrappers.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("local.BatchingParameters"))

@@ -1,99 +1,79 @@
 """The command line: TFS's names, defaults and meanings, for the flags this server knows.
 
-A flag TFS has and this list lacks is refused, as TFS refuses what it does not know: a test that passes
-here must not pass because a flag was ignored. Nothing here imports TensorFlow, so that `--help`,
-`--version` and mistakes answer at once.
+Any other argument is what an unknown one is to TFS: it is printed, and the server goes on without it. Nothing here
+imports TensorFlow, so that `--help`, `--version` and mistakes answer at once.
 """
 
-import argparse
 import os
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 EXIT_FAILURE = 255  # TFS returns -1 from main
 
 DESCRIPTION = """\
 A local stand-in for TensorFlow Serving's tensorflow_model_server: for development, demos and tests
 only. It serves SavedModels with TensorFlow from PyPI, on the loopback interface, and never goes into
-an image."""
+an image. Requests are never merged into batches, but they queue as batches do. Models and their
+versions are read once, at start.
+"""
 
-EPILOG = """\
-Requests are never merged into batches: batching parameters are checked, then not used. Models and
-their versions are read once, at start."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        _refuse(self, message)
+FLAGS = (  # name, default, meaning
+    ("port", 8500, "gRPC port"),
+    ("rest_api_port", 0, "HTTP/REST port, different from --port; 0: no REST API"),
+    ("rest_api_num_threads", 4 * (os.cpu_count() or 1), "REST requests worked on at a time"),
+    ("rest_api_timeout_in_ms", 30000, "time for running the model in a REST request"),
+    ("model_config_file", "", "text protobuf ModelServerConfig with the models to serve"),
+    ("model_config_file_poll_wait_seconds", 0, "accepted; the file is read once"),
+    ("model_name", "default", "name of the model, without --model_config_file"),
+    ("model_base_path", "", "folder of its versions, without --model_config_file"),
+    ("file_system_poll_wait_seconds", 1, "wait between two looks for a first version"),
+    ("max_num_load_retries", 5, "further tries after a model failed to load"),
+    ("load_retry_interval_micros", 60_000_000, "wait between two such tries"),
+    ("enable_batching", False, "queue requests as batches; each runs by itself"),
+    ("batching_parameters_file", "", "text protobuf BatchingParameters"),
+    ("tensorflow_intra_op_parallelism", 0, "threads inside one operation; 0: automatic"),
+    ("tensorflow_inter_op_parallelism", 0, "operations run at a time; 0: automatic"),
+    ("per_process_gpu_memory_fraction", 0.0, "share of GPU memory; 0: automatic"),
+    ("version", False, "print the version and exit"),
+)
+USAGE = "usage: tensorflow_model_server\n" + "".join(
+    f"\t--{name}={default!r}\t{type(default).__name__}\t{meaning}\n" for name, default, meaning in FLAGS
+)
 
 
 def parse(arguments):
     """The flags as a namespace. Prints and exits for --help, --version and mistakes."""
-    parser = _parser()
-    flags, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        _refuse(parser, f"unknown argument: {unknown[0]}")
-    if flags.version:
+    values = {name: default for name, default, _ in FLAGS}
+    unknown = []
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if argument == "--help":
+            print(f"{DESCRIPTION}\n{USAGE}", end="")
+            sys.exit(0)
+        kind = type(values.get(name))
+        if not argument.startswith("--") or name not in values or not (equals or kind is bool):
+            unknown.append(argument)
+            continue
+        try:
+            values[name] = _value(kind, text if equals else "true")
+        except (KeyError, ValueError):
+            sys.stderr.write(f"Couldn't interpret value {text} for flag {name}.\n{USAGE}")
+            sys.exit(EXIT_FAILURE)
+    if values["version"]:
         library = _tensorflow_version()
         print(f"TensorFlow ModelServer: {library}+local (for development and tests only)")
         print(f"TensorFlow Library: {library}")
         sys.exit(0)
-    return flags
+    if unknown:
+        print(f"unknown argument: {unknown[0]}\n{USAGE}", end="", flush=True)
+    return SimpleNamespace(**values)
 
 
-def _parser():
-    parser = _Parser(
-        prog="tensorflow_model_server",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-    def add(name, kind, default, text):
-        more = {"nargs": "?", "const": True} if kind is _boolean else {}
-        parser.add_argument(
-            f"--{name}",
-            type=kind,
-            default=default,
-            metavar=_METAVARS[kind],
-            help=f"{text} (default: {default!r})",
-            **more,
-        )
-
-    add("port", int, 8500, "gRPC port")
-    add("rest_api_port", int, 0, "HTTP/REST port, different from --port; 0: no REST API")
-    add("rest_api_num_threads", int, 4 * (os.cpu_count() or 1), "REST requests worked on at a time")
-    add("rest_api_timeout_in_ms", int, 30000, "time for running the model in a REST request")
-    add("model_config_file", str, "", "text protobuf ModelServerConfig with the models to serve")
-    add("model_config_file_poll_wait_seconds", int, 0, "accepted; the file is read once")
-    add("model_name", str, "default", "name of the model, without --model_config_file")
-    add("model_base_path", str, "", "folder of its versions, without --model_config_file")
-    add("file_system_poll_wait_seconds", int, 1, "wait between two looks for a first version")
-    add("max_num_load_retries", int, 5, "further tries after a model failed to load")
-    add("load_retry_interval_micros", int, 60_000_000, "wait between two such tries")
-    add("enable_batching", _boolean, False, "accepted; requests are served one by one")
-    add("batching_parameters_file", str, "", "text protobuf BatchingParameters; checked only")
-    add("tensorflow_intra_op_parallelism", int, 0, "threads inside one operation; 0: automatic")
-    add("tensorflow_inter_op_parallelism", int, 0, "operations run at a time; 0: automatic")
-    add("per_process_gpu_memory_fraction", float, 0.0, "share of GPU memory; 0: automatic")
-    add("version", _boolean, False, "print the version and exit")
-    return parser
-
-
-def _boolean(text):
-    try:
+def _value(kind, text):
+    if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"neither true nor false: {text!r}") from None
-
-
-_METAVARS = {int: "NUMBER", float: "NUMBER", str: "TEXT", _boolean: "true|false"}
-
-
-def _refuse(parser, message):
-    sys.stderr.write(f"{message}\n{parser.format_usage()}")
-    sys.exit(EXIT_FAILURE)
+    return kind(text)
 
 
 def _tensorflow_version():

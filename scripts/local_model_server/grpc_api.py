@@ -118,9 +118,7 @@ class _Model(model_service_pb2_grpc.ModelServiceServicer):
             if not request.HasField("model_spec"):
                 raise invalid_argument("Missing ModelSpec")
             response = get_model_status_pb2.GetModelStatusResponse()
-            for version in self._servables.versions(*_spec(request.model_spec)):
-                status = response.model_version_status.add(version=version, state="AVAILABLE")
-                status.status.SetInParent()
+            self._servables.fill_status(response, *_spec(request.model_spec))
             return response
 
 

@@ -7,9 +7,13 @@ are laid out, and how lists must nest. Single values are left to json_values.
 import numpy as np
 import tensorflow as tf
 
-from local_model_server import json_values
+from local_model_server import json_values, status
 from local_model_server.json_writer import pretty
 from local_model_server.status import ServingError, invalid_argument
+
+# Where TFS's recursion into a tensor's lists has used up its stack. Elsewhere 2.19 reads any depth.
+FATAL_LEVELS = 18_000
+MAX_RANK = 64  # of numpy; TFS refuses from 255 dimensions on, with this text
 
 
 def signature_name(document):
@@ -35,7 +39,7 @@ def predict_inputs(document, dtypes):
             )
         instances = document["instances"]
         if not isinstance(instances, list):
-            raise format_error(document, "Excepting 'instances' to be an list/array")
+            raise format_error(document, "Expecting 'instances' to be an list/array")
         if not instances:
             raise format_error(document, "No values in 'instances' array")
         return _rows(instances, dtypes), True
@@ -62,7 +66,7 @@ def _rows(instances, dtypes):
             try:
                 if name not in dtypes:
                     raise invalid_argument(f"JSON object: does not have named input: {name}")
-                columns.setdefault(name, _Column(dtypes[name])).add(value)
+                columns.setdefault(name, _Column(name, dtypes[name])).add(value)
             except ServingError as error:
                 key = f" key: {name}" if objects else ""
                 raise invalid_argument(f"{where}{key} of 'instances' list. Error: {error}") from None
@@ -86,7 +90,7 @@ def _columns(inputs, dtypes):
     for name, dtype in dtypes.items():
         if name not in inputs:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-        column = _Column(dtype)
+        column = _Column(name, dtype)
         column.add(inputs[name])
         arrays[name] = column.array()
     return arrays
@@ -95,7 +99,8 @@ def _columns(inputs, dtypes):
 class _Column:
     """The values of one input, gathered over the instances, which must all have one shape."""
 
-    def __init__(self, dtype):
+    def __init__(self, name, dtype):
+        self._name = name
         self._dtype = tf.dtypes.as_dtype(dtype)
         self._shape = None  # until the first value
         self._size = 0  # elements of one value
@@ -103,8 +108,10 @@ class _Column:
 
     def add(self, value):
         shape = _shape_of(value)
+        if len(shape) >= FATAL_LEVELS:
+            status.die(f"JSON nested {len(shape)} levels deep overflows the stack, as in TFS")
         before = len(self._values)
-        self._fill(value, 0, shape)
+        self._fill(value, shape)
         if self._shape is None:
             self._shape, self._size = shape, len(self._values)
             return
@@ -115,34 +122,40 @@ class _Column:
             raise invalid_argument(f"Expecting shape {_brackets(self._shape)} but got: {_brackets(shape)}")
 
     def array(self, *batch):
+        shape = [*batch, *self._shape]
+        if len(shape) > MAX_RANK:
+            raise invalid_argument(f"tensor parsing error: {self._name}")
         if self._dtype in json_values.INT_RANGE:
             wide = np.uint64 if self._dtype == tf.uint64 else np.int64
             flat = np.array(self._values, wide).astype(self._dtype.as_numpy_dtype)
         else:
             flat = np.array(self._values, self._dtype.as_numpy_dtype)
-        return flat.reshape([*batch, *self._shape])
+        return flat.reshape(shape)
 
-    def _fill(self, value, level, shape):
-        if not isinstance(value, list):
-            if level != len(shape):
+    def _fill(self, value, shape):
+        todo = [(value, 0)]  # no recursion: Python's ends long before FATAL_LEVELS
+        while todo:
+            value, level = todo.pop()
+            if not isinstance(value, list):
+                if level != len(shape):
+                    raise invalid_argument(
+                        f"JSON Value: {pretty(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                        f"Expected at level: {len(shape)}"
+                    )
+                self._values.append(json_values.element(value, self._dtype))
+            elif level >= len(shape):
                 raise invalid_argument(
-                    f"JSON Value: {pretty(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                    f"Expected at level: {len(shape)}"
+                    f"Encountered list at unexpected level: {level} expected < {len(shape)}"
                 )
-            self._values.append(json_values.element(value, self._dtype))
-            return
-        if level >= len(shape):
-            raise invalid_argument(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-        if len(value) != shape[level]:
-            raise invalid_argument(
-                f"Encountered list at unexpected size: {len(value)} at level: {level} "
-                f"expected size: {shape[level]}"
-            )
-        if level == len(shape) - 1 and json_values.all_plain_numbers(value, self._dtype):
-            self._values.extend(value)
-            return
-        for item in value:
-            self._fill(item, level + 1, shape)
+            elif len(value) != shape[level]:
+                raise invalid_argument(
+                    f"Encountered list at unexpected size: {len(value)} at level: {level} "
+                    f"expected size: {shape[level]}"
+                )
+            elif level == len(shape) - 1 and json_values.all_plain_numbers(value, self._dtype):
+                self._values.extend(value)
+            else:
+                todo.extend((item, level + 1) for item in reversed(value))
 
 
 def _is_object(value):

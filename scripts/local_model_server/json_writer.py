@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 INDENT = "    "
+MAX_QUOTED_BYTES = 256  # of a value in an error text
 
 _ESCAPES = {i: f"\\u{i:04X}" for i in range(0x20)}
 _ESCAPES.update(
@@ -33,30 +34,103 @@ def quote(string):
 
 
 def error_body(message):
-    """The body of an error, in the layout of TFS 2.x.
+    return f'{{\n{INDENT}"error": {quote(message)}\n}}'
 
-    The apostrophes are those of TFS 1.x, which wrote them as \\' (and so made these bodies invalid
-    JSON). Clients of old have learned to undo that, and servers in front of TFS undo it for them:
-    keeping it here is what lets tests see that they do.
+
+class _Stop(Exception):
+    pass
+
+
+def pretty(value):
+    """A value as `json_text.parse` returns it, for error texts.
+
+    As TFS prints it there: arrays on one line; an end after what passes MAX_QUOTED_BYTES, and at a NaN or infinity.
     """
-    text = quote(message).replace("'", "\\'")
-    return f'{{\n{INDENT}"error": {text}\n}}'
+    parts = []
+    try:
+        _quote_value(value, 1, "", parts)
+    except _Stop:
+        pass
+    return "".join(parts)
 
 
-def pretty(value, depth=0):
-    """A value as `json_text.parse` returns it, for error texts."""
-    inner = "\n" + INDENT * (depth + 1)
+def _quote_value(value, depth, prefix, parts):
+    def put(text):
+        parts.append(text)
+        if sum(len(part.encode("utf-8", "surrogateescape")) for part in parts) >= MAX_QUOTED_BYTES:
+            raise _Stop
+
     if isinstance(value, dict):
-        members = [f"{quote(name)}: {pretty(item, depth + 1)}" for name, item in value.items()]
-        return _wrap("{", members, "}", depth, inner)
-    if isinstance(value, list):
-        return _wrap("[", [pretty(item, depth + 1) for item in value], "]", depth, inner)
-    if isinstance(value, str):
-        return quote(value)
-    if isinstance(value, float):
-        in_range = abs(value) <= np.finfo(np.float32).max
-        return decimals([value], np.float32 if in_range else np.float64)[0]
-    return "null" if value is None else str(value).lower()  # True, False and whole numbers
+        put(prefix + "{")
+        members = value.items()
+        for index, (name, item) in enumerate(members):
+            put(f"{',' if index else ''}\n{INDENT * depth}{quote(name)}")
+            _quote_value(item, depth + 1, ": ", parts)
+        put(f"\n{INDENT * (depth - 1)}}}" if members else "}")
+    elif isinstance(value, list):
+        put(prefix + "[")
+        for index, item in enumerate(value):
+            _quote_value(item, depth + 1, ", " if index else "", parts)
+        put("]")
+    elif isinstance(value, str):
+        put(prefix + quote(value))
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            parts.append(prefix)
+            raise _Stop
+        put(prefix + _rapid_double(value))
+    else:
+        put(prefix + ("null" if value is None else str(value).lower()))  # True, False and whole numbers
+
+
+def _rapid_double(value):
+    """A float as RapidJSON's own writer spells it."""
+    sign = "-" if math.copysign(1, value) < 0 else ""
+    if value == 0:
+        return sign + "0.0"
+    digits, exponent = _grisu2(abs(value))
+    point = len(digits) + exponent  # where it stands among the digits
+    if 0 <= exponent and point <= 21:
+        return f"{sign}{digits}{'0' * exponent}.0"
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    return f"{sign}{digits[0]}{'.' * (len(digits) > 1)}{digits[1:]}e{point - 1}"
+
+
+def _grisu2(value):
+    """(digits, decimal exponent) by Grisu2 (Loitsch 2010) as RapidJSON has it: not always the nearest."""
+    fraction, exponent = math.frexp(value)
+    fraction, exponent = int(fraction * 2**53), exponent - 64
+    lower = (4 * fraction - 1) << 9 if fraction == 2**52 else (2 * fraction - 1) << 10
+    # A power of ten brings the value near 2**64; RapidJSON has a table of their top 64 bits, rounded.
+    power = 8 * (math.ceil((-61 - exponent) * 0.30102999566398114 + 347) // 8 + 1) - 348
+    exact = 10**power << 64 if power >= 0 else (1 << 1300) // 10**-power
+    shift = exact.bit_length() - 64
+    scale = (exact >> shift) + (exact >> (shift - 1) & 1)
+    low, middle, high = ((n * scale + 2**63) >> 64 for n in (lower, fraction << 11, (2 * fraction + 1) << 10))
+    high, delta, distance = high - 1, high - low - 2, high - 1 - middle
+    bits = -(exponent + shift - (64 if power >= 0 else 1300) + 64)
+    digits, rest, kappa = "", high, len(str(high >> bits))
+    while True:
+        kappa -= 1
+        if kappa < 0:
+            rest, delta = rest * 10, delta * 10
+        unit = 10 ** max(kappa, 0) << bits
+        digits += str(rest // unit)
+        rest %= unit
+        if rest <= delta if kappa >= 0 else rest < delta:
+            break
+    distance = 0 if kappa <= -9 else distance * 10 ** max(-kappa, 0)  # its table of powers ends there
+    last = int(digits[-1])
+    while (
+        rest < distance
+        and delta - rest >= unit
+        and (rest + unit < distance or distance - rest > rest + unit - distance)
+    ):
+        last, rest = last - 1, rest + unit
+    return digits[:-1] + str(last), kappa - power
 
 
 def decimals(values, dtype):

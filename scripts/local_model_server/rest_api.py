@@ -20,7 +20,7 @@ from local_model_server import (
     json_writer,
     log,
 )
-from local_model_server.http_server import Answer
+from local_model_server.http_server import Answer, page
 from local_model_server.status import ServingError, invalid_argument
 
 _MODEL = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -28,10 +28,16 @@ _RUN = re.compile(rf"{_MODEL}:(?P<method>predict|classify|regress)", re.IGNORECA
 _STATUS = re.compile(rf"{_MODEL}(?P<metadata>/metadata)?", re.IGNORECASE)
 _NO_MODEL = re.compile(r"/v1/models(?:/versions/\d+|/labels/[^/:]+)?(?:/metadata)?", re.IGNORECASE)
 _API = re.compile(r"/v1/.*", re.IGNORECASE)
+# What libevent takes for a URI; of an absolute one TFS sees no more than of any other.
+_CHARACTER = r"(?:[\w.~!$&'()*+,;=:@/-]|%[0-9a-f]{2})"
+_URI = re.compile(
+    rf"(?:[a-z][a-z0-9+.-]*:(?=//))?(?://[^/?#]*)?(?P<path>{_CHARACTER}*)"
+    rf"(?P<rest>(?:\?(?:{_CHARACTER}|\?)*)?(?:\#(?:{_CHARACTER}|\?)*)?)",
+    re.IGNORECASE | re.ASCII,
+)
 _MAX_VERSION = 2**63 - 1
 
 _JSON = "application/json"
-_NOT_FOUND_PAGE = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
 
 class RestApi:
@@ -41,8 +47,12 @@ class RestApi:
 
     def answer(self, method, target, body):
         """The Answer to a request; never raises."""
+        parts = _URI.fullmatch(target)
+        if not parts:
+            return page(400)
+        target = parts["path"] + parts["rest"]
         if not _API.fullmatch(target):
-            return Answer(404, "text/html", _NOT_FOUND_PAGE)  # no part of the API: libevent's answer
+            return page(404)
         try:
             text = self._process(method, target, body)
         except ServingError as error:
@@ -85,9 +95,7 @@ class RestApi:
 
     def _status(self, spec):
         response = get_model_status_pb2.GetModelStatusResponse()
-        for version in self._servables.versions(*spec):
-            status = response.model_version_status.add(version=version, state="AVAILABLE")
-            status.status.SetInParent()  # there, though all its fields are the defaults
+        self._servables.fill_status(response, *spec)
         return _protobuf_json(response)
 
     def _metadata(self, spec):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2
 
+from local_model_server.batching import BatchQueue
 from local_model_server.status import ServingError, from_tensorflow, not_found
 
 TAG = "serve"
@@ -19,12 +20,13 @@ TAG = "serve"
 class SavedModel:
     """A SavedModel in its own graph and session; `run` may be called from many threads at once."""
 
-    def __init__(self, path, session_config):
+    def __init__(self, path, flags, batching=None):
         graph = tf.Graph()
         with graph.as_default():
-            self._session = tf.compat.v1.Session(graph=graph, config=session_config)
+            self._session = tf.compat.v1.Session(graph=graph, config=_session_config(flags))
             meta_graph = _load(self._session, path)
         self.signatures = dict(meta_graph.signature_def)
+        self._queue = batching and BatchQueue(batching)
         self._callables = {}
         self._lock = threading.Lock()
 
@@ -32,8 +34,12 @@ class SavedModel:
         """The arrays of the tensors named in `fetches`, given {tensor name: array}. 0: no time limit."""
         names = tuple(sorted(feeds))
         run = self._callable(names, tuple(fetches), timeout_ms)
+        arguments = [feeds[name] for name in names]
         try:
-            arrays = run(*(feeds[name] for name in names))
+            if self._queue:
+                arrays = self._queue.run(arguments, lambda: run(*arguments))
+            else:
+                arrays = run(*arguments)
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
         # A lone string comes as bytes, which numpy alone would make an array of fixed-length strings.
@@ -55,7 +61,7 @@ class SavedModel:
             return self._callables[key]
 
 
-def session_config(flags):
+def _session_config(flags):
     """The ConfigProto of every session, from the command line."""
     config = config_pb2.ConfigProto(
         intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism,

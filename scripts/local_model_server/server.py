@@ -46,7 +46,7 @@ def _start(flags):
     from local_model_server import config_files  # these import protobuf and TensorFlow: slow
 
     configs = config_files.models(flags)
-    config_files.check_batching(flags)
+    batching = config_files.batching(flags)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: the log is the server's own
     import tensorflow as tf
@@ -56,7 +56,7 @@ def _start(flags):
     from local_model_server import grpc_api, http_server, rest_api
     from local_model_server.servables import Servables
 
-    servables = Servables.load(configs, flags)
+    servables = Servables.load(configs, flags, batching)
     grpc_server = grpc_api.start(flags.port, servables)
     if flags.rest_api_port == 0:
         return grpc_server

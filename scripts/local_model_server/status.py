@@ -3,6 +3,12 @@
 Codes are named and numbered as gRPC's. The HTTP column is the table TFS uses for its REST API.
 """
 
+import os
+import resource
+import signal
+
+from local_model_server import log
+
 _CODES = (  # name, number in gRPC and TensorFlow, status in HTTP
     ("OK", 0, 200),
     ("CANCELLED", 1, 499),
@@ -53,3 +59,10 @@ def not_found(message):
 def from_tensorflow(error):
     """The ServingError for a `tf.errors.OpError`."""
     return ServingError(_NAME.get(error.error_code, "UNKNOWN"), error.message)
+
+
+def die(reason):
+    """Ends the process as a crash would, where TFS crashes."""
+    log.error("status", reason)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), signal.SIGSEGV)

@@ -135,6 +135,28 @@ class Server:
         finally:
             connection.close()
 
+    def raw(self, text):
+        """(status, text) of the first answer to bytes that no client would send."""
+        with socket.create_connection(("127.0.0.1", self.rest_port), ANSWER_SECONDS) as connection:
+            connection.sendall(text.encode("latin-1"))
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            return response.status, response.read().decode("utf-8", "surrogateescape")
+
+    def states(self, model):
+        """{version: entry} of what the status of a model says."""
+        status, text = self.request("GET", f"/v1/models/{model}")
+        assert status == 200, text
+        return {entry["version"]: entry for entry in json.loads(text)["model_version_status"]}
+
+    def wait_loaded(self, model):
+        """Until no version is being loaded any more."""
+        deadline = time.monotonic() + START_SECONDS
+        while any(entry["state"] == "LOADING" for entry in self.states(model).values()):
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+        return self
+
     def post(self, call, body):
         """`call` is what follows /v1/models/, such as `demo:predict`; a body that is no text is dumped."""
         if not isinstance(body, (str, bytes)):
@@ -165,4 +187,4 @@ def shared_server():
     configs = [model_config("half_plus_three", both + label), *map(model_config, names)]
     server = Server(f"--model_config_file={config_file(*configs)}", "--rest_api_timeout_in_ms=4000")
     atexit.register(server.__exit__)
-    return server.ready()
+    return server.ready().wait_loaded("half_plus_three")

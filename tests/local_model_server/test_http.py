@@ -82,7 +82,7 @@ class Connections(unittest.TestCase):
             self.assertTrue(raw.socket.recv(65536).endswith(b"\r\n\r\n" + ANSWER))
 
     def test_chunked_body(self):
-        chunks = b"".join(b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in (BODY[:5], BODY[5:]))
+        chunks = b"".join(b"%x \r\n%s\r\n" % (len(part), part) for part in (BODY[:5], BODY[5:]))
         head = f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         with Raw() as raw:
             for _ in range(2):  # the trailers are consumed, so the next request is found
@@ -105,18 +105,54 @@ class Connections(unittest.TestCase):
             raw.send(BODY).until(ANSWER)
 
     def test_no_http(self):
-        for text in (
-            "hello\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n",
-            "GET / HTTP/1.1\r\nno colon\r\n\r\n",
-            "GET / HTTP/1.1\r\n" + "A: b\r\n" * 201,
-            "GET /" + "x" * 65532,
+        chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for text, status in (
+            ("hello\r\n\r\n", 400),
+            ("\r\nGET / HTTP/1.1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+            ("POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\n" + "A: b\r\n" * 201, 400),
+            ("GET /" + "x" * 65532, 400),
+            (chunked + "z\r\n", 413),
+            (chunked + "1;ext=1\r\na\r\n0\r\n\r\n", 413),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: more\r\n\r\n", 417),
         ):
             with self.subTest(text[:40]), Raw() as raw:
                 answer = raw.send(text).rest()
-                self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer)
+                self.assertTrue(answer.startswith(b"HTTP/1.1 %d " % status), answer)
+                self.assertIn(b"\r\nConnection: close\r\n", answer)
+
+    def test_the_body_of_a_head_is_the_next_request_and_its_answer_has_no_length(self):
+        inner = f"POST {PATH} HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+        with Raw() as raw:
+            raw.send(b"HEAD /v1/models/demo HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(inner), inner))
+            first, second = raw.until(ANSWER).split(b"HTTP/1.1 200 OK", 1)
+        self.assertTrue(first.startswith(b"HTTP/1.1 400 Bad Request\r\n"), first)
+        self.assertNotIn(b"Content-Length", first)
+        self.assertIn(b"Malformed request: HEAD /v1/models/demo", first)
+        self.assertIn(b"Content-Length", second)
+
+    def test_bodies_of_other_methods_are_read(self):
+        status = b"GET /v1/models/demo HTTP/1.1\r\nConnection: close\r\n\r\n"
+        for method in (b"GET", b"DELETE", b"OPTIONS", b"PUT", b"PATCH"):
+            with self.subTest(method), Raw() as raw:
+                head = method + b" /v1/models/demo HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(status)
+                answers = raw.send(head + status + status).rest()
+                self.assertEqual(answers.count(b"HTTP/1.1 "), 2, answers)
+
+    def test_methods_that_are_not_allowed(self):
+        for method in ("TRACE", "get", "BREW"):
+            with self.subTest(method), Raw() as raw:
+                answer = raw.send(f"{method} /v1/models/demo HTTP/1.1\r\n\r\n").rest()
+                self.assertTrue(answer.startswith(b"HTTP/1.1 501 Not Implemented\r\n"), answer)
+
+    def test_the_answer_to_connect_has_no_length_and_no_end(self):
+        with Raw() as raw:
+            answer = raw.send("CONNECT /v1/models/demo HTTP/1.1\r\n\r\n").until(b"</HTML>\n")
+            self.assertTrue(answer.startswith(b"HTTP/1.1 501 Not Implemented\r\n"), answer)
+            self.assertNotIn(b"Content-Length", answer)
+            raw.send(f"POST {PATH} HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY).until(ANSWER)
 
     def test_a_client_that_goes_away_harms_nobody(self):
         with Raw() as raw:

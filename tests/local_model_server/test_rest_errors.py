@@ -11,7 +11,7 @@ FLOAT = "INVALID_ARGUMENT: JSON Value: %s Type: %s is not of expected type: floa
 class Errors(unittest.TestCase):
     def check(self, call, body, text, status=400):
         """`text` is the error before it is escaped for the answer."""
-        escaped = json.dumps(text, ensure_ascii=False)[1:-1].replace("'", "\\'")
+        escaped = json.dumps(text, ensure_ascii=False)[1:-1]
         with self.subTest(body):
             self.assertEqual(shared_server().post(call, body), (status, ERROR % escaped))
 
@@ -24,12 +24,12 @@ class Errors(unittest.TestCase):
             ("  \n", "The document is empty. at offset: 3"),
             ("abc", "Invalid value. at offset: 0"),
             ("nul", "Invalid value. at offset: 3"),
-            ('{"instances": [1 2]}', "Missing a comma or ] after an array element. at offset: 17"),
+            ('{"instances": [1 2]}', "Missing a comma or ']' after an array element. at offset: 17"),
             ('{"instances": [1,]}', "Invalid value. at offset: 17"),
             ('{"instances" [1]}', "Missing a colon after a name of object member. at offset: 13"),
-            ('{"instances": [1] "x": 1}', "Missing a comma or } after an object member. at offset: 18"),
+            ('{"instances": [1] "x": 1}', "Missing a comma or '}' after an object member. at offset: 18"),
             ("{1: 2}", "Missing a name for object member. at offset: 1"),
-            ('{"instances": [1', "Missing a comma or ] after an array element. at offset: 16"),
+            ('{"instances": [1', "Missing a comma or ']' after an array element. at offset: 16"),
             ('{"instances": [1.]}', "Miss fraction part in number. at offset: 17"),
             ('{"instances": [1e]}', "Miss exponent in number. at offset: 17"),
             ('{"inst', "Missing a closing quotation mark in string. at offset: 6"),
@@ -41,16 +41,16 @@ class Errors(unittest.TestCase):
             self.refuse(body, f"JSON Parse error: {text}")
 
     def test_not_a_request(self):
-        self.refuse("[1.5]", "JSON Value: [\n    1.5\n] Is not object")
+        self.refuse("[1.5]", "JSON Value: [1.5] Is not object")
         self.refuse("{}", "Missing 'inputs' or 'instances' key")
         self.refuse(
             '{"instances": [1], "inputs": [true]}',
-            'JSON Value: {\n    "instances": [\n        1\n    ],\n    "inputs": [\n        true\n    ]\n} '
+            'JSON Value: {\n    "instances": [1],\n    "inputs": [true]\n} '
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ",
         )
         self.refuse(
             '{"instances": 1}',
-            "JSON Value: {\n    \"instances\": 1\n} Excepting 'instances' to be an list/array",
+            "JSON Value: {\n    \"instances\": 1\n} Expecting 'instances' to be an list/array",
         )
         self.refuse(
             '{"instances": []}', "JSON Value: {\n    \"instances\": []\n} No values in 'instances' array"
@@ -59,17 +59,6 @@ class Errors(unittest.TestCase):
             '{"signature_name": null}',
             'JSON Value: {\n    "signature_name": null\n} not formatted correctly. '
             "'signature_name' key must be a string value.",
-        )
-
-    def test_apostrophes_are_escaped_in_the_bytes(self):
-        answer = shared_server().post("half_plus_three:predict", '{"instances": ["abc"]}')
-        self.assertEqual(
-            answer,
-            (
-                400,
-                '{\n    "error": "Failed to process element: 0 of \\\'instances\\\' list. Error: '
-                'INVALID_ARGUMENT: JSON Value: \\"abc\\" Type: String is not of expected type: float"\n}',
-            ),
         )
 
     def test_types(self):
@@ -109,8 +98,8 @@ class Errors(unittest.TestCase):
     def test_precision(self):
         text = "Cannot convert JSON value: %s to float without loss of precision."
         self.refuse('{"inputs": [16777216]}', text % "16777216")
-        self.refuse('{"inputs": [1e39]}', text % "1e+39")
-        self.refuse('{"inputs": [1, NaN, 1e39]}', text % "1e+39")
+        self.refuse('{"inputs": [1e39]}', text % "1e39")
+        self.refuse('{"inputs": [1, NaN, 1e39]}', text % "1e39")
 
     def test_numbers_too_big(self):
         for number in ("1" * 400, "1" * 5000, "1e400, x"):

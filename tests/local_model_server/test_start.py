@@ -8,6 +8,7 @@ import unittest
 
 from harness import (
     ANSWER_SECONDS,
+    ERROR,
     START_SECONDS,
     Server,
     accepts,
@@ -45,7 +46,7 @@ class Starting(unittest.TestCase):
 
     def test_single_model_flags_serve_the_latest_version(self):
         base = models() / "half_plus_three"
-        with Server("--model_name", "half", "--model_base_path", base).ready() as server:
+        with Server("--model_name=half", f"--model_base_path={base}").ready() as server:
             self.assertEqual(self.versions(server, "half"), [("124", "AVAILABLE")])
 
     def test_several_models_with_version_policies(self):
@@ -74,6 +75,8 @@ class Starting(unittest.TestCase):
             "--model_config_file_poll_wait_seconds=0",
         )
         with Server(*flags).ready() as server:
+            for model in ("every", "two"):
+                server.wait_loaded(model)
             both = [("124", "AVAILABLE"), ("123", "AVAILABLE")]
             self.assertEqual(self.versions(server, "every"), both)
             self.assertEqual(self.versions(server, "first"), [("123", "AVAILABLE")])
@@ -87,17 +90,47 @@ class Starting(unittest.TestCase):
             self.assertIn(f"Running gRPC ModelServer at 127.0.0.1:{server.grpc_port} ...", server.log())
             self.assertIn(f"Exporting HTTP/REST API at:localhost:{server.rest_port} ...", server.log())
 
-    def test_ports_open_after_the_models_have_loaded_and_sigterm_ends_it_at_once(self):
+    def test_ports_open_after_every_model_has_loaded_and_sigterm_ends_it_at_once(self):
         config = config_file(model_config("half_plus_three", ALL), model_config("demo"))
         with Server(f"--model_config_file={config}") as server:
             server.wait_for(server.grpc_port)
-            loaded = server.log().count("Successfully loaded servable version")
-            self.assertEqual(loaded, 3)
+            for loaded in ("half_plus_three version: 124", "demo version: 1"):
+                self.assertIn(f"Successfully loaded servable version {{name: {loaded}}}", server.log())
             server.ready()
             start = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             self.assertEqual(server.process.wait(timeout=ANSWER_SECONDS), -signal.SIGTERM)
             self.assertLess(time.monotonic() - start, 5)
+
+    def test_ports_open_while_older_versions_are_still_loading(self):
+        folder = self.versions_folder(models() / "half_plus_three" / "124", broken=("123",))
+        config = config_file(model_config("half", ALL, folder))
+        # The broken one is tried again after an hour, so it is being loaded for as long as this looks.
+        flags = ("--max_num_load_retries=1", "--load_retry_interval_micros=3600000000")
+        with Server(f"--model_config_file={config}", *flags).ready() as server:
+            states = {version: entry["state"] for version, entry in server.states("half").items()}
+            self.assertEqual(states, {"124": "AVAILABLE", "123": "LOADING"})
+            answer = server.post("half/versions/123:predict", {"instances": [1]})
+            self.assertEqual(answer, (404, ERROR % "Servable not found for request: Specific(half, 123)"))
+            self.assertEqual(server.predict("half", {"instances": [1]}), {"predictions": [3.5]})
+
+    def test_a_broken_older_version_stays_at_its_end_while_it_serves_on(self):
+        folder = self.versions_folder(models() / "half_plus_three" / "124", broken=("123",))
+        config = config_file(model_config("half", ALL, folder))
+        with Server(f"--model_config_file={config}", "--max_num_load_retries=0").ready() as server:
+            states = server.wait_loaded("half").states("half")
+            self.assertEqual(states["124"]["state"], "AVAILABLE")
+            self.assertEqual((states["123"]["state"], states["123"]["status"]["error_code"]), ("END", "DATA_LOSS"))
+            self.assertIn("Can't parse", states["123"]["status"]["error_message"])
+            self.assertEqual(server.predict("half", {"instances": [1]}), {"predictions": [3.5]})
+
+    def versions_folder(self, good, broken):
+        folder = scratch() / "half"
+        folder.mkdir()
+        (folder / good.name).symlink_to(good)
+        for version in broken:
+            (folder / version).symlink_to(models() / "broken" / "1")
+        return folder
 
     def test_without_rest_port_there_is_grpc_only(self):
         base = models() / "half_plus_three"

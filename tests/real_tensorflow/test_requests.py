@@ -1,6 +1,7 @@
 """What clients send and get, with TensorFlow behind it: one and two instances, batching off and on."""
 
 import json
+import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,10 @@ BATCHING = {
     "SAGEMAKER_TFS_ENABLE_BATCHING": "true",
     "SAGEMAKER_TFS_MAX_BATCH_SIZE": "4",
     "SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS": "5000",
+    # So many that none of the requests sent at once finds the queue full, which is a 503.
+    "SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES": "100",
 }
+LOADING_SECONDS = 60
 
 
 class Requests:
@@ -95,10 +99,16 @@ class Requests:
         wrong_signature = '{"signature_name": "other", "instances": [1.0]}'
         self.assertIn("other", self.error_text(self.server, wrong_signature))
 
+    def states(self, port):
+        answer = self.server.request("GET", "/v1/models/half_plus_three", port=port)
+        return [version["state"] for version in json.loads(answer.body)["model_version_status"]]
+
     def test_every_instance_serves_and_many_requests_at_once_are_answered(self):
         for port in self.server.rest_ports:
-            answer = self.server.request("GET", "/v1/models/half_plus_three", port=port)
-            states = [version["state"] for version in json.loads(answer.body)["model_version_status"]]
+            # One instance is enough to be ready; another may still be loading its older version.
+            deadline = time.monotonic() + LOADING_SECONDS
+            while "LOADING" in (states := self.states(port)) and time.monotonic() < deadline:
+                time.sleep(0.05)
             self.assertEqual(states, ["AVAILABLE"] * 2)
 
         def predict(number):
@@ -116,6 +126,10 @@ class OneInstance(Requests, Case):
 
 class OneInstanceBatching(Requests, Case):
     env = BATCHING
+
+    def test_more_rows_than_a_batch_may_have_get_400(self):
+        error = self.error_text(self.server, '{"instances": [1, 2, 3, 4, 5]}')
+        self.assertEqual(error, "Task size 5 is larger than maximum input batch size 4")
 
 
 class TwoInstances(Requests, Case):
