@@ -57,7 +57,7 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     let mut signals = Signals::new(handled)
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
-    // Before anything else that takes time or waits: it ends the start when a signal comes or a step fails.
+    // Starts before any step that takes time: it ends the start when a signal comes or a step fails.
     let (supervisor, inbox) = Supervisor::new();
     let watchdog = Watchdog::new(inbox);
     let closer = signals.handle();

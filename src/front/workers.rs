@@ -101,8 +101,8 @@ struct Work {
 }
 
 impl Front {
-    /// Opens the port and starts the workers. `announce` gets the front before it takes the first request: whoever
-    /// drains it at the end must know of it by then.
+    /// Opens the port and starts the workers. `announce` gets the front before the first request is taken: the
+    /// watchdog must have it by then, or a signal would end the program without draining it.
     ///
     /// # Errors
     /// When the port cannot be opened or a thread not be started.

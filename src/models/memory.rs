@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lack_of_memory_is_told_from_a_queue_that_is_full_or_slow() {
+    fn a_lack_of_memory_is_507_and_a_full_or_slow_queue_is_not() {
         let answer = |status: u16, text: &str| {
             judge(Ok(TfsAnswer {
                 status,

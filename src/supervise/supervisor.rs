@@ -15,8 +15,8 @@ use crate::supervise::unit::Unit;
 /// Number of a unit or an errand; never given twice.
 pub type UnitId = u64;
 
-/// A handle to the watchdog. The watchdog starts before everything that uses this, and ends with the program: so what
-/// is sent is taken, and who waits for something of it hears at once when it stops.
+/// A handle to the watchdog. The watchdog starts before everything that uses this and ends with the program, so messages
+/// are always taken, and waiting for a reply fails at once when the watchdog stops.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     inbox: Sender<Message>,
@@ -106,7 +106,8 @@ impl Supervisor {
         (supervisor, Inbox { messages, running })
     }
 
-    /// Gets an error, but no message, when the watchdog stops: for those who wait for something else.
+    /// Never carries a message, and disconnects when the watchdog stops. Select on it when waiting for something that
+    /// the watchdog does not do.
     pub fn stopping(&self) -> &Receiver<()> {
         &self.stopping
     }

@@ -1,7 +1,7 @@
 //! The one thread that owns every child process: starts, reaps, restarts and stops them, and ends the program.
 //!
-//! It starts before everything else, so that no step of the start waits for something that is not there yet, and a
-//! signal ends the start at any moment. What is to be done is decided in `lifecycle.rs`; this is the thin shell around it. As process 1 of a
+//! It starts before all other threads, so no step of the start waits for a watchdog that does not run yet, and a signal
+//! ends the start at any moment. What is to be done is decided in `lifecycle.rs`; this is the thin shell around it. As process 1 of a
 //! container all orphans become ours, so every child is reaped here, whoever started it.
 
 use std::collections::BTreeMap;
@@ -389,7 +389,7 @@ impl Watchdog {
         if !supervised.is_active() {
             return Ok(());
         }
-        // Else it is in the log only.
+        // Only a failed start shows it; the log has it anyway.
         let output = match supervised.lifecycle.may_give_up() {
             true => child.last_lines(),
             false => String::new(),

@@ -11,7 +11,7 @@ use crate::models::Model;
 use crate::supervise::lifecycle::Status;
 use crate::tfs::client::TfsAnswer;
 
-/// A model and the versions of it that a model server was told to serve.
+/// A model and the versions of it that a model server is configured to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versions {
     /// The model's name.
@@ -174,7 +174,7 @@ mod tests {
                 false
             )
         );
-        // Also before one that is still loading.
+        // Also while another version is still loading.
         assert_eq!(
             status(&[(123, "LOADING", "OK", ""), (124, "END", "OK", "")]),
             failed("version 124 of model m is END: OK: ", false)

@@ -7,8 +7,8 @@ use std::process::Command;
 use crate::support::setup::fake_model_server;
 use crate::support::{Setup, skipped};
 
-/// The setup for a user of its own who may have so many threads and processes. `None`, loudly, when we cannot become
-/// another user, as whom alone the limit holds.
+/// The setup, run as a user of its own with this limit of threads and processes, which does not hold for root. `None`,
+/// loudly, when we cannot become another user.
 fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
     let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);
