@@ -75,11 +75,20 @@ fn variables(pid: u32) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Names of the variables that a child has otherwise than we have them.
+/// Variables that the server starts itself again with, for its own allocator.
+const ALLOCATOR: [&str; 4] = [
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_ARENA_MAX",
+    "_SAGEMAKER_TFS_ALLOCATOR",
+];
+
+/// Names of the variables that a child has otherwise than we have them. It has nothing of our allocator's.
 fn added(server: &Server, child: u32) -> Vec<String> {
     let (ours, theirs) = (variables(server.pid()), variables(child));
     for name in ours.keys() {
-        assert!(theirs.contains_key(name), "{name} is missing");
+        let is_own = ALLOCATOR.contains(&name.as_str());
+        assert_eq!(theirs.contains_key(name), !is_own, "{name}");
     }
     let differs = |(name, value): &(&String, &String)| ours.get(*name) != Some(value);
     let names = theirs.iter().filter(differs).map(|(name, _)| name.clone());
@@ -177,4 +186,20 @@ fn limits_of_core_files_are_the_containers() {
     let ours = wait_for("the server's limits", || limits(server.pid()));
     assert!(ours.split_whitespace().any(|word| word == "0"), "{ours}");
     assert_eq!(limits(server.model_server_pid(0)), Some(ours));
+}
+
+/// The server's own allocator gives back what is freed; who sets it up otherwise is listened to, and so are its children.
+#[test]
+fn settings_of_the_allocator_are_the_servers_own_unless_somebody_sets_them() {
+    let server = Setup::new().start();
+    let ours = variables(server.pid());
+    assert!(ALLOCATOR.iter().all(|name| ours.contains_key(*name)));
+
+    let server = Setup::new().var("MALLOC_ARENA_MAX", 2).start();
+    for pid in [server.pid(), server.model_server_pid(0)] {
+        let found = variables(pid);
+        let names = ALLOCATOR.iter().filter(|name| found.contains_key(**name));
+        assert_eq!(Vec::from_iter(names), [&"MALLOC_ARENA_MAX"]);
+        assert_eq!(found["MALLOC_ARENA_MAX"], "2");
+    }
 }
