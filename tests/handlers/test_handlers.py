@@ -288,11 +288,13 @@ class Together(HandlerCase):
         self.assertEqual([answer.split(" ", 1)[1] for answer in answers], [f"request {n}" for n in range(16)])
 
     def test_two_processes_in_every_worker_class(self):
-        # More requests than one process takes at a time, and none is answered before both have one.
+        # None is answered before both have one, and each goes to the process with the least to do.
         for name, requests in (("gevent", 33), ("gthread", 2), ("sync", 2)):
             with self.subTest(name):
                 folder = str(self.folder())
                 server = self.serve(Script("processes", settings=worker_class(name, WORKERS="2"))).wait_ready()
+                for worker in ("0", "1"):
+                    self.wait_for_log(server, f"Python worker {worker}: loaded")
                 processes = self.texts(self.send(server, [folder] * requests))
                 self.assertEqual(sorted(set(processes)), sorted(os.listdir(folder)))
                 self.assertEqual(len(set(processes)), 2)
