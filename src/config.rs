@@ -116,11 +116,12 @@ pub struct HandlerConfig {
 /// How calls of handlers may overlap; gunicorn's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerClass {
-    /// Calls of different requests may alternate.
+    /// All calls are on the main thread. Those of a pair alternate; those of a single `handler` are greenlets where
+    /// gevent is installed.
     Gevent,
     /// One request at a time.
     Sync,
-    /// A request stays on its thread.
+    /// Several threads. A request stays on its own.
     Gthread,
 }
 

@@ -288,11 +288,13 @@ class Together(HandlerCase):
         self.assertEqual([answer.split(" ", 1)[1] for answer in answers], [f"request {n}" for n in range(16)])
 
     def test_two_processes_in_every_worker_class(self):
-        # More requests than one process takes at a time, and none is answered before both have one.
+        # None is answered before both have one, and each goes to the process with the least to do.
         for name, requests in (("gevent", 33), ("gthread", 2), ("sync", 2)):
             with self.subTest(name):
                 folder = str(self.folder())
                 server = self.serve(Script("processes", settings=worker_class(name, WORKERS="2"))).wait_ready()
+                for worker in ("0", "1"):
+                    self.wait_for_log(server, f"Python worker {worker}: loaded")
                 processes = self.texts(self.send(server, [folder] * requests))
                 self.assertEqual(sorted(set(processes)), sorted(os.listdir(folder)))
                 self.assertEqual(len(set(processes)), 2)
@@ -391,6 +393,24 @@ class Hosts(HandlerCase):
             self.assertIn("handler did not return within 2 s", hanging.result().text)
             self.assertEqual([answer.text for answer in answers], marks)
             self.ends_well(server)
+
+    def test_a_late_answer_of_a_greenlet_is_not_given_to_the_next_request(self):
+        limits = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "6", "SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS": "6"}
+        server = self.serve(Script("fallen_handler", settings=limits)).wait_ready()
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            working = threads.submit(self.invoke, server, "work long")
+            self.wait_for_log(server, "it works")
+            # Its turn comes late, so that its deadline passes before its own limit does.
+            late = self.invoke(server, "doze")
+            self.assertEqual(late.status, 504, late.text)
+            self.assertIn("handler did not return in time", late.text)
+            self.check_answer(server, working.result(), text("work long"))
+            self.wait_for_log(server, "it is awake")
+            marks = [f"mark {number}" for number in range(100)]
+            answers = list(threads.map(lambda mark: self.invoke(server, mark), marks))
+        self.assertEqual([answer.text for answer in answers], marks)
+        self.assertEqual(server.log().count("Python worker 0: loaded"), 1)
+        self.ends_well(server)
 
     def test_a_call_that_waits_too_long_is_ended(self):
         settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "2"}

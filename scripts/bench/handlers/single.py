@@ -1,4 +1,4 @@
-"""A single handler that asks the model itself, over a connection that each thread keeps."""
+"""A single handler that asks the model itself, over a connection that each thread keeps; each call with gevent."""
 
 import http.client
 import threading

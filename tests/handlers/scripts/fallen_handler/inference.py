@@ -4,6 +4,12 @@ import os
 import time
 
 
+def _compute(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 def handler(data, context):
     what = data.read().decode()
     if what == "segfault":
@@ -18,7 +24,12 @@ def handler(data, context):
         while True:
             pass
     if what.startswith("work"):
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
-            pass
+        _compute(0.5)
+    if what == "work long":
+        print("it works")
+        _compute(3.5)
+    if what == "doze":
+        print("it dozes")
+        time.sleep(4)
+        print("it is awake")
     return what, "text/plain"
