@@ -10,7 +10,7 @@ from pathlib import Path
 
 from faults import Injector
 from hostile import CROWD, CROWD_HEAD_BYTES
-from target import BODY_MEMORY, INSTANCES, LARGE_ALLOCATION, Footprint, Target
+from target import BODY_MEMORY, INSTANCES, Footprint, Target
 
 MB = 1_000_000
 # Connections to TFS that were kept, a worker that is just being replaced; a leak at every fault would be hundreds.
@@ -20,14 +20,15 @@ MOST_MORE_THREADS = 16
 #
 # - For each slot a connection to TFS with a buffer each way. The server has one backend: both TFS processes share the
 #   kept connections.
-# - For each slot what its requests took from the allocator below the size that goes back to the system at once: a head,
-#   a body, its conversion, an answer. An arena of glibc keeps it while something above it is in use.
+# - In each arena of glibc what is free below something that is in use: eight pieces of up to 1 MB, which is where the
+#   server has the allocator begin to give pieces back at once (src/allocator.rs).
 # - The heads of a crowd, likewise.
 SLOTS = 64
 BACKENDS = 1
 CONNECTION_BUFFERS = 2 * 128 * 1024
-SMALL_ALLOCATIONS = 4 * LARGE_ALLOCATION
-MOST_MORE_MEMORY = SLOTS * (BACKENDS * CONNECTION_BUFFERS + SMALL_ALLOCATIONS) + CROWD * CROWD_HEAD_BYTES
+ARENAS = 4
+KEPT_IN_AN_ARENA = 8 << 20
+MOST_MORE_MEMORY = SLOTS * BACKENDS * CONNECTION_BUFFERS + ARENAS * KEPT_IN_AN_ARENA + CROWD * CROWD_HEAD_BYTES
 # Under load: the limit of all bodies, and what accepted requests grow to beyond it.
 MOST_MORE_MEMORY_UNDER_LOAD = BODY_MEMORY * 5 // 4 + MOST_MORE_MEMORY
 

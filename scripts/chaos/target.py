@@ -37,9 +37,6 @@ HERE = Path(__file__).resolve().parent
 INSTANCES = 2
 # What a small model takes to load.
 LOADING_MS = 400
-# glibc's own first value, held fast. Left to itself it grows with the first large body that is freed, and from then on
-# each thread's arena keeps its share of what large bodies took: 100 MB and more, by chance, behind which a leak hides.
-LARGE_ALLOCATION = 128 * 1024
 # A process that was left alone for so long serves: the longest pause before a restart is 10 s.
 LEFT_ALONE_SECONDS = 20
 # For everything to be ready again once nothing is broken any more.
@@ -123,7 +120,6 @@ class Target:
             "SAGEMAKER_GUNICORN_WORKERS": str(workers or 1),
             # Tells in the log of answers that could not be sent.
             "SAGEMAKER_TFS_NGINX_LOGLEVEL": "warn",
-            "MALLOC_MMAP_THRESHOLD_": str(LARGE_ALLOCATION),
             "SAGEMAKER_TFS_MAX_BODY_MEMORY_MB": str(BODY_MEMORY >> 20),
             "FAKE_TFS_POST_BODIES_ONLY": "1",
             "FAKE_TFS_MAX_DEPTH": str(FATAL_LEVELS),
