@@ -83,7 +83,9 @@ class Handlers(Case):
         wait_for(lambda: not strangers(), 20, lambda: f"left over: {strangers()}")
 
     def test_a_busy_container_ends_in_time_and_answers_every_request(self):
-        container = self.start_with(SINGLE)
+        # The image has no gevent, without which calls come one at a time.
+        threads = {"SAGEMAKER_GUNICORN_WORKER_CLASS": "gthread", "SAGEMAKER_GUNICORN_THREADS": "8"}
+        container = self.start_with(SINGLE, env=threads)
         with ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(container.invoke, "slow") for _ in range(8)]
             wait_for(lambda: container.logs().count("slow begins") == 8, 60, container.logs)
