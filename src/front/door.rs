@@ -4,7 +4,7 @@
 //! the connection to itself until it says what it waits for next. So no thread is bound to a connection, and thousands
 //! of idle ones cost some memory only.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -22,8 +22,11 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use crate::error::StartError;
 use crate::front::budget::Budget;
 use crate::front::connection::Connection;
-use crate::front::exchange::Dispensable;
 use crate::logging::FRONT;
+
+mod room;
+
+use room::Noted;
 
 /// Connections that wait to be accepted; the system takes less if it is set to.
 const LISTEN_BACKLOG: i32 = 4096;
@@ -33,8 +36,6 @@ const ACCEPT_TURN: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
 /// Connections at once, each with a descriptor and some memory, if the limit of descriptors allows.
 const MAX_CONNECTIONS: usize = 16 * 1024;
-/// Looking for connections to give up means looking at all of them, so this many are noted at once.
-const NOTED_DISPENSABLE: usize = 1024;
 /// What could be said of each connection is said this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -97,14 +98,6 @@ pub struct Door {
     complained: Mutex<Option<Instant>>,
     /// The whole answer to a client for whom there is no room.
     full: Vec<u8>,
-}
-
-/// Connections that may be given up for new ones, the most dispensable first.
-#[derive(Debug, Default)]
-struct Noted {
-    queue: VecDeque<(Dispensable, Instant, u64)>,
-    /// There were no more: not before then is it worth looking again.
-    look_again: Option<Instant>,
 }
 
 impl Door {
@@ -367,69 +360,6 @@ impl Door {
             self.complain(format_args!("a connection cannot be served: {e}"));
             self.end(&connection);
         }
-    }
-
-    /// Gives up the most dispensable connection, if there is one.
-    fn make_room(&self) -> bool {
-        let mut noted = self
-            .dispensable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        loop {
-            while let Some(next) = noted.queue.pop_front() {
-                if self.give_up(next) {
-                    return true;
-                }
-            }
-            let now = Instant::now();
-            if noted.look_again.is_some_and(|then| now < then) {
-                return false;
-            }
-            noted.queue = self.find_dispensable(now);
-            let there_may_be_more = noted.queue.len() == NOTED_DISPENSABLE;
-            noted.look_again = (!there_may_be_more).then_some(now + TICK);
-            if noted.queue.is_empty() {
-                return false;
-            }
-        }
-    }
-
-    /// The most dispensable connections now. Keeps nobody else from theirs meanwhile.
-    fn find_dispensable(&self, now: Instant) -> VecDeque<(Dispensable, Instant, u64)> {
-        let all = self.all();
-        let found = all.iter().filter_map(|connection| {
-            let (what, since) = connection.try_exchange()?.dispensable(now)?;
-            Some((what, since, connection.id))
-        });
-        let mut found = Vec::from_iter(found);
-        if found.len() > NOTED_DISPENSABLE {
-            found.select_nth_unstable(NOTED_DISPENSABLE);
-            found.truncate(NOTED_DISPENSABLE);
-        }
-        found.sort_unstable();
-        found.into()
-    }
-
-    /// Ends this connection, if it is still as it was noted.
-    fn give_up(&self, (what, since, id): (Dispensable, Instant, u64)) -> bool {
-        let Some(connection) = self.connection(id) else {
-            return false;
-        };
-        let Some(mut exchange) = connection.try_exchange() else {
-            return false; // something has just happened on it
-        };
-        let is_as_noted = exchange.dispensable(Instant::now()) == Some((what, since));
-        // A request may have come that nobody has seen yet.
-        if !is_as_noted || exchange.is_ready(&*connection) {
-            return false;
-        }
-        exchange.close();
-        drop(exchange);
-        if matches!(what, Dispensable::Head | Dispensable::SlowBody) {
-            self.turn_away(&connection.socket);
-        }
-        self.end(&connection);
-        true
     }
 
     /// There are no descriptors left: the one in reserve lets one client be told.

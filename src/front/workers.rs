@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{RequestError, StartError};
 use crate::front::answer::{self, Answer, Wire};
 use crate::front::body::{self, Announced, Incoming};
-use crate::front::budget::{Budget, Buffer, NoRoom};
+use crate::front::budget::{Budget, NoRoom};
 use crate::front::connection::Connection;
 use crate::front::door::{Door, Event, Interest};
 use crate::front::exchange::{Exchange, Request, Step, Verdict};
@@ -22,6 +22,10 @@ use crate::front::slots::{Admission, Slots};
 use crate::handlers::host;
 use crate::logging::FRONT;
 use crate::models::memory;
+
+mod ending;
+
+use ending::stopping;
 
 /// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
 /// little to do with CPUs; a waiting thread costs some 10 KB.
@@ -42,10 +46,6 @@ const FILES_A_SLOT: usize = 2;
 const FILES_A_CHANNEL: usize = 2;
 /// Without anything to go by, memory for bodies.
 const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
-/// At the end, what still is to be sent has this long.
-const FINISH_LIMIT: Duration = Duration::from_millis(500);
-/// How often to look whether it is.
-const FINISH_STEP: Duration = Duration::from_millis(5);
 /// The part of all memory that bodies may take when nothing is set. TensorFlow Serving needs some for each of them, too.
 const BODY_MEMORY_PART: u64 = 4;
 
@@ -149,53 +149,6 @@ impl Front {
             })?;
         }
         Ok(())
-    }
-
-    /// Refuses new connections; open ones are served on and told that they end.
-    pub fn stop_accepting(&self) {
-        self.shared.door.close();
-    }
-
-    /// Requests being received, waiting or being answered.
-    pub fn in_flight(&self) -> usize {
-        let connections = self.shared.door.all();
-        let is_at_work = |connection: &&Arc<Connection>| {
-            let exchange = connection.try_exchange();
-            exchange.is_none_or(|exchange| !exchange.is_idle())
-        };
-        connections.iter().filter(is_at_work).count()
-    }
-
-    /// From now on requests get 503 where they would need a model, and so do those that wait or are worked on: the
-    /// models are about to end.
-    pub fn refuse_the_rest(&self) {
-        let shared = &self.shared;
-        shared.is_refusing.store(true, Ordering::SeqCst);
-        for connection in shared.door.all() {
-            shared.guarded(&connection, || {
-                let mut exchange = connection.exchange();
-                if exchange.is_busy() {
-                    let mut answer = Answer::from(stopping());
-                    if exchange.is_head_request() {
-                        answer.body = Buffer::default();
-                    }
-                    exchange.answer(Wire::new(answer, None, false), false);
-                    let step = shared.advance(&connection, &mut exchange);
-                    drop(exchange);
-                    shared.follow(&connection, step);
-                }
-            });
-        }
-    }
-
-    /// Waits until all answers have left, but not for long: the process is about to end.
-    pub fn finish(&self) {
-        let until = Instant::now() + FINISH_LIMIT;
-        let mut quiet = 0;
-        while quiet < 2 && Instant::now() < until {
-            quiet = if self.in_flight() == 0 { quiet + 1 } else { 0 };
-            thread::sleep(FINISH_STEP);
-        }
     }
 }
 
@@ -462,14 +415,6 @@ impl Shared {
 }
 
 const TOO_MANY_REQUESTS: &str = "Too many requests are waiting; try again.";
-
-/// 503 for what comes when the models are about to end.
-fn stopping() -> RequestError {
-    RequestError {
-        ends_connection: true,
-        ..RequestError::new(503, "The server is stopping.")
-    }
-}
 
 fn start_thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
     thread::Builder::new()

@@ -1,0 +1,83 @@
+//! Making room for new connections: which of the open ones is given up.
+
+use std::collections::VecDeque;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::{Door, TICK};
+use crate::front::exchange::Dispensable;
+
+/// Looking for connections to give up means looking at all of them, so this many are noted at once.
+const NOTED_DISPENSABLE: usize = 1024;
+/// Connections that may be given up for new ones, the most dispensable first.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    queue: VecDeque<(Dispensable, Instant, u64)>,
+    /// There were no more: not before then is it worth looking again.
+    look_again: Option<Instant>,
+}
+
+impl Door {
+    /// Gives up the most dispensable connection, if there is one.
+    pub(super) fn make_room(&self) -> bool {
+        let mut noted = self
+            .dispensable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            while let Some(next) = noted.queue.pop_front() {
+                if self.give_up(next) {
+                    return true;
+                }
+            }
+            let now = Instant::now();
+            if noted.look_again.is_some_and(|then| now < then) {
+                return false;
+            }
+            noted.queue = self.find_dispensable(now);
+            let there_may_be_more = noted.queue.len() == NOTED_DISPENSABLE;
+            noted.look_again = (!there_may_be_more).then_some(now + TICK);
+            if noted.queue.is_empty() {
+                return false;
+            }
+        }
+    }
+
+    /// The most dispensable connections now. Keeps nobody else from theirs meanwhile.
+    fn find_dispensable(&self, now: Instant) -> VecDeque<(Dispensable, Instant, u64)> {
+        let all = self.all();
+        let found = all.iter().filter_map(|connection| {
+            let (what, since) = connection.try_exchange()?.dispensable(now)?;
+            Some((what, since, connection.id))
+        });
+        let mut found = Vec::from_iter(found);
+        if found.len() > NOTED_DISPENSABLE {
+            found.select_nth_unstable(NOTED_DISPENSABLE);
+            found.truncate(NOTED_DISPENSABLE);
+        }
+        found.sort_unstable();
+        found.into()
+    }
+
+    /// Ends this connection, if it is still as it was noted.
+    fn give_up(&self, (what, since, id): (Dispensable, Instant, u64)) -> bool {
+        let Some(connection) = self.connection(id) else {
+            return false;
+        };
+        let Some(mut exchange) = connection.try_exchange() else {
+            return false; // something has just happened on it
+        };
+        let is_as_noted = exchange.dispensable(Instant::now()) == Some((what, since));
+        // A request may have come that nobody has seen yet.
+        if !is_as_noted || exchange.is_ready(&*connection) {
+            return false;
+        }
+        exchange.close();
+        drop(exchange);
+        if matches!(what, Dispensable::Head | Dispensable::SlowBody) {
+            self.turn_away(&connection.socket);
+        }
+        self.end(&connection);
+        true
+    }
+}

@@ -1,0 +1,130 @@
+//! What takes too long on a connection, and what can be given up when there is no room for new ones.
+
+use std::time::{Duration, Instant};
+
+use super::{Exchange, Phase, Step, Stream};
+use crate::error::RequestError;
+use crate::front::answer::Wire;
+
+/// Time for a whole head to arrive, from its first byte.
+pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(20);
+/// The same while the server stops.
+pub(super) const LAST_HEAD_LIMIT: Duration = Duration::from_secs(2);
+/// A connection without a request for this long is closed; longer than load balancers keep idle connections, so
+/// that it is not us who closes one just as it is used.
+pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(75);
+/// Time in which at least a byte of a body or an answer must move.
+pub(super) const STALL_LIMIT: Duration = Duration::from_secs(75);
+/// Slower than this, bytes a second, and an answer is given up, after a first [`STALL_LIMIT`]. When there is no room
+/// for new connections, a body may not come more slowly either.
+pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 16 * 1024;
+/// How long a connection may be idle or still before it counts as dispensable: it may be a busy client's.
+pub(super) const KEPT_STILL: Duration = Duration::from_secs(1);
+/// Time to read over what a client still sends after its answer, so that the answer is not lost to a reset.
+const LINGER_LIMIT: Duration = Duration::from_secs(30);
+/// The same without a byte.
+const LINGER_STALL_LIMIT: Duration = Duration::from_secs(5);
+/// What is given up for new connections when there is no room for them, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dispensable {
+    /// No request is in its hands.
+    Idle,
+    /// A head is not whole.
+    Head,
+    /// A body stands still or comes very slowly.
+    SlowBody,
+    /// The client does not read its answer.
+    SlowReader,
+}
+
+impl Exchange {
+    /// Whether and since when it could be given up for a new connection.
+    pub fn dispensable(&self, now: Instant) -> Option<(Dispensable, Instant)> {
+        let is_still = now.saturating_duration_since(self.moved) >= KEPT_STILL;
+        let (what, since) = match &self.phase {
+            Phase::Head if !self.input.is_empty() => (Dispensable::Head, self.since),
+            Phase::Head | Phase::Linger { .. } | Phase::Skip(_) | Phase::Closed => {
+                (Dispensable::Idle, self.since)
+            }
+            Phase::Body { body, received, .. } => {
+                let seconds = now.saturating_duration_since(*received).as_secs();
+                let is_slow = (body.received() as u64) < seconds * SLOWEST_BYTES_A_SECOND;
+                (is_still || is_slow).then_some((Dispensable::SlowBody, *received))?
+            }
+            Phase::Answer { .. } => is_still.then_some((Dispensable::SlowReader, self.moved))?,
+            Phase::Busy { .. } => return None,
+        };
+        (now.saturating_duration_since(since) >= KEPT_STILL).then_some((what, since))
+    }
+
+    /// What to do about a connection on which something takes too long, if it does. Nothing counts from before
+    /// `last_pause`. `is_last`: the server stops.
+    pub fn overdue(
+        &mut self,
+        stream: &impl Stream,
+        now: Instant,
+        last_pause: Instant,
+        is_last: bool,
+    ) -> Option<Step> {
+        let what = self.find_overdue(now, last_pause, is_last)?;
+        // What has arrived, or can be sent, is never too late: we may be slow, not the client.
+        if self.is_ready(stream) {
+            return None;
+        }
+        Some(match what {
+            Overdue::Close => {
+                self.close();
+                Step::Close
+            }
+            Overdue::Refuse(text) => self.refuse(RequestError::ending(408, text)),
+        })
+    }
+
+    fn find_overdue(&self, now: Instant, last_pause: Instant, is_last: bool) -> Option<Overdue> {
+        let since = |begin: Instant| {
+            let passed = now.saturating_duration_since(begin.max(last_pause));
+            passed.saturating_sub(self.grace)
+        };
+        let (phase_time, still_time) = (since(self.since), since(self.moved));
+        match &self.phase {
+            Phase::Head if self.input.is_empty() => {
+                (phase_time >= IDLE_LIMIT).then_some(Overdue::Close)
+            }
+            Phase::Head => {
+                let limit = if is_last { LAST_HEAD_LIMIT } else { HEAD_LIMIT };
+                (phase_time >= limit).then_some(Overdue::Refuse("The head came too slowly."))
+            }
+            Phase::Body {
+                received, limit, ..
+            } => {
+                if since(*received) >= *limit {
+                    Some(Overdue::Refuse("The body came too slowly."))
+                } else {
+                    (still_time >= STALL_LIMIT)
+                        .then_some(Overdue::Refuse("The body stopped coming."))
+                }
+            }
+            Phase::Busy { .. } | Phase::Closed => None,
+            Phase::Answer { wire, .. } => {
+                let limit = STALL_LIMIT + reading_time(wire);
+                (still_time >= STALL_LIMIT || phase_time >= limit).then_some(Overdue::Close)
+            }
+            Phase::Skip(_) | Phase::Linger { .. } => (still_time >= LINGER_STALL_LIMIT
+                || phase_time >= LINGER_LIMIT)
+                .then_some(Overdue::Close),
+        }
+    }
+}
+
+/// What is to be done about a connection on which something took too long.
+enum Overdue {
+    /// It ends.
+    Close,
+    /// The client gets this error.
+    Refuse(&'static str),
+}
+
+/// Time that a client which is just quick enough needs to read an answer.
+pub(super) fn reading_time(wire: &Wire) -> Duration {
+    Duration::from_secs(wire.size() as u64 / SLOWEST_BYTES_A_SECOND)
+}

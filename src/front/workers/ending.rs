@@ -1,0 +1,74 @@
+//! The end of the front: nothing new, what is under way, and an answer to everybody else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Front;
+use crate::error::RequestError;
+use crate::front::answer::{Answer, Wire};
+use crate::front::budget::Buffer;
+use crate::front::connection::Connection;
+
+/// At the end, what still is to be sent has this long.
+const FINISH_LIMIT: Duration = Duration::from_millis(500);
+/// How often to look whether it is.
+const FINISH_STEP: Duration = Duration::from_millis(5);
+
+impl Front {
+    /// Refuses new connections; open ones are served on and told that they end.
+    pub fn stop_accepting(&self) {
+        self.shared.door.close();
+    }
+
+    /// Requests being received, waiting or being answered.
+    pub fn in_flight(&self) -> usize {
+        let connections = self.shared.door.all();
+        let is_at_work = |connection: &&Arc<Connection>| {
+            let exchange = connection.try_exchange();
+            exchange.is_none_or(|exchange| !exchange.is_idle())
+        };
+        connections.iter().filter(is_at_work).count()
+    }
+
+    /// From now on requests get 503 where they would need a model, and so do those that wait or are worked on: the
+    /// models are about to end.
+    pub fn refuse_the_rest(&self) {
+        let shared = &self.shared;
+        shared.is_refusing.store(true, Ordering::SeqCst);
+        for connection in shared.door.all() {
+            shared.guarded(&connection, || {
+                let mut exchange = connection.exchange();
+                if exchange.is_busy() {
+                    let mut answer = Answer::from(stopping());
+                    if exchange.is_head_request() {
+                        answer.body = Buffer::default();
+                    }
+                    exchange.answer(Wire::new(answer, None, false), false);
+                    let step = shared.advance(&connection, &mut exchange);
+                    drop(exchange);
+                    shared.follow(&connection, step);
+                }
+            });
+        }
+    }
+
+    /// Waits until all answers have left, but not for long: the process is about to end.
+    pub fn finish(&self) {
+        let until = Instant::now() + FINISH_LIMIT;
+        let mut quiet = 0;
+        while quiet < 2 && Instant::now() < until {
+            quiet = if self.in_flight() == 0 { quiet + 1 } else { 0 };
+            thread::sleep(FINISH_STEP);
+        }
+    }
+}
+
+/// 503 for what comes when the models are about to end.
+pub(super) fn stopping() -> RequestError {
+    RequestError {
+        ends_connection: true,
+        ..RequestError::new(503, "The server is stopping.")
+    }
+}
