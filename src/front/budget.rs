@@ -245,15 +245,22 @@ impl Buffer {
         }
     }
 
-    /// Frees memory that it does not need, if it has room for more than `capacity` bytes.
-    pub fn shrink_to(&mut self, capacity: usize) {
-        if self.bytes.capacity() > capacity {
-            self.bytes.shrink_to(capacity);
-            if let Some(counted) = &mut self.counted {
-                // Less than before always fits.
-                let _ = counted.resize(self.bytes.capacity());
-            }
+    /// From now on, `free` bytes are not counted.
+    pub fn set_free(&mut self, free: usize) {
+        if let Some(counted) = &mut self.counted {
+            counted.free = free;
         }
+    }
+
+    /// Frees the memory that it does not need. From now on all but `free` bytes are counted.
+    ///
+    /// # Errors
+    /// When there is no room for bytes that were not counted before.
+    pub fn settle(&mut self, free: usize) -> Result<(), NoRoom> {
+        self.bytes.shrink_to_fit();
+        self.set_free(free);
+        let counted = self.counted.as_mut();
+        counted.map_or(Ok(()), |counted| counted.resize(self.bytes.capacity()))
     }
 }
 
@@ -324,8 +331,12 @@ mod tests {
         assert_eq!((buffer.len(), buffer.room()), before);
         buffer.consume(whole.len() - 10);
         assert_eq!(buffer.len(), 10);
-        buffer.shrink_to(50);
+        assert_eq!(buffer.settle(10), Ok(()));
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        assert_eq!(buffer.settle(3), Ok(()));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 7);
+        let _others = budget.reserve((1 << 20) - 7).unwrap();
+        assert_eq!(buffer.settle(2), Err(NoRoom::Now));
     }
 
     #[test]

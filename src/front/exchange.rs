@@ -21,8 +21,11 @@ use timing::reading_time;
 
 /// Bytes read in one go; then it is another connection's turn.
 const TURN_BYTES: usize = 1 << 20;
-/// Room for what is read before it is known what it is. Each connection may have it without counting.
+/// Room for what is read before it is known what it is. Most requests come whole, and it is free again at once.
 const READ_BYTES: usize = 4 * 1024;
+/// Of a head that has to wait for more, each connection may have so many bytes without counting, so that small requests
+/// are served when there is no memory for bodies.
+const FREE_HEAD_BYTES: usize = 1024;
 /// The same while much is coming that is not received directly, if there is memory for it.
 const LARGE_READ_BYTES: usize = 64 * 1024;
 
@@ -220,7 +223,7 @@ impl Exchange {
                 Ok(Sent::Nothing) => {}
                 // Others first: requests may come one behind the other without end.
                 Ok(Sent::Answer) if !self.input.is_empty() => return Step::Again,
-                Ok(Sent::Answer) => return Step::Read,
+                Ok(Sent::Answer) => return self.wait_for_more(),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Step::Write,
                 Err(_) => return Step::Close, // the client is gone
             }
@@ -263,10 +266,18 @@ impl Exchange {
                 Err(error) => return self.refuse(error),
                 Ok(Ok(0)) => return self.end_of_input(),
                 Ok(Ok(amount)) => turn = turn.saturating_sub(amount),
-                Ok(Err(e)) if e.kind() == ErrorKind::WouldBlock => return Step::Read,
+                Ok(Err(e)) if e.kind() == ErrorKind::WouldBlock => return self.wait_for_more(),
                 Ok(Err(e)) if e.kind() == ErrorKind::Interrupted => {}
                 Ok(Err(_)) => return Step::Close,
             }
+        }
+    }
+
+    /// Thousands of connections may wait for their clients: none keeps more memory meanwhile than what has arrived.
+    fn wait_for_more(&mut self) -> Step {
+        match self.input.settle(FREE_HEAD_BYTES) {
+            Ok(()) => Step::Read,
+            Err(why) => self.refuse(body::no_room(why)),
         }
     }
 
@@ -296,10 +307,6 @@ impl Exchange {
         if matches!(self.phase, Phase::Head) {
             self.scanner = Scanner::default();
             self.blank_line_seen = false;
-            // Thousands of connections may be idle.
-            if self.input.is_empty() {
-                self.input.shrink_to(READ_BYTES);
-            }
         }
     }
 
@@ -424,8 +431,12 @@ impl Exchange {
                         .reserve(LARGE_READ_BYTES, LARGE_READ_BYTES)
                         .is_ok();
                 if !large {
-                    let most = self.input.len() + READ_BYTES;
-                    let reserved = self.input.reserve(READ_BYTES, most);
+                    if was_empty {
+                        self.input.set_free(READ_BYTES);
+                    }
+                    let reserved = self.input.reserve_exact(READ_BYTES);
+                    let left = FREE_HEAD_BYTES.saturating_sub(self.input.len()).max(1);
+                    let reserved = reserved.or_else(|_| self.input.reserve_exact(left));
                     reserved.map_err(body::no_room)?;
                 }
                 stream.receive(self.input.bytes_mut())
