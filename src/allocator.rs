@@ -12,8 +12,8 @@ use std::process::Command;
 /// Larger allocations are pages of their own: they grow without a copy, and are gone when they are freed. Smaller ones are
 /// worth keeping for the next request. Four arenas are enough for the threads that run at the same time.
 const SETTINGS: [(&str, &str); 3] = [
-    ("MALLOC_MMAP_THRESHOLD_", "1048576"),
-    ("MALLOC_TRIM_THRESHOLD_", "2097152"),
+    ("MALLOC_MMAP_THRESHOLD_", "4194304"),
+    ("MALLOC_TRIM_THRESHOLD_", "8388608"),
     ("MALLOC_ARENA_MAX", "4"),
 ];
 /// Whoever sets this knows better.

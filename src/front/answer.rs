@@ -66,7 +66,10 @@ pub struct Wire {
 
 impl Wire {
     /// The bytes of `answer` to a request with this head, if it had one. `keep`: whether another may follow.
-    pub fn new(answer: Answer, to: Option<&Head>, keep: bool) -> Self {
+    pub fn new(mut answer: Answer, to: Option<&Head>, keep: bool) -> Self {
+        if answer.status == 205 {
+            answer.body = Buffer::default(); // it has none (RFC 9110, 15.3.6)
+        }
         let connection = match to {
             _ if !keep => Some("close"),
             Some(head) if head.is_http_1_0 => Some("keep-alive"),

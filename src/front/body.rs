@@ -289,8 +289,14 @@ fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, RequestError> {
         }
         Ok(httparse::Status::Partial) => Err(wrong()),
         Ok(httparse::Status::Complete((length, size))) => {
-            check_line(&line[..length - 2])?;
-            Ok(Some((length, size)))
+            let line = &line[..length - 2];
+            check_line(line)?;
+            // httparse takes white space behind the size; others may not.
+            let digits = line.split(|&b| b == b';').next().unwrap_or_default();
+            match digits.iter().all(u8::is_ascii_hexdigit) {
+                true => Ok(Some((length, size))),
+                false => Err(wrong()),
+            }
         }
     }
 }
@@ -418,6 +424,8 @@ mod tests {
             "3\r\nabcd\r\n",
             "3\r\nabc\n",
             "11111111111111111\r\n",
+            "1 \r\nx",
+            "1\t;a\r\nx",
             "0\r\n\n",
             "0\r\nA: b\n\r\n",
             &long_line,

@@ -180,6 +180,19 @@ impl Buffer {
         self.budget().map(Budget::accepted).unwrap_or_default()
     }
 
+    /// Counts so many bytes that an accepted request needs for a while, where these bytes are counted.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn beside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
+        let Some(budget) = self.budget() else {
+            return Ok(None);
+        };
+        let mut reservation = Reservation::new(budget, Stage::Accepted, 0);
+        reservation.resize(bytes)?;
+        Ok(Some(reservation))
+    }
+
     /// The budget it is counted in.
     pub fn budget(&self) -> Option<&Arc<Budget>> {
         self.counted.as_ref().map(|counted| &counted.budget)

@@ -23,8 +23,7 @@ use timing::reading_time;
 const TURN_BYTES: usize = 1 << 20;
 /// Room for what is read before it is known what it is. Most requests come whole, and it is free again at once.
 const READ_BYTES: usize = 4 * 1024;
-/// Of a head that has to wait for more, each connection may have so many bytes without counting, so that small requests
-/// are served when there is no memory for bodies.
+/// A head of so many bytes is not counted, so that small requests are served when there is no memory for bodies.
 const FREE_HEAD_BYTES: usize = 1024;
 /// The same while much is coming that is not received directly, if there is memory for it.
 const LARGE_READ_BYTES: usize = 64 * 1024;
@@ -207,6 +206,11 @@ impl Exchange {
         self.is_head_request
     }
 
+    /// Whether the client has sent something behind its request.
+    pub fn has_more(&self, stream: &impl Stream) -> bool {
+        !self.input.is_empty() || stream.is_ready(Direction::In)
+    }
+
     /// Whether what the connection waits for has happened and nobody has seen to it yet.
     pub fn is_ready(&self, stream: &impl Stream) -> bool {
         stream.is_ready(match self.phase {
@@ -359,10 +363,10 @@ impl Exchange {
         let bytes = self.input[..end].to_vec();
         self.input.consume(end);
         let mut head = Head::parse(bytes)?;
-        if end > READ_BYTES
+        if head.size() > FREE_HEAD_BYTES
             && let Some(budget) = self.input.budget()
         {
-            head.memory = Some(budget.reserve(end).map_err(body::no_room)?);
+            head.memory = Some(budget.reserve(head.size()).map_err(body::no_room)?);
         }
         let received = Instant::now();
         self.is_head_request = head.method() == "HEAD";

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use crate::error::RequestError;
 use crate::front::budget::Reservation;
@@ -43,12 +42,24 @@ impl Scanner {
         }
         self.scanned = limit;
         if bytes.len() >= MAX_HEAD_BYTES {
-            return Err(RequestError::ending(
-                431,
-                format!("The headers have more than {MAX_HEAD_BYTES} bytes."),
-            ));
+            return Err(too_long());
         }
         Ok(None)
+    }
+}
+
+/// A part of a head's text. A head may have many, and they are kept as long as the request.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    start: u16,
+    end: u16,
+}
+
+const _: () = assert!(MAX_HEAD_BYTES <= u16::MAX as usize);
+
+impl Part {
+    fn of<'a>(&self, text: &'a str) -> &'a str {
+        &text[self.start.into()..self.end.into()]
     }
 }
 
@@ -57,10 +68,10 @@ impl Scanner {
 pub struct Head {
     /// All of it: method, target and headers are parts of it.
     text: String,
-    method: Range<usize>,
-    target: Range<usize>,
+    method: Part,
+    target: Part,
     /// Names and values, values trimmed.
-    headers: Vec<(Range<usize>, Range<usize>)>,
+    headers: Vec<(Part, Part)>,
     /// Whether it is of HTTP/1.0.
     pub is_http_1_0: bool,
     /// Where a large one is counted.
@@ -75,6 +86,9 @@ impl Head {
     pub fn parse(bytes: Vec<u8>) -> Result<Self, RequestError> {
         // Targets and values go on to the log and to handlers, as text.
         let text = String::from_utf8(bytes).map_err(|_| bad("The head is not UTF-8."))?;
+        if text.len() > MAX_HEAD_BYTES {
+            return Err(too_long());
+        }
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(text.as_bytes(), &mut headers) {
@@ -102,7 +116,11 @@ impl Head {
         let target = path_and_query(target)?;
         let place = |part: &[u8]| {
             let start = part.as_ptr().addr() - text.as_ptr().addr();
-            start..start + part.len()
+            // The whole text is short enough.
+            Part {
+                start: start as u16,
+                end: (start + part.len()) as u16,
+            }
         };
         let headers = request.headers.iter();
         let headers = headers
@@ -137,22 +155,27 @@ impl Head {
         }
     }
 
+    /// Bytes of memory that it takes.
+    pub fn size(&self) -> usize {
+        self.text.len() + self.headers.len() * size_of::<(Part, Part)>()
+    }
+
     /// The method, as it came.
     pub fn method(&self) -> &str {
-        &self.text[self.method.clone()]
+        self.method.of(&self.text)
     }
 
     /// Path and query, as they came. Of a URL without a path, the query alone.
     pub fn target(&self) -> &str {
-        &self.text[self.target.clone()]
+        self.target.of(&self.text)
     }
 
     /// The values of all headers of this name, trimmed.
     pub fn values(&self, name: &'static str) -> impl Iterator<Item = &str> {
         let headers = self.headers.iter();
         headers
-            .filter(move |(key, _)| self.text[key.clone()].eq_ignore_ascii_case(name))
-            .map(|(_, value)| &self.text[value.clone()])
+            .filter(move |(key, _)| key.of(&self.text).eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.of(&self.text))
     }
 
     /// The first value.
@@ -214,6 +237,13 @@ fn path_and_query(target: &str) -> Result<&str, RequestError> {
 /// What hosts and ports consist of, by RFC 3986 (names, addresses, `%`-encoded bytes).
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
+}
+
+fn too_long() -> RequestError {
+    RequestError::ending(
+        431,
+        format!("The headers have more than {MAX_HEAD_BYTES} bytes."),
+    )
 }
 
 fn bad(text: impl Into<String>) -> RequestError {

@@ -323,7 +323,7 @@ impl Shared {
         static BUSY: LazyLock<Vec<u8>> =
             LazyLock::new(|| answer::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
         let head = &work.request.head;
-        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(head) {
+        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(&work.connection, head) {
             return self.reply(work, RequestError::busy(TOO_MANY_REQUESTS).into());
         }
         let connection = &work.connection;
@@ -347,7 +347,7 @@ impl Shared {
         answer: Answer,
         received: Instant,
     ) {
-        let keep = !answer.ends_connection && head.is_some_and(|head| self.keeps(head));
+        let keep = !answer.ends_connection && head.is_some_and(|head| self.keeps(connection, head));
         self.log_access(connection, head, answer.status, answer.body.len(), received);
         self.go_on(connection, Wire::new(answer, head, keep), keep);
     }
@@ -364,9 +364,10 @@ impl Shared {
         exchange.advance(&**connection, &|head, arrived| self.admit(head, arrived))
     }
 
-    /// Whether another request may follow on this one's connection.
-    fn keeps(&self, head: &Head) -> bool {
-        head.keeps_connection() && !self.door.is_closed()
+    /// Whether another request may follow on this one's connection. While the server stops: one that is there already.
+    fn keeps(&self, connection: &Connection, head: &Head) -> bool {
+        head.keeps_connection()
+            && (!self.door.is_closed() || connection.exchange().has_more(connection))
     }
 
     /// Gives up what takes too long.

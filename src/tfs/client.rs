@@ -12,6 +12,7 @@ use ureq::{Agent, AsSendBody, Body, Error};
 
 use crate::front::budget::{Buffer, NoRoom};
 use crate::supervise::lifecycle::Status;
+use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::status::{self, Versions};
@@ -84,8 +85,6 @@ pub struct Client {
     agent: Agent,
 }
 
-/// Room for a large body to move in few steps; small ones do not touch most of it.
-const BUFFER_BYTES: usize = 128 * 1024;
 /// Room made at once for an answer of announced length; larger ones grow as they arrive.
 const MAX_RESERVED_BYTES: usize = 64 << 20;
 /// Of an error that is cut, this much is read and dropped to keep the connection.
@@ -108,8 +107,6 @@ impl Client {
             .accept_encoding("")
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
             .build();
         Self {
             agent: Agent::with_parts(config, Loopback, Loopback),
@@ -137,14 +134,15 @@ impl Client {
         match &request.content {
             Content::None => {
                 let request = http::Request::get(uri).body(()).map_err(lost)?;
-                self.run(request, memory, deadline)
+                self.run(request, 0, memory, deadline)
             }
             Content::Body { content_type, body } => {
                 let mut builder = http::Request::post(uri);
                 if let Some(content_type) = content_type {
                     builder = builder.header(header::CONTENT_TYPE, content_type);
                 }
-                self.run(builder.body(*body).map_err(lost)?, memory, deadline)
+                let request = builder.body(*body).map_err(lost)?;
+                self.run(request, body.len(), memory, deadline)
             }
         }
     }
@@ -152,6 +150,7 @@ impl Client {
     fn run(
         &self,
         request: http::Request<impl AsSendBody>,
+        sent: usize,
         memory: &Buffer,
         deadline: Instant,
     ) -> Result<TfsAnswer, SendError> {
@@ -159,6 +158,11 @@ impl Client {
         if left.is_zero() {
             return Err(SendError::Deadline);
         }
+        // The connection's buffers become large.
+        let _buffer = match sent > SMALL_BYTES {
+            true => memory.beside(LARGE_BYTES).map_err(SendError::NoRoom)?,
+            false => None,
+        };
         let request = self
             .agent
             .configure_request(request)
@@ -254,6 +258,11 @@ fn read_all(mut body: Body, mut bytes: Buffer) -> Result<Buffer, SendError> {
     let announced = body.content_length().unwrap_or(u64::MAX);
     let most = usize::try_from(announced).unwrap_or(usize::MAX);
     let mut reader = body.with_config().limit(u64::MAX).reader();
+    // As above.
+    let _buffer = match most > SMALL_BYTES {
+        true => bytes.beside(LARGE_BYTES).map_err(SendError::NoRoom)?,
+        false => None,
+    };
     if announced < u64::MAX {
         let likely = most.min(MAX_RESERVED_BYTES);
         bytes.reserve_exact(likely).map_err(SendError::NoRoom)?;

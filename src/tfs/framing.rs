@@ -6,7 +6,9 @@
 
 use std::mem::MaybeUninit;
 
-use ureq::unversioned::transport::{Buffers, LazyBuffers};
+use ureq::unversioned::transport::Buffers;
+
+use crate::tfs::buffers::ConnectionBuffers;
 
 /// Headers of an answer; ureq accepts no more.
 const MAX_HEADERS: usize = 128;
@@ -14,23 +16,27 @@ const MAX_HEADERS: usize = 128;
 /// A connection's buffers. The first bytes that ureq consumes after a request are the head of the answer.
 #[derive(Debug)]
 pub struct WatchedBuffers {
-    inner: LazyBuffers,
+    inner: ConnectionBuffers,
     awaits_head: bool,
     is_sound: bool,
+    /// What is still to come of an answer's body, where its head said how long that is.
+    left: Option<usize>,
 }
 
 impl WatchedBuffers {
-    pub fn new(inner: LazyBuffers) -> Self {
+    pub fn new() -> Self {
         Self {
-            inner,
+            inner: ConnectionBuffers::default(),
             awaits_head: false,
             is_sound: true,
+            left: None,
         }
     }
 
-    /// A part of a request is sent.
-    pub fn request_sent(&mut self) {
+    /// So much of a request is sent.
+    pub fn request_sent(&mut self, amount: usize) {
         self.awaits_head = true;
+        self.inner.output_sent(amount);
     }
 
     /// Whether every answer so far had one clear length, and all of its bytes were consumed.
@@ -59,10 +65,20 @@ impl Buffers for WatchedBuffers {
     fn input_consume(&mut self, amount: usize) {
         if self.awaits_head && amount > 0 {
             let head = judge(&self.inner.input()[..amount]);
-            self.is_sound &= head == Head::Clear;
+            self.is_sound &= matches!(head, Head::Clear(_));
             self.awaits_head = head == Head::Interim;
+            self.left = match head {
+                Head::Clear(length) => length,
+                Head::Unclear | Head::Interim => None,
+            };
+        } else {
+            self.left = self.left.map(|left| left.saturating_sub(amount));
         }
         self.inner.input_consume(amount);
+        if self.left == Some(0) {
+            self.left = None;
+            self.inner.answer_ended();
+        }
     }
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
@@ -77,8 +93,8 @@ impl Buffers for WatchedBuffers {
 /// What an answer's head says about its end.
 #[derive(Debug, PartialEq, Eq)]
 enum Head {
-    /// One length, or chunks.
-    Clear,
+    /// One length, which is given here, or chunks.
+    Clear(Option<usize>),
     /// Anything else.
     Unclear,
     /// Another head follows.
@@ -102,18 +118,20 @@ fn judge(head: &[u8]) -> Head {
         None | Some(204 | 304) => return Head::Unclear,
         Some(_) => {}
     }
-    let (mut lengths, mut are_clear) = (0, true);
+    let (mut lengths, mut are_clear, mut length) = (0, true, None);
     for header in &*response.headers {
         if header.name.eq_ignore_ascii_case("Content-Length") {
             lengths += 1;
             are_clear &= header.value.iter().all(u8::is_ascii_digit);
+            let text = str::from_utf8(header.value).unwrap_or_default();
+            length = text.parse().ok();
         } else if header.name.eq_ignore_ascii_case("Transfer-Encoding") {
             lengths += 1;
             are_clear &= header.value.eq_ignore_ascii_case(b"chunked");
         }
     }
     match lengths == 1 && are_clear && response.version == Some(1) {
-        true => Head::Clear,
+        true => Head::Clear(length),
         false => Head::Unclear,
     }
 }
@@ -141,7 +159,7 @@ mod tests {
             ),
         ] {
             let head = judge(format!("HTTP/1.1 400 Bad\r\n{lines}\r\n").as_bytes());
-            assert_eq!(head == Head::Clear, clear, "{lines:?}");
+            assert_eq!(matches!(head, Head::Clear(_)), clear, "{lines:?}");
             let old = judge(format!("HTTP/1.0 200 OK\r\n{lines}\r\n").as_bytes());
             assert_eq!(old, Head::Unclear);
         }
@@ -158,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_sound_answer_after_an_interim_one_does_not_make_up_for_it() {
-        let mut buffers = WatchedBuffers::new(LazyBuffers::new(1024, 1024));
+        let mut buffers = WatchedBuffers::new();
         let mut answer = |heads: &[&str]| {
-            buffers.request_sent();
+            buffers.request_sent(100);
             for head in heads {
                 buffers.input_append_buf()[..head.len()].copy_from_slice(head.as_bytes());
                 buffers.input_appended(head.len());

@@ -1,6 +1,7 @@
 //! TensorFlow Serving: its command line and files, its processes, and requests to it.
 
 pub mod backend;
+pub mod buffers;
 pub mod client;
 pub mod command;
 pub mod error_body;

@@ -10,9 +10,7 @@ use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 use crate::tfs::framing::WatchedBuffers;
 
@@ -52,10 +50,7 @@ impl Connector for Loopback {
         stream.set_nodelay(true)?;
         Ok(Some(LoopbackTransport {
             stream,
-            buffers: WatchedBuffers::new(LazyBuffers::new(
-                details.config.input_buffer_size(),
-                details.config.output_buffer_size(),
-            )),
+            buffers: WatchedBuffers::new(),
             unsent: Vec::new(),
         }))
     }
@@ -88,7 +83,7 @@ impl Transport for LoopbackTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.buffers.request_sent();
+        self.buffers.request_sent(amount);
         let output = &self.buffers.output()[..amount];
         if self.unsent.len() + amount <= KEEP {
             // This much fits into the socket's buffer: it can be written later without a deadline.

@@ -182,6 +182,27 @@ fn requests_that_come_while_children_end_are_answered() {
     assert_clean(&server.wait_for_end());
 }
 
+/// Requests that were sent without waiting are there already, behind one whose answer is read slowly.
+#[test]
+fn requests_behind_a_slowly_read_answer_are_answered_too() {
+    const LARGE: usize = 8 << 20;
+    let server = Setup::new().var("FAKE_TFS_FIXED_BODY_BYTES", LARGE).start();
+    let mut connection = server.connect();
+    let invocation = request("POST", "/invocations", &[], INSTANCES);
+    let ping = request("GET", "/ping", &[], b"");
+    connection.send(&[&invocation[..], &ping, &ping, &invocation].concat());
+    wait_until("the answer is on its way", || connection.is_readable());
+    server.signal(Signal::TERM);
+    server.wait_for_log("SIGTERM: stopping");
+    for expected in [LARGE - 100, 0, 0, LARGE - 100] {
+        let answer = connection.response();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body.len() >= expected);
+    }
+    assert!(connection.is_at_end());
+    assert_clean(&server.wait_for_end());
+}
+
 /// A client may send all of its body before it reads the answer. An end in the midst of that would cost it the answer.
 #[test]
 fn clients_that_still_send_a_refused_body_get_its_answer() {

@@ -45,7 +45,8 @@ impl Front {
                     if exchange.is_head_request() {
                         answer.body = Buffer::default();
                     }
-                    exchange.answer(Wire::new(answer, None, false), false);
+                    let keep = exchange.has_more(&*connection);
+                    exchange.answer(Wire::new(answer, None, keep), keep);
                     let step = shared.advance(&connection, &mut exchange);
                     drop(exchange);
                     shared.follow(&connection, step);
@@ -67,8 +68,5 @@ impl Front {
 
 /// 503 for what comes when the models are about to end.
 pub(super) fn stopping() -> RequestError {
-    RequestError {
-        ends_connection: true,
-        ..RequestError::new(503, "The server is stopping.")
-    }
+    RequestError::new(503, "The server is stopping.")
 }
