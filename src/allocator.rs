@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Larger allocations are pages of their own: they grow without a copy, and are gone when they are freed. Smaller ones are
-/// worth keeping for the next request. Four arenas are enough for the threads that run at the same time.
+/// worth keeping for the next request: pages anew cost three times the CPU of a request of 1 MB. Each arena keeps 8 MB
+/// at its top, and what is free below something in use. Four arenas are enough for the threads that run at the same time.
 const SETTINGS: [(&str, &str); 3] = [
     ("MALLOC_MMAP_THRESHOLD_", "4194304"),
     ("MALLOC_TRIM_THRESHOLD_", "8388608"),

@@ -20,8 +20,7 @@ MOST_MORE_THREADS = 16
 #
 # - For each slot a connection to TFS with a buffer each way. The server has one backend: both TFS processes share the
 #   kept connections.
-# - In each arena of glibc what is free below something that is in use: eight pieces of up to 1 MB, which is where the
-#   server has the allocator begin to give pieces back at once (src/allocator.rs).
+# - In each arena of glibc what the server has the allocator keep at the top (src/allocator.rs).
 # - The heads of a crowd, likewise.
 SLOTS = 64
 BACKENDS = 1
