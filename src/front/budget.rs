@@ -1,8 +1,8 @@
 //! Memory whose size clients decide: what is received, its conversion, and the answer.
 //!
-//! It is reserved before it is allocated. What arrives may take all of the limit; what requests grow to that are
-//! accepted already may take an eighth more, so that a flood of new bodies does not keep accepted ones from being
-//! answered. Who finds no room gets an error; nothing is allocated beyond that.
+//! Memory is reserved before it is allocated, and a request that finds no room gets an error. Arriving bodies may use
+//! the whole limit. Accepted requests may use an eighth more for conversions and answers, so that a flood of new bodies
+//! cannot keep them from being answered.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -22,21 +22,21 @@ pub struct Budget {
     used: AtomicUsize,
 }
 
-/// Who asks for memory.
+/// What memory is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A head or a body that arrives.
+    /// A head or a body that is being received.
     Arriving,
-    /// A request that has arrived: its conversion, or its answer.
+    /// The conversion or the answer of a request that was received.
     Accepted,
 }
 
-/// There is not enough memory.
+/// A reservation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoom {
-    /// Others have it; later there may be enough.
+    /// Other requests use the memory; later there may be enough.
     Now,
-    /// More is asked for than there is in all.
+    /// The request asks for more than the limit.
     Ever,
 }
 
@@ -55,7 +55,7 @@ impl From<NoRoom> for RequestError {
 }
 
 impl NoRoom {
-    /// The error of a request whose answer, not whose body, finds no room.
+    /// The error when it is the answer that finds no room, not the body.
     pub fn for_answer(self) -> RequestError {
         match self {
             Self::Now => self.into(),
@@ -97,7 +97,7 @@ impl Budget {
         self.buffer(Stage::Accepted, 0)
     }
 
-    /// Counts so many bytes that have arrived and are kept elsewhere than in a [`Buffer`].
+    /// Reserves memory for received bytes that are kept outside of a [`Buffer`].
     ///
     /// # Errors
     /// When there is no room for them.
@@ -134,7 +134,7 @@ impl Reservation {
         }
     }
 
-    /// Reserves what a capacity of so many bytes takes. What it had before is part of that.
+    /// Changes the reservation to what a capacity of `capacity` bytes needs.
     fn resize(&mut self, capacity: usize) -> Result<(), NoRoom> {
         let bytes = capacity.saturating_sub(self.free);
         let (relaxed, used) = (Ordering::Relaxed, &self.budget.used);
@@ -166,7 +166,7 @@ impl Drop for Reservation {
     }
 }
 
-/// Bytes whose memory is reserved before they are there. It grows only by the functions here.
+/// Bytes whose memory is reserved before it is allocated. Only the functions here make it grow.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -175,12 +175,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer for what these bytes become, counted where they are.
+    /// An empty buffer in the same budget, for what these bytes are converted to.
     pub fn sibling(&self) -> Self {
         self.budget().map(Budget::accepted).unwrap_or_default()
     }
 
-    /// Counts so many bytes that an accepted request needs for a while, where these bytes are counted.
+    /// Reserves more memory for the same request, in the same budget.
     ///
     /// # Errors
     /// When there is no room for them.
@@ -213,7 +213,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Makes room for `more` bytes, and for some of those that may follow: up to `most` in all.
+    /// Makes room for `more` bytes, and for some that may follow, up to `most` bytes in all.
     ///
     /// # Errors
     /// When there is none; nothing has changed then.
@@ -244,7 +244,7 @@ impl Buffer {
         self.bytes.capacity() - self.bytes.len()
     }
 
-    /// The bytes, to be changed. To be made longer by [`Buffer::room`] at most.
+    /// The bytes. Callers may append at most [`Buffer::room`] bytes.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -265,7 +265,7 @@ impl Buffer {
         }
     }
 
-    /// Frees the memory that it does not need. From now on all but `free` bytes are counted.
+    /// Frees unused capacity, and counts all but `free` bytes from now on.
     ///
     /// # Errors
     /// When there is no room for bytes that were not counted before.
@@ -294,7 +294,7 @@ impl PartialEq for Buffer {
 impl Eq for Buffer {}
 
 impl From<Vec<u8>> for Buffer {
-    /// For bytes whose number no client decides.
+    /// For bytes whose number no client decides; they are not counted.
     fn from(bytes: Vec<u8>) -> Self {
         Self {
             bytes,

@@ -515,7 +515,8 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::timing::{
-        HEAD_LIMIT, IDLE_LIMIT, KEPT_STILL, LAST_HEAD_LIMIT, SLOWEST_BYTES_A_SECOND, STALL_LIMIT,
+        HEAD_LIMIT, IDLE_LIMIT, KEPT_STILL, LAST_HEAD_LIMIT, LINGER_LIMIT, SLOWEST_BYTES_A_SECOND,
+        STALL_LIMIT,
     };
     use super::*;
     use crate::front::answer::Answer;
@@ -816,6 +817,20 @@ mod tests {
         let step = exchange.overdue(&client, in_time(1000 * STALL_LIMIT), long_ago(), false);
         assert!(step.is_none());
         assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+    }
+
+    #[test]
+    fn a_client_that_sends_without_end_behind_its_last_answer_is_cut_off() {
+        let client = Client::new(&[POST]);
+        let mut exchange = start();
+        request(exchange.advance(&client, &admit));
+        exchange.answer(wire(), false);
+        assert!(matches!(exchange.advance(&client, &admit), Step::Read));
+        client.sends.borrow_mut().push_back(POST.to_vec());
+        let step = exchange.overdue(&client, in_time(LINGER_LIMIT / 10), long_ago(), false);
+        assert!(step.is_none());
+        let step = exchange.overdue(&client, in_time(LINGER_LIMIT), long_ago(), false);
+        assert!(matches!(step, Some(Step::Close)));
     }
 
     #[test]

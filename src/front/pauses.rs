@@ -1,27 +1,27 @@
-//! Times in which the server itself did not run: SIGSTOP and SIGCONT, a frozen container, no CPU to spare. No client is
-//! to blame for what did not happen then, so limits count from the end of the last pause.
+//! Pauses of this process: SIGSTOP and SIGCONT, a frozen container, no CPU to spare. Clients are not to blame for them,
+//! so time limits count from the end of the last pause.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Those of this process.
+/// The pauses of this process.
 static PAUSES: LazyLock<Pauses> = LazyLock::new(|| Pauses::new(Instant::now()));
 
-/// This process runs: to be called several times a second.
+/// Notes that this process runs. To be called several times a second.
 pub fn tick() {
     PAUSES.tick(Instant::now());
 }
 
-/// When the last pause of this process ended, or its first tick came: now if a pause has lasted up to now.
+/// When the last pause ended: now, if one has lasted until now; the start of the process, if there was none.
 pub fn last_end() -> Instant {
     PAUSES.last_end(Instant::now())
 }
 
-/// Ticks that are further apart than this have a pause between them.
+/// Two ticks further apart than this have a pause between them.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// Sees pauses by the ticks that did not come.
+/// Detects pauses by missing ticks.
 #[derive(Debug)]
 struct Pauses {
     started: Instant,

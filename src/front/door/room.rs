@@ -1,4 +1,4 @@
-//! Making room for new connections: which of the open ones is given up.
+//! Makes room for new connections: decides which open connection is closed.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -7,18 +7,18 @@ use std::time::Instant;
 use super::{Door, TICK};
 use crate::front::exchange::Dispensable;
 
-/// Looking for connections to give up means looking at all of them, so this many are noted at once.
+/// Finding candidates means looking at every connection, so this many are noted at once.
 const NOTED_DISPENSABLE: usize = 1024;
-/// Connections that may be given up for new ones, the most dispensable first.
+/// Connections that may be closed for new ones, the most dispensable first.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     queue: VecDeque<(Dispensable, Instant, u64)>,
-    /// There were no more: not before then is it worth looking again.
+    /// The last search found all there were; the next one is due then.
     look_again: Option<Instant>,
 }
 
 impl Door {
-    /// Gives up the most dispensable connection, if there is one.
+    /// Closes the most dispensable connection, if there is one.
     pub(super) fn make_room(&self) -> bool {
         let mut noted = self
             .dispensable
@@ -43,7 +43,7 @@ impl Door {
         }
     }
 
-    /// The most dispensable connections now. Keeps nobody else from theirs meanwhile.
+    /// Finds the most dispensable connections. Holds no lock that events need while it looks.
     fn find_dispensable(&self, now: Instant) -> VecDeque<(Dispensable, Instant, u64)> {
         let all = self.all();
         let found = all.iter().filter_map(|connection| {
@@ -59,7 +59,7 @@ impl Door {
         found.into()
     }
 
-    /// Ends this connection, if it is still as it was noted.
+    /// Closes this connection, if it is still as it was noted.
     fn give_up(&self, (what, since, id): (Dispensable, Instant, u64)) -> bool {
         let Some(connection) = self.connection(id) else {
             return false;
@@ -68,7 +68,7 @@ impl Door {
             return false; // something has just happened on it
         };
         let is_as_noted = exchange.dispensable(Instant::now()) == Some((what, since));
-        // A request may have come that nobody has seen yet.
+        // A request may have arrived that no worker has read yet.
         if !is_as_noted || exchange.is_ready(&*connection) {
             return false;
         }

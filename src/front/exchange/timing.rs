@@ -1,4 +1,4 @@
-//! What takes too long on a connection, and what can be given up when there is no room for new ones.
+//! Time limits of a connection, and which connections are dispensable when there is no room for new ones.
 
 use std::time::{Duration, Instant};
 
@@ -21,24 +21,24 @@ pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 16 * 1024;
 /// How long a connection may be idle or still before it counts as dispensable: it may be a busy client's.
 pub(super) const KEPT_STILL: Duration = Duration::from_secs(1);
 /// Time to read over what a client still sends after its answer, so that the answer is not lost to a reset.
-const LINGER_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LINGER_LIMIT: Duration = Duration::from_secs(30);
 /// The same without a byte.
 const LINGER_STALL_LIMIT: Duration = Duration::from_secs(5);
-/// What is given up for new connections when there is no room for them, in this order.
+/// Kinds of connections that are closed to make room for new ones, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dispensable {
-    /// No request is in its hands.
+    /// It has no request.
     Idle,
-    /// A head is not whole.
+    /// Its head is incomplete.
     Head,
-    /// A body stands still or comes very slowly.
+    /// Its body has stalled or comes very slowly.
     SlowBody,
     /// The client does not read its answer.
     SlowReader,
 }
 
 impl Exchange {
-    /// Whether and since when it could be given up for a new connection.
+    /// Whether, and since when, this connection could be closed for a new one.
     pub fn dispensable(&self, now: Instant) -> Option<(Dispensable, Instant)> {
         let is_still = now.saturating_duration_since(self.moved) >= KEPT_STILL;
         let (what, since) = match &self.phase {
@@ -67,8 +67,9 @@ impl Exchange {
         is_last: bool,
     ) -> Option<Step> {
         let what = self.find_overdue(now, last_pause, is_last)?;
-        // What has arrived, or can be sent, is never too late: we may be slow, not the client.
-        if self.is_ready(stream) {
+        // If the socket is ready, this process was slow, not the client. What is read over may come without end.
+        let is_read_over = matches!(self.phase, Phase::Skip(_) | Phase::Linger { .. });
+        if !is_read_over && self.is_ready(stream) {
             return None;
         }
         Some(match what {

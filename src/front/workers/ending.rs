@@ -1,4 +1,4 @@
-//! The end of the front: nothing new, what is under way, and an answer to everybody else.
+//! Shutdown of the front: no new connections, running requests finish, everything else gets 503.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,9 +11,9 @@ use crate::front::answer::{Answer, Wire};
 use crate::front::budget::Buffer;
 use crate::front::connection::Connection;
 
-/// At the end, what still is to be sent has this long.
+/// Time for the last answers to leave.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
-/// How often to look whether it is.
+/// How often to look whether they have.
 const FINISH_STEP: Duration = Duration::from_millis(5);
 
 impl Front {
@@ -32,8 +32,8 @@ impl Front {
         connections.iter().filter(is_at_work).count()
     }
 
-    /// From now on requests get 503 where they would need a model, and so do those that wait or are worked on: the
-    /// models are about to end.
+    /// Answers 503 to every request that needs a model, from now on: to new ones, waiting ones and running ones. Called
+    /// before the models are stopped.
     pub fn refuse_the_rest(&self) {
         let shared = &self.shared;
         shared.is_refusing.store(true, Ordering::SeqCst);
@@ -66,7 +66,7 @@ impl Front {
     }
 }
 
-/// 503 for what comes when the models are about to end.
+/// The answer while the models are being stopped.
 pub(super) fn stopping() -> RequestError {
     RequestError::new(503, "The server is stopping.")
 }
