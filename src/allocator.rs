@@ -6,17 +6,20 @@
 //! when a process starts, and nothing but unsafe code can change them later, so the program starts itself once more.
 
 use std::env;
+use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
 
 /// Larger allocations are pages of their own: they grow without a copy, and are gone when they are freed. Smaller ones are
-/// worth keeping for the next request: pages anew cost three times the CPU of a request of 1 MB. Each arena keeps 8 MB
-/// at its top, and what is free below something in use. Four arenas are enough for the threads that run at the same time.
-const SETTINGS: [(&str, &str); 3] = [
-    ("MALLOC_MMAP_THRESHOLD_", "4194304"),
-    ("MALLOC_TRIM_THRESHOLD_", "8388608"),
-    ("MALLOC_ARENA_MAX", "4"),
-];
+/// worth keeping for the next request: new pages make a request of 1 MB cost 2.5 times the CPU.
+const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "4194304");
+/// What an arena keeps at its top.
+const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "8388608");
+/// One arena for each CPU, within these limits: more threads do not run at the same time.
+const ARENA_MAX: &str = "MALLOC_ARENA_MAX";
+const ARENAS: RangeInclusive<usize> = 2..=8;
+const NAMES: [&str; 3] = [MMAP_THRESHOLD.0, TRIM_THRESHOLD.0, ARENA_MAX];
 /// Whoever sets this knows better.
 const OTHER_SETTINGS: &str = "GLIBC_TUNABLES";
 /// Says that the settings are ours, and not for children.
@@ -26,10 +29,12 @@ const MARK: &str = "_SAGEMAKER_TFS_ALLOCATOR";
 /// when there is nothing to do, or when that fails, which costs memory only.
 pub fn settle() {
     let is_set = |name: &str| env::var_os(name).is_some();
-    let mut names = SETTINGS.iter().map(|(name, _)| *name);
-    if !cfg!(target_env = "gnu") || is_set(MARK) || is_set(OTHER_SETTINGS) || names.any(is_set) {
+    let is_settled = [OTHER_SETTINGS, MARK].into_iter().chain(NAMES).any(is_set);
+    if !cfg!(target_env = "gnu") || is_settled {
         return;
     }
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let arenas = cpus.clamp(*ARENAS.start(), *ARENAS.end());
     let Ok(program) = env::current_exe() else {
         return;
     };
@@ -38,16 +43,19 @@ pub fn settle() {
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    command.args(args).envs(SETTINGS).env(MARK, "1");
+    command
+        .args(args)
+        .envs([MMAP_THRESHOLD, TRIM_THRESHOLD])
+        .env(ARENA_MAX, arenas.to_string())
+        .env(MARK, "1");
     let _ = command.exec();
 }
 
 /// Keeps the settings from a child, which may be another program's or have its own.
 pub fn keep_from(child: &mut Command) {
     if env::var_os(MARK).is_some() {
-        for (name, _) in SETTINGS {
+        for name in NAMES.into_iter().chain([MARK]) {
             child.env_remove(name);
         }
-        child.env_remove(MARK);
     }
 }

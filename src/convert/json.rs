@@ -78,7 +78,8 @@ fn convert(body: &Buffer) -> Result<Change, Failure> {
     let mut out = body.sibling();
     // A little more than the body: commas take the place of what is between the values now.
     let likely = INSTANCES_LIST.len() + body.len() + body.len() / 8 + 16;
-    out.reserve(likely, likely)?;
+    out.reserve(likely, likely)
+        .or_else(|_| out.reserve_exact(body.len()))?;
     if matches!(first.shape, Shape::Request) {
         join(body, &first, second, values, &mut out)?;
         return Ok(Change::Replace(out));

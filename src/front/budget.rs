@@ -1,7 +1,7 @@
 //! Memory whose size clients decide: what is received, its conversion, and the answer.
 //!
 //! Memory is reserved before it is allocated, and a request that finds no room gets an error. Arriving bodies may use
-//! the whole limit. Accepted requests may use an eighth more for conversions and answers, so that a flood of new bodies
+//! the whole limit. Accepted requests may use a sixteenth more for conversions and answers, so that a flood of new bodies
 //! cannot keep them from being answered.
 
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::RequestError;
 
 /// The part of the limit that accepted requests may take beyond it.
-const GROWTH_PART: usize = 8;
+const GROWTH_PART: usize = 16;
 /// Allocated at once for bytes that may become many.
 const FIRST_PIECE_BYTES: usize = 64 << 10;
 
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_bodies_must_fit_and_accepted_ones_may_grow_by_an_eighth() {
+    fn new_bodies_must_fit_and_accepted_ones_may_grow_by_a_sixteenth() {
         let budget = Budget::new(800);
         let (mut first, mut second) = (budget.arriving(0), budget.arriving(0));
         assert_eq!(first.reserve_exact(500), Ok(()));
@@ -318,9 +318,9 @@ mod tests {
         assert_eq!(second.reserve_exact(300), Ok(()));
         assert!(budget.has_room(0) && !budget.has_room(1));
         let mut answer = budget.accepted();
-        assert_eq!(answer.reserve_exact(101), Err(NoRoom::Now));
-        assert_eq!(answer.reserve_exact(901), Err(NoRoom::Ever));
-        assert_eq!(answer.extend(&[1; 100]), Ok(()));
+        assert_eq!(answer.reserve_exact(51), Err(NoRoom::Now));
+        assert_eq!(answer.reserve_exact(851), Err(NoRoom::Ever));
+        assert_eq!(answer.extend(&[1; 50]), Ok(()));
         assert!(budget.has_room(0), "a request without a body always fits");
         drop((first, second, answer));
         assert!(budget.has_room(800) && !budget.has_room(usize::MAX));
