@@ -332,7 +332,8 @@ fn switches(
             -1 => Runs::Hub,
             _ => usize::try_from(place).map_or(Runs::Other, Runs::Call),
         };
-        lock(&account).switched(runs, record::now())?;
+        // Without a record, which scripts can close, calls go on; this is no place for an exception.
+        let _ = lock(&account).switched(runs, record::now());
         Ok(())
     }
 }
