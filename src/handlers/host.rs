@@ -330,7 +330,8 @@ impl Unit for Host {
             // It ends once.
             let _ = process.ended.set(reason.clone());
             self.pool.process_ended(self.index);
-            was_useful = process.has_answered();
+            // A worker whose channels the script used for itself does not keep failing for that.
+            was_useful = process.has_answered() || process.has_garbled();
         }
         Ended { reason, was_useful }
     }

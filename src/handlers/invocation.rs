@@ -66,6 +66,8 @@ const DEFAULT_TYPE: &str = "application/json";
 enum Miss {
     /// The worker ended before or between calls, so: nobody has seen a result, another worker can have the request.
     TryAgain(String),
+    /// What came on its channel was no answer, and it had not begun: it can have another channel.
+    TryOtherChannel(String),
     Failed(RequestError),
 }
 
@@ -91,9 +93,13 @@ impl Handlers {
             let how = match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(Miss::Failed(error)) => return Err(error),
-                Err(Miss::TryAgain(how)) => how,
+                Err(Miss::TryAgain(how)) => {
+                    losses.add();
+                    how
+                }
+                // The request has no part in it.
+                Err(Miss::TryOtherChannel(how)) => how,
             };
-            losses.add();
             if losses.is_guilty() {
                 let text = format!(
                     "The Python worker was restarted {} times before or between its calls for this request, at last \
@@ -103,10 +109,10 @@ impl Handlers {
                 return Err(RequestError::new(500, text));
             }
             if Instant::now() >= deadline {
-                let why = format!("the Python worker was restarted: {how}");
+                let why = format!("its Python worker was lost: {how}");
                 return Err(RequestError::deadline(self.limit, &why));
             }
-            log::warn!("a request is given to another Python worker: {how}");
+            log::warn!("a request is given to another Python worker or channel: {how}");
         }
     }
 
@@ -197,6 +203,13 @@ impl Handlers {
                 let text = format!("The Python worker cannot run {function}: {why}");
                 RequestError::new(500, text)
             }
+            Outcome::Garbled(why) => match lease.process.fate(lease.channel(), number) {
+                Fate::NotBegun => return Err(Miss::TryOtherChannel(why)),
+                Fate::Running | Fate::Overdue => {
+                    let text = format!("The answer of {function} is lost: {why}");
+                    RequestError::new(500, text)
+                }
+            },
             Outcome::Lost => {
                 let how = lease.wait_for_end(deadline);
                 match lease.process.fate(lease.channel(), number) {

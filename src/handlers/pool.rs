@@ -110,9 +110,10 @@ impl Lease<'_> {
                 self.process.read_late_answer(self.channel);
                 Channel::Owing
             }
-            Outcome::Deadline { usable: false } | Outcome::Broken(_) | Outcome::Lost => {
-                Channel::Unusable
-            }
+            Outcome::Deadline { usable: false }
+            | Outcome::Broken(_)
+            | Outcome::Garbled(_)
+            | Outcome::Lost => Channel::Unusable,
         };
         (number, outcome)
     }

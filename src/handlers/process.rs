@@ -3,10 +3,12 @@
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, recv};
 
 use crate::front::budget::{Buffer, NoRoom};
 use crate::handlers::frame::{self, Answer, Call, Incoming, Shape};
@@ -24,6 +26,8 @@ pub struct Process {
     outstanding: Vec<AtomicU64>,
     /// When that call was sent, in nanoseconds by [`record::now`].
     sent: Vec<AtomicU64>,
+    /// What the greenlets had computed by then, in nanoseconds; see [`record::Turn::computed_until`].
+    computed_before: Vec<AtomicU64>,
     /// Channels on which an answer is still to come that nobody waited for, by [`Late`].
     late: Vec<AtomicU8>,
     last_number: AtomicU64,
@@ -33,6 +37,8 @@ pub struct Process {
     pub loaded: OnceLock<Loaded>,
     /// The calls for which it is being killed.
     overdue: OnceLock<Vec<u64>>,
+    /// Whether a channel was given up for what came on it.
+    garbled: AtomicBool,
     /// How it ended.
     pub ended: OnceLock<String>,
 }
@@ -71,8 +77,11 @@ pub enum Outcome {
     },
     /// There is no memory for its answer.
     NoRoom(NoRoom),
-    /// What was sent or answered was no frame, for this reason.
+    /// It cannot be sent, for this reason.
     Broken(String),
+    /// What came was no answer to it, for this reason: the channel is given up. Whether the call had begun is for
+    /// [`Process::fate`] to say; if it had not, it never will.
+    Garbled(String),
     /// The process ended. Whether the call had begun is for [`Process::fate`] to say.
     Lost,
 }
@@ -115,6 +124,7 @@ impl Process {
         Self {
             outstanding: channels.iter().map(|_| AtomicU64::new(0)).collect(),
             sent: channels.iter().map(|_| AtomicU64::new(0)).collect(),
+            computed_before: channels.iter().map(|_| AtomicU64::new(0)).collect(),
             late: channels
                 .iter()
                 .map(|_| AtomicU8::new(Late::Read as u8))
@@ -125,6 +135,7 @@ impl Process {
             last_answer: AtomicU64::new(0),
             loaded: OnceLock::new(),
             overdue: OnceLock::new(),
+            garbled: AtomicBool::new(false),
             ended: OnceLock::new(),
         }
     }
@@ -174,7 +185,10 @@ impl Process {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let left = deadline.saturating_duration_since(Instant::now());
         let head = head(number, nanoseconds(record::now() + left));
-        self.sent[channel].store(nanoseconds(record::now()), Ordering::Relaxed);
+        let now = record::now();
+        self.sent[channel].store(nanoseconds(now), Ordering::Relaxed);
+        let computed = self.record.turn().computed_until(now);
+        self.computed_before[channel].store(nanoseconds(computed), Ordering::Relaxed);
         self.outstanding[channel].store(number, Ordering::Release);
         let outcome = self
             .exchange(channel, number, &head, body, deadline)
@@ -186,9 +200,14 @@ impl Process {
                         log::error!("a channel to a Python worker is given up: {e}");
                         Outcome::Deadline { usable: false }
                     }
-                    ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                    ErrorKind::InvalidInput => {
                         log::error!("a channel to a Python worker is given up: {e}");
                         Outcome::Broken(e.to_string())
+                    }
+                    ErrorKind::InvalidData => {
+                        log::error!("a channel to a Python worker is given up: {e}");
+                        self.garbled.store(true, Ordering::Relaxed);
+                        Outcome::Garbled(e.to_string())
                     }
                     _ => Outcome::Lost,
                 }
@@ -217,6 +236,16 @@ impl Process {
             Some(left.max(Duration::from_micros(1)))
         };
         let socket = &self.channels[channel];
+        // What is here already answers nothing, and a call that is not sent will not begin.
+        match recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Ok(Outcome::Lost),
+            Ok(_) => {
+                let text = "something came on it that nobody asked for";
+                return Err(io::Error::new(ErrorKind::InvalidData, text));
+            }
+            // Nothing, as it should be; or what the next step fails at, too.
+            Err(_) => {}
+        }
         socket.set_write_timeout(left())?;
         frame::write(socket, head, body)?;
         let incoming = loop {
@@ -247,7 +276,12 @@ impl Process {
         self.last_answer.load(Ordering::Relaxed) > 0
     }
 
-    /// What had become of a call when the process ended.
+    /// Whether something came that was no answer to the call: the script uses the channels for itself.
+    pub fn has_garbled(&self) -> bool {
+        self.garbled.load(Ordering::Relaxed)
+    }
+
+    /// What had become of a call when the process ended, or its channel was given up.
     pub fn fate(&self, channel: usize, number: u64) -> Fate {
         let overdue = self.overdue.get();
         if overdue.is_some_and(|numbers| numbers.contains(&number)) {
@@ -259,30 +293,41 @@ impl Process {
         }
     }
 
-    /// Whether calls have been running for longer than `limit` at `now`, by `record::now`. They count as overdue from now on, once.
+    /// Whether calls have been running for longer than `limit` at `now`, by `record::now`, without what other greenlets
+    /// computed meanwhile. They count as overdue from now on, once.
     pub fn has_overdue_calls(&self, limit: Duration, now: Duration) -> bool {
-        let mut numbers = Vec::new();
-        for (channel, number) in self.unanswered() {
-            let begun = self.record.last(channel);
-            if begun.number == number && now.saturating_sub(begun.at) > limit {
-                numbers.push(number);
-            }
-        }
+        let calls = self.unanswered();
+        let calls = calls.map(|(channel, number)| (channel, number, self.record.last(channel)));
+        let calls = Vec::from_iter(calls.filter(|(_, number, begun)| begun.number == *number));
+        let turn = self.record.turn();
+        let overdue = calls
+            .into_iter()
+            .filter(|&(channel, _, begun)| turn.time_of(channel, begun, now) > limit);
+        let numbers = Vec::from_iter(overdue.map(|(_, number, _)| number));
         !numbers.is_empty() && self.overdue.set(numbers).is_ok()
     }
 
     /// Whether a call has been waiting for longer than `limit` at `now`, and in all that time none began and none ended: it
-    /// is frozen, or something else than a call keeps the interpreter to itself.
+    /// is frozen, or something else than a call keeps the interpreter to itself. Greenlets may take turns for longer than
+    /// that before one ends: while they do, only a call counts that could have begun all that time.
     pub fn is_stuck(&self, limit: Duration, now: Duration) -> bool {
-        let since = |nanoseconds: &AtomicU64| {
-            let then = Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
-            now.saturating_sub(then)
+        let time =
+            |nanoseconds: &AtomicU64| Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
+        let since = |then: Duration| now.saturating_sub(then);
+        let waiting: Vec<_> = self.unanswered().collect();
+        let last = Vec::from_iter((0..self.channels.len()).map(|n| self.record.last(n)));
+        let turn = self.record.turn();
+        let waits = |&(channel, number): &(usize, u64)| {
+            let waited = since(time(&self.sent[channel]));
+            let computed = turn.computed_until(now);
+            let others = computed.saturating_sub(time(&self.computed_before[channel]));
+            let could_begin =
+                last[channel].number != number && waited.saturating_sub(others) > limit;
+            waited > limit && (could_begin || since(turn.since) > limit)
         };
-        let mut waiting = self.unanswered();
-        waiting.any(|(channel, _)| since(&self.sent[channel]) > limit)
-            && since(&self.last_answer) > limit
-            && (0..self.channels.len())
-                .all(|channel| now.saturating_sub(self.record.last(channel).at) > limit)
+        waiting.iter().any(waits)
+            && since(time(&self.last_answer)) > limit
+            && last.iter().all(|begun| since(begun.at) > limit)
     }
 
     /// Channels and numbers of calls that have no answer yet.
@@ -360,7 +405,8 @@ fn nanoseconds(time: Duration) -> u64 {
 /// The answer to call `number`.
 fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
     if answer.number() != number {
-        return Err(ErrorKind::InvalidData.into());
+        let text = format!("call {number} got the answer to call {}", answer.number());
+        return Err(io::Error::new(ErrorKind::InvalidData, text));
     }
     Ok(match answer {
         Answer::ForModelServer { content_type, .. } => Reply::ForModelServer {
@@ -385,6 +431,7 @@ fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
 mod tests {
     use super::*;
     use crate::handlers::frame::Response;
+    use crate::handlers::record::{Account, Runs};
 
     /// A process and the other ends of its channels.
     fn process(channels: usize) -> (Process, Vec<UnixStream>, Record) {
@@ -538,5 +585,92 @@ mod tests {
         let (gone, theirs, _) = process(1);
         drop(theirs);
         assert_eq!(gone.wait_until_loaded(), Err(String::new()));
+    }
+
+    #[test]
+    fn the_answer_to_another_call_costs_the_channel() {
+        let (process, theirs, record) = process(2);
+        for (channel, fate) in [(0, Fate::NotBegun), (1, Fate::Running)] {
+            let (number, outcome) = thread::scope(|scope| {
+                let call = scope.spawn(|| process.call(channel, call, &Buffer::default(), later()));
+                let incoming = Incoming::read(&theirs[channel]).unwrap().unwrap();
+                let (number, _) = incoming.head::<Call>().unwrap().place();
+                if fate == Fate::Running {
+                    record.begin(channel, number).unwrap();
+                }
+                answer(&theirs[channel], number + 7, b"another's");
+                call.join().unwrap()
+            });
+            assert!(matches!(outcome, Outcome::Garbled(_)), "{outcome:?}");
+            assert_eq!(process.fate(channel, number), fate);
+            assert!(Incoming::read(&theirs[channel]).unwrap().is_none());
+        }
+        assert!(process.has_garbled() && !process.has_answered());
+    }
+
+    #[test]
+    fn greenlets_that_take_turns_are_neither_overdue_nor_stuck() {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let (process, theirs, record) = process(3);
+        let process = Arc::new(process);
+        let mut account = Account::new(Arc::new(record), 3);
+        for (channel, other_end) in theirs.iter().enumerate().take(2) {
+            let (number, _) = process.call(channel, call, &Buffer::default(), soon());
+            Incoming::read(other_end).unwrap().unwrap();
+            account.begin(channel, number).unwrap();
+        }
+        let start = record::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let is_hung = |seconds| {
+            let now = at(seconds);
+            process.is_stuck(LIMIT, now) || process.has_overdue_calls(LIMIT, now)
+        };
+        account.switched(Runs::Call(0), start).unwrap();
+        assert!(!is_hung(25));
+        account.switched(Runs::Call(1), at(25)).unwrap();
+        assert!(!is_hung(50));
+        // A third one is sent, and has to wait for the others.
+        process.call(2, call, &Buffer::default(), soon());
+        account.switched(Runs::Hub, at(50)).unwrap();
+        assert!(!is_hung(50));
+        assert!(
+            process.is_stuck(LIMIT, at(81)),
+            "the third could have begun"
+        );
+        assert!(
+            process.has_overdue_calls(LIMIT, at(81)),
+            "the others wait too long"
+        );
+    }
+
+    #[test]
+    fn a_greenlet_that_keeps_the_thread_is_overdue_alone() {
+        let (process, theirs, record) = process(2);
+        let mut account = Account::new(Arc::new(record), 2);
+        let mut numbers = [0; 2];
+        for channel in [0, 1] {
+            (numbers[channel], _) = process.call(channel, call, &Buffer::default(), soon());
+            Incoming::read(&theirs[channel]).unwrap().unwrap();
+            account.begin(channel, numbers[channel]).unwrap();
+        }
+        let start = record::now();
+        account.switched(Runs::Call(1), start).unwrap();
+        let limit = Duration::from_secs(30);
+        assert!(!process.has_overdue_calls(limit, start + limit / 2));
+        assert!(process.has_overdue_calls(limit, start + limit * 2));
+        assert_eq!(process.fate(0, numbers[0]), Fate::Running);
+        assert_eq!(process.fate(1, numbers[1]), Fate::Overdue);
+    }
+
+    #[test]
+    fn a_script_thread_that_keeps_the_thread_makes_the_worker_stuck() {
+        let (process, _theirs, record) = process(1);
+        let mut account = Account::new(Arc::new(record), 1);
+        process.call(0, call, &Buffer::default(), soon());
+        let start = record::now();
+        account.switched(Runs::Other, start).unwrap();
+        let limit = Duration::from_secs(30);
+        assert!(!process.is_stuck(limit, start + limit / 2));
+        assert!(process.is_stuck(limit, start + limit * 2));
     }
 }

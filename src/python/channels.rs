@@ -6,7 +6,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
@@ -15,8 +15,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use sagemaker_tfs::handlers::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
-use sagemaker_tfs::handlers::record::{self, Record};
+use sagemaker_tfs::handlers::record::{self, Account, Record, Runs};
 
 use crate::script::{Returned, Script};
 
@@ -30,6 +31,10 @@ pub struct Channel {
     context: Option<Py<PyAny>>,
     /// How it is waited for; `None`: by blocking.
     hub: Option<Hub>,
+    /// Where its calls are greenlets: who computes.
+    account: Option<Arc<Mutex<Account>>>,
+    /// The process that serves it. A script may fork.
+    process: u32,
 }
 
 /// Waits while other greenlets run.
@@ -95,6 +100,8 @@ impl Channel {
             record,
             context: None,
             hub: None,
+            account: None,
+            process: std::process::id(),
         }
     }
 
@@ -129,7 +136,10 @@ impl Channel {
         let call: Call = incoming.head()?;
         let (number, deadline) = call.place();
         // From here on the call is ours: whatever the body does to this process, it does to no other.
-        self.record.begin(self.index, number)?;
+        match &self.account {
+            None => self.record.begin(self.index, number)?,
+            Some(account) => lock(account).begin(self.index, number)?,
+        }
         let mut read = Ok(());
         let body = PyBytes::new_with(py, incoming.body_length, |body| {
             if body.len() == incoming.body_start().len() {
@@ -143,6 +153,11 @@ impl Channel {
         if body.is_err() {
             // There is no memory for it.
             self.transfer(py, |socket| incoming.skip_body(socket))?;
+        }
+        // After it is noted as begun: the server closes a channel before it looks for that, so no call is run here that
+        // is given to another worker.
+        if self.is_closed() {
+            return Ok(Next::Closed);
         }
         let returned = match (body, call) {
             (Err(error), _) => Err(error),
@@ -163,8 +178,18 @@ impl Channel {
                 script.response(py, &context, &response, body)
             }
         };
+        if std::process::id() != self.process {
+            end_fork(py, script, returned.err());
+        }
         self.answer(py, script, number, returned)?;
         Ok(Next::Done)
+    }
+
+    /// Whether the server has given the channel up.
+    fn is_closed(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(&self.socket, &mut byte, flags).is_ok_and(|(read, _)| read == 0)
     }
 
     fn answer(
@@ -198,6 +223,26 @@ impl Channel {
         let head = Answer::Raised { number };
         self.transfer(py, |socket| frame::write(socket, &head, text.as_bytes()))
     }
+}
+
+/// Ends a process that the script forked during a call and that came out of the call: its parent answers, and no other
+/// process may.
+fn end_fork(py: Python, script: &Script, error: Option<PyErr>) -> ! {
+    if let Some(error) = error {
+        script.report(py, &error);
+    }
+    exit_fork(py, "returned from a call")
+}
+
+/// Ends a forked process at once: what is registered for the end is for the process that registered it.
+pub fn exit_fork(py: Python, what: &str) -> ! {
+    let process = std::process::id();
+    eprintln!(
+        "sagemaker-tfs-python: forked process {process} {what}, which is for its parent to do: it ends"
+    );
+    let os = py.import("os");
+    let _ = os.and_then(|os| os.call_method1("_exit", (1,)));
+    std::process::abort();
 }
 
 /// What frames are read from and written to.
@@ -238,14 +283,21 @@ pub fn serve_in_greenlets(script: &Arc<Script>, mut channels: Vec<Channel>) {
     let served = Python::attach(|py| {
         use_hub(py, script, &mut channels)?;
         let greenlets = script.greenlets().ok_or(ErrorKind::Unsupported)?;
-        let calls = channels.into_iter().map(|channel| {
-            let descriptor = channel.socket.as_raw_fd();
+        let account = Account::new(Arc::clone(&channels[0].record), channels.len());
+        let account = Arc::new(Mutex::new(account));
+        let calls = channels.into_iter().map(|mut channel| {
+            channel.account = Some(Arc::clone(&account));
+            let place = (channel.index, channel.socket.as_raw_fd());
             let serve = one_call(Arc::clone(script), channel);
-            Ok((descriptor, PyCFunction::new_closure(py, None, None, serve)?))
+            Ok((place, PyCFunction::new_closure(py, None, None, serve)?))
         });
         let calls = calls.collect::<PyResult<Vec<_>>>();
         let calls = calls.and_then(|calls| PyList::new(py, calls));
-        let served = calls.and_then(|calls| greenlets.bind(py).call_method1("serve", (calls,)));
+        let switched = PyCFunction::new_closure(py, None, None, switches(account));
+        let served = calls.and_then(|calls| {
+            let greenlets = greenlets.bind(py);
+            greenlets.call_method1("serve", (calls, switched?))
+        });
         served.map(drop).map_err(other)
     });
     report(served);
@@ -268,6 +320,26 @@ fn one_call(
             }
         }
     }
+}
+
+/// A function that notes who gets the thread: the number of a call's channel, -1 for the hub, -2 for other greenlets.
+fn switches(
+    account: Arc<Mutex<Account>>,
+) -> impl Fn(&Bound<PyTuple>, Option<&Bound<PyDict>>) -> PyResult<()> + Send + Sync + 'static {
+    move |arguments, _| {
+        let (place,): (i64,) = arguments.extract()?;
+        let runs = match place {
+            -1 => Runs::Hub,
+            _ => usize::try_from(place).map_or(Runs::Other, Runs::Call),
+        };
+        // Without a record, which scripts can close, calls go on; this is no place for an exception.
+        let _ = lock(&account).switched(runs, record::now());
+        Ok(())
+    }
+}
+
+fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
+    account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn other(error: PyErr) -> io::Error {

@@ -5,9 +5,11 @@ nothing in this process may block the thread but the script's own computing: soc
 all other greenlets meanwhile.
 """
 
+import contextvars
 import functools
 import logging
 import os
+import sys
 import threading
 
 log = logging.getLogger("sagemaker_tfs")
@@ -15,8 +17,19 @@ log = logging.getLogger("sagemaker_tfs")
 # Far more than the exceptions that can reach one wait from outside. What fails each time would be tried for ever.
 MAX_INTERRUPTIONS = 1000
 
+# What has the thread, where it is no call; calls have the number of their channel.
+HUB = -1
+OTHER = -2
+
 _gevent = None
 _left_hubs = []
+# Greenlets of calls and the hub, and who is told of switches between greenlets: a function of what gets the thread.
+_places = {}
+_note_switch = None
+# The context variables as the import of the script left them.
+_context = None
+# asyncio's running loop of each greenlet that is not running itself.
+_running_loops = {}
 
 
 def install():
@@ -40,8 +53,8 @@ def install():
     # Ctrl-C: when to end is for the server to say, which got the same.
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
     os.register_at_fork(after_in_child=_leave_hub)
-    _share_event_loop()
-    _keep_running_loops()
+    _own_event_loops()
+    _watch_switches()
     return True
 
 
@@ -60,6 +73,8 @@ def _leave_hub():
     ones would be taken from the channels."""
     from gevent._hub_local import set_hub, set_loop
 
+    global _note_switch
+    _note_switch = None
     hub = _gevent.get_hub()
     # Kept: it must not run again to be cleaned up.
     _left_hubs.append(hub)
@@ -81,12 +96,21 @@ def wait(descriptor, for_writing):
     raise OSError(f"waiting for file descriptor {descriptor} fails")
 
 
-def serve(channels):
-    """Serves calls until all channels are closed. `channels`: file descriptors, each with what serves one call there."""
+def serve(channels, note_switch):
+    """Serves calls until all channels are closed.
+
+    `channels`: number and file descriptor of each, with what serves one call there. `note_switch` is told what gets the
+    thread: the number of a call's channel, `HUB` or `OTHER`.
+    """
+    global _note_switch, _context
+    _context = contextvars.copy_context()
+    hub = _gevent.get_hub()
+    _places[hub] = HUB
+    _note_switch = note_switch
     closed = [_gevent.event.Event() for _ in channels]
-    for (descriptor, serve_call), event in zip(channels, closed):
-        watcher = _gevent.get_hub().loop.io(descriptor, 1)
-        watcher.start(_begin, watcher, serve_call, event)
+    for ((number, descriptor), serve_call), event in zip(channels, closed):
+        watcher = hub.loop.io(descriptor, 1)
+        watcher.start(_begin, number, watcher, serve_call, event)
     channels.clear()
     for event in closed:
         while not event.is_set():
@@ -100,16 +124,22 @@ def serve(channels):
                 continue
 
 
-def _begin(watcher, serve_call, closed):
+def _begin(number, watcher, serve_call, closed):
     """In the hub: a call has arrived."""
     watcher.stop()
+    if greenlet.gettrace() is None:
+        # The script has ended it, or a signal's handler raised in it.
+        greenlet.settrace(_switched)
     # A greenlet for each call, as gunicorn had one for each connection: nothing that a call leaves with its "thread"
     # (thread-local data, timeouts) reaches the next. It runs at once, not when the hub comes to it: a script may kill
     # greenlets that have not started, and nobody would answer the call.
-    _gevent.Greenlet(_run, watcher, serve_call, closed).switch()
+    call = _gevent.Greenlet(_run, number, watcher, serve_call, closed)
+    call.gr_context = _context.copy()
+    _places[call] = number
+    call.switch()
 
 
-def _run(watcher, serve_call, closed):
+def _run(number, watcher, serve_call, closed):
     goes_on = False
     # It is the main thread, and what asks for that (asyncio, signal) must find it so.
     identity = threading.get_ident()
@@ -118,48 +148,80 @@ def _run(watcher, serve_call, closed):
         goes_on = serve_call()
     finally:
         threading._active.pop(identity, None)
+        _places.pop(greenlet.getcurrent(), None)
         if goes_on:
-            watcher.start(_begin, watcher, serve_call, closed)
+            watcher.start(_begin, number, watcher, serve_call, closed)
         else:
             watcher.close()
             closed.set()
 
 
-def _share_event_loop():
-    """`asyncio.get_event_loop()` gives all calls the loop of the main thread. They take turns in running it."""
+def _own_event_loops():
+    """A loop that a call sets is its own. Without one, `asyncio.get_event_loop()` gives it the loop of the main thread,
+    and calls take turns in running that."""
     import asyncio
 
     policy = asyncio.events
     policy = getattr(policy, "BaseDefaultEventLoopPolicy", None) or policy._BaseDefaultEventLoopPolicy
 
+    # For each real thread. Greenlets of calls keep their loops themselves, for no longer than they live.
     class Local(_gevent.monkey.get_original("threading", "local")):
-        _loop = None
         _set_called = False
+        _shared = None
+
+        @property
+        def _loop(self):
+            own = vars(greenlet.getcurrent()).get("_sagemaker_tfs_loop")
+            return self._shared if own is None else own
+
+        @_loop.setter
+        def _loop(self, loop):
+            current = greenlet.getcurrent()
+            if current in _places:
+                vars(current)["_sagemaker_tfs_loop"] = loop
+            else:
+                self._shared = loop
 
     policy._Local = Local
+    get_event_loop = policy.get_event_loop
     run = asyncio.BaseEventLoop.run_until_complete
+
+    @functools.wraps(get_event_loop)
+    def get_event_loop_of_all(self):
+        # Python makes the main thread's loop when it is first asked for. That one is for all calls.
+        if sys.version_info < (3, 14) and self._local._loop is None:
+            if threading.current_thread() is threading.main_thread():
+                self._local._shared = self.new_event_loop()
+        return get_event_loop(self)
 
     @functools.wraps(run)
     def run_until_complete(self, future):
         with vars(self).setdefault("_sagemaker_tfs_turn", threading.RLock()):
             return run(self, future)
 
+    policy.get_event_loop = get_event_loop_of_all
     asyncio.BaseEventLoop.run_until_complete = run_until_complete
 
 
-def _keep_running_loops():
-    """asyncio notes with the thread that a loop runs: noted with the greenlet, calls may run a loop each."""
+def _watch_switches():
+    global greenlet, _get_running_loop, _set_running_loop
     import greenlet
     from asyncio import _get_running_loop, _set_running_loop
 
-    noted = {}
+    greenlet.settrace(_switched)
 
-    def switched(_, greenlets):
-        origin, target = greenlets
-        running, next_running = _get_running_loop(), noted.pop(target, None)
-        if running is not None:
-            noted[origin] = running
-        if running is not next_running:
-            _set_running_loop(next_running)
 
-    greenlet.settrace(switched)
+def _switched(_, greenlets):
+    """Another greenlet has the thread. asyncio notes with the thread that a loop runs: noted with the greenlet, calls may
+    run a loop each."""
+    origin, target = greenlets
+    if target in _left_hubs:
+        # A forked process came to the end of a greenlet. What comes next is for its parent to do.
+        os._exit(1)
+    if _note_switch is not None:
+        _note_switch(_places.get(target, OTHER))
+    running, next_running = _get_running_loop(), _running_loops.pop(target, None)
+    if running is not None:
+        _running_loops[origin] = running
+    if running is not next_running:
+        _set_running_loop(next_running)

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use pyo3::Python;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use sagemaker_tfs::handlers::frame::{self, Answer};
 
@@ -45,7 +46,15 @@ fn run() -> Result<bool, String> {
         Ok(interpreter) => interpreter,
         Err(why) => return say_failed(&channels[0], &why),
     };
-    let script = match Script::load(&options) {
+    let process = std::process::id();
+    let script = Script::load(&options);
+    if std::process::id() != process {
+        if let Err(why) = &script {
+            eprintln!("{why}");
+        }
+        Python::attach(|py| channels::exit_fork(py, "has loaded the script"));
+    }
+    let script = match script {
         Ok(script) => Arc::new(script),
         Err(why) => {
             let said = say_failed(&channels[0], &why);

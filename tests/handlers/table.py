@@ -865,6 +865,9 @@ HABITS = [
     Script("habit_processes", MARK),
     Script("habit_threads", MARK),
     Script("habit_fork", MARK),
+    Script("habit_fork_left", MARK),
+    Script("habit_set_event_loop", MARK),
+    Script("habit_context", MARK),
     Script("asks_model", [Row("a mark", "$mark", text("$mark", OCTETS), PLAIN)]),
 ]
 
@@ -910,7 +913,21 @@ GEVENT = [
     patched("gevent_patched_pair", "sync", "x False True"),
 ]
 
-SCRIPTS = [*WITH_TENSORFLOW, *CONTEXT, *DATA, *INPUT_RESULTS, *RESULTS, *ERRORS, *MODULES, *PROCESS, *GEVENT]
+# A forked process that comes out of a call, or out of the import, does not serve beside its parent.
+FORKS = [
+    Script(
+        folder,
+        MARK * 3,
+        title=f"in {name}",
+        settings={"SAGEMAKER_GUNICORN_WORKER_CLASS": name},
+        log=("it ends",),
+        once=("Python worker 0: loaded",),
+    )
+    for folder in ("habit_fork_left", "fork_left_pair", "fork_at_import")
+    for name in ("gevent", "sync", "gthread")
+]
+
+SCRIPTS = [*WITH_TENSORFLOW, *CONTEXT, *DATA, *INPUT_RESULTS, *RESULTS, *ERRORS, *MODULES, *PROCESS, *GEVENT, *FORKS]
 
 REFUSED = [
     Refused("refused_no_handler", ("handler", "input_handler", "output_handler")),

@@ -394,6 +394,51 @@ class Hosts(HandlerCase):
             self.assertEqual([answer.text for answer in answers], marks)
             self.ends_well(server)
 
+    def test_what_others_compute_does_not_count_for_a_call(self):
+        # All begin at once, wait, and compute one after the other, or by turns: each for less than the limit, all
+        # together for much longer.
+        for settings, what in (({}, "queue"), ({}, "turns"), (WITHOUT_GEVENT, "turns")):
+            with self.subTest(what, settings=settings):
+                limits = {
+                    "SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "2",
+                    "SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS": "60",
+                }
+                server = self.serve(Script("fallen_handler", settings={**limits, **settings})).wait_ready()
+                bodies = [f"{what} {number}" for number in range(2 * CLIENTS)]
+                with ThreadPoolExecutor(len(bodies)) as threads:
+                    answers = list(threads.map(lambda body: self.invoke(server, body), bodies))
+                self.assertEqual([answer.text for answer in answers], bodies)
+                self.assertEqual(server.log().count("Python worker 0: loaded"), 1)
+                self.ends_well(server)
+
+    def test_a_call_that_waits_too_long_among_busy_ones_is_ended(self):
+        settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "2"}
+        server = self.serve(Script("fallen_handler", settings=settings)).wait_ready()
+        with ThreadPoolExecutor(2) as threads:
+            waiting = threads.submit(self.invoke, server, "wait")
+            self.wait_for_log(server, "it waits")
+            while not waiting.done():
+                # It had begun when the worker was ended, or it is answered.
+                self.assertIn(self.invoke(server, "half").status, (200, 500))
+        self.assertEqual(waiting.result().status, 504)
+        self.assertIn("handler did not return within 2 s", waiting.result().text)
+        self.ends_well(server)
+
+    def test_of_calls_that_had_begun_the_one_that_hangs_is_named(self):
+        settings = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "6"}
+        server = self.serve(Script("fallen_handler", settings=settings)).wait_ready()
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            waiting = [threads.submit(self.invoke, server, "wait") for _ in range(3)]
+            self.wait_until(lambda: server.log().count("it waits") == 3, "waiting calls", server)
+            hanging = self.invoke(server, "loop")
+            self.assertEqual(hanging.status, 504, hanging.text)
+            self.assertIn("handler did not return within 6 s", hanging.text)
+            for answer in (future.result() for future in waiting):
+                self.assertEqual(answer.status, 500, answer.text)
+                self.assertIn("restarted while it ran handler", answer.text)
+            self.check_answer(server, self.invoke(server, "mark"), text("mark"))
+        self.ends_well(server)
+
     def test_a_late_answer_of_a_greenlet_is_not_given_to_the_next_request(self):
         limits = {"SAGEMAKER_GUNICORN_TIMEOUT_SECONDS": "6", "SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS": "6"}
         server = self.serve(Script("fallen_handler", settings=limits)).wait_ready()

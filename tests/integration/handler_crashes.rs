@@ -222,3 +222,44 @@ fn of_two_workers_one_serves_while_the_other_keeps_dying() {
     server.close_gate("broken");
     server.assert_handlers_serve(2);
 }
+
+/// Has a forked process write an answer to another call on all channels of its parent, before the next request.
+const WRITES_ON_CHANNELS: &str = r#"
+import stat, struct
+if os.fork() == 0:
+    wait_at(request["gate"])
+    head = b'{"Raised":{"number":999999}}'
+    for fd in range(3, 1000):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, struct.pack("<IQ", len(head), 0) + head)
+        except OSError:
+            pass
+    note("written")
+    os._exit(0)
+"#;
+
+/// With one channel the worker is lost by it each time, with many it is worn out at some time.
+#[test]
+fn what_strangers_write_on_channels_costs_no_request_that_had_not_begun() {
+    for class in ["sync", "gevent"] {
+        let server = Setup::new().obedient_pair().worker_class(class).start();
+        for round in 1..=4 {
+            let gate = format!("gate {round}");
+            server.obey(&json!({"gate": gate, "input": WRITES_ON_CHANNELS}));
+            server.open_gate(&gate);
+            server.wait_for_notes(round);
+            let all: Vec<_> = (0..8).map(|n| json!({"n": n})).collect();
+            let mut connections: Vec<_> = all.iter().map(|what| server.order(what)).collect();
+            for (connection, what) in connections.iter_mut().zip(&all) {
+                answered(connection, what);
+            }
+        }
+        let log = server.log();
+        assert!(
+            log.contains("something came on it that nobody asked for"),
+            "{class}"
+        );
+        assert!(!log.contains("failing"), "{class}");
+    }
+}

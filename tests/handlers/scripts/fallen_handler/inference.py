@@ -23,6 +23,16 @@ def handler(data, context):
         print("it loops")
         while True:
             pass
+    if what.startswith("queue"):
+        time.sleep(0.5)
+        _compute(0.3)
+    if what.startswith("turns"):
+        for _ in range(6):
+            _compute(0.1)
+            time.sleep(0.001)
+    if what.startswith("half"):
+        _compute(0.05)
+        time.sleep(0.05)
     if what.startswith("work"):
         _compute(0.5)
     if what == "work long":
