@@ -100,7 +100,7 @@ settings! {
     SINGLE_THREADED = Server, "SAGEMAKER_TFS_SINGLE_THREADED", Some("single-threaded"), "false", BOOL,
         "To debug a handler: one request at a time, one Python process that has the terminal, no deadlines.";
     BODY_MEMORY = Server, "SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", None, "a quarter of the memory of the machine or the container", "a whole number of MB from 1 to 1048576",
-        "Memory for the bodies of all requests in flight together: what is received, its conversion, and the answer. Requests for which there is no room get 503; a body larger than that, or than 1 GiB, gets 413.";
+        "Memory for all requests in flight together: large heads, bodies, their conversions, and the answers. Requests for which there is no room get 503; one that alone needs more, or a body of more than 1 GiB, gets 413.";
     TMPDIR = Server, "TMPDIR", None, "/tmp", "a directory that can be written to",
         "Where a private directory for the model server's config files is made; it is removed at the end.";
 
