@@ -330,7 +330,7 @@ impl Unit for Host {
             // It ends once.
             let _ = process.ended.set(reason.clone());
             self.pool.process_ended(self.index);
-            // A worker whose channels the script used for itself does not keep failing for that.
+            // A script that wrote to the channels has not made the worker fail.
             was_useful = process.has_answered() || process.has_garbled();
         }
         Ended { reason, was_useful }

@@ -66,7 +66,8 @@ const DEFAULT_TYPE: &str = "application/json";
 enum Miss {
     /// The worker ended before or between calls, so: nobody has seen a result, another worker can have the request.
     TryAgain(String),
-    /// What came on its channel was no answer, and it had not begun: it can have another channel.
+    /// Something other than an answer arrived on the channel and the call had not begun: another channel can have the
+    /// request.
     TryOtherChannel(String),
     Failed(RequestError),
 }
@@ -97,7 +98,7 @@ impl Handlers {
                     losses.add();
                     how
                 }
-                // The request has no part in it.
+                // Not the request's fault.
                 Err(Miss::TryOtherChannel(how)) => how,
             };
             if losses.is_guilty() {

@@ -37,7 +37,7 @@ pub struct Process {
     pub loaded: OnceLock<Loaded>,
     /// The calls for which it is being killed.
     overdue: OnceLock<Vec<u64>>,
-    /// Whether a channel was given up for what came on it.
+    /// Whether a channel was closed because something other than an answer arrived.
     garbled: AtomicBool,
     /// How it ended.
     pub ended: OnceLock<String>,
@@ -79,8 +79,8 @@ pub enum Outcome {
     NoRoom(NoRoom),
     /// It cannot be sent, for this reason.
     Broken(String),
-    /// What came was no answer to it, for this reason: the channel is given up. Whether the call had begun is for
-    /// [`Process::fate`] to say; if it had not, it never will.
+    /// Something other than its answer arrived, for this reason, and the channel is closed. [`Process::fate`] says whether
+    /// the call had begun; if it had not, it never will.
     Garbled(String),
     /// The process ended. Whether the call had begun is for [`Process::fate`] to say.
     Lost,
@@ -236,14 +236,14 @@ impl Process {
             Some(left.max(Duration::from_micros(1)))
         };
         let socket = &self.channels[channel];
-        // What is here already answers nothing, and a call that is not sent will not begin.
+        // Bytes that are here before the call cannot be its answer, and a call that is not sent will not begin.
         match recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Ok(Outcome::Lost),
             Ok(_) => {
-                let text = "something came on it that nobody asked for";
+                let text = "bytes arrived that answer no call";
                 return Err(io::Error::new(ErrorKind::InvalidData, text));
             }
-            // Nothing, as it should be; or what the next step fails at, too.
+            // Nothing is here, as expected; any other error comes up again in the next step.
             Err(_) => {}
         }
         socket.set_write_timeout(left())?;
@@ -276,7 +276,7 @@ impl Process {
         self.last_answer.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether something came that was no answer to the call: the script uses the channels for itself.
+    /// Whether something other than an answer arrived on a channel: the script wrote to it.
     pub fn has_garbled(&self) -> bool {
         self.garbled.load(Ordering::Relaxed)
     }
@@ -308,8 +308,8 @@ impl Process {
     }
 
     /// Whether a call has been waiting for longer than `limit` at `now`, and in all that time none began and none ended: it
-    /// is frozen, or something else than a call keeps the interpreter to itself. Greenlets may take turns for longer than
-    /// that before one ends: while they do, only a call counts that could have begun all that time.
+    /// is frozen, or something else than a call keeps the interpreter to itself. Greenlets can take turns for longer than
+    /// `limit` before one ends. While they do, only the time counts in which none of them computed and the call could have begun.
     pub fn is_stuck(&self, limit: Duration, now: Duration) -> bool {
         let time =
             |nanoseconds: &AtomicU64| Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));

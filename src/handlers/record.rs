@@ -30,12 +30,12 @@ pub struct Begun {
     pub base: Duration,
 }
 
-/// Which greenlet has the thread.
+/// The greenlet that has the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
-    /// Calls are no greenlets: none waits for another's computing.
+    /// Calls are not greenlets, so nothing is accounted.
     Unaccounted,
-    /// gevent's hub: it waits for something to do.
+    /// gevent's hub, which waits for events.
     Hub,
     /// A greenlet that the script started.
     Other,
@@ -43,10 +43,10 @@ pub enum Runs {
     Call(usize),
 }
 
-/// Whose turn it is in a worker whose calls are greenlets.
+/// The current turn in a worker whose calls are greenlets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
-    /// Who has the thread.
+    /// The greenlet that has the thread.
     pub runs: Runs,
     /// Since when, by [`now`].
     pub since: Duration,
@@ -54,10 +54,10 @@ pub struct Turn {
     pub computed: Duration,
 }
 
-/// A number and two times, each 8 bytes, and 8 bytes more so that none lies on two pages: first the turn, then the call
-/// of each channel.
+/// A number and two times of 8 bytes each, padded so that no entry crosses a page. The first entry is the turn, then comes
+/// the call of each channel.
 const ENTRY_BYTES: usize = 32;
-/// While the worker writes an entry it reads differently each time. So often it is read again.
+/// An entry is read again, at most this often, until two reads agree: the worker may be writing it.
 const MAX_READS: usize = 100;
 
 /// Time on the clock that all processes share and nobody sets.
@@ -78,7 +78,7 @@ impl Turn {
     /// How long a call has been running, without what others computed meanwhile.
     pub fn time_of(&self, channel: usize, call: Begun, now: Duration) -> Duration {
         let computed = match self.runs == Runs::Call(channel) {
-            // What it computes itself is in its base once its turn is over.
+            // Its own computing is added to its base at the end of its turn.
             true => self.computed,
             false => self.computed_until(now),
         };
@@ -147,8 +147,8 @@ impl Record {
         Begun { number, at, base }
     }
 
-    /// Whose turn it is. To be read after the calls: the worker writes it before them, so a call that is read while
-    /// turns change seems to have run for less time than it has, and never for more.
+    /// The current turn. Read it after the calls: the worker writes it before them, so a call read during a switch
+    /// appears to have run for less time than it has, never for more.
     pub fn turn(&self) -> Turn {
         let (runs, since, computed) = self.read(0);
         Turn {
@@ -199,7 +199,7 @@ impl Record {
     }
 }
 
-/// The worker's side of the record where calls are greenlets: who computes, and for how long.
+/// The worker's side of the record when calls are greenlets: which greenlet computes, and for how long.
 #[derive(Debug)]
 pub struct Account {
     record: Arc<Record>,

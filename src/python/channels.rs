@@ -31,9 +31,9 @@ pub struct Channel {
     context: Option<Py<PyAny>>,
     /// How it is waited for; `None`: by blocking.
     hub: Option<Hub>,
-    /// Where its calls are greenlets: who computes.
+    /// Computing time, when calls are greenlets.
     account: Option<Arc<Mutex<Account>>>,
-    /// The process that serves it. A script may fork.
+    /// The process that serves it: a script may fork.
     process: u32,
 }
 
@@ -154,8 +154,8 @@ impl Channel {
             // There is no memory for it.
             self.transfer(py, |socket| incoming.skip_body(socket))?;
         }
-        // After it is noted as begun: the server closes a channel before it looks for that, so no call is run here that
-        // is given to another worker.
+        // Checked after the call is recorded as begun. The server closes a channel before it reads the record, so a call
+        // that it gives to another worker never runs here.
         if self.is_closed() {
             return Ok(Next::Closed);
         }
@@ -225,8 +225,7 @@ impl Channel {
     }
 }
 
-/// Ends a process that the script forked during a call and that came out of the call: its parent answers, and no other
-/// process may.
+/// Ends a forked process that returned from the call in which it was forked. Only the parent may answer.
 fn end_fork(py: Python, script: &Script, error: Option<PyErr>) -> ! {
     if let Some(error) = error {
         script.report(py, &error);
@@ -234,7 +233,7 @@ fn end_fork(py: Python, script: &Script, error: Option<PyErr>) -> ! {
     exit_fork(py, "returned from a call")
 }
 
-/// Ends a forked process at once: what is registered for the end is for the process that registered it.
+/// Ends a forked process at once, without the exit handlers that its parent registered.
 pub fn exit_fork(py: Python, what: &str) -> ! {
     let process = std::process::id();
     eprintln!(
@@ -322,7 +321,8 @@ fn one_call(
     }
 }
 
-/// A function that notes who gets the thread: the number of a call's channel, -1 for the hub, -2 for other greenlets.
+/// A function that records which greenlet gets the thread: the number of a call's channel, -1 for the hub, -2 for other
+/// greenlets.
 fn switches(
     account: Arc<Mutex<Account>>,
 ) -> impl Fn(&Bound<PyTuple>, Option<&Bound<PyDict>>) -> PyResult<()> + Send + Sync + 'static {
@@ -332,7 +332,7 @@ fn switches(
             -1 => Runs::Hub,
             _ => usize::try_from(place).map_or(Runs::Other, Runs::Call),
         };
-        // Without a record, which scripts can close, calls go on; this is no place for an exception.
+        // Fails when the script has closed the record. An exception here would be raised in the script.
         let _ = lock(&account).switched(runs, record::now());
         Ok(())
     }

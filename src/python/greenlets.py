@@ -17,18 +17,19 @@ log = logging.getLogger("sagemaker_tfs")
 # Far more than the exceptions that can reach one wait from outside. What fails each time would be tried for ever.
 MAX_INTERRUPTIONS = 1000
 
-# What has the thread, where it is no call; calls have the number of their channel.
+# Places of greenlets that run no call. The place of a call is the number of its channel.
 HUB = -1
 OTHER = -2
 
 _gevent = None
 _left_hubs = []
-# Greenlets of calls and the hub, and who is told of switches between greenlets: a function of what gets the thread.
+# Places of the hub and of running calls.
 _places = {}
+# Called at each switch with the place of the greenlet that gets the thread.
 _note_switch = None
 # The context variables as the import of the script left them.
 _context = None
-# asyncio's running loop of each greenlet that is not running itself.
+# asyncio's running loop of each greenlet that is switched out.
 _running_loops = {}
 
 
@@ -99,8 +100,8 @@ def wait(descriptor, for_writing):
 def serve(channels, note_switch):
     """Serves calls until all channels are closed.
 
-    `channels`: number and file descriptor of each, with what serves one call there. `note_switch` is told what gets the
-    thread: the number of a call's channel, `HUB` or `OTHER`.
+    `channels`: number and file descriptor of each, with the function that serves one call. `note_switch` is called at each
+    switch with the place of the greenlet that gets the thread.
     """
     global _note_switch, _context
     _context = contextvars.copy_context()
@@ -128,7 +129,7 @@ def _begin(number, watcher, serve_call, closed):
     """In the hub: a call has arrived."""
     watcher.stop()
     if greenlet.gettrace() is None:
-        # The script has ended it, or a signal's handler raised in it.
+        # The script removed it, or a signal handler raised in it, which makes greenlet remove it.
         greenlet.settrace(_switched)
     # A greenlet for each call, as gunicorn had one for each connection: nothing that a call leaves with its "thread"
     # (thread-local data, timeouts) reaches the next. It runs at once, not when the hub comes to it: a script may kill
@@ -188,7 +189,7 @@ def _own_event_loops():
 
     @functools.wraps(get_event_loop)
     def get_event_loop_of_all(self):
-        # Python makes the main thread's loop when it is first asked for. That one is for all calls.
+        # Python creates the main thread's loop on first use. Created in a call, it must still be shared by all calls.
         if sys.version_info < (3, 14) and self._local._loop is None:
             if threading.current_thread() is threading.main_thread():
                 self._local._shared = self.new_event_loop()
@@ -212,11 +213,11 @@ def _watch_switches():
 
 
 def _switched(_, greenlets):
-    """Another greenlet has the thread. asyncio notes with the thread that a loop runs: noted with the greenlet, calls may
-    run a loop each."""
+    """Called by greenlet after each switch. asyncio keeps the running loop with the thread; kept with the greenlet, calls
+    can run a loop each."""
     origin, target = greenlets
     if target in _left_hubs:
-        # A forked process came to the end of a greenlet. What comes next is for its parent to do.
+        # A forked process finished the greenlet that forked. Its parent's hub must not run here.
         os._exit(1)
     if _note_switch is not None:
         _note_switch(_places.get(target, OTHER))
