@@ -163,8 +163,9 @@ with open(os.environ["AT_START"], "a") as notes:
         let notes = setup.path("at_start").display().to_string();
         setup
             .file("site/sitecustomize.py", AT_START)
-            // A worker imports grpc where it is installed, which opens files of its own.
+            // A worker imports grpc and gevent where they are installed, which open files of their own.
             .file("site/grpc.py", "raise ImportError\n")
+            .file("site/gevent.py", "raise ImportError\n")
             .var("PYTHONPATH", folder)
             .var("AT_START", notes)
     }
