@@ -22,8 +22,7 @@ pub fn to_tfs(buffer: &Buffer) -> Result<Buffer, RequestError> {
     // Room for brackets and commas, and for some fields that grow. More is rare and costs a copy.
     let mut out = buffer.sibling();
     let likely = body.len() + body.len() / 8 + 64;
-    out.reserve(likely, likely)
-        .or_else(|_| out.reserve_exact(body.len()))?;
+    out.reserve_likely(likely, body.len())?;
     out.extend(b"{\"instances\": [")?;
     let mut rows = Rows::new(body);
     while rows.write_next(&mut out)? {}

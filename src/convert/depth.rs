@@ -54,8 +54,8 @@ fn count(block: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
     counted.sum::<u8>().into()
 }
 
-/// Where the string that begins before `at` ends: behind its quote.
-fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
+/// Where the string that begins before `at` ends: behind its quote. `None` when it does not end.
+pub(super) fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let found = at + memchr2(b'"', b'\\', json.get(at..)?)?;
         if json[found] == b'"' {

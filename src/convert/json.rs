@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
-
+use crate::convert::depth::end_of_string;
 use crate::error::RequestError;
 use crate::front::budget::{Buffer, NoRoom};
 
@@ -78,8 +77,7 @@ fn convert(body: &Buffer) -> Result<Change, Failure> {
     let mut out = body.sibling();
     // A little more than the body: commas take the place of what is between the values now.
     let likely = INSTANCES_LIST.len() + body.len() + body.len() / 8 + 16;
-    out.reserve(likely, likely)
-        .or_else(|_| out.reserve_exact(body.len()))?;
+    out.reserve_likely(likely, body.len())?;
     if matches!(first.shape, Shape::Request) {
         join(body, &first, second, values, &mut out)?;
         return Ok(Change::Replace(out));
@@ -401,16 +399,8 @@ impl<'a> Values<'a> {
     }
 
     fn skip_string(&mut self) -> Result<(), Failure> {
-        self.at += 1;
-        loop {
-            let rest = self.body.get(self.at..).ok_or(Failure::Broken)?;
-            let found = memchr2(b'"', b'\\', rest).ok_or(Failure::Broken)?;
-            if rest[found] == b'"' {
-                self.at += found + 1;
-                return Ok(());
-            }
-            self.at += found + 2;
-        }
+        self.at = end_of_string(self.body, self.at + 1).ok_or(Failure::Broken)?;
+        Ok(())
     }
 
     fn skip_space(&mut self) {

@@ -229,6 +229,15 @@ impl Buffer {
         self.reserve_exact(more)
     }
 
+    /// Makes room for the `likely` size of a conversion, or at least for `least` bytes.
+    ///
+    /// # Errors
+    /// When there is not even room for those; nothing has changed then.
+    pub fn reserve_likely(&mut self, likely: usize, least: usize) -> Result<(), NoRoom> {
+        self.reserve_exact(likely)
+            .or_else(|_| self.reserve_exact(least))
+    }
+
     /// Appends bytes.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -79,6 +79,9 @@ enum Accepting {
     Paused,
 }
 
+/// Connections by their numbers.
+type Table = HashMap<u64, Arc<Connection>>;
+
 /// The front door.
 #[derive(Debug)]
 pub struct Door {
@@ -86,7 +89,7 @@ pub struct Door {
     listener: TcpListener,
     timer: OwnedFd,
     /// Read for each event, written when a connection begins or ends.
-    connections: RwLock<HashMap<u64, Arc<Connection>>>,
+    connections: RwLock<Table>,
     dispensable: Mutex<Noted>,
     /// Memory for what clients send.
     budget: Arc<Budget>,
@@ -231,10 +234,7 @@ impl Door {
     /// Ends a connection.
     pub fn end(&self, connection: &Connection) {
         // Closed, and so taken from epoll, when the last reference goes.
-        let mut connections = self
-            .connections
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut connections = self.table_mut();
         let ended = connections.remove(&connection.id);
         drop(connections);
         drop(ended);
@@ -242,27 +242,27 @@ impl Door {
 
     /// All connections.
     pub fn all(&self) -> Vec<Arc<Connection>> {
-        let connections = self
-            .connections
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        connections.values().map(Arc::clone).collect()
+        self.table().values().map(Arc::clone).collect()
     }
 
     fn connection(&self, id: u64) -> Option<Arc<Connection>> {
-        let connections = self
-            .connections
+        self.table().get(&id).map(Arc::clone)
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.connections
             .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        connections.get(&id).map(Arc::clone)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.connections
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self) -> usize {
-        let connections = self
-            .connections
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        connections.len()
+        self.table().len()
     }
 
     /// Refuses new connections from now on; those that came before, and open ones, go on.
@@ -349,10 +349,7 @@ impl Door {
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::new(id, socket, peer, &self.budget));
-        let mut connections = self
-            .connections
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut connections = self.table_mut();
         connections.insert(id, Arc::clone(&connection));
         drop(connections);
         let data = EventData::new_u64(id);

@@ -10,7 +10,7 @@ use ureq::http::uri::Scheme;
 use ureq::http::{self, HeaderMap, HeaderValue, Uri, header};
 use ureq::{Agent, AsSendBody, Body, Error};
 
-use crate::front::budget::{Buffer, NoRoom};
+use crate::front::budget::{Buffer, NoRoom, Reservation};
 use crate::supervise::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
@@ -158,11 +158,7 @@ impl Client {
         if left.is_zero() {
             return Err(SendError::Deadline);
         }
-        // The connection's buffers become large.
-        let _buffer = match sent > SMALL_BYTES {
-            true => memory.beside(LARGE_BYTES).map_err(SendError::NoRoom)?,
-            false => None,
-        };
+        let _buffer = reserve_large_buffer(memory, sent)?;
         let request = self
             .agent
             .configure_request(request)
@@ -254,15 +250,19 @@ impl Client {
     }
 }
 
+/// The connection's buffer becomes large when so many bytes pass through it.
+fn reserve_large_buffer(memory: &Buffer, bytes: usize) -> Result<Option<Reservation>, SendError> {
+    match bytes > SMALL_BYTES {
+        true => memory.beside(LARGE_BYTES).map_err(SendError::NoRoom),
+        false => Ok(None),
+    }
+}
+
 fn read_all(mut body: Body, mut bytes: Buffer) -> Result<Buffer, SendError> {
     let announced = body.content_length().unwrap_or(u64::MAX);
     let most = usize::try_from(announced).unwrap_or(usize::MAX);
     let mut reader = body.with_config().limit(u64::MAX).reader();
-    // As above.
-    let _buffer = match most > SMALL_BYTES {
-        true => bytes.beside(LARGE_BYTES).map_err(SendError::NoRoom)?,
-        false => None,
-    };
+    let _buffer = reserve_large_buffer(&bytes, most)?;
     if announced < u64::MAX {
         let likely = most.min(MAX_RESERVED_BYTES);
         bytes.reserve_exact(likely).map_err(SendError::NoRoom)?;
