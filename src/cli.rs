@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use lexopt::prelude::*;
 
 use crate::config::Vars;
+use crate::config::settings;
 use crate::error::StartError;
-use crate::settings;
 
 /// What the command line asks for.
 #[derive(Debug)]

@@ -5,17 +5,19 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
-pub mod attributes;
+pub mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod dispatch;
 pub mod error;
-pub mod front;
 pub mod handlers;
+pub mod http;
 pub mod logging;
+pub mod memory;
 pub mod models;
 pub mod s3;
-pub mod serve;
-pub mod settings;
-pub mod supervise;
+pub mod supervisor;
 pub mod tfs;
+pub mod worker_protocol;

@@ -49,7 +49,7 @@ pub fn start(config: &Config) -> Result<(), StartError> {
         .with_module_level(FRONT, config.front_log_level)
         // Children have levels of their own; what they print is wanted.
         .with_module_level(tfs::instance::LOG_TARGET, LevelFilter::Info)
-        .with_module_level(handlers::host::LOG_TARGET, LevelFilter::Info)
+        .with_module_level(handlers::worker::LOG_TARGET, LevelFilter::Info)
         .with_module_level(handlers::packages::LOG_TARGET, LevelFilter::Info)
         // The libraries' own lines repeat ours, and their debug lines would quote users' data.
         .with_module_level("ureq", LevelFilter::Warn)

@@ -9,7 +9,7 @@ use std::thread;
 use sagemaker_tfs::cli::{self, Command};
 use sagemaker_tfs::config::{Config, Vars};
 use sagemaker_tfs::error::StartError;
-use sagemaker_tfs::{allocator, logging, serve};
+use sagemaker_tfs::{allocator, app, logging};
 
 fn main() -> ExitCode {
     let code = match run() {
@@ -36,7 +36,7 @@ fn run() -> Result<(), StartError> {
         Command::Serve(vars) => {
             allocator::settle();
             let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u32);
-            serve::run(&Config::read(&vars, cpus)?)
+            app::run(&Config::read(&vars, cpus)?)
         }
     }
 }

@@ -7,9 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use sagemaker_tfs::cli::{self, Command};
+use sagemaker_tfs::config::settings::{self, Setting};
 use sagemaker_tfs::config::{Config, Vars};
 use sagemaker_tfs::error::StartError;
-use sagemaker_tfs::settings::{self, Setting};
 
 const CPUS: u32 = 4;
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use sagemaker_tfs::handlers::frame::{Answer, Call, Incoming, MAX_BODY_BYTES, write};
+use sagemaker_tfs::worker_protocol::frame::{Answer, Call, Incoming, MAX_BODY_BYTES, write};
 use serde::{Deserialize, Serialize};
 
 const PREFIX_BYTES: usize = 12;

@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
 
-use sagemaker_tfs::front::answer::{Answer, Wire};
-use sagemaker_tfs::front::body::{self, Incoming};
-use sagemaker_tfs::front::budget::Budget;
-use sagemaker_tfs::front::exchange::{Direction, Exchange, Request, Step, Stream, Verdict};
-use sagemaker_tfs::front::head::Head;
+use sagemaker_tfs::http::body::{self, Incoming};
+use sagemaker_tfs::http::budget::Budget;
+use sagemaker_tfs::http::connection::{Direction, Exchange, Request, Step, Stream, Verdict};
+use sagemaker_tfs::http::head::Head;
+use sagemaker_tfs::http::response::{Answer, Wire};
 
 /// More than any input holds; lengths beyond it are refused.
 const MAX_BODY: usize = 1 << 20;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sagemaker_tfs::convert::json;
 use sagemaker_tfs::error::RequestError;
-use sagemaker_tfs::front::budget::Buffer;
+use sagemaker_tfs::http::budget::Buffer;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Deserializer, Value};

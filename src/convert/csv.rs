@@ -4,7 +4,7 @@
 //! and number here, so fields are found by hand; the tests hold the result against that crate.
 
 use crate::error::RequestError;
-use crate::front::budget::{Buffer, NoRoom};
+use crate::http::budget::{Buffer, NoRoom};
 
 /// The body TensorFlow Serving gets for a CSV body.
 ///

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::convert::depth::end_of_string;
 use crate::error::RequestError;
-use crate::front::budget::{Buffer, NoRoom};
+use crate::http::budget::{Buffer, NoRoom};
 
 /// Members that an object may have beside its rows, to be joined with others: TensorFlow Serving knows one.
 const MAX_JOINED_MEMBERS: usize = 16;

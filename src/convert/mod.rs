@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::error::RequestError;
-use crate::front::budget::{Buffer, NoRoom};
+use crate::http::budget::{Buffer, NoRoom};
 
 /// How a request's body is turned into a request to TensorFlow Serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

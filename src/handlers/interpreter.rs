@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::StartError;
-use crate::supervise::child::Streams;
-use crate::supervise::supervisor::{NOT_FOUND, Supervisor};
+use crate::supervisor::child::Streams;
+use crate::supervisor::handle::{NOT_FOUND, Supervisor};
 
 /// A Python.
 #[derive(Debug, Clone, PartialEq, Eq)]

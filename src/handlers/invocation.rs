@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use ureq::http::StatusCode;
 
-use crate::attributes::Attributes;
+use crate::api::attributes::Attributes;
+use crate::dispatch::quarantine::{Company, Losses};
 use crate::error::RequestError;
-use crate::front::budget::Buffer;
-use crate::handlers::frame::{Call, Context, Response, Shape};
+use crate::handlers::channels::{Fate, Outcome, Reply};
 use crate::handlers::pool::{Lease, Pool};
-use crate::handlers::process::{Fate, Outcome, Reply};
-use crate::supervise::suspicion::{Company, Losses};
+use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
 /// Runs requests through handlers.
 #[derive(Debug)]

@@ -3,14 +3,12 @@
 //! Each runs in processes of its own, `sagemaker-tfs-python`: a call that hangs or crashes costs its process and
 //! never the server. This module finds the script, keeps the workers and takes requests through them.
 
-pub mod frame;
-pub mod host;
+pub mod channels;
 pub mod interpreter;
 pub mod invocation;
 pub mod packages;
 pub mod pool;
-pub mod process;
-pub mod record;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 

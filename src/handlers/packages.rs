@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
-use crate::supervise::child::Streams;
-use crate::supervise::supervisor::Supervisor;
+use crate::supervisor::child::Streams;
+use crate::supervisor::handle::Supervisor;
 
 /// Log target of pip's lines.
 pub const LOG_TARGET: &str = "pip";

@@ -3,18 +3,18 @@
 //! The watchdog says how each worker is. A request borrows a channel of the worker with the least to do and keeps it
 //! until its last call is answered: so both calls of a request run in the same process, and in the modes with threads
 //! on the same thread, for each channel has its own. A request that was lost with workers may have to wait until few
-//! others or none are in one, see `supervise/suspicion.rs`.
+//! others or none are in one, see `dispatch/quarantine.rs`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::dispatch::quarantine::{Company, Load, Queue, Ticket};
 use crate::error::RequestError;
-use crate::front::budget::Buffer;
-use crate::handlers::frame::Call;
-use crate::handlers::process::{Late, Outcome, Process};
-use crate::supervise::suspicion::{Company, Load, Queue, Ticket};
+use crate::handlers::channels::{Late, Outcome, Process};
+use crate::http::budget::Buffer;
+use crate::worker_protocol::frame::Call;
 
 /// How a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -422,10 +422,10 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::frame::Shape;
-    use crate::handlers::process::Loaded;
-    use crate::handlers::record::Record;
-    use crate::supervise::suspicion::Losses;
+    use crate::dispatch::quarantine::Losses;
+    use crate::handlers::channels::Loaded;
+    use crate::worker_protocol::frame::Shape;
+    use crate::worker_protocol::record::Record;
     use std::os::unix::net::UnixStream;
 
     fn process(channels: usize) -> (Arc<Process>, Vec<UnixStream>) {
@@ -491,7 +491,7 @@ mod tests {
 
     #[test]
     fn a_channel_that_owes_an_answer_is_lent_when_it_has_come() {
-        use crate::handlers::frame::{self, Answer, Response};
+        use crate::worker_protocol::frame::{self, Answer, Response};
         let pool = Pool::new(1, Duration::ZERO);
         let (process, theirs) = process(1);
         ready(&pool, 0, &process);

@@ -13,18 +13,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::attributes::is_model_name;
+use crate::api::attributes::is_model_name;
 use crate::config::{Config, InstancePorts};
 use crate::error::RequestError;
-use crate::front;
-use crate::front::budget::Buffer;
-use crate::handlers::host::Launch;
 use crate::handlers::interpreter::Interpreter;
+use crate::handlers::worker::Launch;
 use crate::handlers::{self, packages};
+use crate::http::budget::Buffer;
+use crate::memory;
+use crate::models::backend::{self, Served, Workers};
 use crate::models::ports::PortPool;
-use crate::models::served::{self, Served, Workers};
-use crate::models::{Model, discover, memory};
-use crate::supervise::supervisor::{StartFailure, Supervisor, UnitId};
+use crate::models::{Model, discover};
+use crate::supervisor::handle::{StartFailure, Supervisor, UnitId};
 use crate::tfs::client::{Method, TfsRequest};
 use crate::tfs::files::Files;
 
@@ -95,7 +95,7 @@ impl InUse<'_> {
         let turn = &loaded.turns.1;
         let is_free = turn.try_recv().is_ok();
         if !is_free {
-            let all = front::slots(&registry.config);
+            let all = registry.config.slots();
             // A quarter is left for models that have fewer.
             if registry.in_use.load(Ordering::Relaxed) > all - all / 4 {
                 return Err(RequestError::busy(
@@ -248,10 +248,10 @@ impl Registry {
             .map_err(|e| RequestError::new(507, e.to_string()))?;
         let directory = files.directory().to_owned();
         let files = claim.files.insert(files);
-        let backend = served::backend(&self.config, &claim.ports);
+        let backend = backend::backend(&self.config, &claim.ports);
 
         let (starter, started) = unbounded();
-        claim.units = served::start_instances(
+        claim.units = backend::start_instances(
             &self.config,
             files,
             &backend,
@@ -274,7 +274,7 @@ impl Registry {
             }
         }
         let workers = workers.as_ref().or(self.universal.as_ref());
-        let turns = bounded(front::model_slots(&self.config));
+        let turns = bounded(self.config.model_slots());
         while turns.0.try_send(()).is_ok() {}
         Ok(Loaded {
             served: Served {
@@ -356,7 +356,7 @@ impl Registry {
         &self,
         claim: &mut Claim,
         command: std::process::Command,
-        streams: crate::supervise::child::Streams,
+        streams: crate::supervisor::child::Streams,
         until: Instant,
     ) -> Result<Result<String, StartFailure>, RequestError> {
         let id = self.supervisor.new_id();

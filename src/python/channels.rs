@@ -16,8 +16,8 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use sagemaker_tfs::handlers::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
-use sagemaker_tfs::handlers::record::{self, Account, Record, Runs};
+use sagemaker_tfs::worker_protocol::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
+use sagemaker_tfs::worker_protocol::record::{self, Account, Record, Runs};
 
 use crate::script::{Returned, Script};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pyo3::ffi;
 use rustix::io::{FdFlags, fcntl_setfd};
-use sagemaker_tfs::handlers::record::Record;
+use sagemaker_tfs::worker_protocol::record::Record;
 
 use crate::channels::Channel;
 use crate::options::Options;

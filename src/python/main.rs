@@ -1,7 +1,7 @@
 //! `sagemaker-tfs-python`: one Python worker. It loads a handler script and runs its functions as `sagemaker-tfs`
 //! asks, which starts it and passes it the sockets; nobody else has a use for it.
 //!
-//! What passes over the sockets is in `handlers/frame.rs` of the library.
+//! What passes over the sockets is in `worker_protocol/frame.rs` of the library.
 
 mod channels;
 mod embed;
@@ -14,7 +14,7 @@ use std::thread;
 
 use pyo3::Python;
 use rustix::process::{Signal, set_parent_process_death_signal};
-use sagemaker_tfs::handlers::frame::{self, Answer};
+use sagemaker_tfs::worker_protocol::frame::{self, Answer};
 
 use crate::channels::Channel;
 use crate::embed::Interpreter;

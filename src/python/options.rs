@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use sagemaker_tfs::config::WorkerClass;
-use sagemaker_tfs::handlers::frame::Shape;
+use sagemaker_tfs::worker_protocol::frame::Shape;
 
 /// Everything it says.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
-use sagemaker_tfs::handlers::frame::{Context, Response, Shape};
+use sagemaker_tfs::worker_protocol::frame::{Context, Response, Shape};
 
 use crate::options::Options;
 

@@ -5,10 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::InstancePorts;
+use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
-use crate::front::budget::Buffer;
-use crate::front::pauses;
-use crate::supervise::suspicion::Losses;
+use crate::http::budget::Buffer;
+use crate::http::pauses;
 use crate::tfs::client::{Client, LOCAL_PAUSE, SendError, TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
 use crate::tfs::pool::{Lease, Pool};

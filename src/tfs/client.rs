@@ -10,8 +10,8 @@ use ureq::http::uri::Scheme;
 use ureq::http::{self, HeaderMap, HeaderValue, Uri, header};
 use ureq::{Agent, AsSendBody, Body, Error};
 
-use crate::front::budget::{Buffer, NoRoom, Reservation};
-use crate::supervise::lifecycle::Status;
+use crate::http::budget::{Buffer, NoRoom, Reservation};
+use crate::supervisor::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::outgoing::{Content, Outgoing};

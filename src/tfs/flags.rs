@@ -2,7 +2,7 @@
 //!
 //! It only prints `unknown argument: ...` and goes on without the flag: what was asked for would silently not happen.
 
-use crate::settings::{BATCHING, INSTANCE_COUNT, INTER_OP, INTRA_OP, Setting};
+use crate::config::settings::{BATCHING, INSTANCE_COUNT, INTER_OP, INTRA_OP, Setting};
 
 struct Flag {
     name: &'static str,
@@ -123,8 +123,8 @@ mod tests {
 
     #[test]
     fn every_flag_that_is_passed_is_listed() {
+        use crate::config::settings::TFS_VERSION;
         use crate::config::{Config, Vars};
-        use crate::settings::TFS_VERSION;
         use crate::tfs::command::launches;
         use crate::tfs::files::Files;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::error::StartError;
-use crate::supervise::child::Streams;
-use crate::supervise::supervisor::Supervisor;
+use crate::supervisor::child::Streams;
+use crate::supervisor::handle::Supervisor;
 
 /// What one instance gets.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::supervise::child::{Child, Streams};
-use crate::supervise::lifecycle::{Limits, Phase, Status};
-use crate::supervise::supervisor::{Supervisor, UnitId};
-use crate::supervise::unit::{SpawnError, Unit};
+use crate::supervisor::child::{Child, Streams};
+use crate::supervisor::handle::{Supervisor, UnitId};
+use crate::supervisor::lifecycle::{Limits, Phase, Status};
+use crate::supervisor::unit::{SpawnError, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command::Launch;
 use crate::tfs::flags;

@@ -1,12 +1,12 @@
 //! The instances as those who send requests see them: who serves, who has how much to do.
 //!
 //! The watchdog says how each instance is; workers borrow the one with the fewest outstanding requests. A request that
-//! was lost with instances may have to wait until few others or none are there, see `supervise/suspicion.rs`.
+//! was lost with instances may have to wait until few others or none are there, see `dispatch/quarantine.rs`.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::supervise::suspicion::{Company, Load, Queue, Ticket};
+use crate::dispatch::quarantine::{Company, Load, Queue, Ticket};
 
 /// How an instance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -254,7 +254,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervise::suspicion::Losses;
+    use crate::dispatch::quarantine::Losses;
     use std::time::Duration;
 
     fn pool(healths: &[Health]) -> Pool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
-use crate::supervise::lifecycle::Status;
+use crate::supervisor::lifecycle::Status;
 use crate::tfs::backend::Backend;
 use crate::tfs::status::Versions;
 

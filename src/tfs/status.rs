@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::models::Model;
-use crate::supervise::lifecycle::Status;
+use crate::supervisor::lifecycle::Status;
 use crate::tfs::client::TfsAnswer;
 
 /// A model and the versions of it that a model server is configured to serve.

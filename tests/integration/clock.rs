@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What answers requests says the time of day in the header `Date`. S3's library has it in signatures.
-const MAY_ASK: &str = "front/";
+const MAY_ASK: &str = "http/";
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("the sources are there");

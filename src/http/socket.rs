@@ -8,8 +8,8 @@ use std::time::Instant;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::front::budget::Budget;
-use crate::front::exchange::{Direction, Exchange, Stream};
+use crate::http::budget::Budget;
+use crate::http::connection::{Direction, Exchange, Stream};
 
 /// A connection to a client.
 #[derive(Debug)]

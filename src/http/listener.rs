@@ -20,8 +20,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::error::StartError;
-use crate::front::budget::Budget;
-use crate::front::connection::Connection;
+use crate::http::budget::Budget;
+use crate::http::socket::Connection;
 use crate::logging::FRONT;
 
 mod room;

@@ -6,8 +6,8 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use crate::supervise::child::Child;
-use crate::supervise::lifecycle::Phase;
+use crate::supervisor::child::Child;
+use crate::supervisor::lifecycle::Phase;
 
 /// Why a process could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::{Door, TICK};
-use crate::front::exchange::Dispensable;
+use crate::http::connection::Dispensable;
 
 /// Finding candidates means looking at every connection, so this many are noted at once.
 const NOTED_DISPENSABLE: usize = 1024;

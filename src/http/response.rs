@@ -8,8 +8,8 @@ use ureq::http::StatusCode;
 
 use crate::convert::accept::DEFAULT_TYPE;
 use crate::error::RequestError;
-use crate::front::budget::Buffer;
-use crate::front::head::Head;
+use crate::http::budget::Buffer;
+use crate::http::head::Head;
 
 /// An answer to a request.
 #[derive(Debug)]

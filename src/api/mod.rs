@@ -1,23 +1,26 @@
 //! What each route answers, once a request has its turn.
 
+pub mod attributes;
+mod route;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::attributes::{self, Attributes};
+use self::attributes::Attributes;
+use crate::api::route::{Route, route};
 use crate::config::Config;
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
-use crate::front::answer::Answer;
-use crate::front::budget::Buffer;
-use crate::front::exchange::Request;
-use crate::front::head::Head;
-use crate::front::route::{Route, route};
 use crate::handlers;
-use crate::models::memory;
+use crate::http::budget::Buffer;
+use crate::http::connection::Request;
+use crate::http::head::Head;
+use crate::http::response::Answer;
+use crate::memory;
+use crate::models::backend::Served;
 use crate::models::registry::Registry;
-use crate::models::served::Served;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
 /// What `/execution-parameters` says when the job does not: SageMaker's default payload, and enough concurrency

@@ -15,11 +15,11 @@ use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level::signal_name;
 
 use crate::error::StartError;
-use crate::front::Front;
-use crate::supervise::child::Child;
-use crate::supervise::lifecycle::{Action, Event, Lifecycle, Phase, Status};
-use crate::supervise::supervisor::{Inbox, Message, NOT_FOUND, StartFailure, UnitId};
-use crate::supervise::unit::{SpawnError, Unit};
+use crate::http::Front;
+use crate::supervisor::child::Child;
+use crate::supervisor::handle::{Inbox, Message, NOT_FOUND, StartFailure, UnitId};
+use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Phase, Status};
+use crate::supervisor::unit::{SpawnError, Unit};
 
 /// SageMaker kills a container 30 s after SIGTERM. Running requests get this long, children the rest.
 const DRAIN_LIMIT: Duration = Duration::from_secs(25);
@@ -88,7 +88,7 @@ struct Drain {
 impl Watchdog {
     /// A watchdog that has nothing to look after yet. `inbox` is that of a [`Supervisor`].
     ///
-    /// [`Supervisor`]: crate::supervise::supervisor::Supervisor
+    /// [`Supervisor`]: crate::supervisor::handle::Supervisor
     pub fn new(inbox: Inbox) -> Self {
         Self {
             units: BTreeMap::new(),

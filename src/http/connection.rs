@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::RequestError;
-use crate::front::answer::Wire;
-use crate::front::body::{self, Incoming};
-use crate::front::budget::{Budget, Buffer};
-use crate::front::head::{Head, Scanner};
+use crate::http::body::{self, Incoming};
+use crate::http::budget::{Budget, Buffer};
+use crate::http::head::{Head, Scanner};
+use crate::http::response::Wire;
 
 mod timing;
 
@@ -519,9 +519,9 @@ mod tests {
         STALL_LIMIT,
     };
     use super::*;
-    use crate::front::answer::Answer;
-    use crate::front::body;
-    use crate::front::budget::Budget;
+    use crate::http::body;
+    use crate::http::budget::Budget;
+    use crate::http::response::Answer;
 
     /// A client: what it sends, piece by piece, and what it gets.
     #[derive(Default)]

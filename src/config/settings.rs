@@ -192,7 +192,7 @@ settings! {
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Settings\n\n\
-         Generated from `src/settings.rs`; `SAGEMAKER_TFS_UPDATE_DOCS=1 cargo test settings` writes it anew.\n\n\
+         Generated from `src/config/settings.rs`; `SAGEMAKER_TFS_UPDATE_DOCS=1 cargo test settings` writes it anew.\n\n\
          Settings are environment variables, read once at the start. An empty value counts as unset. Some have a\n\
          command-line option of `sagemaker-tfs serve`, which wins over the variable. A wrong value stops the start\n\
          with exit code 2; all wrong values are listed at once, one line each.\n",

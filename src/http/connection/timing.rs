@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Exchange, Phase, Step, Stream};
 use crate::error::RequestError;
-use crate::front::answer::Wire;
+use crate::http::response::Wire;
 
 /// Time for a whole head to arrive, from its first byte.
 pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(20);

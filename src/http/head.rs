@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use crate::error::RequestError;
-use crate::front::budget::Reservation;
+use crate::http::budget::Reservation;
 
 /// Bytes of a whole head; nginx takes as many.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;

@@ -7,32 +7,26 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::api::{Service, Serving};
+use crate::config::{self, Config};
 use crate::error::{RequestError, StartError};
-use crate::front::answer::{self, Answer, Wire};
-use crate::front::body::{self, Announced, Incoming};
-use crate::front::budget::{Budget, NoRoom};
-use crate::front::connection::Connection;
-use crate::front::door::{Door, Event, Interest};
-use crate::front::exchange::{Exchange, Request, Step, Verdict};
-use crate::front::head::Head;
-use crate::front::pauses;
-use crate::front::service::{Service, Serving};
-use crate::front::slots::{Admission, Slots};
-use crate::handlers::host;
+use crate::handlers::worker;
+use crate::http::admission::{Admission, Slots};
+use crate::http::body::{self, Announced, Incoming};
+use crate::http::budget::{Budget, NoRoom};
+use crate::http::connection::{Exchange, Request, Step, Verdict};
+use crate::http::head::Head;
+use crate::http::listener::{Door, Event, Interest};
+use crate::http::pauses;
+use crate::http::response::{self, Answer, Wire};
+use crate::http::socket::Connection;
 use crate::logging::FRONT;
-use crate::models::memory;
+use crate::memory;
 
 mod ending;
 
 use ending::stopping;
 
-/// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
-/// little to do with CPUs; a waiting thread costs some 10 KB.
-const DEFAULT_SLOTS: usize = 64;
-/// In multi-model mode there are slots for so many models with all the work they can have: requests that wait for one
-/// which is down must not keep the others' out.
-const MODELS_AT_WORK: usize = 8;
 /// Requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
 /// The rest of a body that was refused is read over if it is not longer; else the connection ends.
@@ -49,34 +43,14 @@ const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
 /// The part of all memory that bodies may take when nothing is set. TensorFlow Serving needs some for each of them, too.
 const BODY_MEMORY_PART: u64 = 4;
 
-/// Requests worked on at once.
-pub fn slots(config: &Config) -> usize {
-    if config.single_threaded {
-        return 1;
-    }
-    match config.multi_model {
-        Some(_) => model_slots(config) * MODELS_AT_WORK,
-        None => model_slots(config),
-    }
-}
-
-/// Requests of one model worked on at once.
-pub fn model_slots(config: &Config) -> usize {
-    if config.single_threaded {
-        return 1;
-    }
-    let asked = config.max_concurrent_transforms.unwrap_or(0) as usize;
-    asked.max(DEFAULT_SLOTS)
-}
-
 /// File descriptors for all channels to Python workers.
 fn channel_files(config: &Config, serving: &Serving) -> usize {
     // In multi-model mode models that come later may bring scripts.
     let scripts = match serving {
         Serving::Fixed(served) => usize::from(served.handlers.is_some()),
-        Serving::Registry(_) => MODELS_AT_WORK,
+        Serving::Registry(_) => config::MODELS_AT_WORK,
     };
-    FILES_A_CHANNEL * scripts * host::workers(config) * host::channels(config)
+    FILES_A_CHANNEL * scripts * worker::workers(config) * worker::channels(config)
 }
 
 /// The running front. The threads end with the process.
@@ -111,7 +85,7 @@ impl Front {
         serving: Serving,
         announce: impl FnOnce(Self),
     ) -> Result<(), StartError> {
-        let slots = slots(config);
+        let slots = config.slots();
         let memory = config.body_memory.unwrap_or_else(|| {
             memory::total().map_or(DEFAULT_BODY_MEMORY, |total| total / BODY_MEMORY_PART)
         });
@@ -123,7 +97,7 @@ impl Front {
             files - channel_files(config, &serving).min(files / 2),
             OTHER_FILES + FILES_A_SLOT * slots,
             &budget,
-            answer::prepare(
+            response::prepare(
                 &RequestError::busy("There are too many connections; try again.").into(),
             ),
         )?;
@@ -321,7 +295,7 @@ impl Shared {
     /// Answers that there is no room, in as little time as possible.
     fn turn_away(self: &Arc<Self>, work: Work) {
         static BUSY: LazyLock<Vec<u8>> =
-            LazyLock::new(|| answer::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
+            LazyLock::new(|| response::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
         let head = &work.request.head;
         if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(&work.connection, head) {
             return self.reply(work, RequestError::busy(TOO_MANY_REQUESTS).into());

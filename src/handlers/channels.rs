@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
-use crate::front::budget::{Buffer, NoRoom};
-use crate::handlers::frame::{self, Answer, Call, Incoming, Shape};
-use crate::handlers::record::{self, Record};
+use crate::http::budget::{Buffer, NoRoom};
+use crate::worker_protocol::frame::{self, Answer, Call, Incoming, Shape};
+use crate::worker_protocol::record::{self, Record};
 
 /// The text of an exception may have all of a request in it, but clients are shown little of an error.
 const MAX_RAISED_BYTES: usize = 64 << 10;
@@ -430,8 +430,8 @@ fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handlers::frame::Response;
-    use crate::handlers::record::{Account, Runs};
+    use crate::worker_protocol::frame::Response;
+    use crate::worker_protocol::record::{Account, Runs};
 
     /// A process and the other ends of its channels.
     fn process(channels: usize) -> (Process, Vec<UnixStream>, Record) {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::RequestError;
-use crate::front::budget::{Budget, Buffer, NoRoom};
-use crate::front::head::Head;
+use crate::http::budget::{Budget, Buffer, NoRoom};
+use crate::http::head::Head;
 
 /// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.
 const MAX_BODY_BYTES: usize = 1 << 30;

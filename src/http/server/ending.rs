@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Front;
 use crate::error::RequestError;
-use crate::front::answer::{Answer, Wire};
-use crate::front::budget::Buffer;
-use crate::front::connection::Connection;
+use crate::http::budget::Buffer;
+use crate::http::response::{Answer, Wire};
+use crate::http::socket::Connection;
 
 /// Time for the last answers to leave.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);

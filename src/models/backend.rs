@@ -5,14 +5,13 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::config::{Config, InstancePorts};
-use crate::front;
-use crate::handlers::host::{Host, Launch, label};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
+use crate::handlers::worker::{Host, Launch, label};
 use crate::models::Model;
-use crate::supervise::lifecycle::Limits;
-use crate::supervise::supervisor::{StartFailure, Supervisor, UnitId};
-use crate::supervise::unit::Unit;
+use crate::supervisor::handle::{StartFailure, Supervisor, UnitId};
+use crate::supervisor::lifecycle::Limits;
+use crate::supervisor::unit::Unit;
 use crate::tfs::backend::Backend;
 use crate::tfs::command;
 use crate::tfs::files::Files;
@@ -92,7 +91,7 @@ impl Workers {
 
 /// A backend for instances with these ports.
 pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
-    let connections = front::model_slots(config) + ports.len();
+    let connections = config.model_slots() + ports.len();
     Arc::new(Backend::new(ports.to_vec(), config.deadline, connections))
 }
 
@@ -110,13 +109,7 @@ pub fn start_instances(
     supervisor: &Supervisor,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
-    let launches = command::launches(
-        config,
-        files,
-        &backend.ports,
-        gpus,
-        front::model_slots(config),
-    );
+    let launches = command::launches(config, files, &backend.ports, gpus, config.model_slots());
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, id) = (Arc::clone(backend), supervisor.new_id());

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::error::StartError;
-use crate::front::Front;
-use crate::supervise::child::Streams;
-use crate::supervise::lifecycle::{Limits, Status};
-use crate::supervise::unit::Unit;
+use crate::http::Front;
+use crate::supervisor::child::Streams;
+use crate::supervisor::lifecycle::{Limits, Status};
+use crate::supervisor::unit::Unit;
 
 /// Number of a unit or an errand; never given twice.
 pub type UnitId = u64;

@@ -11,16 +11,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts, WorkerClass};
-use crate::front;
-use crate::handlers::frame::Shape;
+use crate::handlers::channels::Process;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::pool::{Health, Pool};
-use crate::handlers::process::Process;
-use crate::handlers::record::{self, Record};
-use crate::supervise::child::{Child, Streams};
-use crate::supervise::lifecycle::{Phase, Status};
-use crate::supervise::supervisor::{Supervisor, UnitId};
-use crate::supervise::unit::{Ended, SpawnError, Unit};
+use crate::supervisor::child::{Child, Streams};
+use crate::supervisor::handle::{Supervisor, UnitId};
+use crate::supervisor::lifecycle::{Phase, Status};
+use crate::supervisor::unit::{Ended, SpawnError, Unit};
+use crate::worker_protocol::frame::Shape;
+use crate::worker_protocol::record::{self, Record};
 
 /// Log target of what workers print and log.
 pub const LOG_TARGET: &str = "python";
@@ -131,7 +130,7 @@ pub fn workers(config: &Config) -> usize {
 /// Channels of each worker: calls that it may be sent at once.
 pub fn channels(config: &Config) -> usize {
     match worker_class(config) {
-        WorkerClass::Gevent => front::model_slots(config),
+        WorkerClass::Gevent => config.model_slots(),
         WorkerClass::Sync => 1,
         WorkerClass::Gthread => config.handlers.threads as usize,
     }

@@ -3,6 +3,8 @@
 //! [`Config::read`] touches nothing but the variables it is given: no files, no processes. Every wrong value is
 //! collected, so that a person mends them all in one go. Nothing else in the program reads the environment.
 
+pub mod settings;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -12,10 +14,10 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::attributes::is_model_name;
+use self::settings::Setting;
+use crate::api::attributes::is_model_name;
 use crate::error::StartError;
 use crate::s3::AwsConfig;
-use crate::settings::{self, Setting};
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -558,6 +560,35 @@ fn gunicorn_level(text: &str) -> Option<(LevelFilter, &'static str)> {
         "critical" => (LevelFilter::Error, "CRITICAL"),
         _ => return None,
     })
+}
+
+/// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
+/// little to do with CPUs; a waiting thread costs some 10 KB.
+const DEFAULT_SLOTS: usize = 64;
+/// In multi-model mode there are slots for so many models with all the work they can have: requests that wait for one
+/// which is down must not keep the others' out.
+pub const MODELS_AT_WORK: usize = 8;
+
+impl Config {
+    /// Requests worked on at once.
+    pub fn slots(&self) -> usize {
+        if self.single_threaded {
+            return 1;
+        }
+        match self.multi_model {
+            Some(_) => self.model_slots() * MODELS_AT_WORK,
+            None => self.model_slots(),
+        }
+    }
+
+    /// Requests of one model worked on at once.
+    pub fn model_slots(&self) -> usize {
+        if self.single_threaded {
+            return 1;
+        }
+        let asked = self.max_concurrent_transforms.unwrap_or(0) as usize;
+        asked.max(DEFAULT_SLOTS)
+    }
 }
 
 #[cfg(test)]

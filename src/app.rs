@@ -10,20 +10,21 @@ use crossbeam_channel::{Receiver, bounded, select};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::api::Serving;
 use crate::config::{Config, InstancePorts, MultiModelConfig};
+use crate::dispatch::quarantine::Company;
 use crate::error::StartError;
-use crate::front::{Front, Serving};
-use crate::handlers::host::Launch;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::packages;
+use crate::handlers::worker::Launch;
+use crate::http::Front;
+use crate::models::backend::{self, Served, Workers};
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
-use crate::models::served::{self, Served, Workers};
 use crate::models::{self, Model};
-use crate::supervise::inherited;
-use crate::supervise::supervisor::Supervisor;
-use crate::supervise::suspicion::Company;
-use crate::supervise::watchdog::Watchdog;
+use crate::supervisor::handle::Supervisor;
+use crate::supervisor::inherited;
+use crate::supervisor::watchdog::Watchdog;
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
@@ -126,7 +127,7 @@ fn serve_fixed(config: &Config, supervisor: &Supervisor) -> Result<Files, StartE
         &files,
         supervisor,
     )?;
-    let backend = served::backend(config, ports);
+    let backend = backend::backend(config, ports);
     let served = Served {
         backend: Arc::clone(&backend),
         handlers: workers
@@ -136,7 +137,7 @@ fn serve_fixed(config: &Config, supervisor: &Supervisor) -> Result<Files, StartE
     };
     let gpus = count_gpus(ports.len(), supervisor)?;
     open_front(config, Serving::Fixed(Box::new(served)), supervisor)?;
-    served::start_instances(config, &files, &backend, &models, gpus, supervisor, None)
+    backend::start_instances(config, &files, &backend, &models, gpus, supervisor, None)
         .map_err(|failure| StartError::failed(failure.text))?;
     if let Some(workers) = workers {
         start_after(workers, backend, supervisor.clone())?;
