@@ -2,8 +2,6 @@
 //!
 //! ARCHITECTURE.md tells how the parts fit. Not a library for others: the executable and the tests use it.
 
-#![forbid(unsafe_code)]
-
 pub mod allocator;
 pub mod api;
 pub mod app;
@@ -20,4 +18,5 @@ pub mod models;
 pub mod s3;
 pub mod supervisor;
 pub mod tfs;
+pub mod wait;
 pub mod worker_protocol;

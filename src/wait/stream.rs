@@ -1,0 +1,89 @@
+//! Sockets that do not block, used as if they did.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::{Interest, WaitError, for_socket};
+
+/// A socket in non-blocking mode that waits, up to a deadline, where it would block.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a, S> {
+    socket: &'a S,
+    deadline: Option<Instant>,
+}
+
+impl<'a, S: AsFd> Stream<'a, S> {
+    /// `socket` must be in non-blocking mode.
+    pub fn new(socket: &'a S, deadline: Option<Instant>) -> Self {
+        Self { socket, deadline }
+    }
+
+    /// Waits until there is something to read. Saves the attempt where nothing is there yet, as after a request.
+    ///
+    /// # Errors
+    /// As [`for_socket`].
+    pub fn wait_for_input(&self) -> io::Result<()> {
+        for_socket(self.socket, Interest::Read, self.deadline)
+    }
+
+    fn retry<T>(
+        &self,
+        interest: Interest,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt() {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    for_socket(self.socket, interest, self.deadline)?;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl<'a, S: AsFd> Read for Stream<'a, S>
+where
+    &'a S: Read,
+{
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.socket;
+        self.retry(Interest::Read, || socket.read(bytes))
+    }
+}
+
+impl<'a, S: AsFd> Write for Stream<'a, S>
+where
+    &'a S: Write,
+{
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut socket = self.socket;
+        self.retry(Interest::Write, || socket.write(bytes))
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut socket = self.socket;
+        self.retry(Interest::Write, || socket.write_vectored(parts))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The error of input and output for the end of a wait.
+pub(super) fn error(error: WaitError) -> io::Error {
+    let kind = match error {
+        WaitError::TimedOut => ErrorKind::TimedOut,
+        WaitError::Cancelled => ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// Whether `error` stands for [`WaitError::Cancelled`].
+pub fn is_cancelled(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<WaitError>());
+    inner == Some(&WaitError::Cancelled)
+}

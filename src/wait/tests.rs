@@ -1,0 +1,1 @@
+//! The same tests for coroutines and for threads, and what only coroutines can do.
