@@ -58,7 +58,7 @@ pub fn for_socket(
     deadline: Option<Instant>,
 ) -> io::Result<()> {
     let event = What::Socket(socket.as_fd(), interest);
-    Ok(wait(event, deadline, Cancelling::Ends)?.map_err(stream::error)?)
+    wait(event, deadline, Cancelling::Ends)?.map_err(stream::error)
 }
 
 /// Waits until this time.
