@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -22,13 +22,15 @@ use crate::models::backend::{self, Served, Workers};
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
 use crate::models::{self, Model};
+#[cfg(feature = "s3")]
+use crate::s3;
 use crate::supervisor::handle::Supervisor;
 use crate::supervisor::inherited;
 use crate::supervisor::watchdog::Watchdog;
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
-use crate::{handlers, logging, s3};
+use crate::{handlers, logging};
 
 /// At the end of the program a start that is still under way has this long to clean up.
 const START_END_LIMIT: Duration = Duration::from_secs(1);
@@ -222,7 +224,24 @@ fn serve_registry(
     Ok(files)
 }
 
+/// Refuses to start: this build cannot download.
+#[cfg(not(feature = "s3"))]
+fn download_handler(
+    _config: &Config,
+    _multi_model: &MultiModelConfig,
+    _source: (&str, &str),
+    _files: &Files,
+    _supervisor: &Supervisor,
+) -> Result<Vec<PathBuf>, StartError> {
+    Err(StartError::failed(format!(
+        "{} is set, but this build of sagemaker-tfs cannot download from S3: it was built without the feature s3, as \
+         for images of the flavor slim; take the flavor python, or build with --features s3",
+        crate::config::settings::UNIVERSAL_BUCKET.name
+    )))
+}
+
 /// Downloads the handler for all models. Gives the folders that may have the script in their folder `code`.
+#[cfg(feature = "s3")]
 fn download_handler(
     config: &Config,
     multi_model: &MultiModelConfig,
@@ -244,7 +263,7 @@ fn download_handler(
     start_thread("download", move || {
         give.send(s3::download(&aws, &name, &keys, &target))
     })?;
-    let downloaded = select! {
+    let downloaded = crossbeam_channel::select! {
         recv(take) -> result => result.map_err(|_| StartError::failed("the download panicked"))?,
         recv(supervisor.stopping()) -> _ => return Err(StartError::Stopped),
     };

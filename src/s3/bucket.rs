@@ -11,7 +11,8 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::Agent;
 use ureq::http::Response;
 
-use crate::s3::{AwsConfig, agent, credentials, direct_agent};
+use crate::config::AwsConfig;
+use crate::s3::{agent, credentials, direct_agent};
 
 /// Requests are sent as soon as they are signed.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(300);

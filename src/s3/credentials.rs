@@ -6,7 +6,7 @@ use rusty_s3::Credentials;
 use serde_json::Value;
 use ureq::Agent;
 
-use crate::s3::AwsConfig;
+use crate::config::AwsConfig;
 
 /// Where the container credentials endpoint is when only its path is given.
 const CONTAINER_HOST: &str = "http://169.254.170.2";
