@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use log::LevelFilter;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -30,7 +31,7 @@ use crate::supervisor::watchdog::Watchdog;
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
-use crate::{handlers, logging};
+use crate::{handlers, logging, tfs};
 
 /// At the end of the program a start that is still under way has this long to clean up.
 const START_END_LIMIT: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 }
 
 fn start_and_serve(config: &Config) -> Result<(), StartError> {
-    logging::start(config)?;
+    start_log(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
     inherited::warn();
     // Before any child exists, so that no signal is missed.
@@ -81,6 +82,20 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     // Removes the temporary directory. A start that was cut short removes it itself, if nothing holds it up.
     drop(files.recv_timeout(START_END_LIMIT));
     end
+}
+
+fn start_log(config: &Config) -> Result<(), StartError> {
+    let targets = [
+        (logging::FRONT, config.front_log_level),
+        // Children have log levels of their own: what they print is wanted.
+        (tfs::instance::LOG_TARGET, LevelFilter::Info),
+        (handlers::worker::LOG_TARGET, LevelFilter::Info),
+        (packages::LOG_TARGET, LevelFilter::Info),
+        // The client's own lines repeat ours, and its debug lines would quote users' data.
+        ("ureq", LevelFilter::Warn),
+        ("ureq_proto", LevelFilter::Warn),
+    ];
+    logging::start(config.log_level, &targets)
 }
 
 /// Takes the steps of the start on a thread of its own. Whatever holds them up, signals are heard meanwhile. The
