@@ -3,6 +3,7 @@
 //! [`Config::read`] touches nothing but the variables it is given: no files, no processes. Every wrong value is
 //! collected, so that a person mends them all in one go. Nothing else in the program reads the environment.
 
+mod model_name;
 pub mod settings;
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+pub use self::model_name::is_model_name;
 use self::settings::Setting;
-use crate::api::attributes::is_model_name;
 use crate::error::StartError;
 use crate::s3::AwsConfig;
 
