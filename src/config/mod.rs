@@ -27,6 +27,7 @@ pub use self::settings::aws::AwsConfig;
 pub use self::settings::handlers::{HandlerConfig, WorkerClass};
 pub use self::settings::model_server::Batching;
 pub use self::settings::multi_model::MultiModelConfig;
+pub use self::settings::server::Workers;
 use self::settings::{batch_transform, model_server, multi_model, server};
 use crate::error::StartError;
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub front_log_level: LevelFilter,
     /// Level of everything else.
     pub log_level: LevelFilter,
+    /// Threads that serve requests.
+    pub workers: Workers,
     /// One request at a time, handlers at the terminal, no deadlines: to debug a handler.
     pub single_threaded: bool,
     /// Model for requests that name none; `None`: the first found.
@@ -192,6 +195,7 @@ impl Config {
                 .map(|megabytes| u64::from(megabytes) << 20),
             front_log_level: r.value(&server::FRONT_LOG_LEVEL),
             log_level,
+            workers: r.value(&server::WORKERS),
             single_threaded,
             default_model_name: r.optional(&model_server::DEFAULT_MODEL_NAME),
             instance_ports,
@@ -285,19 +289,25 @@ mod tests {
 
     #[test]
     fn a_job_asks_for_more_slots_but_not_for_fewer() {
-        for (transforms, expected) in [("", DEFAULT_SLOTS), ("1", DEFAULT_SLOTS), ("10000", 10_000)]
-        {
-            let slots = |more: &[(&str, &str)]| {
-                let pairs = [("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", transforms)];
-                let config = read(&[&pairs, more].concat()).unwrap();
-                (config.slots(), config.model_slots())
-            };
-            assert_eq!(slots(&[]), (expected, expected));
-            let of_all = expected * MODELS_AT_WORK;
-            assert_eq!(
-                slots(&[("SAGEMAKER_MULTI_MODEL", "true")]),
-                (of_all, expected)
-            );
+        for workers in ["2", "threads"] {
+            for (transforms, expected) in
+                [("", DEFAULT_SLOTS), ("1", DEFAULT_SLOTS), ("10000", 10_000)]
+            {
+                let slots = |more: &[(&str, &str)]| {
+                    let pairs = [
+                        ("SAGEMAKER_TFS_WORKERS", workers),
+                        ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", transforms),
+                    ];
+                    let config = read(&[&pairs, more].concat()).unwrap();
+                    (config.slots(), config.model_slots())
+                };
+                assert_eq!(slots(&[]), (expected, expected));
+                let of_all = expected * MODELS_AT_WORK;
+                assert_eq!(
+                    slots(&[("SAGEMAKER_MULTI_MODEL", "true")]),
+                    (of_all, expected)
+                );
+            }
         }
         let said = format!("default, {DEFAULT_SLOTS};");
         assert!(batch_transform::MAX_CONCURRENT.doc.contains(&said));

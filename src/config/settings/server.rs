@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::format::{self, BOOL, Format, SECONDS, text, whole};
+use super::format::{self, BOOL, Format, SECONDS, text, whole, whole_number};
 use super::{Group, TypedSetting, setting};
 
 settings! {
@@ -35,6 +35,10 @@ settings! {
     /// To debug a handler: one request at a time, one Python process that has the terminal, no deadlines.
     SINGLE_THREADED: bool = setting("SAGEMAKER_TFS_SINGLE_THREADED", BOOL).flag("single-threaded").default("false");
 
+    /// Threads that serve requests: a number (each request is a coroutine that suspends while it waits), or `threads`:
+    /// each request at work keeps a thread of a fixed pool, for debuggers and platforms without coroutines.
+    WORKERS: Workers = setting("SAGEMAKER_TFS_WORKERS", WORKERS_FORMAT).default_cpus(256);
+
     /// Memory for all requests in flight together: large heads, bodies, their conversions, and the answers. Requests
     /// for which there is no room get 503; one that alone needs more, or a body of more than 1 GiB, gets 413.
     BODY_MEMORY: u32 = setting("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", whole!("a whole number of MB", 1..=1048576))
@@ -43,6 +47,25 @@ settings! {
     /// Where a private directory for the model server's config files is made; it is removed at the end.
     TMPDIR: PathBuf = setting("TMPDIR", text("a directory that can be written to")).default("/tmp");
 }
+
+/// The threads that serve requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// This many threads. Each request is a coroutine, which suspends while it waits.
+    Coroutines(usize),
+    /// Each request at work keeps a thread.
+    Threads,
+}
+
+const WORKERS_FORMAT: Format<Workers> = Format {
+    accepts: "a whole number from 1 to 256, or threads",
+    parse: |text| match text {
+        "threads" => Some(Workers::Threads),
+        _ => whole_number(text)
+            .filter(|number| (1..=256).contains(number))
+            .map(|number| Workers::Coroutines(number as usize)),
+    },
+};
 
 const IP_ADDRESS: Format<IpAddr> = Format {
     accepts: "an IP address",
@@ -95,6 +118,7 @@ mod tests {
         assert_eq!(config.log_level, LevelFilter::Info);
         assert_eq!(config.handlers.log_level, "INFO");
         assert!(!config.single_threaded);
+        assert_eq!(config.workers, Workers::Coroutines(4));
         assert_eq!(config.body_memory, None);
         assert_eq!(config.tmp_dir, PathBuf::from("/tmp"));
     }
@@ -108,8 +132,21 @@ mod tests {
         assert_refuses(&FRONT_LOG_LEVEL, &["warning", "loud"]);
         assert_refuses(&LOG_LEVEL, &["warn", "loud"]);
         assert_refuses(&SINGLE_THREADED, &["1"]);
+        assert_refuses(
+            &WORKERS,
+            &["0", "257", "Threads", "thread", "-1", "4 threads"],
+        );
         assert_refuses(&BODY_MEMORY, &["0", "1048577", "1GB"]);
         assert_refuses(&TMPDIR, &[" "]);
+    }
+
+    #[test]
+    fn workers_are_a_number_or_threads() {
+        assert_eq!(WORKERS.parse("1"), Some(Workers::Coroutines(1)));
+        assert_eq!(WORKERS.parse("256"), Some(Workers::Coroutines(256)));
+        assert_eq!(WORKERS.parse("threads"), Some(Workers::Threads));
+        let config = read(&[("SAGEMAKER_TFS_WORKERS", " threads ")]).unwrap();
+        assert_eq!(config.workers, Workers::Threads);
     }
 
     #[test]
