@@ -251,7 +251,7 @@ fn download_handler(
     Err(StartError::failed(format!(
         "{} is set, but this build of sagemaker-tfs cannot download from S3: it was built without the feature s3, as \
          for images of the flavor slim; take the flavor python, or build with --features s3",
-        crate::config::settings::UNIVERSAL_BUCKET.name
+        "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET"
     )))
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::api::attributes::is_model_name;
+use crate::config::is_model_name;
 use crate::error::StartError;
 
 const SAVED_MODEL: &str = "saved_model.pb";

@@ -13,8 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::attributes::is_model_name;
-use crate::config::{Config, InstancePorts};
+use crate::config::{Config, InstancePorts, is_model_name};
 use crate::error::RequestError;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::worker::Launch;
