@@ -25,9 +25,10 @@ use crate::models::registry::Registry;
 use crate::models::{self, Model};
 #[cfg(feature = "s3")]
 use crate::s3;
-use crate::supervisor::handle::Supervisor;
+use crate::supervisor::drain::Drain;
+use crate::supervisor::event_loop::Supervisor;
+use crate::supervisor::handle::SupervisorHandle;
 use crate::supervisor::inherited;
-use crate::supervisor::watchdog::Watchdog;
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
@@ -62,8 +63,8 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
         .map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))?;
 
     // Starts before any step that takes time: it ends the start when a signal comes or a step fails.
-    let (supervisor, inbox) = Supervisor::new();
-    let watchdog = Watchdog::new(inbox);
+    let (supervisor, inbox) = SupervisorHandle::new();
+    let watchdog = Supervisor::new(inbox);
     let closer = signals.handle();
     let watchdog = start_thread("watchdog", move || {
         // Also when it panics: the main thread must not wait for signals for ever.
@@ -100,7 +101,7 @@ fn start_log(config: &Config) -> Result<(), StartError> {
 
 /// Takes the steps of the start on a thread of its own. Whatever holds them up, signals are heard meanwhile. The
 /// receiver gets the files that last as long as the program; it is disconnected when the start fails.
-fn start_aside(config: &Config, supervisor: &Supervisor) -> Receiver<Files> {
+fn start_aside(config: &Config, supervisor: &SupervisorHandle) -> Receiver<Files> {
     let (give, files) = bounded(1);
     let (config, starter) = (config.clone(), supervisor.clone());
     let start = move || {
@@ -131,7 +132,7 @@ fn start_thread<T: Send + 'static>(
 }
 
 /// Serves the models that are there now.
-fn serve_fixed(config: &Config, supervisor: &Supervisor) -> Result<Files, StartError> {
+fn serve_fixed(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, StartError> {
     let models = models::discover(&config.model_dir)?;
     let default_model = default_model(config, &models)?;
     let files = Files::write(config, &models)?;
@@ -163,7 +164,7 @@ fn serve_fixed(config: &Config, supervisor: &Supervisor) -> Result<Files, StartE
 }
 
 /// The number of GPUs, where instances have to share them.
-fn count_gpus(instances: usize, supervisor: &Supervisor) -> Result<u32, StartError> {
+fn count_gpus(instances: usize, supervisor: &SupervisorHandle) -> Result<u32, StartError> {
     match instances {
         0 | 1 => Ok(0),
         _ => gpu::count(supervisor),
@@ -174,9 +175,11 @@ fn count_gpus(instances: usize, supervisor: &Supervisor) -> Result<u32, StartErr
 fn open_front(
     config: &Config,
     serving: Serving,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
 ) -> Result<(), StartError> {
-    Front::start(config, serving, |front| supervisor.serve(front))?;
+    Front::start(config, serving, |front| {
+        supervisor.drain_at_end(Box::new(front));
+    })?;
     log::info!("listening on {}:{}", config.listen, config.port);
     Ok(())
 }
@@ -185,7 +188,7 @@ fn open_front(
 fn start_after(
     workers: Workers,
     backend: Arc<Backend>,
-    supervisor: Supervisor,
+    supervisor: SupervisorHandle,
 ) -> Result<(), StartError> {
     let wait = move || {
         while (backend.pool)
@@ -201,7 +204,7 @@ fn start_after(
 fn serve_registry(
     config: &Config,
     multi_model: &MultiModelConfig,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
 ) -> Result<Files, StartError> {
     let files = Files::write(config, &[])?;
     let (low, high) = multi_model.ports;
@@ -246,7 +249,7 @@ fn download_handler(
     _multi_model: &MultiModelConfig,
     _source: (&str, &str),
     _files: &Files,
-    _supervisor: &Supervisor,
+    _supervisor: &SupervisorHandle,
 ) -> Result<Vec<PathBuf>, StartError> {
     Err(StartError::failed(format!(
         "{} is set, but this build of sagemaker-tfs cannot download from S3: it was built without the feature s3, as \
@@ -262,7 +265,7 @@ fn download_handler(
     multi_model: &MultiModelConfig,
     (bucket, prefix): (&str, &str),
     files: &Files,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
 ) -> Result<Vec<PathBuf>, StartError> {
     log::info!("downloading the handler for all models from s3://{bucket}/{prefix}");
     let folder = files.directory().join("universal");
@@ -303,7 +306,7 @@ fn find_workers<'a>(
     ports: &[InstancePorts],
     default_model: &str,
     files: &Files,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
 ) -> Result<Option<Workers>, StartError> {
     let folders = Vec::from_iter(folders);
     let program = &config.handlers.program;
@@ -336,6 +339,24 @@ fn is_ignored(signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
     mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+impl Drain for Front {
+    fn stop_accepting(&self) {
+        self.stop_accepting();
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight()
+    }
+
+    fn refuse_the_rest(&self) {
+        self.refuse_the_rest();
+    }
+
+    fn finish(&self) {
+        self.finish();
+    }
 }
 
 struct OnDrop<F: FnMut()>(F);

@@ -9,9 +9,9 @@ use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
 use crate::handlers::worker::{Host, Launch, label};
 use crate::models::Model;
-use crate::supervisor::handle::{StartFailure, Supervisor, UnitId};
+use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::Limits;
-use crate::supervisor::unit::Unit;
+use crate::supervisor::unit::{StartFailure, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command;
 use crate::tfs::files::Files;
@@ -74,7 +74,7 @@ impl Workers {
     /// Has them started: the units' numbers. `starter` is as for [`start_instances`].
     pub fn start(
         &self,
-        supervisor: &Supervisor,
+        supervisor: &SupervisorHandle,
         starter: Option<&Sender<Result<(), StartFailure>>>,
     ) -> Vec<UnitId> {
         let hosts = (0..self.launch.workers).map(|index| {
@@ -106,7 +106,7 @@ pub fn start_instances(
     backend: &Arc<Backend>,
     models: &[Model],
     gpus: u32,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
     let launches = command::launches(config, files, &backend.ports, gpus, config.model_slots());
@@ -140,7 +140,7 @@ pub fn start_instances(
 }
 
 fn keep(
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
     id: UnitId,
     unit: Box<dyn Unit>,
     limits: Limits,

@@ -23,7 +23,8 @@ use crate::memory;
 use crate::models::backend::{self, Served, Workers};
 use crate::models::ports::PortPool;
 use crate::models::{Model, discover};
-use crate::supervisor::handle::{StartFailure, Supervisor, UnitId};
+use crate::supervisor::handle::{SupervisorHandle, UnitId};
+use crate::supervisor::unit::StartFailure;
 use crate::tfs::client::{Method, TfsRequest};
 use crate::tfs::files::Files;
 
@@ -37,7 +38,7 @@ const SYSTEM_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// All models.
 pub struct Registry {
     config: Config,
-    supervisor: Supervisor,
+    supervisor: SupervisorHandle,
     ports: PortPool,
     gpus: u32,
     /// For models without a script of their own.
@@ -170,7 +171,7 @@ impl Registry {
     pub fn new(
         config: &Config,
         ports: PortPool,
-        supervisor: Supervisor,
+        supervisor: SupervisorHandle,
         gpus: u32,
         universal: Option<Workers>,
     ) -> Self {
