@@ -11,7 +11,7 @@ use log::LevelFilter;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::api::Serving;
+use crate::api::Mode;
 use crate::config::{Config, InstancePorts, MultiModelConfig};
 use crate::dispatch::quarantine::Company;
 use crate::error::StartError;
@@ -19,7 +19,8 @@ use crate::handlers::interpreter::Interpreter;
 use crate::handlers::packages;
 use crate::handlers::worker::Launch;
 use crate::http::Front;
-use crate::models::backend::{self, Served, Workers};
+use crate::models::backend::{self, HandlerWorkers, ModelBackend};
+use crate::models::load::Loader;
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
 use crate::models::{self, Model};
@@ -146,15 +147,9 @@ fn serve_fixed(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, 
         supervisor,
     )?;
     let backend = backend::backend(config, ports);
-    let served = Served {
-        backend: Arc::clone(&backend),
-        handlers: workers
-            .as_ref()
-            .map(|workers| workers.handlers(&backend, config)),
-        default_model: default_model.clone(),
-    };
+    let served = ModelBackend::new(&backend, workers.as_ref(), &default_model, config);
     let gpus = count_gpus(ports.len(), supervisor)?;
-    open_front(config, Serving::Fixed(Box::new(served)), supervisor)?;
+    open_front(config, Mode::Fixed(Box::new(served)), supervisor)?;
     backend::start_instances(config, &files, &backend, &models, gpus, supervisor, None)
         .map_err(|failure| StartError::failed(failure.text))?;
     if let Some(workers) = workers {
@@ -174,10 +169,10 @@ fn count_gpus(instances: usize, supervisor: &SupervisorHandle) -> Result<u32, St
 /// Opens the port. From now on signals let running requests finish.
 fn open_front(
     config: &Config,
-    serving: Serving,
+    mode: Mode,
     supervisor: &SupervisorHandle,
 ) -> Result<(), StartError> {
-    Front::start(config, serving, |front| {
+    Front::start(config, mode, |front| {
         supervisor.drain_at_end(Box::new(front));
     })?;
     log::info!("listening on {}:{}", config.listen, config.port);
@@ -186,7 +181,7 @@ fn open_front(
 
 /// Starts workers once the models are AVAILABLE: scripts may use them while they are loaded.
 fn start_after(
-    workers: Workers,
+    workers: HandlerWorkers,
     backend: Arc<Backend>,
     supervisor: SupervisorHandle,
 ) -> Result<(), StartError> {
@@ -228,14 +223,16 @@ fn serve_registry(
         tmp_dir: files.directory().to_owned(),
         ..config.clone()
     };
-    let registry = Registry::new(
+    let ports = PortPool::new(low, high, config.port);
+    let loader = Loader::new(
         &config_of_models,
-        PortPool::new(low, high, config.port),
+        ports,
         supervisor.clone(),
         gpus,
         universal.clone(),
     );
-    open_front(config, Serving::Registry(Box::new(registry)), supervisor)?;
+    let registry = Registry::new(config, loader);
+    open_front(config, Mode::Registry(Box::new(registry)), supervisor)?;
     if let Some(workers) = &universal {
         workers.start(supervisor, None);
     }
@@ -307,7 +304,7 @@ fn find_workers<'a>(
     default_model: &str,
     files: &Files,
     supervisor: &SupervisorHandle,
-) -> Result<Option<Workers>, StartError> {
+) -> Result<Option<HandlerWorkers>, StartError> {
     let folders = Vec::from_iter(folders);
     let program = &config.handlers.program;
     let Some(script) = handlers::find_in(folders.iter().copied(), program) else {
@@ -330,7 +327,7 @@ fn find_workers<'a>(
         ports,
         default_model,
     );
-    Ok(Some(Workers::new(launch, config)))
+    Ok(Some(HandlerWorkers::new(launch, config)))
 }
 
 /// Whether a signal was ignored when we were started, as `nohup` does with SIGHUP.

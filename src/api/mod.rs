@@ -1,6 +1,7 @@
 //! What each route answers, once a request has its turn.
 
 pub mod attributes;
+mod model_bodies;
 mod route;
 
 use std::borrow::Cow;
@@ -18,8 +19,8 @@ use crate::http::budget::Buffer;
 use crate::http::connection::Request;
 use crate::http::head::Head;
 use crate::http::response::Answer;
-use crate::memory;
-use crate::models::backend::Served;
+use crate::models::backend::ModelBackend;
+use crate::models::exhaustion;
 use crate::models::registry::Registry;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
@@ -30,25 +31,25 @@ const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
 /// The body of `POST /models` is a name and a path.
 const MAX_LOAD_BYTES: usize = 64 << 10;
 
-/// What the service serves.
-pub enum Serving {
+/// What the service serves, by the mode it runs in.
+pub enum Mode {
     /// What was there at the start.
-    Fixed(Box<Served>),
+    Fixed(Box<ModelBackend>),
     /// Multi-model mode: what is loaded.
     Registry(Box<Registry>),
 }
 
 /// Answers requests.
 pub struct Service {
-    serving: Serving,
+    mode: Mode,
     deadline: Duration,
     execution_parameters: Vec<u8>,
 }
 
 impl Service {
-    pub fn new(config: &Config, serving: Serving) -> Self {
+    pub fn new(config: &Config, mode: Mode) -> Self {
         Self {
-            serving,
+            mode,
             deadline: config.deadline,
             execution_parameters: format!(
                 "{{\"MaxConcurrentTransforms\": {}, \"MaxPayloadInMB\": {}}}",
@@ -69,7 +70,9 @@ impl Service {
                 Some(Answer::json(200, self.execution_parameters.clone()))
             }
             Ok(Route::ListModels(query)) => {
-                let list = self.registry().and_then(|registry| registry.list(query));
+                let list = self
+                    .registry()
+                    .and_then(|registry| model_bodies::list(registry, query));
                 Some(list.map_or_else(Answer::from, |list| json_answer(&list)))
             }
             Ok(
@@ -86,7 +89,7 @@ impl Service {
 
     /// Whether a request manages models. It may take as long as a model loads, so it gets a thread of its own.
     pub fn is_management(&self, head: &Head) -> bool {
-        if matches!(self.serving, Serving::Fixed(_)) {
+        if matches!(self.mode, Mode::Fixed(_)) {
             return false; // asked for each request
         }
         matches!(
@@ -112,7 +115,7 @@ impl Service {
     }
 
     fn route<'a>(&self, head: &'a Head) -> Result<Route<'a>, RequestError> {
-        let multi_model = matches!(self.serving, Serving::Registry(_));
+        let multi_model = matches!(self.mode, Mode::Registry(_));
         let route = route(head.method(), head.target(), multi_model)?;
         match route {
             // TensorFlow Serving would take the body for the next request.
@@ -124,17 +127,17 @@ impl Service {
     }
 
     fn registry(&self) -> Result<&Registry, RequestError> {
-        match &self.serving {
-            Serving::Registry(registry) => Ok(registry),
+        match &self.mode {
+            Mode::Registry(registry) => Ok(registry),
             // There are no routes to it then.
-            Serving::Fixed(_) => Err(RequestError::new(404, "Not Found")),
+            Mode::Fixed(_) => Err(RequestError::new(404, "Not Found")),
         }
     }
 
     fn ping(&self) -> Answer {
-        let health = match &self.serving {
-            Serving::Fixed(served) => served.check(),
-            Serving::Registry(registry) => registry.check(),
+        let health = match &self.mode {
+            Mode::Fixed(served) => served.check(),
+            Mode::Registry(registry) => registry.check(),
         };
         match health {
             Ok(()) => Answer::empty(),
@@ -163,15 +166,17 @@ impl Service {
             }
             Route::LoadModel => {
                 check_not_from_a_page(head)?;
-                Ok(success(&self.registry()?.load(body)?))
+                Ok(success(&model_bodies::load(self.registry()?, body)?))
             }
             Route::UnloadModel(name) => {
                 check_origin(head)?;
-                Ok(success(&self.registry()?.unload(name)?))
+                Ok(success(&model_bodies::unload(self.registry()?, name)?))
             }
-            Route::DescribeModel(name) => {
-                Ok(json_answer(&self.registry()?.describe(name, deadline)?))
-            }
+            Route::DescribeModel(name) => Ok(json_answer(&model_bodies::describe(
+                self.registry()?,
+                name,
+                deadline,
+            )?)),
             Route::Ping | Route::ExecutionParameters | Route::ListModels(_) => {
                 Ok(self.quick_answer(head).unwrap_or_else(Answer::empty))
             }
@@ -189,9 +194,9 @@ impl Service {
         let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
         let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
         let mut in_use;
-        let served = match &self.serving {
-            Serving::Fixed(served) => served,
-            Serving::Registry(registry) => {
+        let served = match &self.mode {
+            Mode::Fixed(served) => served,
+            Mode::Registry(registry) => {
                 let target = head.first("X-Amzn-SageMaker-Target-Model");
                 let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
                     RequestError::bad_request(
@@ -201,7 +206,7 @@ impl Service {
                 attributes.model_name = Some(name);
                 in_use = registry.get(name)?;
                 in_use.wait_for_turn(deadline)?;
-                in_use.served()
+                in_use.backend()
             }
         };
         let content_type = head.first("Content-Type");
@@ -235,9 +240,9 @@ impl Service {
         let answer = served.backend.call(&sent, body, deadline);
         let TfsAnswer {
             status, mut body, ..
-        } = match self.serving {
-            Serving::Fixed(_) => answer?,
-            Serving::Registry(_) => memory::judge(answer)?,
+        } = match self.mode {
+            Mode::Fixed(_) => answer?,
+            Mode::Registry(_) => exhaustion::as_507(answer)?,
         };
         let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
         Ok(Answer {
@@ -254,12 +259,12 @@ impl Service {
         deadline: Instant,
     ) -> Result<Answer, RequestError> {
         let mut in_use;
-        let served = match &self.serving {
-            Serving::Fixed(served) => served,
-            Serving::Registry(registry) => {
+        let served = match &self.mode {
+            Mode::Fixed(served) => served,
+            Mode::Registry(registry) => {
                 in_use = registry.get(model_in(request.path))?;
                 in_use.wait_for_turn(deadline)?;
-                in_use.served()
+                in_use.backend()
             }
         };
         let answer = served.backend.call(request, memory, deadline)?;

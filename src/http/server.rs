@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::api::{Service, Serving};
+use crate::api::{Mode, Service};
 use crate::config::{self, Config};
 use crate::error::{RequestError, StartError};
 use crate::handlers::worker;
@@ -44,11 +44,11 @@ const DEFAULT_BODY_MEMORY: u64 = 1 << 30;
 const BODY_MEMORY_PART: u64 = 4;
 
 /// File descriptors for all channels to Python workers.
-fn channel_files(config: &Config, serving: &Serving) -> usize {
+fn channel_files(config: &Config, mode: &Mode) -> usize {
     // In multi-model mode models that come later may bring scripts.
-    let scripts = match serving {
-        Serving::Fixed(served) => usize::from(served.handlers.is_some()),
-        Serving::Registry(_) => config::MODELS_AT_WORK,
+    let scripts = match mode {
+        Mode::Fixed(served) => usize::from(served.handlers.is_some()),
+        Mode::Registry(_) => config::MODELS_AT_WORK,
     };
     FILES_A_CHANNEL * scripts * worker::workers(config) * worker::channels(config)
 }
@@ -82,7 +82,7 @@ impl Front {
     /// When the port cannot be opened or a thread not be started.
     pub fn start(
         config: &Config,
-        serving: Serving,
+        mode: Mode,
         announce: impl FnOnce(Self),
     ) -> Result<(), StartError> {
         let slots = config.slots();
@@ -94,7 +94,7 @@ impl Front {
         let door = Door::open(
             config.listen,
             config.port,
-            files - channel_files(config, &serving).min(files / 2),
+            files - channel_files(config, &mode).min(files / 2),
             OTHER_FILES + FILES_A_SLOT * slots,
             &budget,
             response::prepare(
@@ -106,7 +106,7 @@ impl Front {
             door,
             budget,
             slots: Slots::new(slots, MAX_BACKLOG),
-            service: Service::new(config, serving),
+            service: Service::new(config, mode),
             deadline: config.deadline,
             is_refusing: AtomicBool::new(false),
         });
