@@ -3,9 +3,10 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
 
 use crate::error::StartError;
 use crate::supervisor::child::Streams;
@@ -96,8 +97,7 @@ impl SupervisorHandle {
         (handle, Inbox { messages, running })
     }
 
-    /// Never carries a message; disconnects when the supervisor stops. Select on it when waiting for something the
-    /// supervisor does not do.
+    /// Never carries a message; disconnects when the supervisor stops.
     pub fn stopping(&self) -> &Receiver<()> {
         &self.stopping
     }
@@ -206,6 +206,29 @@ impl SupervisorHandle {
         })
     }
 
+    /// Runs a closure on a thread of its own and returns its result. For work that needs no process but may block.
+    ///
+    /// # Errors
+    /// [`StartError::Stopped`] when the supervisor stops first; the thread is left alone then. Otherwise that the thread
+    /// cannot be started, or panicked.
+    pub fn run_in_thread<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StartError> {
+        let (sender, result) = bounded(1);
+        let thread = thread::Builder::new().name(name.into());
+        thread
+            .spawn(move || sender.send(work()))
+            .map_err(|e| StartError::failed(format!("cannot start the thread {name}: {e}")))?;
+        select! {
+            recv(result) -> result => {
+                result.map_err(|_| StartError::failed(format!("the thread {name} panicked")))
+            }
+            recv(self.stopping) -> _ => Err(StartError::Stopped),
+        }
+    }
+
     /// Stops units and tasks and waits until nothing is left of them.
     pub fn release(&self, ids: Vec<UnitId>) {
         // Disconnects when the last sender is dropped.
@@ -222,5 +245,26 @@ impl SupervisorHandle {
     fn send(&self, message: Message) {
         // Without a supervisor the program is about to end.
         let _ = self.messages.send(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closure_ends_with_its_result_its_panic_or_the_supervisor() {
+        let (handle, inbox) = SupervisorHandle::new();
+        assert_eq!(handle.run_in_thread("test", || 7).unwrap(), 7);
+        let panicked = handle.run_in_thread("test", || panic!("expected by the test"));
+        let panicked: Result<(), StartError> = panicked;
+        assert_eq!(
+            panicked.unwrap_err().to_string(),
+            "the thread test panicked"
+        );
+        let (_open, endless) = bounded::<()>(0);
+        drop(inbox);
+        let stopped = handle.run_in_thread("test", move || endless.recv().is_ok());
+        assert!(matches!(stopped, Err(StartError::Stopped)));
     }
 }
