@@ -139,6 +139,7 @@ image_executables() {
   local options=(--out target/executables --python /usr/bin/python3)
   [[ -z ${SAGEMAKER_TFS_TEST_NO_AUDIT-} ]] || options+=(--no-audit)
   ./scripts/executables.sh "${options[@]}"
+  ./scripts/executables.sh "${options[@]}" --flavor slim --out target/executables-slim
 }
 
 container_tests() {

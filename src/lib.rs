@@ -15,6 +15,7 @@ pub mod http;
 pub mod logging;
 pub mod memory;
 pub mod models;
+#[cfg(feature = "s3")]
 pub mod s3;
 pub mod supervisor;
 pub mod tfs;

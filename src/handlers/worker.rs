@@ -15,9 +15,9 @@ use crate::handlers::channels::Process;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::pool::{Health, Pool};
 use crate::supervisor::child::{Child, Streams};
-use crate::supervisor::handle::{Supervisor, UnitId};
+use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::{Phase, Status};
-use crate::supervisor::unit::{Ended, SpawnError, Unit};
+use crate::supervisor::unit::{Ended, ProcessHandle, StartFailure, Unit};
 use crate::worker_protocol::frame::Shape;
 use crate::worker_protocol::record::{self, Record};
 
@@ -162,7 +162,7 @@ pub struct Host {
     label: String,
     launch: Arc<Launch>,
     pool: Arc<Pool>,
-    supervisor: Supervisor,
+    supervisor: SupervisorHandle,
     process: Option<Arc<Process>>,
     first_word: Option<JoinHandle<Result<(), String>>>,
     phase: Phase,
@@ -178,7 +178,7 @@ impl Host {
         index: usize,
         launch: Arc<Launch>,
         pool: Arc<Pool>,
-        supervisor: Supervisor,
+        supervisor: SupervisorHandle,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -289,7 +289,7 @@ impl Unit for Host {
         format!("Python worker {}", self.label)
     }
 
-    fn start(&mut self, process_number: u64) -> Result<Child, SpawnError> {
+    fn start(&mut self, process_number: u64) -> Result<Box<dyn ProcessHandle>, StartFailure> {
         let child = self.try_start(process_number).map_err(|e| {
             let program = self.launch.program.display();
             let text = match e.kind() {
@@ -299,7 +299,7 @@ impl Unit for Host {
                 ),
                 _ => format!("cannot start {program}: {e}"),
             };
-            SpawnError::new(&e, text)
+            StartFailure::from_io(&e, text)
         })?;
         log::info!(
             "{}: started, process {}; loading {}",
@@ -307,7 +307,7 @@ impl Unit for Host {
             child.pid,
             self.launch.script.display()
         );
-        Ok(child)
+        Ok(Box::new(child))
     }
 
     fn ended(&mut self, how: String) -> Ended {
@@ -432,7 +432,7 @@ impl Unit for Host {
         }
     }
 
-    fn stop(&mut self, _: &Child) {
+    fn stop(&mut self, _: &dyn ProcessHandle) {
         let what = "stopping".to_owned();
         let now = Instant::now();
         self.pool.set(self.index, Health::Failing, what, now, None);
