@@ -133,39 +133,28 @@ impl Tree {
         (!is_root && self.files.contains_key(&child)).then_some(child)
     }
 
-    /// The circles of imports between files, each as its modules in order.
+    /// The circles of imports, each with the lines that make it.
     ///
-    /// `mod.rs` files count like all others, and what they pass on is not theirs. A file `x.rs` and the files in `x/`
-    /// are one implementation: there, the files in `x/` may use what `x.rs` defines. As one, they have no circle with
-    /// other files, and among each other the files in `x/` have none.
-    pub fn circles(&self) -> BTreeSet<Vec<String>> {
-        let imports = self.imports();
-        let mut as_one = Vec::new();
-        let mut inside = Vec::new();
-        for import in &imports {
-            let (from, to) = (self.whole(&import.from), self.whole(&import.to));
-            if from != to {
-                as_one.push((from, to));
-            } else if import.to != to {
-                inside.push((import.from.clone(), import.to.clone()));
+    /// The rule is the same at every level: the parts of a module, each with all that is below it, do not import each
+    /// other in a circle. A module's own file may use its parts and pass them on, and they may use what it defines.
+    pub fn circles(&self) -> BTreeSet<String> {
+        let mut places = BTreeMap::new();
+        for Import { from, to, place } in self.imports() {
+            let same = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+            if from.len() > same && to.len() > same {
+                let parts = (from[..=same].to_vec(), to[..=same].to_vec());
+                places.entry(parts).or_insert(place);
             }
         }
-        let mut found = circles(as_one);
-        found.extend(circles(inside));
-        let join = |modules: Vec<Module>| modules.iter().map(|m| m.join("::")).collect();
-        found.into_iter().map(join).collect()
-    }
-
-    /// The file `x.rs` in whose folder `x/` this module stands, or else the module itself.
-    fn whole(&self, module: &Module) -> Module {
-        let ancestors = (1..module.len()).map(|length| module[..length].to_vec());
-        let mut files = ancestors.filter(|ancestor| self.has_own_folder(ancestor));
-        files.next().unwrap_or_else(|| module.clone())
-    }
-
-    fn has_own_folder(&self, module: &Module) -> bool {
-        let file = self.files.get(module);
-        file.is_some_and(|f| !f.path.ends_with("/mod.rs") && !f.path.ends_with("/main.rs"))
+        let text = |circle: Vec<Module>| {
+            let nexts = circle.iter().cycle().skip(1);
+            let steps = circle.iter().zip(nexts).map(|(from, to)| {
+                let place = &places[&(from.clone(), to.clone())];
+                format!("{} -> {} ({place})", from.join("::"), to.join("::"))
+            });
+            steps.collect::<Vec<_>>().join(", ")
+        };
+        circles(places.keys()).into_iter().map(text).collect()
     }
 }
 
@@ -208,10 +197,10 @@ fn root_of(module: &Module) -> Module {
 }
 
 /// The shortest circle through each module that is on one; each circle once.
-fn circles(edges: Vec<(Module, Module)>) -> BTreeSet<Vec<Module>> {
+fn circles<'a>(edges: impl Iterator<Item = &'a (Module, Module)>) -> BTreeSet<Vec<Module>> {
     let mut graph: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (from, to) in edges {
-        graph.entry(from).or_default().insert(to);
+        graph.entry(from.clone()).or_default().insert(to.clone());
     }
     let mut found = BTreeSet::new();
     for start in graph.keys() {
