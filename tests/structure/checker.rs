@@ -155,6 +155,7 @@ fn circles_are_found() {
         ["a -> b (src/a/x.rs:1), b -> a (src/b/w.rs:1)"]
     );
     let nested = [
+        ("a.rs", ""),
         ("a/x.rs", "use super::y::p::P;"),
         ("a/y.rs", ""),
         ("a/y/p.rs", "use crate::a::x;"),
