@@ -153,6 +153,8 @@ begin=$SECONDS
 heading "Preparing"
 prepare
 target=$(target_directory)
+# Most tests wait most of their time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 export SAGEMAKER_TFS_TEST_MODELS=$PWD/.models
 export SAGEMAKER_TFS_TEST_SERVER=$target/debug/sagemaker-tfs
 export SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER=$target/debug/examples/fake_model_server
