@@ -12,7 +12,6 @@ use signal_hook::iterator::Signals;
 
 use crate::api::Serving;
 use crate::config::{Config, InstancePorts, MultiModelConfig};
-use crate::dispatch::quarantine::Company;
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::packages;
@@ -172,7 +171,7 @@ fn start_after(
 ) -> Result<(), StartError> {
     let wait = move || {
         while (backend.pool)
-            .acquire(Company::ANY, Instant::now() + LONG)
+            .wait_until_serving(Instant::now() + LONG)
             .is_err()
         {}
         workers.start(&supervisor, None);
@@ -293,7 +292,7 @@ fn find_workers<'a>(
         ports,
         default_model,
     );
-    Ok(Some(Workers::new(launch, config)))
+    Ok(Some(Workers::new(launch)))
 }
 
 /// Whether a signal was ignored when we were started, as `nohup` does with SIGHUP.

@@ -94,6 +94,11 @@ impl RequestError {
         )
     }
 
+    /// 499: the client has hung up while its request was at work. This is only logged: nobody reads it.
+    pub fn hung_up() -> Self {
+        Self::new(499, "The client has hung up.")
+    }
+
     /// The answer's body, written as users of the older container match it: with a space after the colon.
     pub fn to_json(&self) -> Vec<u8> {
         format!("{{\"error\": {}}}", serde_json::json!(self.text)).into_bytes()

@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
-use crate::handlers::worker::{Host, Launch, label};
+use crate::handlers::worker::{Launch, Worker, label};
 use crate::models::Model;
 use crate::supervisor::handle::{StartFailure, Supervisor, UnitId};
 use crate::supervisor::lifecycle::Limits;
@@ -53,9 +53,9 @@ pub struct Workers {
 
 impl Workers {
     /// Workers that have yet to be started.
-    pub fn new(launch: Launch, config: &Config) -> Self {
+    pub fn new(launch: Launch) -> Self {
         Self {
-            pool: Arc::new(Pool::new(launch.workers, config.deadline)),
+            pool: Pool::new(launch.workers),
             launch: Arc::new(launch),
         }
     }
@@ -80,7 +80,7 @@ impl Workers {
         let hosts = (0..self.launch.workers).map(|index| {
             let (launch, pool) = (Arc::clone(&self.launch), Arc::clone(&self.pool));
             let id = supervisor.new_id();
-            let host = Host::new(id, index, launch, pool, supervisor.clone());
+            let host = Worker::new(id, index, launch, pool, supervisor.clone());
             // A script may take as long as it needs to load.
             keep(supervisor, id, Box::new(host), Limits::default(), starter);
             id
@@ -92,7 +92,13 @@ impl Workers {
 /// A backend for instances with these ports.
 pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     let connections = config.model_slots() + ports.len();
-    Arc::new(Backend::new(ports.to_vec(), config.deadline, connections))
+    let in_flight = command::in_flight(config);
+    Arc::new(Backend::new(
+        ports.to_vec(),
+        config.deadline,
+        in_flight,
+        connections,
+    ))
 }
 
 /// Has the instances of `backend` started, each of which serves `models`: the units' numbers. `starter` hears how each start went; without one the
@@ -109,7 +115,7 @@ pub fn start_instances(
     supervisor: &Supervisor,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
-    let launches = command::launches(config, files, &backend.ports, gpus, config.model_slots());
+    let launches = command::launches(config, files, &backend.ports, gpus);
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, id) = (Arc::clone(backend), supervisor.new_id());

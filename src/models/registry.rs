@@ -332,7 +332,7 @@ impl Registry {
             })?;
             launch.packages = Some(target);
         }
-        Ok(Some(Workers::new(launch, &self.config)))
+        Ok(Some(Workers::new(launch)))
     }
 
     /// The Python of all models, found when the first needs it.

@@ -11,7 +11,6 @@ mod framing;
 pub mod gpu;
 pub mod instance;
 pub mod outgoing;
-pub mod pool;
 pub mod probe;
 pub mod status;
 mod transport;
