@@ -10,24 +10,24 @@ use crossbeam_channel::{Receiver, bounded, select};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::api::Serving;
-use crate::config::{Config, InstancePorts, MultiModelConfig};
+use crate::api::{Api, Serving};
+use crate::config::{self, Config, InstancePorts, MultiModelConfig};
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::packages;
-use crate::handlers::worker::Launch;
-use crate::http::Front;
+use crate::handlers::worker::{self, Launch};
+use crate::http::{self, Server, Workers as HttpWorkers};
 use crate::models::backend::{self, Served, Workers};
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
 use crate::models::{self, Model};
 use crate::supervisor::handle::Supervisor;
-use crate::supervisor::inherited;
 use crate::supervisor::watchdog::Watchdog;
+use crate::supervisor::{Drain, inherited};
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
-use crate::{handlers, logging, s3};
+use crate::{handlers, logging, memory, s3, wait};
 
 /// At the end of the program a start that is still under way has this long to clean up.
 const START_END_LIMIT: Duration = Duration::from_secs(1);
@@ -158,9 +158,36 @@ fn open_front(
     serving: Serving,
     supervisor: &Supervisor,
 ) -> Result<(), StartError> {
-    Front::start(config, serving, |front| supervisor.serve(front))?;
+    let settings = server_settings(config, &serving);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    wait::start_computing(threads)
+        .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
+    Server::start(&settings, Api::new(config, serving), |server| {
+        supervisor.serve(Box::new(Front(server)));
+    })?;
     log::info!("listening on {}:{}", config.listen, config.port);
     Ok(())
+}
+
+/// The server as the supervisor sees it.
+struct Front(Server<Api>);
+
+impl Drain for Front {
+    fn stop_accepting(&self) {
+        self.0.stop_accepting();
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.in_flight()
+    }
+
+    fn refuse_the_rest(&self) {
+        self.0.refuse_the_rest();
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
 }
 
 /// Starts workers once the models are AVAILABLE: scripts may use them while they are loaded.
@@ -332,4 +359,65 @@ fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError
             )))
         }
     }
+}
+
+/// File descriptors for everything but connections: the log, children, downloads.
+const OTHER_FILES: usize = 256;
+/// File descriptors a slot may need: a connection to TensorFlow Serving, and an idle one.
+const FILES_A_SLOT: usize = 2;
+/// File descriptors for a channel to a Python worker: our end, and one more while the worker restarts: the new process's
+/// end, or our end to the old process, which calls hold until they notice its end.
+const FILES_A_CHANNEL: usize = 2;
+/// Without anything to go by, memory for requests, bytes.
+const DEFAULT_REQUEST_MEMORY: u64 = 1 << 30;
+/// The part of all memory that requests may take when nothing is set. TensorFlow Serving needs some for each of them, too.
+const REQUEST_MEMORY_PART: u64 = 4;
+
+fn server_settings(config: &Config, serving: &Serving) -> http::Settings {
+    let memory = config.body_memory.unwrap_or_else(|| {
+        memory::total().map_or(DEFAULT_REQUEST_MEMORY, |total| total / REQUEST_MEMORY_PART)
+    });
+    let slots = config.slots();
+    let files = raise_file_limit();
+    let left = files - channel_files(config, serving).min(files / 2);
+    let reserved = OTHER_FILES + FILES_A_SLOT * slots;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    http::Settings {
+        listen: (config.listen, config.port),
+        workers: HttpWorkers::Coroutines(cpus),
+        slots,
+        deadline: config.deadline,
+        memory: usize::try_from(memory).unwrap_or(usize::MAX),
+        // With few descriptors they get half of them.
+        max_connections: left.saturating_sub(reserved).max(left / 2),
+    }
+}
+
+/// File descriptors for all channels to Python workers.
+fn channel_files(config: &Config, serving: &Serving) -> usize {
+    // In multi-model mode models that come later may bring scripts.
+    let scripts = match serving {
+        Serving::Fixed(served) => usize::from(served.handlers.is_some()),
+        Serving::Registry(_) => config::MODELS_AT_WORK,
+    };
+    FILES_A_CHANNEL * scripts * worker::workers(config) * worker::channels(config)
+}
+
+/// Raises the number of file descriptors that this process may have: the usual soft limit of 1,024 is for programs that
+/// use `select`. Says what it is then.
+fn raise_file_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(e) => {
+            log::warn!("cannot raise the limit of open files: {e}");
+            limit.current
+        }
+    };
+    current.map_or(usize::MAX, |files| files.try_into().unwrap_or(usize::MAX))
 }

@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
 
-use sagemaker_tfs::http::body::{self, Incoming};
+use sagemaker_tfs::http::body::{self, BodyDecoder};
 use sagemaker_tfs::http::budget::Budget;
-use sagemaker_tfs::http::connection::{Direction, Exchange, Request, Step, Stream, Verdict};
+use sagemaker_tfs::http::connection::{Admission, Arrived, Connection, Direction, Step, Stream};
 use sagemaker_tfs::http::head::Head;
-use sagemaker_tfs::http::response::{Answer, Wire};
+use sagemaker_tfs::http::response::{Response, ResponseWriter};
 
 /// More than any input holds; lengths beyond it are refused.
 const MAX_BODY: usize = 1 << 20;
@@ -39,15 +39,15 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
         waits: Cell::new(false),
         is_told_the_end: Cell::new(false),
     };
-    let mut exchange = Exchange::new(Instant::now(), &Budget::new(MAX_BODY));
+    let mut connection = Connection::new(Instant::now(), &Budget::new(MAX_BODY));
     let mut found = Vec::new();
     // Each step takes bytes, or answers what was found in them.
     for _ in 0..8 * data.len() + 8 {
-        let keep = match exchange.advance(&client, &admit) {
+        let keep = match connection.advance(&client, &admit) {
             Step::Read | Step::Write | Step::Again => continue,
             Step::Close => return found,
             Step::Busy => panic!("nobody has the request"),
-            Step::Request(request) => {
+            Step::Request(request, ()) => {
                 assert!(!client.is_told_the_end.get(), "behind the end");
                 check_request(&request);
                 found.push(Found::Request {
@@ -63,12 +63,12 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
                 false
             }
         };
-        exchange.answer(Wire::new(Answer::empty(), None, keep), keep);
+        connection.answer(ResponseWriter::new(Response::empty(), None, keep), keep);
     }
     panic!("it never ends");
 }
 
-fn check_request(request: &Request) {
+fn check_request(request: &Arrived) {
     let head = &request.head;
     let is_there = |name| head.first(name).is_some();
     assert!(!(is_there("Content-Length") && is_there("Transfer-Encoding")));
@@ -85,14 +85,15 @@ fn check_request(request: &Request) {
     }
 }
 
-fn admit(head: &Head, _: &[u8]) -> Verdict {
+fn admit(head: &Head, _: &[u8]) -> Admission<()> {
     let budget = Budget::new(MAX_BODY);
-    match body::announced(head, MAX_BODY) {
-        Ok(announced) => Verdict::Admitted {
-            body: Incoming::new(announced, true, MAX_BODY, &budget),
+    match body::length(head, MAX_BODY) {
+        Ok(length) => Admission::Admitted {
+            body: BodyDecoder::new(length, true, MAX_BODY, &budget),
             limit: Duration::MAX,
+            plan: (),
         },
-        Err(error) => Verdict::Refused { error, rest: None },
+        Err(error) => Admission::Refused { error, rest: None },
     }
 }
 

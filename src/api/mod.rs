@@ -1,36 +1,31 @@
-//! What each route answers, once a request has its turn.
+//! What the routes do. [`Api`] is the service that the HTTP server is given.
+//!
+//! `route.rs` finds the route by method and path, once a request; `invoke.rs` is inference, `passthrough.rs` TensorFlow Serving's own API,
+//! `models.rs` the management of models in multi-model mode.
 
 pub mod attributes;
+mod invoke;
+mod models;
+mod passthrough;
 mod route;
 
-use std::borrow::Cow;
-use std::time::{Duration, Instant};
-
-use serde_json::Value;
-
-use self::attributes::Attributes;
-use crate::api::route::{Route, route};
 use crate::config::Config;
-use crate::convert::{Format, accept};
-use crate::error::RequestError;
-use crate::handlers;
-use crate::http::budget::Buffer;
-use crate::http::connection::Request;
+use crate::error::{RequestError, StartError};
 use crate::http::head::Head;
-use crate::http::response::Answer;
-use crate::memory;
+use crate::http::response::Response;
+use crate::http::{Lane, Planned, Request, Service};
 use crate::models::backend::Served;
 use crate::models::registry::Registry;
-use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::client::Method;
+
+use route::{Route, route};
 
 /// What `/execution-parameters` says when the job does not: SageMaker's default payload, and enough concurrency
 /// to keep a model server busy.
 const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
 const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
-/// The body of `POST /models` is a name and a path.
-const MAX_LOAD_BYTES: usize = 64 << 10;
 
-/// What the service serves.
+/// What is served.
 pub enum Serving {
     /// What was there at the start.
     Fixed(Box<Served>),
@@ -38,18 +33,77 @@ pub enum Serving {
     Registry(Box<Registry>),
 }
 
-/// Answers requests.
-pub struct Service {
+/// The service behind the HTTP server.
+pub struct Api {
     serving: Serving,
-    deadline: Duration,
     execution_parameters: Vec<u8>,
 }
 
-impl Service {
+/// What to do for a request.
+#[derive(Debug)]
+pub enum Plan {
+    /// What the route asks for.
+    Run(Route),
+    /// There is no such route, or not for this request.
+    Refuse(RequestError),
+}
+
+impl Service for Api {
+    type Plan = Plan;
+
+    fn plan(&self, head: &Head) -> Planned<Plan> {
+        let multi_model = matches!(self.serving, Serving::Registry(_));
+        let route = route(head.method(), head.target(), multi_model);
+        let route = route.and_then(|route| match route {
+            // TensorFlow Serving would take the body for the next request.
+            Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
+                "A body is taken with POST only below /tfs/.",
+            )),
+            route => Ok(route),
+        });
+        let (lane, max_body) = match &route {
+            Ok(Route::Ping | Route::ExecutionParameters | Route::ListModels(_)) | Err(_) => {
+                (Lane::Immediate, None)
+            }
+            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(Method::Post, _)) => {
+                (Lane::Request, Some(usize::MAX))
+            }
+            Ok(Route::Tfs(Method::Get, _) | Route::DescribeModel(_)) => (Lane::Request, None),
+            Ok(Route::LoadModel) => (Lane::Thread, Some(models::MAX_LOAD_BYTES)),
+            Ok(Route::UnloadModel(_)) => (Lane::Thread, None),
+        };
+        Planned {
+            plan: route.map_or_else(Plan::Refuse, Plan::Run),
+            lane,
+            max_body,
+        }
+    }
+
+    fn respond(&self, plan: Plan, request: &mut Request) -> Response {
+        let response = match plan {
+            Plan::Run(route) => self.run(route, request),
+            Plan::Refuse(error) => Err(error),
+        };
+        response.unwrap_or_else(Response::from)
+    }
+
+    fn without_thread(&self, plan: &Plan, error: &StartError) -> Option<Response> {
+        match plan {
+            // What it frees is needed.
+            Plan::Run(Route::UnloadModel(_)) => None,
+            _ => {
+                let text = format!("Memory exhausted: no thread to load the model: {error}");
+                Some(RequestError::new(507, text).into())
+            }
+        }
+    }
+}
+
+impl Api {
+    /// Serves this.
     pub fn new(config: &Config, serving: Serving) -> Self {
         Self {
             serving,
-            deadline: config.deadline,
             execution_parameters: format!(
                 "{{\"MaxConcurrentTransforms\": {}, \"MaxPayloadInMB\": {}}}",
                 config
@@ -61,248 +115,31 @@ impl Service {
         }
     }
 
-    /// What can be answered without waiting for anybody.
-    pub fn quick_answer(&self, head: &Head) -> Option<Answer> {
-        match self.route(head) {
-            Ok(Route::Ping) => Some(self.ping()),
-            Ok(Route::ExecutionParameters) => {
-                Some(Answer::json(200, self.execution_parameters.clone()))
-            }
-            Ok(Route::ListModels(query)) => {
-                let list = self.registry().and_then(|registry| registry.list(query));
-                Some(list.map_or_else(Answer::from, |list| json_answer(&list)))
-            }
-            Ok(
-                Route::Invocations
-                | Route::Tfs(..)
-                | Route::LoadModel
-                | Route::DescribeModel(_)
-                | Route::UnloadModel(_)
-                | Route::InvokeModel(_),
-            ) => None,
-            Err(error) => Some(error.into()),
-        }
-    }
-
-    /// Whether a request manages models. It may take as long as a model loads, so it gets a thread of its own.
-    pub fn is_management(&self, head: &Head) -> bool {
-        if matches!(self.serving, Serving::Fixed(_)) {
-            return false; // asked for each request
-        }
-        matches!(
-            self.route(head),
-            Ok(Route::LoadModel | Route::UnloadModel(_))
-        )
-    }
-
-    /// How many bytes a request's body may have, if it is of any use.
-    pub fn wanted_body(&self, head: &Head) -> Option<usize> {
-        match self.route(head) {
-            Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(Method::Post, _)) => {
-                Some(usize::MAX)
-            }
-            Ok(Route::LoadModel) => Some(MAX_LOAD_BYTES),
-            _ => None,
-        }
-    }
-
-    /// 504 for a request whose turn did not come before its deadline.
-    pub fn waited_too_long(&self) -> RequestError {
-        RequestError::deadline(self.deadline, "it waited for others to finish")
-    }
-
-    fn route<'a>(&self, head: &'a Head) -> Result<Route<'a>, RequestError> {
-        let multi_model = matches!(self.serving, Serving::Registry(_));
-        let route = route(head.method(), head.target(), multi_model)?;
+    fn run(&self, route: Route, request: &mut Request) -> Result<Response, RequestError> {
         match route {
-            // TensorFlow Serving would take the body for the next request.
-            Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
-                "A body is taken with POST only below /tfs/.",
-            )),
-            route => Ok(route),
+            Route::Ping => self.ping(),
+            Route::ExecutionParameters => {
+                Ok(Response::json(200, self.execution_parameters.clone()))
+            }
+            Route::Invocations => self.invoke(request, None),
+            Route::InvokeModel(name) => self.invoke(request, Some(&name)),
+            Route::Tfs(method, path) => self.pass_through(request, method, &path),
+            Route::ListModels(query) => self.list_models(&query),
+            Route::LoadModel => self.load_model(request),
+            Route::UnloadModel(name) => self.unload_model(request, &name),
+            Route::DescribeModel(name) => self.describe_model(request, &name),
         }
     }
 
-    fn registry(&self) -> Result<&Registry, RequestError> {
-        match &self.serving {
-            Serving::Registry(registry) => Ok(registry),
-            // There are no routes to it then.
-            Serving::Fixed(_) => Err(RequestError::new(404, "Not Found")),
-        }
-    }
-
-    fn ping(&self) -> Answer {
+    fn ping(&self) -> Result<Response, RequestError> {
         let health = match &self.serving {
             Serving::Fixed(served) => served.check(),
             Serving::Registry(registry) => registry.check(),
         };
         match health {
-            Ok(()) => Answer::empty(),
-            Err(why) => RequestError::new(502, why).into(),
+            Ok(()) => Ok(Response::empty()),
+            Err(why) => Err(RequestError::new(502, why)),
         }
-    }
-
-    /// What takes a while: converts the body and asks TensorFlow Serving.
-    pub fn slow_answer(&self, request: &mut Request) -> Result<Answer, RequestError> {
-        let deadline = request.received + self.deadline;
-        if Instant::now() >= deadline {
-            return Err(self.waited_too_long());
-        }
-        let Request { head, body, .. } = request;
-        match self.route(head)? {
-            Route::Invocations => self.invocations(head, body, None, deadline),
-            Route::InvokeModel(name) => self.invocations(head, body, Some(name), deadline),
-            Route::Tfs(method, path) => {
-                let request = TfsRequest {
-                    method,
-                    path,
-                    content_type: head.first("Content-Type"),
-                    body,
-                };
-                self.pass_through(&request, body, deadline)
-            }
-            Route::LoadModel => {
-                check_not_from_a_page(head)?;
-                Ok(success(&self.registry()?.load(body)?))
-            }
-            Route::UnloadModel(name) => {
-                check_origin(head)?;
-                Ok(success(&self.registry()?.unload(name)?))
-            }
-            Route::DescribeModel(name) => {
-                Ok(json_answer(&self.registry()?.describe(name, deadline)?))
-            }
-            Route::Ping | Route::ExecutionParameters | Route::ListModels(_) => {
-                Ok(self.quick_answer(head).unwrap_or_else(Answer::empty))
-            }
-        }
-    }
-
-    /// Inference; `named` is the model of the path, where the path names one.
-    fn invocations(
-        &self,
-        head: &Head,
-        body: &mut Buffer,
-        named: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Answer, RequestError> {
-        let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
-        let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
-        let mut in_use;
-        let served = match &self.serving {
-            Serving::Fixed(served) => served,
-            Serving::Registry(registry) => {
-                let target = head.first("X-Amzn-SageMaker-Target-Model");
-                let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
-                    RequestError::bad_request(
-                        "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.",
-                    )
-                })?;
-                attributes.model_name = Some(name);
-                in_use = registry.get(name)?;
-                in_use.wait_for_turn(deadline)?;
-                in_use.served()
-            }
-        };
-        let content_type = head.first("Content-Type");
-        let accept = head.list("Accept");
-        let path = model_path(&attributes, &served.default_model);
-        if let Some(handlers) = &served.handlers {
-            let request = handlers::invocation::Request {
-                attributes,
-                custom_attributes: custom_attributes.as_deref(),
-                path: &path,
-                content_type,
-                accept: accept.as_deref(),
-                content_length: head
-                    .first("Content-Length")
-                    .and_then(|length| length.parse().ok()),
-                body,
-            };
-            let answer = handlers.invoke(&request, deadline)?;
-            return Ok(Answer {
-                content_type: Some(answer.content_type.into()),
-                ..Answer::json(200, answer.body)
-            });
-        }
-        Format::of(content_type)?.to_tfs(body)?;
-        let sent = TfsRequest {
-            method: Method::Post,
-            path: &path,
-            content_type: Some("application/json"),
-            body,
-        };
-        let answer = served.backend.call(&sent, body, deadline);
-        let TfsAnswer {
-            status, mut body, ..
-        } = match self.serving {
-            Serving::Fixed(_) => answer?,
-            Serving::Registry(_) => memory::judge(answer)?,
-        };
-        let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
-        Ok(Answer {
-            content_type: Some(content_type.into()),
-            ..Answer::json(status, body)
-        })
-    }
-
-    /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.
-    fn pass_through(
-        &self,
-        request: &TfsRequest,
-        memory: &Buffer,
-        deadline: Instant,
-    ) -> Result<Answer, RequestError> {
-        let mut in_use;
-        let served = match &self.serving {
-            Serving::Fixed(served) => served,
-            Serving::Registry(registry) => {
-                in_use = registry.get(model_in(request.path))?;
-                in_use.wait_for_turn(deadline)?;
-                in_use.served()
-            }
-        };
-        let answer = served.backend.call(request, memory, deadline)?;
-        Ok(Answer {
-            content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
-            ..Answer::json(answer.status, answer.body)
-        })
-    }
-}
-
-/// A page in somebody's browser can send requests to this computer. Models, which bring scripts along, are not loaded
-/// for it: what a page can send without the browser asking us first is refused, and so is what a browser says comes
-/// from elsewhere.
-fn check_not_from_a_page(head: &Head) -> Result<(), RequestError> {
-    let simple = [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data",
-    ];
-    for content_type in head.values("Content-Type") {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        if simple.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
-            let text = format!("Unsupported Media Type: {essence}; send application/json");
-            return Err(RequestError::new(415, text));
-        }
-    }
-    check_origin(head)
-}
-
-/// Refuses requests of pages that are not from this computer's own address.
-fn check_origin(head: &Head) -> Result<(), RequestError> {
-    let is_ours = |origin: &str| {
-        let host = head.first("Host").unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        ["localhost", "127.0.0.1", "[::1]"].contains(&name)
-            && origin.strip_prefix("http://") == Some(host)
-    };
-    match head.values("Origin").all(is_ours) {
-        true => Ok(()),
-        false => Err(RequestError::new(
-            403,
-            "Forbidden: models are not managed for pages of other origins",
-        )),
     }
 }
 
@@ -310,29 +147,4 @@ fn check_origin(head: &Head) -> Result<(), RequestError> {
 fn announces_body(head: &Head) -> bool {
     let length = head.first("Content-Length").unwrap_or_default();
     length.bytes().any(|digit| digit != b'0') || head.first("Transfer-Encoding").is_some()
-}
-
-fn model_path(attributes: &Attributes, default_model: &str) -> String {
-    let name = attributes.model_name.unwrap_or(default_model);
-    let method = attributes.method.unwrap_or_default().as_str();
-    match attributes.model_version {
-        Some(version) => format!("/v1/models/{name}/versions/{version}:{method}"),
-        None => format!("/v1/models/{name}:{method}"),
-    }
-}
-
-/// The model's name in a path of TensorFlow Serving's API.
-fn model_in(path: &str) -> &str {
-    let rest = path.strip_prefix("/v1/models/").unwrap_or_default();
-    rest.split(['/', ':', '?']).next().unwrap_or_default()
-}
-
-fn json_answer(value: &Value) -> Answer {
-    Answer::json(200, value.to_string().into_bytes())
-}
-
-/// Written as users of the older container match it: with a space after the colon.
-fn success(text: &str) -> Answer {
-    let body = format!("{{\"success\": {}}}", Value::from(text));
-    Answer::json(200, body.into_bytes())
 }

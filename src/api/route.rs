@@ -5,7 +5,7 @@ use crate::tfs::client::Method;
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Route<'a> {
+pub enum Route {
     /// SageMaker's health check.
     Ping,
     /// SageMaker batch transform asks how to call us.
@@ -13,24 +13,24 @@ pub enum Route<'a> {
     /// Inference.
     Invocations,
     /// TensorFlow Serving's own API; path and query there. HEAD is sent as GET, and the body of its answer dropped.
-    Tfs(Method, &'a str),
+    Tfs(Method, String),
     /// Multi-model mode: the list of models; the query.
-    ListModels(&'a str),
+    ListModels(String),
     /// Multi-model mode: load a model.
     LoadModel,
     /// Multi-model mode: tell of this model.
-    DescribeModel(&'a str),
+    DescribeModel(String),
     /// Multi-model mode: unload this model.
-    UnloadModel(&'a str),
+    UnloadModel(String),
     /// Multi-model mode: inference with this model.
-    InvokeModel(&'a str),
+    InvokeModel(String),
 }
 
 /// Finds the route. `multi_model`: whether there are those of multi-model mode.
 ///
 /// # Errors
 /// 404 for unknown paths, 405 for known ones with another method.
-pub fn route<'a>(method: &str, url: &'a str, multi_model: bool) -> Result<Route<'a>, RequestError> {
+pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, RequestError> {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let (route, accepted) = match path {
         "/ping" => (Route::Ping, "GET, HEAD"),
@@ -38,19 +38,19 @@ pub fn route<'a>(method: &str, url: &'a str, multi_model: bool) -> Result<Route<
         "/invocations" => (Route::Invocations, "POST"),
         _ => match url.strip_prefix("/tfs") {
             Some(inner) if path.starts_with("/tfs/") => match method {
-                "POST" => (Route::Tfs(Method::Post, inner), "GET, HEAD, POST"),
-                _ => (Route::Tfs(Method::Get, inner), "GET, HEAD, POST"),
+                "POST" => (Route::Tfs(Method::Post, inner.into()), "GET, HEAD, POST"),
+                _ => (Route::Tfs(Method::Get, inner.into()), "GET, HEAD, POST"),
             },
             _ if multi_model && path == "/models" => match method {
                 "POST" => (Route::LoadModel, "GET, POST"),
-                _ => (Route::ListModels(query), "GET, POST"),
+                _ => (Route::ListModels(query.into()), "GET, POST"),
             },
             _ if multi_model && path.starts_with("/models/") => {
                 let name = &path["/models/".len()..];
                 match (name.strip_suffix("/invoke"), method) {
-                    (Some(name), _) => (Route::InvokeModel(name), "POST"),
-                    (None, "DELETE") => (Route::UnloadModel(name), "GET, DELETE"),
-                    (None, _) => (Route::DescribeModel(name), "GET, DELETE"),
+                    (Some(name), _) => (Route::InvokeModel(name.into()), "POST"),
+                    (None, "DELETE") => (Route::UnloadModel(name.into()), "GET, DELETE"),
+                    (None, _) => (Route::DescribeModel(name.into()), "GET, DELETE"),
                 }
             }
             _ => return Err(RequestError::new(404, "Not Found")),
@@ -82,18 +82,18 @@ mod tests {
             (
                 "GET",
                 "/tfs/v1/models/m",
-                Route::Tfs(Method::Get, "/v1/models/m"),
+                Route::Tfs(Method::Get, "/v1/models/m".into()),
             ),
             (
                 "POST",
                 "/tfs/v1/models/m:predict?q",
-                Route::Tfs(Method::Post, "/v1/models/m:predict?q"),
+                Route::Tfs(Method::Post, "/v1/models/m:predict?q".into()),
             ),
-            ("HEAD", "/tfs/", Route::Tfs(Method::Get, "/")),
+            ("HEAD", "/tfs/", Route::Tfs(Method::Get, "/".into())),
             (
                 "GET",
                 "/tfs/http://other/x",
-                Route::Tfs(Method::Get, "/http://other/x"),
+                Route::Tfs(Method::Get, "/http://other/x".into()),
             ),
         ] {
             assert_eq!(

@@ -38,25 +38,15 @@ pub fn start_reader() -> io::Result<()> {
         return Ok(());
     }
     let (debts, inbox) = unbounded();
-    let (give, take) = crossbeam_channel::bounded(1);
+    let remote = Arc::new(Remote::new()?);
+    let theirs = Arc::clone(&remote);
     thread::Builder::new()
         .name("late-answers".into())
         .spawn(move || {
-            let ended = match Reactor::new() {
-                Ok(reactor) => {
-                    let _ = give.send(Ok(Arc::clone(reactor.remote())));
-                    read_all(reactor, &inbox)
-                }
-                Err(e) => {
-                    let _ = give.send(Err(e));
-                    return;
-                }
-            };
-            if let Err(e) = ended {
+            if let Err(e) = read_all(Reactor::new(&theirs), &inbox) {
                 log::error!("late answers of Python workers are read no more: {e}");
             }
         })?;
-    let remote = take.recv().map_err(io::Error::other)??;
     // Nobody else starts it meanwhile.
     let _ = READER.set(Reader { debts, remote });
     Ok(())
@@ -66,8 +56,9 @@ fn read_all(mut reactor: Reactor<()>, inbox: &Receiver<Debt>) -> io::Result<()> 
     let (mut events, mut done) = (Vec::new(), Vec::new());
     loop {
         for debt in inbox.try_iter() {
-            if let Err(e) = reactor.spawn(|| debt.settle()) {
-                log::error!("a channel to a Python worker is given up: {e}");
+            match reactor.prepare() {
+                Ok(()) => drop(reactor.spawn(|| debt.settle())),
+                Err(e) => log::error!("a channel to a Python worker is given up: {e}"),
             }
         }
         reactor.turn(None, &mut events, &mut done)?;

@@ -1,16 +1,24 @@
-//! Who may do slow work now, who waits, and who is turned away: a plain structure under one mutex.
+//! The limit of requests at work: which run now, which wait in the backlog, and which are turned away.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What becomes of a piece of slow work.
+use crate::error::RequestError;
+use crate::http::body::{self, BodyDecoder, BodyLength};
+use crate::http::budget::NoRoom;
+use crate::http::connection::Admission;
+use crate::http::head::Head;
+use crate::http::server::Shared;
+use crate::http::service::{Planned, Service};
+use crate::wait::{Mutex, MutexGuard};
+
+/// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission<T> {
-    /// Do it now; call [`Slots::next`] when done.
+pub enum Placement<T> {
+    /// It runs now; [`Slots::next`] is to be called when it is done.
     Run(T),
-    /// Kept; whoever is done with something else takes it.
+    /// It is queued until a slot frees up.
     Queued,
-    /// There is no room.
+    /// The backlog is full.
     Refused(T),
 }
 
@@ -42,16 +50,16 @@ impl<T> Slots<T> {
     }
 
     /// Asks for a slot.
-    pub fn admit(&self, work: T) -> Admission<T> {
+    pub fn admit(&self, work: T) -> Placement<T> {
         let mut state = self.lock();
         if state.taken < self.slots {
             state.taken += 1;
-            Admission::Run(work)
+            Placement::Run(work)
         } else if state.backlog.len() < self.max_backlog {
             state.backlog.push_back(work);
-            Admission::Queued
+            Placement::Queued
         } else {
-            Admission::Refused(work)
+            Placement::Refused(work)
         }
     }
 
@@ -80,7 +88,55 @@ impl<T> Slots<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
+    }
+}
+
+/// Why a request is turned away.
+pub const TOO_MANY_REQUESTS: &str = "Too many requests are waiting; try again.";
+
+/// The rest of a body that was refused is read over if it is not longer; else the connection ends.
+const MAX_SKIPPED_BYTES: usize = 1 << 20;
+
+impl<S: Service> Shared<S> {
+    /// Decides whether a request may come, by its head and by what has arrived behind it.
+    pub fn admit(&self, head: &Head, arrived: &[u8]) -> Admission<Planned<S::Plan>> {
+        let plan = self.service.plan(head);
+        let wanted = plan.max_body;
+        let limit = body::limit(&self.budget).min(wanted.unwrap_or(usize::MAX));
+        let length = match body::length(head, limit) {
+            Ok(length) => length,
+            Err(error) => return Admission::Refused { error, rest: None },
+        };
+        let body = |is_kept| BodyDecoder::new(length, is_kept, limit, &self.budget);
+        let to_come = match length {
+            BodyLength::Length(length) => length.saturating_sub(arrived.len()),
+            BodyLength::Chunked => 1, // at least
+        };
+        let expects_nothing = head.expectations().next().is_none();
+        let mut others = head.expectations();
+        let error = if others.any(|name| !name.eq_ignore_ascii_case("100-continue")) {
+            RequestError::new(417, "The only expectation met is: 100-continue")
+        } else if wanted.is_some() && to_come > 0 && self.slots.is_full() {
+            RequestError::busy(TOO_MANY_REQUESTS)
+        } else if wanted.is_some() && !self.budget.has_room(to_come) {
+            NoRoom::Now.into()
+        } else {
+            return Admission::Admitted {
+                body: body(wanted.is_some()),
+                limit: self.deadline,
+                plan,
+            };
+        };
+        // A client that waits for a word may send its body then, or the next request instead.
+        let can_go_on = expects_nothing && to_come <= MAX_SKIPPED_BYTES;
+        Admission::Refused {
+            error: RequestError {
+                ends_connection: !can_go_on,
+                ..error
+            },
+            rest: can_go_on.then(|| body(false)),
+        }
     }
 }
 
@@ -91,15 +147,15 @@ mod tests {
     #[test]
     fn runs_then_queues_then_refuses() {
         let slots = Slots::new(2, 1);
-        assert_eq!(slots.admit(1), Admission::Run(1));
-        assert_eq!(slots.admit(2), Admission::Run(2));
-        assert_eq!(slots.admit(3), Admission::Queued);
+        assert_eq!(slots.admit(1), Placement::Run(1));
+        assert_eq!(slots.admit(2), Placement::Run(2));
+        assert_eq!(slots.admit(3), Placement::Queued);
         assert!(slots.is_full());
-        assert_eq!(slots.admit(4), Admission::Refused(4));
+        assert_eq!(slots.admit(4), Placement::Refused(4));
         assert_eq!(slots.next(), Some(3));
         assert!(!slots.is_full());
         assert_eq!(slots.next(), None);
-        assert_eq!(slots.admit(5), Admission::Run(5));
+        assert_eq!(slots.admit(5), Placement::Run(5));
         assert_eq!(slots.next(), None);
         assert_eq!(slots.next(), None);
     }
@@ -107,9 +163,9 @@ mod tests {
     #[test]
     fn what_waits_can_be_taken_out() {
         let slots = Slots::new(1, 4);
-        assert_eq!(slots.admit(0), Admission::Run(0));
+        assert_eq!(slots.admit(0), Placement::Run(0));
         for work in 1..5 {
-            assert_eq!(slots.admit(work), Admission::Queued);
+            assert_eq!(slots.admit(work), Placement::Queued);
         }
         let mut odd = slots.take_from_backlog(|work| work % 2 == 1);
         odd.sort_unstable();

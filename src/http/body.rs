@@ -16,7 +16,7 @@ const MAX_TRAILER_BYTES: usize = 8 << 10;
 
 /// What the head says about the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announced {
+pub enum BodyLength {
     /// So many bytes; 0 when nothing is said.
     Length(usize),
     /// Chunks up to an end mark.
@@ -28,15 +28,15 @@ pub enum Announced {
 /// # Errors
 /// 400 when they are wrong or contradict each other, 501 for an encoding that is not known, 413 for more than `limit`
 /// bytes.
-pub fn announced(head: &Head, limit: usize) -> Result<Announced, RequestError> {
+pub fn length(head: &Head, limit: usize) -> Result<BodyLength, RequestError> {
     let wrong = |text: &str| Err(RequestError::ending(400, text));
     let mut encodings = head.values("Transfer-Encoding").peekable();
     let Some(length) = head.first("Content-Length") else {
         return match (encodings.next(), encodings.next()) {
-            (None, _) => Ok(Announced::Length(0)),
+            (None, _) => Ok(BodyLength::Length(0)),
             // Which proxies do not know, and take for no body at all.
             (Some(_), _) if head.is_http_1_0 => wrong("HTTP/1.0 has no Transfer-Encoding."),
-            (Some(name), None) if name.eq_ignore_ascii_case("chunked") => Ok(Announced::Chunked),
+            (Some(name), None) if name.eq_ignore_ascii_case("chunked") => Ok(BodyLength::Chunked),
             _ => Err(RequestError::ending(
                 501,
                 "The only Transfer-Encoding taken is: chunked",
@@ -53,7 +53,7 @@ pub fn announced(head: &Head, limit: usize) -> Result<Announced, RequestError> {
         return wrong("Content-Length is not a number of bytes.");
     }
     match length.parse() {
-        Ok(length) if length <= limit => Ok(Announced::Length(length)),
+        Ok(length) if length <= limit => Ok(BodyLength::Length(length)),
         _ => Err(too_large(limit)),
     }
 }
@@ -69,7 +69,7 @@ fn too_large(limit: usize) -> RequestError {
 
 /// A body that is arriving.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct BodyDecoder {
     framing: Framing,
     /// What has arrived, if it is kept.
     bytes: Buffer,
@@ -95,7 +95,7 @@ enum Framing {
     End,
 }
 
-impl fmt::Display for Incoming {
+impl fmt::Display for BodyDecoder {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.framing {
             Framing::Length { left } => {
@@ -106,14 +106,14 @@ impl fmt::Display for Incoming {
     }
 }
 
-impl Incoming {
+impl BodyDecoder {
     /// A body of which nothing has arrived yet, of `limit` bytes at most. One that is not kept is read over.
-    pub fn new(announced: Announced, is_kept: bool, limit: usize, budget: &Arc<Budget>) -> Self {
+    pub fn new(length: BodyLength, is_kept: bool, limit: usize, budget: &Arc<Budget>) -> Self {
         Self {
-            framing: match announced {
-                Announced::Length(0) => Framing::End,
-                Announced::Length(left) => Framing::Length { left },
-                Announced::Chunked => Framing::ChunkSize,
+            framing: match length {
+                BodyLength::Length(0) => Framing::End,
+                BodyLength::Length(left) => Framing::Length { left },
+                BodyLength::Chunked => Framing::ChunkSize,
             },
             bytes: budget.arriving(0),
             received: 0,
@@ -206,7 +206,7 @@ impl Incoming {
         }
     }
 
-    /// Where the next bytes can be received directly, without a copy. More may be received than belong to the body: see [`Incoming::received_directly`].
+    /// Where the next bytes can be received directly, without a copy. More may be received than belong to the body: see [`BodyDecoder::received_directly`].
     ///
     /// # Errors
     /// 503 when there is no room for it now.
@@ -220,7 +220,7 @@ impl Incoming {
         }
     }
 
-    /// After bytes were added to what [`Incoming::direct`] gave: gives back those that do not belong to the body.
+    /// After bytes were added to what [`BodyDecoder::direct`] gave: gives back those that do not belong to the body.
     pub fn received_directly(&mut self) -> Vec<u8> {
         let Framing::Length { left } = self.framing else {
             return Vec::new();
@@ -340,20 +340,20 @@ mod tests {
         Head::parse(format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into()).unwrap()
     }
 
-    fn incoming(announced: Announced, limit: usize) -> Incoming {
-        Incoming::new(announced, true, limit, &Budget::new(limit))
+    fn incoming(length: BodyLength, limit: usize) -> BodyDecoder {
+        BodyDecoder::new(length, true, limit, &Budget::new(limit))
     }
 
     #[test]
     fn lengths_are_read_and_wrong_ones_refused() {
         for (headers, expected) in [
-            ("", Ok(Announced::Length(0))),
-            ("Content-Length: 1000\r\n", Ok(Announced::Length(1000))),
+            ("", Ok(BodyLength::Length(0))),
+            ("Content-Length: 1000\r\n", Ok(BodyLength::Length(1000))),
             (
                 "Content-Length: 5\r\nContent-Length: 5\r\n",
-                Ok(Announced::Length(5)),
+                Ok(BodyLength::Length(5)),
             ),
-            ("Transfer-Encoding: Chunked\r\n", Ok(Announced::Chunked)),
+            ("Transfer-Encoding: Chunked\r\n", Ok(BodyLength::Chunked)),
             ("Content-Length: 1001\r\n", Err(413)),
             ("Content-Length: 99999999999999999999999\r\n", Err(413)),
             ("Content-Length: -1\r\n", Err(400)),
@@ -372,16 +372,16 @@ mod tests {
                 Err(501),
             ),
         ] {
-            let found = announced(&head(headers), 1000).map_err(|e| e.status);
+            let found = length(&head(headers), 1000).map_err(|e| e.status);
             assert_eq!(found, expected, "{headers:?}");
         }
         let old = Head::parse(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec());
-        let error = announced(&old.unwrap(), 1000).unwrap_err();
+        let error = length(&old.unwrap(), 1000).unwrap_err();
         assert_eq!(error.status, 400);
     }
 
     /// Gives `input` to the body piece by piece, as a connection does. What is left of it at the end.
-    fn feed(body: &mut Incoming, input: &[u8], piece: usize) -> Result<Vec<u8>, RequestError> {
+    fn feed(body: &mut BodyDecoder, input: &[u8], piece: usize) -> Result<Vec<u8>, RequestError> {
         let mut buffer = Vec::new();
         for piece in input.chunks(piece) {
             buffer.extend_from_slice(piece);
@@ -395,7 +395,7 @@ mod tests {
     fn chunks_are_taken_off_in_whatever_pieces_they_come() {
         let input = b"3\r\nabc\r\n0A;x=\"y\"\r\n0123456789\r\n00\r\nTrailer: x\r\nB: c\r\n\r\nnext";
         for piece in 1..=input.len() {
-            let mut body = incoming(Announced::Chunked, 1 << 20);
+            let mut body = incoming(BodyLength::Chunked, 1 << 20);
             assert_eq!(feed(&mut body, input, piece).unwrap(), b"next");
             assert!(body.is_whole());
             assert_eq!(&*body.into_bytes(), b"abc0123456789");
@@ -433,7 +433,7 @@ mod tests {
             &endless_trailer,
         ] {
             for piece in [1, 7, 100_000] {
-                let mut body = incoming(Announced::Chunked, 1 << 20);
+                let mut body = incoming(BodyLength::Chunked, 1 << 20);
                 let error = feed(&mut body, input.as_bytes(), piece).unwrap_err();
                 assert_eq!(error.status, 400, "{input:?}");
                 assert!(error.ends_connection);
@@ -443,14 +443,14 @@ mod tests {
 
     #[test]
     fn a_body_larger_than_all_memory_is_413_and_one_larger_than_what_is_left_503() {
-        let mut body = incoming(Announced::Chunked, 100);
+        let mut body = incoming(BodyLength::Chunked, 100);
         assert_eq!(body.take(b"65\r\n").unwrap(), 4);
         assert_eq!(body.take(&[0; 101]).unwrap_err().status, 413);
 
         let budget = Budget::new(100_000);
         let mut other = budget.arriving(0);
         other.reserve_exact(90_000).unwrap();
-        let new = |is_kept| Incoming::new(Announced::Length(20_000), is_kept, 100_000, &budget);
+        let new = |is_kept| BodyDecoder::new(BodyLength::Length(20_000), is_kept, 100_000, &budget);
         let mut body = new(true);
         assert_eq!(body.take(&[0; 15_000]).unwrap_err().status, 503);
         let mut body = new(false);
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn memory_is_taken_as_bytes_arrive() {
         let budget = Budget::new(1 << 30);
-        let mut body = Incoming::new(Announced::Length(1 << 29), true, 1 << 30, &budget);
+        let mut body = BodyDecoder::new(BodyLength::Length(1 << 29), true, 1 << 30, &budget);
         for _ in 0..100 {
             body.take(&[0; 1000]).unwrap();
         }
@@ -473,7 +473,7 @@ mod tests {
 
     #[test]
     fn what_is_received_directly_ends_where_it_should() {
-        let mut body = incoming(Announced::Length(10), 1000);
+        let mut body = incoming(BodyLength::Length(10), 1000);
         assert_eq!(body.take(b"0123").unwrap(), 4);
         for piece in [&b"45"[..], b"6789more"] {
             body.direct().unwrap().unwrap().extend_from_slice(piece);
@@ -495,7 +495,7 @@ mod tests {
                 input.extend_from_slice(b"\r\n");
             }
             input.extend_from_slice(b"0\r\n\r\n");
-            let mut body = incoming(Announced::Chunked, 1 << 20);
+            let mut body = incoming(BodyLength::Chunked, 1 << 20);
             prop_assert!(feed(&mut body, &input, piece).unwrap().is_empty());
             prop_assert!(body.is_whole());
             prop_assert_eq!(body.into_bytes().to_vec(), chunks.concat());
@@ -503,7 +503,7 @@ mod tests {
 
         #[test]
         fn rubbish_is_an_error_or_no_end_and_never_a_panic(input: Vec<u8>, piece in 1usize..50) {
-            let mut body = incoming(Announced::Chunked, 100);
+            let mut body = incoming(BodyLength::Chunked, 100);
             let _ = feed(&mut body, &input, piece);
         }
     }

@@ -1,76 +1,45 @@
-//! The listening socket, the connections, and the one place where all workers wait for something to happen on them.
-//!
-//! Everything is registered with one epoll instance, each for one event at a time: whichever worker gets the event has
-//! the connection to itself until it says what it waits for next. So no thread is bound to a connection, and thousands
-//! of idle ones cost some memory only.
+//! The listening socket: binding, accepting, and turning clients away when there is no room.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::error::StartError;
 use crate::http::budget::Budget;
-use crate::http::socket::Connection;
-use crate::logging::FRONT;
-
-mod room;
-
-use room::Noted;
+use crate::http::eviction::Candidates;
+use crate::http::socket::Socket;
+use crate::http::table::Table;
+use crate::wait::{Mutex, Remote, Token};
 
 /// Connections that wait to be accepted; the system takes less if it is set to.
 const LISTEN_BACKLOG: i32 = 4096;
 /// Connections accepted in one go; then it is another event's turn.
 const ACCEPT_TURN: usize = 64;
-/// How often to look for connections on which something takes too long.
-const TICK: Duration = Duration::from_millis(100);
 /// Connections at once, each with a descriptor and some memory, if the limit of descriptors allows.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 /// What could be said of each connection is said this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is registered waits for one event, and is registered again when that is used.
-const ONCE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+/// The listening socket's token in each worker's event loop. Connections have their numbers, from 1.
+pub const LISTENER: Token = 0;
 
-const LISTENER: u64 = 0;
-const TIMER: u64 = 1;
-const FIRST_CONNECTION: u64 = 2;
-
-/// What a connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// Bytes from the client.
-    Read,
-    /// The client to take bytes.
-    Write,
-    /// Its turn.
-    Turn,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event {
-    /// Something on a connection.
-    Connection(Arc<Connection>),
-    /// It is time to look for what takes too long.
-    Tick,
-    /// Nothing that concerns anybody.
-    Nothing,
-}
+/// Everything a connection may be watched for, each change reported once: the state machine on it reads and writes
+/// until it would block, so a connection never has to be registered again.
+const ALL_CHANGES: EventFlags = EventFlags::IN
+    .union(EventFlags::OUT)
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
 
 /// How far accepting got.
 #[derive(Debug, PartialEq, Eq)]
-enum Accepting {
+pub enum Accepting {
     /// No more connections wait.
     Done,
     /// There may be more.
@@ -79,237 +48,117 @@ enum Accepting {
     Paused,
 }
 
-/// Connections by their numbers.
-type Table = HashMap<u64, Arc<Connection>>;
-
-/// The front door.
+/// The listening socket and the connections that came in by it.
 #[derive(Debug)]
-pub struct Door {
-    epoll: OwnedFd,
-    listener: TcpListener,
-    timer: OwnedFd,
-    /// Read for each event, written when a connection begins or ends.
-    connections: RwLock<Table>,
-    dispensable: Mutex<Noted>,
+pub struct Listener<P> {
+    socket: TcpListener,
+    /// The event loops of the workers, by number.
+    workers: Vec<Arc<Remote>>,
+    /// The open connections.
+    pub table: Table<P>,
+    /// What may be closed for new connections.
+    pub(super) candidates: Mutex<Candidates>,
     /// Memory for what clients send.
     budget: Arc<Budget>,
     next_id: AtomicU64,
     max_connections: usize,
-    closed: AtomicBool,
+    is_closed: AtomicBool,
     /// A descriptor kept for the moment when there are none left.
     reserve: Mutex<Option<File>>,
     complained: Mutex<Option<Instant>>,
-    /// The whole answer to a client for whom there is no room.
+    /// The whole response to a client for whom there is no room.
     full: Vec<u8>,
 }
 
-impl Door {
-    /// Listens on this address. Some of the process's `files` are left to others: `reserved`.
+impl<P> Listener<P> {
+    /// Listens on this address. Connections may have `files` descriptors, or at least half of `all_files`. `full` is
+    /// sent to clients for whom there is no room.
     ///
     /// # Errors
     /// When the port is in use or the address not ours.
     pub fn open(
-        ip: IpAddr,
-        port: u16,
-        files: usize,
-        reserved: usize,
+        (ip, port): (IpAddr, u16),
+        workers: Vec<Arc<Remote>>,
+        max_connections: usize,
         budget: &Arc<Budget>,
         full: Vec<u8>,
     ) -> Result<Self, StartError> {
-        Self::listen(ip, port, files, reserved, budget, full).map_err(|e| {
+        let bound = bind(ip, port).and_then(|socket| Ok((socket, reserve()?)));
+        let (socket, reserve) = bound.map_err(|e| {
             StartError::failed(format!(
                 "cannot listen on {ip}:{port}: {e}; another port is set with SAGEMAKER_BIND_TO_PORT or --port"
             ))
-        })
-    }
-
-    fn listen(
-        ip: IpAddr,
-        port: u16,
-        files: usize,
-        reserved: usize,
-        budget: &Arc<Budget>,
-        full: Vec<u8>,
-    ) -> io::Result<Self> {
-        let family = match ip {
-            IpAddr::V4(_) => AddressFamily::INET,
-            IpAddr::V6(_) => AddressFamily::INET6,
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        // The port of a server that has just ended can be had at once.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        // Accepted sockets inherit this on Linux.
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        rustix::net::bind(&socket, &SocketAddr::new(ip, port))?;
-        rustix::net::listen(&socket, LISTEN_BACKLOG)?;
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let tick = Timespec {
-            tv_sec: TICK.as_secs() as i64,
-            tv_nsec: TICK.subsec_nanos().into(),
-        };
-        let every_tick = Itimerspec {
-            it_interval: tick,
-            it_value: tick,
-        };
-        rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &every_tick)?;
-        epoll::add(&epoll, &socket, EventData::new_u64(LISTENER), ONCE)?;
-        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), ONCE)?;
+        })?;
         Ok(Self {
-            epoll,
-            listener: socket.into(),
-            timer,
-            connections: RwLock::default(),
-            dispensable: Mutex::default(),
+            socket,
+            table: Table::new(workers.len()),
+            workers,
+            candidates: Mutex::default(),
             budget: Arc::clone(budget),
-            next_id: AtomicU64::new(FIRST_CONNECTION),
-            // With few descriptors it gets half of them.
-            max_connections: files
-                .saturating_sub(reserved)
-                .max(files / 2)
-                .min(MAX_CONNECTIONS),
-            closed: AtomicBool::new(false),
-            reserve: Mutex::new(Some(reserve()?)),
+            next_id: AtomicU64::new(LISTENER + 1),
+            max_connections: max_connections.min(MAX_CONNECTIONS),
+            is_closed: AtomicBool::new(false),
+            reserve: Mutex::new(Some(reserve)),
             complained: Mutex::new(None),
             full,
         })
     }
 
-    /// Waits until something happens. Accepts connections on the way.
-    pub fn wait(&self) -> Event {
-        let mut events = Vec::with_capacity(1);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(e) => {
-                // It cannot be, but if it is, it must not take a whole CPU.
-                log::error!("cannot wait for connections: {e}");
-                std::thread::sleep(TICK);
-            }
-        }
-        let Some(event) = events.first() else {
-            return Event::Nothing;
-        };
-        match event.data.u64() {
-            LISTENER => {
-                self.accept();
-                Event::Nothing
-            }
-            TIMER => {
-                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
-                Event::Tick
-            }
-            id => match self.connection(id) {
-                Some(connection) => Event::Connection(connection),
-                None => Event::Nothing, // closed meanwhile
-            },
+    /// Has a worker accept connections. When several do, the system wakes one of them.
+    pub fn watch(&self, worker: usize) {
+        let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+        if let Err(e) = self.workers[worker].register(&self.socket, LISTENER, flags)
+            && e.kind() != io::ErrorKind::AlreadyExists
+            && !self.is_closed()
+        {
+            self.complain(format_args!("cannot wait for connections: {e}"));
         }
     }
 
-    /// The tick was used.
-    pub fn rearm_tick(&self) {
-        self.rearm(&self.timer, TIMER);
-        // Accepting may have paused.
-        if !self.is_closed() {
-            self.rearm(&self.listener, LISTENER);
+    /// Accepts some connections, on this worker. When that cannot go on, the worker stops watching for a while: a
+    /// connection that cannot be accepted would wake it without end.
+    pub fn accept(&self, worker: usize) {
+        if self.is_closed() {
+            return;
         }
-    }
-
-    /// From now on, an event of this kind on the connection wakes a worker, once.
-    pub fn await_event(&self, connection: &Connection, interest: Interest) {
-        let flags = match interest {
-            Interest::Read => EventFlags::IN,
-            Interest::Write => EventFlags::OUT,
-            Interest::Turn => EventFlags::IN | EventFlags::OUT,
-        };
-        let data = EventData::new_u64(connection.id);
-        let flags = flags | EventFlags::ONESHOT;
-        if let Err(e) = epoll::modify(&self.epoll, &connection.socket, data, flags) {
-            log::error!(target: FRONT, "a connection is given up: {e}");
-            self.end(connection);
+        if self.accept_turn(worker) == Accepting::Paused {
+            // It may have been closed meanwhile.
+            let _ = self.workers[worker].unregister(&self.socket);
         }
-    }
-
-    /// Ends a connection.
-    pub fn end(&self, connection: &Connection) {
-        // Closed, and so taken from epoll, when the last reference goes.
-        let mut connections = self.table_mut();
-        let ended = connections.remove(&connection.id);
-        drop(connections);
-        drop(ended);
-    }
-
-    /// All connections.
-    pub fn all(&self) -> Vec<Arc<Connection>> {
-        self.table().values().map(Arc::clone).collect()
-    }
-
-    fn connection(&self, id: u64) -> Option<Arc<Connection>> {
-        self.table().get(&id).map(Arc::clone)
-    }
-
-    fn table(&self) -> RwLockReadGuard<'_, Table> {
-        self.connections
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
-        self.connections
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn count(&self) -> usize {
-        self.table().len()
     }
 
     /// Refuses new connections from now on; those that came before, and open ones, go on.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.is_closed.store(true, Ordering::SeqCst);
         // Connections that wait to be accepted would be reset.
         for _ in 0..LISTEN_BACKLOG as usize / ACCEPT_TURN {
-            if self.accept_turn() != Accepting::More {
+            if self.accept_turn(0) != Accepting::More {
                 break;
             }
         }
-        let stopped = epoll::delete(&self.epoll, &self.listener)
-            .and_then(|()| rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both));
-        if let Err(e) = stopped {
+        for worker in &self.workers {
+            // Accepting may have paused there.
+            let _ = worker.unregister(&self.socket);
+        }
+        if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             log::warn!("cannot stop listening: {e}");
         }
     }
 
-    /// Whether [`Door::close`] was called.
+    /// Whether [`Listener::close`] was called.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    fn rearm(&self, what: &impl std::os::fd::AsFd, id: u64) {
-        if let Err(e) = epoll::modify(&self.epoll, what, EventData::new_u64(id), ONCE)
-            && !self.is_closed()
-        {
-            log::error!("cannot wait for connections: {e}");
-        }
-    }
-
-    fn accept(&self) {
-        // Paused, it goes on with the next tick: a connection that cannot be accepted would wake workers without end.
-        if self.accept_turn() != Accepting::Paused && !self.is_closed() {
-            self.rearm(&self.listener, LISTENER);
-        }
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Accepts some connections.
-    fn accept_turn(&self) -> Accepting {
+    fn accept_turn(&self, worker: usize) -> Accepting {
         for _ in 0..ACCEPT_TURN {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match rustix::net::acceptfrom_with(&self.listener, flags) {
+            match rustix::net::acceptfrom_with(&self.socket, flags) {
                 Ok((socket, address)) => {
                     let peer = address.and_then(|address| SocketAddr::try_from(address).ok());
                     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |address| address.ip());
-                    self.admit(socket.into(), peer);
+                    self.admit(socket.into(), peer, worker);
                 }
                 Err(Errno::AGAIN) => return Accepting::Done,
                 Err(Errno::INVAL) if self.is_closed() => return Accepting::Done,
@@ -339,38 +188,37 @@ impl Door {
         Accepting::More
     }
 
-    fn admit(&self, socket: TcpStream, peer: IpAddr) {
-        if self.count() >= self.max_connections && !self.make_room() {
+    fn admit(&self, stream: TcpStream, peer: IpAddr, acceptor: usize) {
+        if self.table.len() >= self.max_connections && !self.make_room() {
             self.complain(format_args!(
                 "there are {} connections: a new one is turned away",
                 self.max_connections
             ));
-            return self.turn_away(&socket);
+            return self.turn_away(&stream);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(id, socket, peer, &self.budget));
-        let mut connections = self.table_mut();
-        connections.insert(id, Arc::clone(&connection));
-        drop(connections);
-        let data = EventData::new_u64(id);
-        if let Err(e) = epoll::add(&self.epoll, &connection.socket, data, ONCE) {
+        let worker = self.table.least_loaded(acceptor);
+        let socket = Arc::new(Socket::new(id, stream, peer, worker, &self.budget));
+        self.table.insert(Arc::clone(&socket));
+        if let Err(e) = self.workers[worker].register(&socket.stream, id, ALL_CHANGES) {
             self.complain(format_args!("a connection cannot be served: {e}"));
-            self.end(&connection);
+            self.table.remove(&socket);
         }
     }
 
     /// There are no descriptors left: the one in reserve lets one client be told.
     fn turn_away_with_reserve(&self) -> bool {
-        let mut place = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.reserve.lock();
         let had_one = place.take().is_some();
-        if let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+        if let Ok(socket) = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC) {
             self.turn_away(&socket.into());
         }
         *place = reserve().ok();
         had_one && place.is_some()
     }
 
-    fn turn_away(&self, mut socket: &TcpStream) {
+    /// Tells a client that there is no room.
+    pub(super) fn turn_away(&self, mut socket: &TcpStream) {
         // Without waiting for a request: it is all the client will read, unless it has sent much already.
         let _ = socket.write(&self.full);
         let _ = socket.shutdown(std::net::Shutdown::Write);
@@ -378,10 +226,7 @@ impl Door {
 
     fn complain(&self, text: std::fmt::Arguments) {
         let now = Instant::now();
-        let mut complained = self
-            .complained
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut complained = self.complained.lock();
         if complained.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
             *complained = Some(now);
             log::error!("{text}");
@@ -391,4 +236,20 @@ impl Door {
 
 fn reserve() -> io::Result<File> {
     File::open("/dev/null")
+}
+
+fn bind(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let family = match ip {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // The port of a server that has just ended can be had at once.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Accepted sockets inherit this on Linux.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    rustix::net::bind(&socket, &SocketAddr::new(ip, port))?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(socket.into())
 }

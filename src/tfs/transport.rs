@@ -5,7 +5,10 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Instant;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -13,6 +16,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 use crate::tfs::framing::WatchedBuffers;
+use crate::wait::{self, Interest, Stream};
 
 /// Resolves every name to loopback: model servers run beside us. ureq's resolver would start a thread a request.
 #[derive(Debug)]
@@ -38,15 +42,8 @@ impl Connector for Loopback {
         _: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         let address = details.addrs.first().ok_or(Error::HostNotFound)?;
-        // On loopback this either succeeds or is refused at once; a full backlog makes it wait.
-        let stream = match details.timeout.not_zero() {
-            Some(timeout) => TcpStream::connect_timeout(address, *timeout),
-            None => TcpStream::connect(address),
-        };
-        let stream = stream.map_err(|e| match e.kind() {
-            ErrorKind::TimedOut => Error::Timeout(details.timeout.reason),
-            _ => Error::Io(e),
-        })?;
+        let stream = connect(address.port(), deadline(details.timeout))
+            .map_err(|e| timed(e, details.timeout))?;
         stream.set_nodelay(true)?;
         Ok(Some(LoopbackTransport {
             stream,
@@ -54,6 +51,26 @@ impl Connector for Loopback {
             unsent: Vec::new(),
         }))
     }
+}
+
+/// Connects to a port on loopback. The socket is in non-blocking mode.
+///
+/// On loopback this either succeeds or is refused at once; a full backlog makes it wait.
+///
+/// # Errors
+/// The system's, and those of a wait.
+pub fn connect(port: u16, deadline: Option<Instant>) -> io::Result<TcpStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS | Errno::INTR) => {
+            wait::for_socket(&socket, Interest::Write, deadline)?;
+            sockopt::socket_error(&socket)??;
+        }
+        Err(e) => return Err(e.into()),
+    }
+    Ok(socket.into())
 }
 
 /// Output up to this many bytes waits for more.
@@ -68,12 +85,13 @@ pub struct LoopbackTransport {
 }
 
 impl LoopbackTransport {
-    fn flush(&mut self) -> io::Result<()> {
-        if !self.unsent.is_empty() {
-            self.stream.write_all(&self.unsent)?;
-            self.unsent.clear();
+    fn flush(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let result = Stream::new(&self.stream, deadline).write_all(&self.unsent);
+        self.unsent.clear();
+        result
     }
 }
 
@@ -90,33 +108,32 @@ impl Transport for LoopbackTransport {
             self.unsent.extend_from_slice(output);
             return Ok(());
         }
-        self.stream
-            .set_write_timeout(timeout.not_zero().map(|t| *t))?;
-        let result = self
-            .stream
+        let mut stream = Stream::new(&self.stream, deadline(timeout));
+        let result = stream
             .write_all(&self.unsent)
-            .and_then(|()| self.stream.write_all(output));
+            .and_then(|()| stream.write_all(output));
         self.unsent.clear();
         result.map_err(|e| timed(e, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.flush().map_err(|e| timed(e, timeout))?;
-        loop {
-            self.stream
-                .set_read_timeout(timeout.not_zero().map(|t| *t))?;
-            match self.stream.read(self.buffers.input_append_buf()) {
-                Ok(amount) => {
-                    self.buffers.input_appended(amount);
-                    return Ok(amount > 0);
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                // ureq would take a reset for the end of an answer without a length.
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => {
-                    return Err(Error::Io(io::Error::new(ErrorKind::BrokenPipe, e)));
-                }
-                Err(e) => return Err(timed(e, timeout)),
+        let deadline = deadline(timeout);
+        self.flush(deadline).map_err(|e| timed(e, timeout))?;
+        let mut stream = Stream::new(&self.stream, deadline);
+        // There is nothing to read yet: this is asked for right after a request, or when all there was has been read.
+        let read = stream
+            .wait_for_input()
+            .and_then(|()| stream.read(self.buffers.input_append_buf()));
+        match read {
+            Ok(amount) => {
+                self.buffers.input_appended(amount);
+                Ok(amount > 0)
             }
+            // ureq would take a reset for the end of an answer without a length.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+                Err(Error::Io(io::Error::new(ErrorKind::BrokenPipe, e)))
+            }
+            Err(e) => Err(timed(e, timeout)),
         }
     }
 
@@ -132,10 +149,13 @@ impl Transport for LoopbackTransport {
     }
 }
 
-/// A socket's time-out is reported as "would block".
+fn deadline(timeout: NextTimeout) -> Option<Instant> {
+    timeout.not_zero().map(|left| Instant::now() + *left)
+}
+
 fn timed(error: io::Error, timeout: NextTimeout) -> Error {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout(timeout.reason),
+        ErrorKind::TimedOut => Error::Timeout(timeout.reason),
         _ => Error::Io(error),
     }
 }

@@ -26,7 +26,7 @@ pub use coroutine::STACK_BYTES;
 pub use lock::{Mutex, MutexGuard};
 pub use reactor::{Event, Reactor, Remote, Spawned, TaskId, Token};
 pub use stream::{Stream, is_cancelled};
-pub use thread::{Canceller, run_cancellable};
+pub use thread::{CancellablePlace, Canceller};
 
 /// What a socket is to become ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -72,6 +72,22 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The shared part of a reactor that is made by its own thread.
+    ///
+    /// # Errors
+    /// When there are no descriptors.
+    pub fn new() -> io::Result<Self> {
+        let remote = Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            woken: Mutex::default(),
+            is_nudged: AtomicBool::new(false),
+            sleeps: AtomicBool::new(false),
+        };
+        remote.register(&remote.event, NUDGE, EventFlags::IN)?;
+        Ok(remote)
+    }
+
     /// Has the worker look for messages, soon.
     pub fn nudge(&self) {
         self.is_nudged.store(true, Ordering::SeqCst);
@@ -236,42 +252,34 @@ pub struct Reactor<R> {
 
 impl<R: 'static> Reactor<R> {
     /// A reactor without coroutines, for the thread that calls this.
-    ///
-    /// # Errors
-    /// When there are no descriptors.
-    pub fn new() -> io::Result<Self> {
-        let remote = Remote {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            woken: Mutex::default(),
-            is_nudged: AtomicBool::new(false),
-            sleeps: AtomicBool::new(false),
-        };
-        remote.register(&remote.event, NUDGE, EventFlags::IN)?;
-        Ok(Self {
-            remote: Arc::new(remote),
+    pub fn new(remote: &Arc<Remote>) -> Self {
+        Self {
+            remote: Arc::clone(remote),
             slots: Vec::new(),
             free: Vec::new(),
             stacks: Vec::new(),
             earliest: None,
             happened: Vec::with_capacity(MAX_EVENTS),
-        })
+        }
     }
 
-    /// For other threads.
-    pub fn remote(&self) -> &Arc<Remote> {
-        &self.remote
+    /// Makes sure that there is a stack for the next coroutine.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        if self.stacks.is_empty() {
+            self.stacks.push(Stack::new()?);
+        }
+        Ok(())
     }
 
     /// Starts a coroutine and runs it until it waits.
     ///
-    /// # Errors
-    /// When there is no memory for its stack; `body` is lost then.
-    pub fn spawn(&mut self, body: impl FnOnce() -> R + 'static) -> io::Result<Spawned<R>> {
-        let stack = match self.stacks.pop() {
-            Some(stack) => stack,
-            None => Stack::new()?,
-        };
+    /// # Panics
+    /// When there is no stack for it; see [`Reactor::prepare`].
+    pub fn spawn(&mut self, body: impl FnOnce() -> R + 'static) -> Spawned<R> {
+        let stack = self.stacks.pop().expect("a stack was prepared");
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,
@@ -294,10 +302,10 @@ impl<R: 'static> Reactor<R> {
             index,
             generation: slot.generation,
         };
-        Ok(match self.resume(index, Ok(())) {
+        match self.resume(index, Ok(())) {
             Some(result) => Spawned::Done(result),
             None => Spawned::Waiting(id),
-        })
+        }
     }
 
     /// Tells a coroutine that nobody needs its result any more: its waits end, now and from now on.

@@ -166,36 +166,38 @@ impl Canceller {
     }
 }
 
-/// Runs a job whose waits can be cancelled, on this thread. `announce` gets what cancels it.
-///
-/// # Errors
-/// When there is no descriptor for it; nothing has run then.
-pub fn run_cancellable<T>(
-    announce: impl FnOnce(Canceller),
-    job: impl FnOnce() -> T,
-) -> io::Result<T> {
-    PLACE.with_borrow_mut(|place| {
-        if place.cancelled.is_none() {
-            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            *place = Arc::new(Place {
-                cancelled: Some(event),
-                ..Place::default()
-            });
-        }
-        io::Result::Ok(())
-    })?;
-    let place = PLACE.with_borrow(Arc::clone);
-    let mut state = place.lock();
-    state.last_job += 1;
-    state.job = state.last_job;
-    let number = state.job;
-    drop(state);
-    announce(Canceller {
-        place: Arc::clone(&place),
-        job: number,
-    });
-    let _end = EndOfJob(&place);
-    Ok(job())
+/// Where a thread waits whose work can be cancelled; made beforehand, because it takes a descriptor.
+#[derive(Debug)]
+pub struct CancellablePlace(Arc<Place>);
+
+impl CancellablePlace {
+    /// For one thread.
+    ///
+    /// # Errors
+    /// When there is no descriptor for it.
+    pub fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Place {
+            cancelled: Some(event),
+            ..Place::default()
+        })))
+    }
+
+    /// Runs a job on this thread. `announce` gets what cancels its waits.
+    pub fn run<T>(&self, announce: impl FnOnce(Canceller), job: impl FnOnce() -> T) -> T {
+        PLACE.set(Arc::clone(&self.0));
+        let mut state = self.0.lock();
+        state.last_job += 1;
+        state.job = state.last_job;
+        let number = state.job;
+        drop(state);
+        announce(Canceller {
+            place: Arc::clone(&self.0),
+            job: number,
+        });
+        let _end = EndOfJob(&self.0);
+        job()
+    }
 }
 
 /// Also after a panic the next job is not cancelled.

@@ -31,14 +31,17 @@ fn clients_that_disconnect_in_mid_body_leave_nothing_behind() {
 fn clients_that_disconnect_before_their_answer_leave_nothing_behind() {
     let server = Setup::new().start();
     let slow = crate::support::server::fake(&json!({"delay_ms": 300}));
-    for _ in 0..MANY {
-        server
-            .connect()
-            .send(&request("POST", "/invocations", &[], slow.as_bytes()));
-    }
-    wait_until("the requests are over", || {
-        server.stat(0, "requests") >= MANY as u64 && server.stat(0, "in_flight") == 0
+    let clients = (0..MANY).map(|_| {
+        let mut client = server.connect();
+        client.send(&request("POST", "/invocations", &[], slow.as_bytes()));
+        client
     });
+    let clients = Vec::from_iter(clients);
+    wait_until("all are at work", || {
+        server.stat(0, "requests") >= MANY as u64
+    });
+    drop(clients);
+    wait_until("the requests are over", || server.stat(0, "in_flight") == 0);
     server.assert_serves();
 }
 

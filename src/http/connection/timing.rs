@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Exchange, Phase, Step, Stream};
+use super::{Connection, Phase, Step, Stream};
 use crate::error::RequestError;
-use crate::http::response::Wire;
+use crate::http::response::ResponseWriter;
 
 /// Time for a whole head to arrive, from its first byte.
 pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ pub enum Dispensable {
     SlowReader,
 }
 
-impl Exchange {
+impl<P> Connection<P> {
     /// Whether, and since when, this connection could be closed for a new one.
     pub fn dispensable(&self, now: Instant) -> Option<(Dispensable, Instant)> {
         let is_still = now.saturating_duration_since(self.moved) >= KEPT_STILL;
@@ -51,7 +51,7 @@ impl Exchange {
                 let is_slow = (body.received() as u64) < seconds * SLOWEST_BYTES_A_SECOND;
                 (is_still || is_slow).then_some((Dispensable::SlowBody, *received))?
             }
-            Phase::Answer { .. } => is_still.then_some((Dispensable::SlowReader, self.moved))?,
+            Phase::Response { .. } => is_still.then_some((Dispensable::SlowReader, self.moved))?,
             Phase::Busy { .. } => return None,
         };
         (now.saturating_duration_since(since) >= KEPT_STILL).then_some((what, since))
@@ -65,7 +65,7 @@ impl Exchange {
         now: Instant,
         last_pause: Instant,
         is_last: bool,
-    ) -> Option<Step> {
+    ) -> Option<Step<P>> {
         let what = self.find_overdue(now, last_pause, is_last)?;
         // If the socket is ready, this process was slow, not the client. What is read over may come without end.
         let is_read_over = matches!(self.phase, Phase::Skip(_) | Phase::Linger { .. });
@@ -106,7 +106,7 @@ impl Exchange {
                 }
             }
             Phase::Busy { .. } | Phase::Closed => None,
-            Phase::Answer { wire, .. } => {
+            Phase::Response { wire, .. } => {
                 let limit = STALL_LIMIT + reading_time(wire);
                 (still_time >= STALL_LIMIT || phase_time >= limit).then_some(Overdue::Close)
             }
@@ -126,6 +126,6 @@ enum Overdue {
 }
 
 /// Time that a client which is just quick enough needs to read an answer.
-pub(super) fn reading_time(wire: &Wire) -> Duration {
+pub(super) fn reading_time(wire: &ResponseWriter) -> Duration {
     Duration::from_secs(wire.size() as u64 / SLOWEST_BYTES_A_SECOND)
 }

@@ -1,0 +1,96 @@
+//! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
+
+use crate::api::attributes::{self, Attributes};
+use crate::api::{Api, Serving};
+use crate::convert::{Format, accept};
+use crate::error::RequestError;
+use crate::handlers;
+use crate::http::Request;
+use crate::http::response::Response;
+use crate::memory;
+use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+
+impl Api {
+    /// Inference; `named` is the model of the path, where the path names one.
+    pub(super) fn invoke(
+        &self,
+        request: &mut Request,
+        named: Option<&str>,
+    ) -> Result<Response, RequestError> {
+        let Request {
+            head,
+            body,
+            deadline,
+            ..
+        } = request;
+        let deadline = *deadline;
+        let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
+        let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
+        let mut in_use;
+        let served = match &self.serving {
+            Serving::Fixed(served) => served,
+            Serving::Registry(registry) => {
+                let target = head.first("X-Amzn-SageMaker-Target-Model");
+                let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
+                    RequestError::bad_request(
+                        "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.",
+                    )
+                })?;
+                attributes.model_name = Some(name);
+                in_use = registry.get(name)?;
+                in_use.wait_for_turn(deadline)?;
+                in_use.served()
+            }
+        };
+        let content_type = head.first("Content-Type");
+        let accept = head.list("Accept");
+        let path = model_path(&attributes, &served.default_model);
+        if let Some(handlers) = &served.handlers {
+            let request = handlers::invocation::Request {
+                attributes,
+                custom_attributes: custom_attributes.as_deref(),
+                path: &path,
+                content_type,
+                accept: accept.as_deref(),
+                content_length: head
+                    .first("Content-Length")
+                    .and_then(|length| length.parse().ok()),
+                body,
+            };
+            let answer = handlers.invoke(&request, deadline)?;
+            return Ok(Response {
+                content_type: Some(answer.content_type.into()),
+                ..Response::json(200, answer.body)
+            });
+        }
+        Format::of(content_type)?.to_tfs(body)?;
+        let sent = TfsRequest {
+            method: Method::Post,
+            path: &path,
+            content_type: Some("application/json"),
+            body,
+        };
+        let answer = served.backend.call(&sent, body, deadline);
+        let TfsAnswer {
+            status, mut body, ..
+        } = match self.serving {
+            Serving::Fixed(_) => answer?,
+            Serving::Registry(_) => memory::judge(answer)?,
+        };
+        let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
+        Ok(Response {
+            content_type: Some(content_type.into()),
+            ..Response::json(status, body)
+        })
+    }
+}
+
+/// The path of a request in TensorFlow Serving's API.
+fn model_path(attributes: &Attributes, default_model: &str) -> String {
+    let name = attributes.model_name.unwrap_or(default_model);
+    let method = attributes.method.unwrap_or_default().as_str();
+    match attributes.model_version {
+        Some(version) => format!("/v1/models/{name}/versions/{version}:{method}"),
+        None => format!("/v1/models/{name}:{method}"),
+    }
+}

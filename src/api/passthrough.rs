@@ -1,0 +1,52 @@
+//! TensorFlow Serving's own API, below `/tfs`.
+
+use std::borrow::Cow;
+
+use crate::api::{Api, Serving};
+use crate::error::RequestError;
+use crate::http::Request;
+use crate::http::response::Response;
+use crate::tfs::client::{Method, TfsRequest};
+
+impl Api {
+    /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.
+    pub(super) fn pass_through(
+        &self,
+        request: &Request,
+        method: Method,
+        path: &str,
+    ) -> Result<Response, RequestError> {
+        let Request {
+            head,
+            body,
+            deadline,
+            ..
+        } = request;
+        let sent = TfsRequest {
+            method,
+            path,
+            content_type: head.first("Content-Type"),
+            body,
+        };
+        let mut in_use;
+        let served = match &self.serving {
+            Serving::Fixed(served) => served,
+            Serving::Registry(registry) => {
+                in_use = registry.get(model_in(path))?;
+                in_use.wait_for_turn(*deadline)?;
+                in_use.served()
+            }
+        };
+        let answer = served.backend.call(&sent, body, *deadline)?;
+        Ok(Response {
+            content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
+            ..Response::json(answer.status, answer.body)
+        })
+    }
+}
+
+/// The model's name in a path of TensorFlow Serving's API.
+fn model_in(path: &str) -> &str {
+    let rest = path.strip_prefix("/v1/models/").unwrap_or_default();
+    rest.split(['/', ':', '?']).next().unwrap_or_default()
+}
