@@ -42,7 +42,7 @@ pub fn prepare(
     let ports = &config.instance_ports;
     let directory = files.directory();
     let launch = Launch::new(config, script, interpreter, directory, ports, default_model);
-    Ok(Some(HandlerWorkers::new(launch, config)))
+    Ok(Some(HandlerWorkers::new(launch)))
 }
 
 /// The folders that may have the script in their folder `code`.

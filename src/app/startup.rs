@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::api::Mode;
 use crate::app::{front, handler, start_thread};
 use crate::config::{Config, MultiModelConfig};
-use crate::dispatch::quarantine::Company;
 use crate::error::StartError;
 use crate::models::backend::{self, HandlerWorkers, ModelBackend};
 use crate::models::load::Loader;
@@ -157,7 +156,7 @@ fn start_when_available(
 ) -> Result<(), StartError> {
     let wait = move || {
         while (backend.pool)
-            .acquire(Company::ANY, Instant::now() + LONG)
+            .wait_until_serving(Instant::now() + LONG)
             .is_err()
         {}
         workers.start(&supervisor, None);

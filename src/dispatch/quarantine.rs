@@ -1,28 +1,29 @@
-//! Of requests that are lost together when a process ends, which one ends it? As data: no clock, no threads.
+//! Finds which in-flight request crashes a process. As data: no clock, no threads.
 //!
-//! A request that was lost is sent again, as often as its deadline allows. But it may be the request that ends the
-//! process, again and again, and everything beside it is lost each time. It is found out by its company: a request
-//! that was lost often is sent beside few others, and in the end alone. Only what is lost alone is given up, so
-//! bad luck in company costs nobody more than time. Both pools, of model servers and of Python workers, go by this.
+//! A lost request is sent again, as often as its deadline allows. But it may be the one that ends the process, again and
+//! again, and takes everything beside it along each time. It is found by exclusion: a request that was lost often is sent
+//! beside few others (it is *quarantined*), and in the end alone. Only a request that was lost alone is given up as
+//! *poison*, so bad luck beside others costs a request nothing but time. Pools of model servers and of Python workers both
+//! go by this.
 
 use std::collections::BTreeMap;
 
-/// Losses in any company; those who were lost by chance are mostly answered by then.
-const IN_ANY_COMPANY: u32 = 2;
-/// Then losses in small company: of the 64 requests that are under way at most, each goes through few such groups.
-const IN_SMALL_COMPANY: u32 = 1;
-/// How many make a small company: about the root of their number, so that there are as many groups as members.
-const SMALL_COMPANY: usize = 8;
+/// Losses beside any number of others; requests lost by chance have mostly been answered by then.
+const LOSSES_UNLIMITED: u32 = 2;
+/// Then losses in a small group: of the requests in flight each goes through few such groups.
+const LOSSES_IN_SMALL_GROUP: u32 = 1;
+/// Size of a small group: about the root of the usual number in flight (64), so that there are as many groups as members.
+const SMALL_GROUP: usize = 8;
 /// Then losses alone, after which it is the request's own doing: twice, for once may be chance.
-const ALONE: u32 = 2;
+const LOSSES_ALONE: u32 = 2;
 
 /// How often a request was lost when a process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses(u32);
 
-/// How many requests may be at a process at most, together with the one that this is said of.
+/// The most requests that may be at a process together with the one that has this limit, itself included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Company(usize);
+pub struct ConcurrencyLimit(usize);
 
 impl Losses {
     /// It was lost once more.
@@ -35,27 +36,27 @@ impl Losses {
         self.0
     }
 
-    /// Beside how many it may be sent next.
-    pub fn company(self) -> Company {
-        const SMALL: u32 = IN_ANY_COMPANY + IN_SMALL_COMPANY;
+    /// The limit with which it may be sent next.
+    pub fn concurrency_limit(self) -> ConcurrencyLimit {
+        const GROUPED: u32 = LOSSES_UNLIMITED + LOSSES_IN_SMALL_GROUP;
         match self.0 {
-            ..IN_ANY_COMPANY => Company::ANY,
-            IN_ANY_COMPANY..SMALL => Company(SMALL_COMPANY),
-            SMALL.. => Company(1),
+            ..LOSSES_UNLIMITED => ConcurrencyLimit::ANY,
+            LOSSES_UNLIMITED..GROUPED => ConcurrencyLimit(SMALL_GROUP),
+            GROUPED.. => ConcurrencyLimit(1),
         }
     }
 
-    /// Whether the request must be what ends the process, as far as can be told from outside.
-    pub fn is_guilty(self) -> bool {
-        self.0 >= IN_ANY_COMPANY + IN_SMALL_COMPANY + ALONE
+    /// Whether the request must be what crashes the process, as far as can be told from outside.
+    pub fn is_poison(self) -> bool {
+        self.0 >= LOSSES_UNLIMITED + LOSSES_IN_SMALL_GROUP + LOSSES_ALONE
     }
 }
 
-impl Company {
-    /// As many as there are.
+impl ConcurrencyLimit {
+    /// No limit: the request is not quarantined.
     pub const ANY: Self = Self(usize::MAX);
 
-    fn is_suspect(self) -> bool {
+    fn is_quarantined(self) -> bool {
         self != Self::ANY
     }
 }
@@ -65,63 +66,69 @@ impl Company {
 pub struct Load {
     /// How many.
     pub requests: usize,
-    /// What the suspects among them ask for.
-    suspects: Vec<Company>,
+    /// Requests that will be sent here soon. They count when requests are spread over processes, but nobody waits for them.
+    pub expected: usize,
+    /// Limits of the quarantined ones among them.
+    quarantined: Vec<ConcurrencyLimit>,
 }
 
 impl Load {
     /// A request has come.
-    pub fn add(&mut self, company: Company) {
+    pub fn add(&mut self, limit: ConcurrencyLimit) {
         self.requests += 1;
-        if company.is_suspect() {
-            self.suspects.push(company);
+        if limit.is_quarantined() {
+            self.quarantined.push(limit);
         }
     }
 
     /// A request has left.
-    pub fn remove(&mut self, company: Company) {
+    pub fn remove(&mut self, limit: ConcurrencyLimit) {
         self.requests -= 1;
-        if let Some(place) = self.suspects.iter().position(|&other| other == company) {
-            self.suspects.swap_remove(place);
+        if let Some(place) = self.quarantined.iter().position(|&other| other == limit) {
+            self.quarantined.swap_remove(place);
         }
     }
 
-    /// Whether there are suspects among them: then others may wait for one to leave.
-    pub fn has_suspects(&self) -> bool {
-        !self.suspects.is_empty()
+    /// Whether quarantined requests are among them: then others may wait for one to leave.
+    pub fn has_quarantined(&self) -> bool {
+        !self.quarantined.is_empty()
     }
 
-    fn has_room(&self, company: Company) -> bool {
-        let limit = self.suspects.iter().fold(company, |a, &b| a.min(b));
+    fn has_room(&self, limit: ConcurrencyLimit) -> bool {
+        let limit = self.quarantined.iter().fold(limit, |a, &b| a.min(b));
         self.requests < limit.0
     }
 }
 
-/// Who waits to be sent. A suspect waits until all who came before it are gone, and one process is then kept free for
-/// it; else there is no order.
+/// The requests that wait to be sent. A quarantined one waits until all that came before it are gone, and one process is
+/// then kept free for it; the others wait in no order.
 #[derive(Debug, Default)]
 pub struct Queue {
     last: u64,
-    waiting: BTreeMap<u64, Company>,
+    waiting: BTreeMap<u64, ConcurrencyLimit>,
+    /// How many of them are quarantined. Mostly none, and then nobody looks through the others.
+    quarantined: usize,
 }
 
 /// A place in the queue.
 pub type Ticket = u64;
 
 impl Queue {
-    /// Somebody begins to wait.
-    pub fn enter(&mut self, company: Company) -> Ticket {
+    /// A request begins to wait.
+    pub fn enter(&mut self, limit: ConcurrencyLimit) -> Ticket {
         self.last += 1;
-        self.waiting.insert(self.last, company);
+        self.waiting.insert(self.last, limit);
+        self.quarantined += usize::from(limit.is_quarantined());
         self.last
     }
 
-    /// Waits no more. Says whether everybody is to look again: others may have waited behind a suspect, and it may be
-    /// the last of them that leaves.
+    /// A request waits no more. Says whether all others must look again: they may have waited behind a quarantined
+    /// request, and this may have been the last one.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let had_suspects = self.has_suspects();
-        self.waiting.remove(&ticket);
-        had_suspects
+        let had_quarantined = self.has_quarantined();
+        let limit = self.waiting.remove(&ticket);
+        self.quarantined -= usize::from(limit.is_some_and(ConcurrencyLimit::is_quarantined));
+        had_quarantined
     }
 
     /// Whether nobody waits.
@@ -135,9 +142,9 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// Whether suspects wait: then everybody is to look again whenever something changes.
-    pub fn has_suspects(&self) -> bool {
-        self.waiting.values().any(|company| company.is_suspect())
+    /// Whether quarantined requests wait: then all must look again whenever something changes.
+    pub fn has_quarantined(&self) -> bool {
+        self.quarantined > 0
     }
 
     /// The process that a request may be sent to now, if any: of those in `loads` the one with the least to do.
@@ -145,24 +152,25 @@ impl Queue {
     pub fn choose<'a>(
         &self,
         ticket: Option<Ticket>,
-        company: Company,
+        limit: ConcurrencyLimit,
         loads: impl Iterator<Item = (usize, &'a Load)> + Clone,
         is_usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let mut earlier = self.waiting.range(..ticket.unwrap_or(u64::MAX));
         let requests = |(_, load): &(usize, &Load)| load.requests;
         let mut kept_free = None;
-        if company.is_suspect() {
+        if limit.is_quarantined() {
             if earlier.next().is_some() {
                 return None;
             }
-        } else if earlier.any(|(_, company)| company.is_suspect()) {
+        } else if self.has_quarantined() && earlier.any(|(_, limit)| limit.is_quarantined()) {
             kept_free = loads.clone().min_by_key(requests).map(|(index, _)| index);
         }
         let loads = loads.filter(|&(index, load)| {
-            kept_free != Some(index) && load.has_room(company) && is_usable(index)
+            kept_free != Some(index) && load.has_room(limit) && is_usable(index)
         });
-        loads.min_by_key(requests).map(|(index, _)| index)
+        let least = loads.min_by_key(|(_, load)| load.requests + load.expected);
+        least.map(|(index, _)| index)
     }
 }
 
@@ -171,92 +179,109 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    const ALONE: Company = Company(1);
+    const ALONE: ConcurrencyLimit = ConcurrencyLimit(1);
 
-    fn suspect(losses: u32) -> Losses {
+    fn lost(losses: u32) -> Losses {
         Losses(losses)
     }
 
     fn choose(
         queue: &Queue,
         ticket: Option<Ticket>,
-        company: Company,
+        limit: ConcurrencyLimit,
         loads: &[Load],
     ) -> Option<usize> {
-        queue.choose(ticket, company, loads.iter().enumerate(), |_| true)
+        queue.choose(ticket, limit, loads.iter().enumerate(), |_| true)
     }
 
-    fn load(companies: &[Company]) -> Load {
+    fn load(limits: &[ConcurrencyLimit]) -> Load {
         let mut load = Load::default();
-        companies.iter().for_each(|&company| load.add(company));
+        limits.iter().for_each(|&limit| load.add(limit));
         load
     }
 
     #[test]
-    fn company_gets_smaller_and_only_losses_alone_are_the_last() {
-        let company = |losses| suspect(losses).company();
-        assert_eq!([company(0), company(1)], [Company::ANY; 2]);
-        assert_eq!(company(2), Company(SMALL_COMPANY));
-        assert_eq!([company(3), company(4)], [ALONE; 2]);
-        assert!(!suspect(4).is_guilty());
-        assert!(suspect(5).is_guilty());
+    fn limits_get_smaller_and_only_losses_alone_are_the_last() {
+        let limit = |losses| lost(losses).concurrency_limit();
+        assert_eq!([limit(0), limit(1)], [ConcurrencyLimit::ANY; 2]);
+        assert_eq!(limit(2), ConcurrencyLimit(SMALL_GROUP));
+        assert_eq!([limit(3), limit(4)], [ALONE; 2]);
+        assert!(!lost(4).is_poison());
+        assert!(lost(5).is_poison());
     }
 
     #[test]
     fn the_one_with_the_least_to_do_is_taken() {
         let queue = Queue::default();
-        let loads = [load(&[Company::ANY]), load(&[]), load(&[])];
-        assert_eq!(choose(&queue, None, Company::ANY, &loads), Some(1));
+        let loads = [load(&[ConcurrencyLimit::ANY]), load(&[]), load(&[])];
+        assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), Some(1));
         let usable = |index| index == 0;
-        let found = queue.choose(None, Company::ANY, loads.iter().enumerate(), usable);
+        let found = queue.choose(
+            None,
+            ConcurrencyLimit::ANY,
+            loads.iter().enumerate(),
+            usable,
+        );
         assert_eq!(found, Some(0));
-        assert_eq!(choose(&queue, None, Company::ANY, &[]), None);
+        assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &[]), None);
     }
 
     #[test]
     fn nobody_joins_one_that_must_be_alone() {
         let queue = Queue::default();
         let mut loads = [load(&[ALONE])];
-        assert_eq!(choose(&queue, None, Company::ANY, &loads), None);
+        assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), None);
         loads[0].remove(ALONE);
-        assert!(!loads[0].has_suspects());
+        assert!(!loads[0].has_quarantined());
         assert_eq!(choose(&queue, None, ALONE, &loads), Some(0));
-        loads[0].add(Company::ANY);
+        loads[0].add(ConcurrencyLimit::ANY);
         assert_eq!(choose(&queue, None, ALONE, &loads), None);
     }
 
     #[test]
-    fn a_small_company_has_a_limit_for_all_in_it() {
+    fn a_small_group_has_a_limit_for_all_in_it() {
         let queue = Queue::default();
-        let mut loads = [load(&[Company(3), Company::ANY])];
-        assert_eq!(choose(&queue, None, Company::ANY, &loads), Some(0));
-        loads[0].add(Company::ANY);
-        assert_eq!(choose(&queue, None, Company::ANY, &loads), None);
-        assert_eq!(choose(&queue, None, Company(8), &loads), None);
+        let mut loads = [load(&[ConcurrencyLimit(3), ConcurrencyLimit::ANY])];
+        assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), Some(0));
+        loads[0].add(ConcurrencyLimit::ANY);
+        assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), None);
+        assert_eq!(choose(&queue, None, ConcurrencyLimit(8), &loads), None);
     }
 
     #[test]
-    fn one_process_is_kept_free_for_a_suspect_that_waits() {
+    fn one_process_is_kept_free_for_a_quarantined_request_that_waits() {
         let mut queue = Queue::default();
         let first = queue.enter(ALONE);
-        let mut loads = [load(&[Company::ANY; 2]), load(&[Company::ANY])];
+        let mut loads = [
+            load(&[ConcurrencyLimit::ANY; 2]),
+            load(&[ConcurrencyLimit::ANY]),
+        ];
         assert_eq!(choose(&queue, Some(first), ALONE, &loads), None);
         // Others do not fill up the place that it waits for.
-        assert_eq!(choose(&queue, None, Company::ANY, &loads), Some(0));
-        assert_eq!(choose(&queue, None, Company::ANY, &loads[1..]), None);
-        loads[1].remove(Company::ANY);
+        assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), Some(0));
+        assert_eq!(
+            choose(&queue, None, ConcurrencyLimit::ANY, &loads[1..]),
+            None
+        );
+        loads[1].remove(ConcurrencyLimit::ANY);
         assert_eq!(choose(&queue, Some(first), ALONE, &loads), Some(1));
     }
 
     #[test]
-    fn a_suspect_waits_for_those_before_it_and_others_do_not_wait_for_each_other() {
+    fn a_quarantined_request_waits_for_those_before_it_and_others_do_not_wait_for_each_other() {
         let mut queue = Queue::default();
-        let [old, older] = [queue.enter(Company::ANY), queue.enter(Company::ANY)];
+        let [old, older] = [
+            queue.enter(ConcurrencyLimit::ANY),
+            queue.enter(ConcurrencyLimit::ANY),
+        ];
         let last = queue.enter(ALONE);
         let loads = [load(&[])];
-        assert!(queue.has_suspects());
+        assert!(queue.has_quarantined());
         assert_eq!(choose(&queue, Some(last), ALONE, &loads), None);
-        assert_eq!(choose(&queue, Some(older), Company::ANY, &loads), Some(0));
+        assert_eq!(
+            choose(&queue, Some(older), ConcurrencyLimit::ANY, &loads),
+            Some(0)
+        );
         queue.leave(old);
         queue.leave(older);
         assert_eq!(choose(&queue, Some(last), ALONE, &loads), Some(0));
@@ -264,18 +289,18 @@ mod tests {
         assert!(queue.is_empty());
     }
 
-    /// One process, rounds of time: what was sent is answered in the round after, unless a guilty one is beside it,
+    /// One process, rounds of time: what was sent is answered in the round after, unless a poisonous one is beside it,
     /// or the process is killed from outside. Gives the losses of each request that was answered, and of each that
     /// was given up, by its number.
     fn play(
         requests: usize,
-        guilty: &[usize],
+        poison: &[usize],
         is_killed: impl Fn(usize) -> bool,
     ) -> (Vec<usize>, Vec<usize>, usize) {
         let mut queue = Queue::default();
         let mut losses = vec![Losses::default(); requests];
         let mut waiting: VecDeque<(usize, Ticket)> = (0..requests)
-            .map(|request| (request, queue.enter(Company::ANY)))
+            .map(|request| (request, queue.enter(ConcurrencyLimit::ANY)))
             .collect();
         let (mut answered, mut given_up, mut deaths) = (Vec::new(), Vec::new(), 0);
         for round in 0..10_000 {
@@ -285,18 +310,18 @@ mod tests {
             let mut at_process = load(&[]);
             let mut sent = Vec::new();
             waiting.retain(|&(request, ticket)| {
-                let company = losses[request].company();
+                let limit = losses[request].concurrency_limit();
                 let loads = std::slice::from_ref(&at_process);
-                let goes = choose(&queue, Some(ticket), company, loads).is_some();
+                let goes = choose(&queue, Some(ticket), limit, loads).is_some();
                 if goes {
-                    at_process.add(company);
+                    at_process.add(limit);
                     queue.leave(ticket);
                     sent.push(request);
                 }
                 !goes
             });
             assert!(!sent.is_empty(), "everybody waits for somebody");
-            let dies = is_killed(round) || sent.iter().any(|request| guilty.contains(request));
+            let dies = is_killed(round) || sent.iter().any(|request| poison.contains(request));
             if !dies {
                 answered.extend(sent);
                 continue;
@@ -304,10 +329,10 @@ mod tests {
             deaths += 1;
             for request in sent {
                 losses[request].add();
-                if losses[request].is_guilty() {
+                if losses[request].is_poison() {
                     given_up.push(request);
                 } else {
-                    let ticket = queue.enter(losses[request].company());
+                    let ticket = queue.enter(losses[request].concurrency_limit());
                     waiting.push_back((request, ticket));
                 }
             }
@@ -318,25 +343,25 @@ mod tests {
     }
 
     #[test]
-    fn the_guilty_one_is_given_up_and_nobody_else() {
-        for guilty in [0, 31, 63] {
-            let (answered, given_up, deaths) = play(64, &[guilty], |_| false);
-            assert_eq!(given_up, [guilty]);
+    fn the_poisonous_one_is_given_up_and_nobody_else() {
+        for poison in [0, 31, 63] {
+            let (answered, given_up, deaths) = play(64, &[poison], |_| false);
+            assert_eq!(given_up, [poison]);
             assert_eq!(answered.len(), 63);
             assert_eq!(deaths, 5);
         }
     }
 
     #[test]
-    fn many_guilty_ones_are_given_up_and_nobody_else() {
-        let guilty = Vec::from_iter((0..64).step_by(7));
-        let (answered, given_up, _) = play(64, &guilty, |_| false);
-        assert_eq!(given_up, guilty);
-        assert_eq!(answered.len(), 64 - guilty.len());
+    fn many_poisonous_ones_are_given_up_and_nobody_else() {
+        let poison = Vec::from_iter((0..64).step_by(7));
+        let (answered, given_up, _) = play(64, &poison, |_| false);
+        assert_eq!(given_up, poison);
+        assert_eq!(answered.len(), 64 - poison.len());
     }
 
     #[test]
-    fn kills_from_outside_are_nobodys_guilt() {
+    fn kills_from_outside_make_nobody_poison() {
         for every in [2, 3, 5] {
             let (answered, given_up, _) = play(64, &[], |round| round % every == 0);
             assert!(given_up.is_empty(), "{given_up:?}");

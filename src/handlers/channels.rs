@@ -1,35 +1,33 @@
-//! One Python worker process as those who send calls see it: its channels, and what is known of its calls.
+//! The channels to one Python worker process, and what is known of the calls on them.
+//!
+//! Each call in progress has a channel of its own, a socket on which calls and answers alternate. Who uses which channel is
+//! for `handlers/pool.rs`. A call gives way to its deadline and to its client's hanging up only between frames, where the
+//! channel stays usable; the answer is then read over by `handlers/late_answers.rs`.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
 use crate::http::budget::{Buffer, NoRoom};
+use crate::wait::{Condition, Mutex, Stream, WaitError, is_cancelled};
 use crate::worker_protocol::frame::{self, Answer, Call, Incoming, Shape};
 use crate::worker_protocol::record::{self, Record};
 
 /// The text of an exception may have all of a request in it, but clients are shown little of an error.
 const MAX_RAISED_BYTES: usize = 64 << 10;
+/// A process that hung up is reaped by then, and the reason for its end known.
+const END_WAIT: Duration = Duration::from_secs(2);
 
-/// A process, from its start until nobody needs it any more.
+/// The channels to a process, from its start until nobody needs them any more.
 #[derive(Debug)]
-pub struct Process {
-    channels: Vec<UnixStream>,
+pub struct WorkerChannels {
+    channels: Vec<Channel>,
     record: Record,
-    /// Number of the call in progress on each channel; 0: none. A call goes on when nobody waits for it any more.
-    outstanding: Vec<AtomicU64>,
-    /// When that call was sent, in nanoseconds by [`record::now`].
-    sent: Vec<AtomicU64>,
-    /// What the greenlets had computed by then, in nanoseconds; see [`record::Turn::computed_until`].
-    computed_before: Vec<AtomicU64>,
-    /// Channels on which an answer is still to come that nobody waited for, by [`Late`].
-    late: Vec<AtomicU8>,
     last_number: AtomicU64,
     /// When it last answered, in nanoseconds by [`record::now`]; 0: never.
     last_answer: AtomicU64,
@@ -40,18 +38,21 @@ pub struct Process {
     /// Whether a channel was closed because something other than an answer arrived.
     garbled: AtomicBool,
     /// How it ended.
-    pub ended: OnceLock<String>,
+    end: Mutex<Option<String>>,
+    has_ended: Condition,
 }
 
-/// What is with an answer that nobody waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Late {
-    /// It has been read over, or there never was one.
-    Read,
-    /// It is still to come.
-    Owed,
-    /// It will not come: the channel is of no more use.
-    Lost,
+/// One channel, and the call in progress on it.
+#[derive(Debug)]
+struct Channel {
+    /// In non-blocking mode.
+    socket: UnixStream,
+    /// Number of the call; 0: none. It goes on when nobody waits for it any more.
+    outstanding: AtomicU64,
+    /// When it was sent, in nanoseconds by [`record::now`].
+    sent: AtomicU64,
+    /// What the greenlets had computed by then, in nanoseconds; see [`record::Turn::computed_until`].
+    computed_before: AtomicU64,
 }
 
 /// What a worker says when its script is loaded.
@@ -70,19 +71,19 @@ pub struct Loaded {
 pub enum Outcome {
     /// It has an answer.
     Answered(Reply),
-    /// The deadline passed. `usable`: the channel can be used again once the late answer is there.
-    Deadline {
-        /// See above.
-        usable: bool,
-    },
+    /// The wait for its answer ended first, for this reason. The channel owes the answer: it can be used again once
+    /// [`WorkerChannels::read_over`] has read it.
+    Late(WaitError),
+    /// The deadline passed in the middle of a frame; the channel is closed.
+    Interrupted,
     /// There is no memory for its answer.
     NoRoom(NoRoom),
     /// It cannot be sent, for this reason.
     Broken(String),
-    /// Something other than its answer arrived, for this reason, and the channel is closed. [`Process::fate`] says whether
+    /// Something other than its answer arrived, for this reason, and the channel is closed. [`WorkerChannels::fate`] says whether
     /// the call had begun; if it had not, it never will.
     Garbled(String),
-    /// The process ended. Whether the call had begun is for [`Process::fate`] to say.
+    /// The process ended. Whether the call had begun is for [`WorkerChannels::fate`] to say.
     Lost,
 }
 
@@ -118,26 +119,45 @@ pub enum Fate {
     Overdue,
 }
 
-impl Process {
-    /// A process with these ends of its channels.
-    pub fn new(channels: Vec<UnixStream>, record: Record) -> Self {
-        Self {
-            outstanding: channels.iter().map(|_| AtomicU64::new(0)).collect(),
-            sent: channels.iter().map(|_| AtomicU64::new(0)).collect(),
-            computed_before: channels.iter().map(|_| AtomicU64::new(0)).collect(),
-            late: channels
-                .iter()
-                .map(|_| AtomicU8::new(Late::Read as u8))
-                .collect(),
-            channels,
+impl Channel {
+    fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            outstanding: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            computed_before: AtomicU64::new(0),
+        })
+    }
+
+    fn close(&self) {
+        // An error means that the other side is gone.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn stream(&self, deadline: Option<Instant>) -> Stream<'_, UnixStream> {
+        Stream::new(&self.socket, deadline)
+    }
+}
+
+impl WorkerChannels {
+    /// The channels to a process, by our ends of them.
+    ///
+    /// # Errors
+    /// When a socket cannot be put into non-blocking mode.
+    pub fn new(sockets: Vec<UnixStream>, record: Record) -> io::Result<Self> {
+        let channels = sockets.into_iter().map(Channel::new);
+        Ok(Self {
+            channels: channels.collect::<io::Result<_>>()?,
             record,
             last_number: AtomicU64::new(0),
             last_answer: AtomicU64::new(0),
             loaded: OnceLock::new(),
             overdue: OnceLock::new(),
             garbled: AtomicBool::new(false),
-            ended: OnceLock::new(),
-        }
+            end: Mutex::new(None),
+            has_ended: Condition::new(),
+        })
     }
 
     /// Waits for the first word of the process.
@@ -146,7 +166,7 @@ impl Process {
     /// Why its script cannot be loaded; empty when it ended without a word.
     pub fn wait_until_loaded(&self) -> Result<(), String> {
         let text = |e: io::Error| format!("it cannot be understood: {e}");
-        let mut channel = &self.channels[0];
+        let mut channel = self.channels[0].stream(None);
         let Some(incoming) = Incoming::read(&mut channel).map_err(text)? else {
             return Err(String::new());
         };
@@ -173,102 +193,98 @@ impl Process {
         }
     }
 
-    /// Sends a call on a channel that is the caller's alone and waits for the answer, which is counted where `body` is.
+    /// Sends a call on a channel that is the caller's alone and waits for the answer, which is counted where `memory` is.
     /// `head` makes the call from its number and deadline.
     pub fn call<'a>(
         &self,
         channel: usize,
         head: impl FnOnce(u64, u64) -> Call<'a>,
-        body: &Buffer,
+        body: &[u8],
+        memory: &Buffer,
         deadline: Instant,
     ) -> (u64, Outcome) {
+        let channel = &self.channels[channel];
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let left = deadline.saturating_duration_since(Instant::now());
         let head = head(number, nanoseconds(record::now() + left));
         let now = record::now();
-        self.sent[channel].store(nanoseconds(now), Ordering::Relaxed);
+        channel.sent.store(nanoseconds(now), Ordering::Relaxed);
         let computed = self.record.turn().computed_until(now);
-        self.computed_before[channel].store(nanoseconds(computed), Ordering::Relaxed);
-        self.outstanding[channel].store(number, Ordering::Release);
-        let outcome = self
-            .exchange(channel, number, &head, body, deadline)
-            .unwrap_or_else(|e| {
+        (channel.computed_before).store(nanoseconds(computed), Ordering::Relaxed);
+        channel.outstanding.store(number, Ordering::Release);
+        let outcome =
+            exchange(channel, number, &head, body, memory, deadline).unwrap_or_else(|e| {
                 // Half a frame was written or read, so what follows would make no sense.
-                self.close_channel(channel);
-                match e.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        log::error!("a channel to a Python worker is given up: {e}");
-                        Outcome::Deadline { usable: false }
-                    }
-                    ErrorKind::InvalidInput => {
-                        log::error!("a channel to a Python worker is given up: {e}");
-                        Outcome::Broken(e.to_string())
-                    }
+                channel.close();
+                let outcome = match e.kind() {
+                    ErrorKind::TimedOut => Outcome::Interrupted,
+                    ErrorKind::InvalidInput => Outcome::Broken(e.to_string()),
                     ErrorKind::InvalidData => {
-                        log::error!("a channel to a Python worker is given up: {e}");
                         self.garbled.store(true, Ordering::Relaxed);
                         Outcome::Garbled(e.to_string())
                     }
-                    _ => Outcome::Lost,
-                }
+                    _ => return Outcome::Lost,
+                };
+                log::error!("a channel to a Python worker is given up: {e}");
+                outcome
             });
         if matches!(outcome, Outcome::Answered(_) | Outcome::NoRoom(_)) {
             let now = nanoseconds(record::now());
             self.last_answer.fetch_max(now, Ordering::Relaxed);
         }
-        if outcome != (Outcome::Deadline { usable: true }) {
-            self.outstanding[channel].store(0, Ordering::Relaxed);
+        if !matches!(outcome, Outcome::Late(_)) {
+            channel.outstanding.store(0, Ordering::Relaxed);
         }
         (number, outcome)
     }
 
-    fn exchange(
-        &self,
-        channel: usize,
-        number: u64,
-        head: &Call,
-        body: &Buffer,
-        deadline: Instant,
-    ) -> io::Result<Outcome> {
-        // 0 would mean no limit.
-        let left = || {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Some(left.max(Duration::from_micros(1)))
-        };
-        let socket = &self.channels[channel];
-        // Bytes that are here before the call cannot be its answer, and a call that is not sent will not begin.
-        match recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Ok(Outcome::Lost),
-            Ok(_) => {
-                let text = "bytes arrived that answer no call";
-                return Err(io::Error::new(ErrorKind::InvalidData, text));
+    /// Reads over the answer that a channel owes, and waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// When it does not come: the process is gone. See [`WorkerChannels::give_up`].
+    pub fn read_over(&self, channel: usize) -> io::Result<()> {
+        let channel = &self.channels[channel];
+        let mut stream = channel.stream(None);
+        let late = Incoming::read(&mut stream)?.ok_or(ErrorKind::UnexpectedEof)?;
+        late.skip_body(&mut stream)?;
+        channel.outstanding.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Nobody uses this channel any more.
+    pub fn give_up(&self, channel: usize) {
+        let channel = &self.channels[channel];
+        channel.close();
+        channel.outstanding.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes how the process ended.
+    pub fn note_end(&self, how: String) {
+        // It ends once.
+        self.end.lock().get_or_insert(how);
+        self.has_ended.notify_all();
+    }
+
+    /// After the process hung up: how it ended. Waits for that a little, but not beyond `deadline`.
+    ///
+    /// # Errors
+    /// [`WaitError::Cancelled`].
+    pub fn wait_for_end(&self, deadline: Instant) -> Result<String, WaitError> {
+        let until = deadline.min(Instant::now() + END_WAIT);
+        let mut end = self.end.lock();
+        loop {
+            if let Some(how) = &*end {
+                return Ok(how.clone());
             }
-            // Nothing is here, as expected; any other error comes up again in the next step.
-            Err(_) => {}
-        }
-        socket.set_write_timeout(left())?;
-        frame::write(socket, head, body)?;
-        let incoming = loop {
-            socket.set_read_timeout(left())?;
-            match Incoming::read(socket) {
-                Ok(Some(incoming)) => break incoming,
-                Ok(None) => return Ok(Outcome::Lost),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.late[channel].store(Late::Owed as u8, Ordering::Relaxed);
-                    return Ok(Outcome::Deadline { usable: true });
-                }
-                Err(e) => return Err(e),
+            if Instant::now() >= until {
+                return Ok("it closed its connection".into());
             }
-        };
-        let mut answer = body.sibling();
-        if let Err(why) = answer.reserve_exact(incoming.body_length) {
-            incoming.skip_body(socket)?;
-            return Ok(Outcome::NoRoom(why));
+            let waited;
+            (end, waited) = self.has_ended.wait(end, Some(until));
+            if waited == Err(WaitError::Cancelled) {
+                return Err(WaitError::Cancelled);
+            }
         }
-        answer.bytes_mut().resize(incoming.body_length, 0);
-        incoming.read_body(socket, answer.bytes_mut())?;
-        reply(incoming.head()?, number, answer).map(Outcome::Answered)
     }
 
     /// Whether it has ever answered a call.
@@ -318,9 +334,9 @@ impl Process {
         let last = Vec::from_iter((0..self.channels.len()).map(|n| self.record.last(n)));
         let turn = self.record.turn();
         let waits = |&(channel, number): &(usize, u64)| {
-            let waited = since(time(&self.sent[channel]));
+            let waited = since(time(&self.channels[channel].sent));
             let computed = turn.computed_until(now);
-            let others = computed.saturating_sub(time(&self.computed_before[channel]));
+            let others = computed.saturating_sub(time(&self.channels[channel].computed_before));
             let could_begin =
                 last[channel].number != number && waited.saturating_sub(others) > limit;
             waited > limit && (could_begin || since(turn.since) > limit)
@@ -332,70 +348,58 @@ impl Process {
 
     /// Channels and numbers of calls that have no answer yet.
     fn unanswered(&self) -> impl Iterator<Item = (usize, u64)> {
-        let numbers = self.outstanding.iter().enumerate();
-        let numbers = numbers.map(|(channel, number)| (channel, number.load(Ordering::Acquire)));
-        numbers.filter(|&(_, number)| number != 0)
+        let numbers = (self.channels.iter()).map(|c| c.outstanding.load(Ordering::Acquire));
+        numbers.enumerate().filter(|&(_, number)| number != 0)
     }
 
-    /// Reads over the answer of a call that nobody waits for any more, on a thread of its own: a worker that runs
-    /// all calls on one thread could do nothing else until somebody takes a large answer.
-    pub fn read_late_answer(self: &Arc<Self>, channel: usize) {
-        let process = Arc::clone(self);
-        let read = move || {
-            let late = match process.read_over(channel) {
-                Ok(true) => Late::Read,
-                Ok(false) | Err(_) => {
-                    process.close_channel(channel);
-                    Late::Lost
-                }
-            };
-            process.outstanding[channel].store(0, Ordering::Relaxed);
-            process.late[channel].store(late as u8, Ordering::Release);
-        };
-        let thread = thread::Builder::new().name("late".into());
-        if let Err(e) = thread.spawn(read) {
-            log::error!("a channel to a Python worker is given up: cannot start a thread: {e}");
-            self.close_channel(channel);
-            self.outstanding[channel].store(0, Ordering::Relaxed);
-            self.late[channel].store(Late::Lost as u8, Ordering::Release);
-        }
-    }
-
-    /// `false`: the other side is gone.
-    fn read_over(&self, channel: usize) -> io::Result<bool> {
-        let socket = &self.channels[channel];
-        socket.set_read_timeout(None)?;
-        let late = loop {
-            match Incoming::read(socket) {
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                other => break other?,
-            }
-        };
-        let Some(late) = late else {
-            return Ok(false);
-        };
-        late.skip_body(socket)?;
-        Ok(true)
-    }
-
-    /// What is with the answer that somebody gave up waiting for.
-    pub fn late_answer(&self, channel: usize) -> Late {
-        let late = self.late[channel].load(Ordering::Acquire);
-        let all = [Late::Read, Late::Owed, Late::Lost];
-        all.into_iter()
-            .find(|&kind| kind as u8 == late)
-            .unwrap_or(Late::Lost)
-    }
-
-    fn close_channel(&self, channel: usize) {
-        // An error means that the other side is gone.
-        let _ = self.channels[channel].shutdown(Shutdown::Both);
-    }
-
-    /// Tells the process to end, and whoever waits for it that it is gone.
+    /// Tells the process to end, and the calls on its channels that it is gone.
     pub fn close(&self) {
-        (0..self.channels.len()).for_each(|channel| self.close_channel(channel));
+        self.channels.iter().for_each(Channel::close);
     }
+}
+
+/// Sends a call and waits for its answer. After an error the channel is of no more use.
+fn exchange(
+    channel: &Channel,
+    number: u64,
+    head: &Call,
+    body: &[u8],
+    memory: &Buffer,
+    deadline: Instant,
+) -> io::Result<Outcome> {
+    // Bytes that are here before the call cannot be its answer, and a call that is not sent will not begin.
+    match recv(
+        &channel.socket,
+        &mut [0],
+        RecvFlags::PEEK | RecvFlags::DONTWAIT,
+    ) {
+        Ok((0, _)) => return Ok(Outcome::Lost),
+        Ok(_) => {
+            let text = "bytes arrived that answer no call";
+            return Err(io::Error::new(ErrorKind::InvalidData, text));
+        }
+        // Nothing is here, as expected; any other error comes up again in the next step.
+        Err(_) => {}
+    }
+    // A frame that is left half done costs the channel, so a client that hangs up does not end it.
+    let mut stream = channel.stream(Some(deadline)).ignoring_cancelling();
+    frame::write(&mut stream, head, body)?;
+    match channel.stream(Some(deadline)).wait_for_input() {
+        Err(e) if is_cancelled(&e) => return Ok(Outcome::Late(WaitError::Cancelled)),
+        Err(e) if e.kind() == ErrorKind::TimedOut => return Ok(Outcome::Late(WaitError::TimedOut)),
+        other => other?,
+    }
+    let Some(incoming) = Incoming::read(&mut stream)? else {
+        return Ok(Outcome::Lost);
+    };
+    let mut answer = memory.sibling();
+    if let Err(why) = answer.reserve_exact(incoming.body_length) {
+        incoming.skip_body(&mut stream)?;
+        return Ok(Outcome::NoRoom(why));
+    }
+    answer.bytes_mut().resize(incoming.body_length, 0);
+    incoming.read_body(&mut stream, answer.bytes_mut())?;
+    reply(incoming.head()?, number, answer).map(Outcome::Answered)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -432,13 +436,19 @@ mod tests {
     use super::*;
     use crate::worker_protocol::frame::Response;
     use crate::worker_protocol::record::{Account, Runs};
+    use std::sync::Arc;
+    use std::thread;
 
-    /// A process and the other ends of its channels.
-    fn process(channels: usize) -> (Process, Vec<UnixStream>, Record) {
+    /// The channels to a process, and the other ends.
+    fn process(channels: usize) -> (WorkerChannels, Vec<UnixStream>, Record) {
         let (ours, theirs) = (0..channels).map(|_| UnixStream::pair().unwrap()).unzip();
         let record = Record::new(channels).unwrap();
         let other_side = Record::from_file(record.file().try_clone().unwrap().into());
-        (Process::new(ours, record), theirs, other_side)
+        (
+            WorkerChannels::new(ours, record).unwrap(),
+            theirs,
+            other_side,
+        )
     }
 
     fn call<'a>(number: u64, deadline: u64) -> Call<'a> {
@@ -471,12 +481,9 @@ mod tests {
         frame::write(to, &head, body).unwrap();
     }
 
-    fn wait_for_late_answer(process: &Process) {
-        let until = later();
-        while process.late_answer(0) != Late::Read {
-            assert!(Instant::now() < until);
-            thread::sleep(Duration::from_millis(1));
-        }
+    /// Sends a call and waits for the answer.
+    fn call_on(process: &WorkerChannels, channel: usize, deadline: Instant) -> (u64, Outcome) {
+        process.call(channel, call, b"", &Buffer::default(), deadline)
     }
 
     fn answered(body: &[u8]) -> Outcome {
@@ -489,18 +496,18 @@ mod tests {
     #[test]
     fn a_late_answer_is_not_taken_for_the_next_one() {
         let (process, theirs, _) = process(1);
-        let process = Arc::new(process);
-        let (first, outcome) = process.call(0, call, &Buffer::default(), soon());
-        assert_eq!(outcome, Outcome::Deadline { usable: true });
+        let (first, outcome) = call_on(&process, 0, soon());
+        assert_eq!(outcome, Outcome::Late(WaitError::TimedOut));
         // Before the next call comes: two frames at once would be read as a broken one.
         Incoming::read(&theirs[0]).unwrap().unwrap();
-        process.read_late_answer(0);
-        assert_eq!(process.late_answer(0), Late::Owed);
-        // More than the socket holds: somebody takes it.
-        answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
-        wait_for_late_answer(&process);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| process.read_over(0));
+            // More than the socket holds: somebody takes it.
+            answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
+            reader.join().unwrap().unwrap();
+        });
         let outcome = thread::scope(|scope| {
-            let next = scope.spawn(|| process.call(0, call, &Buffer::default(), later()).1);
+            let next = scope.spawn(|| call_on(&process, 0, later()).1);
             Incoming::read(&theirs[0]).unwrap().unwrap();
             answer(&theirs[0], first + 1, b"right");
             next.join().unwrap()
@@ -511,9 +518,9 @@ mod tests {
     #[test]
     fn a_large_call_that_nobody_reads_costs_the_channel() {
         let (process, _theirs, _) = process(1);
-        let body = vec![0; 10 << 20].into();
-        let (_, outcome) = process.call(0, call, &body, soon());
-        assert_eq!(outcome, Outcome::Deadline { usable: false });
+        let body = vec![0; 10 << 20];
+        let (_, outcome) = process.call(0, call, &body, &Buffer::default(), soon());
+        assert_eq!(outcome, Outcome::Interrupted);
     }
 
     #[test]
@@ -522,7 +529,7 @@ mod tests {
         let lost = thread::scope(|scope| {
             let calls = [0, 1].map(|channel| {
                 let process = &process;
-                scope.spawn(move || process.call(channel, call, &Buffer::default(), later()))
+                scope.spawn(move || call_on(process, channel, later()))
             });
             let incoming = Incoming::read(&theirs[1]).unwrap().unwrap();
             let Call::Response { number, .. } = incoming.head().unwrap() else {
@@ -544,9 +551,7 @@ mod tests {
     #[test]
     fn a_call_counts_until_its_late_answer_is_there() {
         let (process, theirs, record) = process(1);
-        let process = Arc::new(process);
-        let (number, _) = process.call(0, call, &Buffer::default(), soon());
-        process.read_late_answer(0);
+        let (number, _) = call_on(&process, 0, soon());
         assert!(
             process.is_stuck(Duration::ZERO, record::now()),
             "it has not begun"
@@ -556,7 +561,7 @@ mod tests {
         record.begin(0, number).unwrap();
         assert!(!process.is_stuck(Duration::from_secs(60), record::now()));
         answer(&theirs[0], number, b"late");
-        wait_for_late_answer(&process);
+        process.read_over(0).unwrap();
         assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
         assert!(!process.is_stuck(Duration::ZERO, record::now()));
     }
@@ -592,7 +597,7 @@ mod tests {
         let (process, theirs, record) = process(2);
         for (channel, fate) in [(0, Fate::NotBegun), (1, Fate::Running)] {
             let (number, outcome) = thread::scope(|scope| {
-                let call = scope.spawn(|| process.call(channel, call, &Buffer::default(), later()));
+                let call = scope.spawn(|| call_on(&process, channel, later()));
                 let incoming = Incoming::read(&theirs[channel]).unwrap().unwrap();
                 let (number, _) = incoming.head::<Call>().unwrap().place();
                 if fate == Fate::Running {
@@ -612,10 +617,9 @@ mod tests {
     fn greenlets_that_take_turns_are_neither_overdue_nor_stuck() {
         const LIMIT: Duration = Duration::from_secs(30);
         let (process, theirs, record) = process(3);
-        let process = Arc::new(process);
         let mut account = Account::new(Arc::new(record), 3);
         for (channel, other_end) in theirs.iter().enumerate().take(2) {
-            let (number, _) = process.call(channel, call, &Buffer::default(), soon());
+            let (number, _) = call_on(&process, channel, soon());
             Incoming::read(other_end).unwrap().unwrap();
             account.begin(channel, number).unwrap();
         }
@@ -630,7 +634,7 @@ mod tests {
         account.switched(Runs::Call(1), at(25)).unwrap();
         assert!(!is_hung(50));
         // A third one is sent, and has to wait for the others.
-        process.call(2, call, &Buffer::default(), soon());
+        call_on(&process, 2, soon());
         account.switched(Runs::Hub, at(50)).unwrap();
         assert!(!is_hung(50));
         assert!(
@@ -649,7 +653,7 @@ mod tests {
         let mut account = Account::new(Arc::new(record), 2);
         let mut numbers = [0; 2];
         for channel in [0, 1] {
-            (numbers[channel], _) = process.call(channel, call, &Buffer::default(), soon());
+            (numbers[channel], _) = call_on(&process, channel, soon());
             Incoming::read(&theirs[channel]).unwrap().unwrap();
             account.begin(channel, numbers[channel]).unwrap();
         }
@@ -666,7 +670,7 @@ mod tests {
     fn a_script_thread_that_keeps_the_thread_makes_the_worker_stuck() {
         let (process, _theirs, record) = process(1);
         let mut account = Account::new(Arc::new(record), 1);
-        process.call(0, call, &Buffer::default(), soon());
+        call_on(&process, 0, soon());
         let start = record::now();
         account.switched(Runs::Other, start).unwrap();
         let limit = Duration::from_secs(30);

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use crate::api::attributes::Attributes;
-use crate::dispatch::quarantine::{Company, Losses};
+use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
 use crate::handlers::channels::{Fate, Outcome, Reply};
 use crate::handlers::pool::{Lease, Pool};
 use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
 /// Runs requests through handlers.
@@ -83,14 +84,15 @@ impl Handlers {
     ///
     /// # Errors
     /// 500 for an exception and for a worker that ended during a call, 503 when workers keep failing, 504 at the
-    /// deadline and for a call that took too long; what TensorFlow Serving's client says.
+    /// deadline and for a call that took too long, 499 when the client has hung up; what TensorFlow Serving's client says.
     pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
         let mut losses = Losses::default();
         loop {
-            // Who waits for the model server must not keep a worker from requests of other models meanwhile.
-            let ready = self.backend.pool.acquire(Company::ANY, deadline);
-            drop(ready.map_err(|why| RequestError::deadline(self.limit, &why))?);
-            let mut lease = self.pool.acquire(losses.company(), deadline)?;
+            // A request that waits for the model server must not keep a worker from requests of other models meanwhile.
+            let serves = self.backend.pool.wait_until_serving(deadline);
+            serves.map_err(|why| why.into_error(self.limit))?;
+            let mut lease = Lease::acquire(&self.pool, losses.concurrency_limit(), deadline)
+                .map_err(|why| why.into_error(self.limit))?;
             let how = match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(Miss::Failed(error)) => return Err(error),
@@ -101,7 +103,7 @@ impl Handlers {
                 // Not the request's fault.
                 Err(Miss::TryOtherChannel(how)) => how,
             };
-            if losses.is_guilty() {
+            if losses.is_poison() {
                 let text = format!(
                     "The Python worker was restarted {} times before or between its calls for this request, at last \
                      with no other request in it: {how}",
@@ -118,9 +120,9 @@ impl Handlers {
     }
 
     fn run(&self, lease: &mut Lease, request: &Request, deadline: Instant) -> Result<Answer, Miss> {
-        match lease.process.loaded.get().map(|loaded| loaded.shape) {
-            Some(Shape::Single) => self.single(lease, request, deadline),
-            _ => self.pair(lease, request, deadline),
+        match lease.shape() {
+            Shape::Single => self.single(lease, request, deadline),
+            Shape::Pair => self.pair(lease, request, deadline),
         }
     }
 
@@ -131,36 +133,38 @@ impl Handlers {
         request: &Request,
         deadline: Instant,
     ) -> Result<Answer, Miss> {
-        let instance = self
-            .backend
-            .pool
-            .acquire(Company::ANY, deadline)
-            .map_err(|why| RequestError::deadline(self.limit, &why))?;
-        let context = self.context(request, instance.index);
+        let instance = (self.backend.pool)
+            .acquire(ConcurrencyLimit::ANY, None, deadline)
+            .map_err(|why| why.into_error(self.limit))?;
+        let context = self.context(request, instance.index());
         let call = |number, deadline| Call::Request {
             number,
             deadline,
             context,
         };
-        match self.call(lease, "handler", call, request.body, deadline)? {
+        match self.call(lease, "handler", call, request.body, request.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
     }
 
+    /// TensorFlow Serving is asked between the two calls, at the instance that `input_handler` was told, unless that is
+    /// lost meanwhile. Until then the instance expects the request, but does not have it.
     fn pair(
         &self,
         lease: &mut Lease,
         request: &Request,
         deadline: Instant,
     ) -> Result<Answer, Miss> {
-        let context = self.context(request, self.backend.pool.best());
+        let choice = self.backend.pool.choose();
+        let context = self.context(request, choice.index());
         let call = |number, deadline| Call::Request {
             number,
             deadline,
             context,
         };
-        let reply = self.call(lease, "input_handler", call, request.body, deadline)?;
+        let memory = request.body;
+        let reply = self.call(lease, "input_handler", call, request.body, memory, deadline)?;
         let Reply::ForModelServer { content_type, body } = reply else {
             return Err(confused());
         };
@@ -170,7 +174,7 @@ impl Handlers {
             content_type: Some(&content_type),
             body: &body,
         };
-        let answer = self.backend.call(&sent, &body, deadline)?;
+        let answer = (self.backend).call_chosen(Some(choice), &sent, memory, deadline)?;
         drop(body);
         let response = response(&answer);
         let call = |number, deadline| Call::Response {
@@ -178,7 +182,14 @@ impl Handlers {
             deadline,
             response,
         };
-        match self.call(lease, "output_handler", call, &answer.body, deadline)? {
+        match self.call(
+            lease,
+            "output_handler",
+            call,
+            &answer.body,
+            memory,
+            deadline,
+        )? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -189,14 +200,16 @@ impl Handlers {
         lease: &mut Lease,
         function: &str,
         head: impl FnOnce(u64, u64) -> Call<'c>,
-        body: &Buffer,
+        body: &[u8],
+        memory: &Buffer,
         deadline: Instant,
     ) -> Result<Reply, Miss> {
-        let (number, outcome) = lease.call(head, body, deadline);
+        let (number, outcome) = lease.call(head, body, memory, deadline);
         let error = match outcome {
             Outcome::Answered(Reply::Raised(text)) => RequestError::new(500, text),
             Outcome::Answered(reply) => return Ok(reply),
-            Outcome::Deadline { .. } => {
+            Outcome::Late(WaitError::Cancelled) => RequestError::hung_up(),
+            Outcome::Late(WaitError::TimedOut) | Outcome::Interrupted => {
                 RequestError::deadline(self.limit, &format!("{function} did not return in time"))
             }
             Outcome::NoRoom(why) => why.for_answer(),
@@ -204,7 +217,7 @@ impl Handlers {
                 let text = format!("The Python worker cannot run {function}: {why}");
                 RequestError::new(500, text)
             }
-            Outcome::Garbled(why) => match lease.process.fate(lease.channel(), number) {
+            Outcome::Garbled(why) => match lease.fate(number) {
                 Fate::NotBegun => return Err(Miss::TryOtherChannel(why)),
                 Fate::Running | Fate::Overdue => {
                     let text = format!("The answer of {function} is lost: {why}");
@@ -213,7 +226,8 @@ impl Handlers {
             },
             Outcome::Lost => {
                 let how = lease.wait_for_end(deadline);
-                match lease.process.fate(lease.channel(), number) {
+                let how = how.map_err(|_| RequestError::hung_up())?;
+                match lease.fate(number) {
                     Fate::NotBegun => return Err(Miss::TryAgain(how)),
                     Fate::Running => RequestError::new(
                         500,

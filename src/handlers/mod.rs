@@ -6,6 +6,7 @@
 pub mod channels;
 pub mod interpreter;
 pub mod invocation;
+mod late_answers;
 pub mod packages;
 pub mod pool;
 pub mod worker;

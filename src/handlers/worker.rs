@@ -1,4 +1,4 @@
-//! One Python worker under the watchdog: its process, its script, the calls that take too long.
+//! One Python worker under the supervisor: its process, its script, the calls that take too long.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -11,9 +11,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts, WorkerClass};
-use crate::handlers::channels::Process;
+use crate::dispatch::pool::Health;
+use crate::handlers::channels::WorkerChannels;
 use crate::handlers::interpreter::Interpreter;
-use crate::handlers::pool::{Health, Pool};
+use crate::handlers::late_answers;
+use crate::handlers::pool::{Channels, Pool};
 use crate::supervisor::child::{Child, Streams};
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::{Phase, Status};
@@ -156,14 +158,14 @@ fn is_writable(directory: &Path) -> bool {
 }
 
 /// One worker.
-pub struct Host {
+pub struct Worker {
     unit: UnitId,
     index: usize,
     label: String,
     launch: Arc<Launch>,
     pool: Arc<Pool>,
     supervisor: SupervisorHandle,
-    process: Option<Arc<Process>>,
+    process: Option<Arc<WorkerChannels>>,
     first_word: Option<JoinHandle<Result<(), String>>>,
     phase: Phase,
     since: Instant,
@@ -171,7 +173,7 @@ pub struct Host {
     last_failure: String,
 }
 
-impl Host {
+impl Worker {
     /// Worker `index`; its news are those of `unit`.
     pub fn new(
         unit: UnitId,
@@ -198,6 +200,7 @@ impl Host {
     }
 
     fn try_start(&mut self, process_number: u64) -> io::Result<Child> {
+        late_answers::start_reader()?;
         let launch = &self.launch;
         let pairs = (0..launch.channels).map(|_| UnixStream::pair());
         let (ours, theirs): (Vec<_>, Vec<_>) =
@@ -239,7 +242,7 @@ impl Host {
         inherited.push(record.file().as_fd());
         let child = Child::start(command, &streams, &inherited)?;
 
-        let process = Arc::new(Process::new(ours, record));
+        let process = Arc::new(WorkerChannels::new(ours, record)?);
         self.process = Some(Arc::clone(&process));
         let (unit, supervisor) = (self.unit, self.supervisor.clone());
         let listen = move || {
@@ -275,8 +278,10 @@ impl Host {
     }
 
     fn worn_out(&self) -> Option<String> {
-        let is_worn_out = self.pool.is_worn_out(self.index);
-        is_worn_out.then(|| "too few of its channels can still be used".into())
+        let is_worn_out = (self.pool).look_at_idle(self.index, Channels::is_worn_out);
+        is_worn_out
+            .unwrap_or(false)
+            .then(|| "too few of its channels can still be used".into())
     }
 
     fn check_interval(timeout: Duration) -> Duration {
@@ -284,7 +289,7 @@ impl Host {
     }
 }
 
-impl Unit for Host {
+impl Unit for Worker {
     fn name(&self) -> String {
         format!("Python worker {}", self.label)
     }
@@ -326,8 +331,7 @@ impl Unit for Host {
             if let Phase::Ending { reason: why } = &self.phase {
                 reason = format!("killed: {why}");
             }
-            // It ends once.
-            let _ = process.ended.set(reason.clone());
+            process.note_end(reason.clone());
             self.pool.process_ended(self.index);
             // A script that wrote to the channels has not made the worker fail.
             was_useful = process.has_answered() || process.has_garbled();
@@ -375,8 +379,8 @@ impl Unit for Host {
             Phase::Starting => Some(now + LOADING_REPORT),
             _ => None,
         };
-        self.pool
-            .set(self.index, health, what, since, self.process.as_ref());
+        let channels = self.process.as_ref().and_then(Channels::of);
+        self.pool.set(self.index, health, what, since, channels);
     }
 
     fn can_be_spared(&self) -> bool {

@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
-use crate::handlers::worker::{Host, Launch, label};
+use crate::handlers::worker::{Launch, Worker, label};
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::unit::{StartFailure, Unit};
@@ -68,10 +68,10 @@ pub struct HandlerWorkers {
 }
 
 impl HandlerWorkers {
-    /// HandlerWorkers that have yet to be started.
-    pub fn new(launch: Launch, config: &Config) -> Self {
+    /// Workers that have yet to be started.
+    pub fn new(launch: Launch) -> Self {
         Self {
-            pool: Arc::new(Pool::new(launch.workers, config.deadline)),
+            pool: Pool::new(launch.workers),
             launch: Arc::new(launch),
         }
     }
@@ -95,7 +95,7 @@ impl HandlerWorkers {
         let hosts = (0..self.launch.workers).map(|index| {
             let (launch, pool) = (Arc::clone(&self.launch), Arc::clone(&self.pool));
             let id = supervisor.new_id();
-            let host = Host::new(id, index, launch, pool, supervisor.clone());
+            let host = Worker::new(id, index, launch, pool, supervisor.clone());
             // A script may take as long as it needs to load.
             keep(supervisor, id, Box::new(host), Limits::default(), starter);
             id
@@ -107,7 +107,13 @@ impl HandlerWorkers {
 /// A backend for instances with these ports.
 pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     let connections = config.model_slots() + ports.len();
-    Arc::new(Backend::new(ports.to_vec(), config.deadline, connections))
+    let in_flight = command::in_flight(config);
+    Arc::new(Backend::new(
+        ports.to_vec(),
+        config.deadline,
+        in_flight,
+        connections,
+    ))
 }
 
 /// Starts the instances of `backend`, each of which serves `models`, and returns their units' numbers. `starter` gets the
@@ -124,7 +130,7 @@ pub fn start_instances(
     supervisor: &SupervisorHandle,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
-    let launches = command::launches(config, files, &backend.ports, gpus, config.model_slots());
+    let launches = command::launches(config, files, &backend.ports, gpus);
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, id) = (Arc::clone(backend), supervisor.new_id());

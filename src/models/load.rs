@@ -230,7 +230,7 @@ impl Load<'_> {
         let mut launch = Launch::new(config, script, interpreter, directory, ports, self.name);
         launch.model = Some(self.name.to_owned());
         launch.packages = packages;
-        Ok(Some(HandlerWorkers::new(launch, config)))
+        Ok(Some(HandlerWorkers::new(launch)))
     }
 
     /// Installs what the script asks for into a folder of the model's own, if it asks for anything.

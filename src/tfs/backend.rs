@@ -1,35 +1,72 @@
 //! A request to whichever instance serves: waits for one, sends, and sends again when an instance was lost.
 
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::InstancePorts;
+use crate::dispatch::pool::{self, Capacity, Health, Unavailable, Words};
 use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::http::pauses;
 use crate::tfs::client::{Client, LOCAL_PAUSE, SendError, TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
-use crate::tfs::pool::{Lease, Pool};
+use crate::wait::{self, Mutex, WaitError};
 
 /// A request whose connection was closed this often by a model server that goes on is given up: it is the request
 /// that the model server does not like.
 const MAX_CLOSED: u32 = 5;
-/// The watchdog needs a moment to learn that an instance is gone.
+/// The supervisor needs a moment to learn that an instance is gone.
 const NEWS_PAUSE: Duration = Duration::from_millis(20);
 /// A message that could be logged for each request is logged this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// All instances of the model server.
+pub type Pool = pool::Pool<InFlight>;
+
+/// The instance at which a request is expected soon.
+pub type Choice = pool::Choice<InFlight>;
+
+/// How many requests an instance can be sent now.
+#[derive(Debug)]
+pub struct InFlight {
+    free: usize,
+}
+
+impl Capacity for InFlight {
+    const WORDS: Words = Words {
+        member: "instance",
+        none_ready: "TensorFlow Serving has not been available",
+        none_free: "no TensorFlow Serving instance takes more requests",
+        quarantine: "TensorFlow Serving ended several times with requests in it, which are now sent a few at a time",
+    };
+    type Place = ();
+
+    fn has_free(&self) -> bool {
+        self.free > 0
+    }
+
+    fn take(&mut self) -> Option<()> {
+        self.free = self.free.checked_sub(1)?;
+        Some(())
+    }
+
+    fn give_back(&mut self, (): ()) {
+        self.free += 1;
+    }
+}
 
 /// All instances and the way to them.
 #[derive(Debug)]
 pub struct Backend {
     /// Who serves.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     /// How requests get there.
     pub client: Client,
     /// Ports of each instance.
     pub ports: Vec<InstancePorts>,
+    /// Requests sent to an instance at once, at most.
+    in_flight: usize,
     /// The deadline of a whole request, for messages.
     limit: Duration,
     /// When it was last said that no connection can be opened.
@@ -37,27 +74,54 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Instances that answer on these ports. `limit` is the deadline of a whole request, `connections` the number
-    /// of idle connections to keep.
-    pub fn new(ports: Vec<InstancePorts>, limit: Duration, connections: usize) -> Self {
+    /// Instances that answer on these ports. `limit` is the deadline of a whole request, `in_flight` the number of
+    /// requests that each instance is sent at once, at most, `connections` the number of idle connections to keep.
+    pub fn new(
+        ports: Vec<InstancePorts>,
+        limit: Duration,
+        in_flight: usize,
+        connections: usize,
+    ) -> Self {
         Self {
             pool: Pool::new(ports.len()),
             client: Client::new(connections),
             ports,
+            in_flight,
             limit,
             complained: Mutex::new(None),
         }
+    }
+
+    /// Says how an instance is, since when, and in words what it is doing.
+    pub fn set(&self, index: usize, health: Health, what: String, since: Instant) {
+        let free = self.in_flight;
+        let capacity = Some(InFlight { free });
+        self.pool.set(index, health, what, since, capacity);
     }
 
     /// Sends `request` and returns the answer, whatever its status; it is counted where `memory` is. Inference is pure,
     /// so a request that was lost is sent again.
     ///
     /// # Errors
-    /// 504 at the deadline, 503 when we could open no connection until then, 502 when it is this request that ends the
-    /// model server or has it close the connection, 400 for what cannot be sent, see [`Outgoing`], 503 or 507 when there
-    /// is no memory for the answer.
+    /// 504 at the deadline, 499 when the client has hung up, 503 when we could open no connection until then, 502 when it
+    /// is this request that ends the model server or has it close the connection, 400 for what cannot be sent, see
+    /// [`Outgoing`], 503 or 507 when there is no memory for the answer.
     pub fn call(
         &self,
+        request: &TfsRequest,
+        memory: &Buffer,
+        deadline: Instant,
+    ) -> Result<TfsAnswer, RequestError> {
+        self.call_chosen(None, request, memory, deadline)
+    }
+
+    /// The same, and sends it to the instance that was chosen for it, if that takes the request now.
+    ///
+    /// # Errors
+    /// As [`Backend::call`].
+    pub fn call_chosen(
+        &self,
+        mut choice: Option<Choice>,
         request: &TfsRequest,
         memory: &Buffer,
         deadline: Instant,
@@ -76,13 +140,17 @@ impl Backend {
             }
             had_pause
         };
+        let mut preferred = choice.as_ref().map(Choice::index);
         loop {
-            let lease = match self.pool.acquire(losses.company(), deadline) {
+            let limit = losses.concurrency_limit();
+            let lease = match self.pool.acquire(limit, preferred, deadline) {
                 Ok(lease) => lease,
-                Err(_) if has_more_time(&mut deadline) => continue,
-                Err(why) => return Err(too_late(&why)),
+                Err(Unavailable::TimedOut(_)) if has_more_time(&mut deadline) => continue,
+                Err(why) => return Err(why.into_error(self.limit)),
             };
-            let index = lease.index;
+            // It is no longer expected there, but sent.
+            drop(choice.take());
+            let index = lease.index();
             let why = match self
                 .client
                 .send(self.ports[index].rest, &outgoing, memory, deadline)
@@ -103,13 +171,16 @@ impl Backend {
                 }
                 Err(SendError::Refused) => {
                     drop(lease);
+                    preferred = None;
                     let pause = Instant::now() + NEWS_PAUSE;
-                    self.pool.wait_for_change(deadline.min(pause));
+                    let waited = self.pool.wait_for_change(deadline.min(pause));
+                    waited.map_err(hung_up)?;
                     continue;
                 }
                 Err(SendError::Lost(why)) => why,
             };
-            let times = if self.has_fallen(&lease, deadline) {
+            preferred = None;
+            let times = if self.is_gone(&lease, deadline)? {
                 losses.add();
                 losses.count()
             } else {
@@ -121,7 +192,7 @@ impl Backend {
                 "instance {index}: {why}; request to {} lost {times} times",
                 request.path
             );
-            if losses.is_guilty() {
+            if losses.is_poison() {
                 let text = format!(
                     "TensorFlow Serving ended {times} times while it worked on this request, at last on nothing else"
                 );
@@ -139,19 +210,18 @@ impl Backend {
     /// This process ran out of something that a connection needs: waits a little for it.
     ///
     /// # Errors
-    /// 503 at the deadline.
+    /// 503 at the deadline, 499 when the client has hung up.
     fn wait_for_resources(&self, why: &str, deadline: Instant) -> Result<(), RequestError> {
         let now = Instant::now();
-        let complained = self.complained.lock();
-        let mut complained = complained.unwrap_or_else(PoisonError::into_inner);
+        let mut complained = self.complained.lock();
         if complained.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
             *complained = Some(now);
             log::error!("no connection to TensorFlow Serving can be opened: {why}");
         }
         drop(complained);
-        let left = deadline.saturating_duration_since(now);
-        thread::sleep(LOCAL_PAUSE.min(left));
-        if left > LOCAL_PAUSE {
+        let pause = now + LOCAL_PAUSE;
+        wait::until(pause.min(deadline)).map_err(hung_up)?;
+        if pause < deadline {
             return Ok(());
         }
         Err(RequestError::busy(format!(
@@ -161,10 +231,21 @@ impl Backend {
     }
 
     /// Whether the instance that lost a request is gone, or has just closed that one connection. Of a process that
-    /// ends, the system closes the port no later than the connections, mostly; the watchdog's word comes later.
-    fn has_fallen(&self, lease: &Lease, deadline: Instant) -> bool {
+    /// ends, the system closes the port no later than the connections, mostly; the supervisor's word comes later.
+    fn is_gone(
+        &self,
+        lease: &pool::Lease<InFlight>,
+        deadline: Instant,
+    ) -> Result<bool, RequestError> {
         let pause = Instant::now() + NEWS_PAUSE;
-        lease.wait_for_fall(deadline.min(pause))
-            || !self.client.is_open(self.ports[lease.index].rest)
+        let is_gone = lease
+            .wait_until_gone(deadline.min(pause))
+            .map_err(hung_up)?;
+        Ok(is_gone || !self.client.is_open(self.ports[lease.index()].rest))
     }
+}
+
+/// A wait without a deadline of the request ends so.
+fn hung_up(_: WaitError) -> RequestError {
+    RequestError::hung_up()
 }

@@ -26,20 +26,32 @@ pub struct Launch {
 /// we send requests at once, a status request does not wait behind predictions.
 const SPARE_REST_THREADS: usize = 4;
 
-/// The launch of each instance, which has its pair of `ports`. `concurrency` is the number of requests we send at once, at most.
-pub fn launches(
-    config: &Config,
-    files: &Files,
-    ports: &[InstancePorts],
-    gpus: u32,
-    concurrency: usize,
-) -> Vec<Launch> {
+/// Requests that an instance is sent at once, at most, unless its batches take more or the job asks for more. More would only wait for one of its
+/// threads, and its status requests with them; here they wait without a thread.
+const MAX_IN_FLIGHT: usize = 256;
+
+/// Requests that each instance is sent at once, at most.
+pub fn in_flight(config: &Config) -> usize {
+    let batched = config.batching.as_ref().map_or(0, |batching| {
+        let batches =
+            u64::from(batching.num_batch_threads) + u64::from(batching.max_enqueued_batches);
+        let requests = batches.saturating_mul(batching.max_batch_size.into());
+        usize::try_from(requests).unwrap_or(usize::MAX)
+    });
+    let asked = config.max_concurrent_transforms.unwrap_or(0) as usize;
+    config
+        .model_slots()
+        .min(batched.max(asked).max(MAX_IN_FLIGHT))
+}
+
+/// The launch of each instance, which has its pair of `ports`.
+pub fn launches(config: &Config, files: &Files, ports: &[InstancePorts], gpus: u32) -> Vec<Launch> {
     let instances = ports.len() as u32;
     let indexed = ports.iter().zip(0..);
     indexed
         .map(|(&ports, index)| {
             let placement = gpu::place(index, instances, gpus, config.gpu_memory_margin);
-            launch(config, files, ports, &placement, concurrency)
+            launch(config, files, ports, &placement)
         })
         .collect()
 }
@@ -49,7 +61,6 @@ fn launch(
     files: &Files,
     ports: InstancePorts,
     placement: &gpu::Placement,
-    concurrency: usize,
 ) -> Launch {
     let mut args: Vec<OsString> = Vec::new();
     let mut flag = |name: &str, value: OsString| {
@@ -69,7 +80,7 @@ fn launch(
     );
     flag(
         "rest_api_num_threads",
-        (concurrency + SPARE_REST_THREADS).to_string().into(),
+        (in_flight(config) + SPARE_REST_THREADS).to_string().into(),
     );
     if let Some(n) = config.intra_op_parallelism {
         flag("tensorflow_intra_op_parallelism", n.to_string().into());

@@ -147,7 +147,7 @@ mod tests {
         let vars = vars.map(|(name, value)| (name.into(), value.into()));
         let config = Config::read(&Vars::from_variables(vars), 1).unwrap();
         let files = Files::write(&config, &[]).unwrap();
-        let launches = launches(&config, &files, &config.instance_ports, 2, 1);
+        let launches = launches(&config, &files, &config.instance_ports, 2);
         let mut passed: Vec<_> = launches[0]
             .args
             .iter()

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::dispatch::pool::Health;
 use crate::supervisor::child::{Child, Streams};
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::{Limits, Phase, Status};
@@ -14,7 +15,6 @@ use crate::supervisor::unit::{ProcessHandle, StartFailure, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command::Launch;
 use crate::tfs::flags;
-use crate::tfs::pool::Health;
 use crate::tfs::probe::{Pace, Probe};
 use crate::tfs::status::{self, Versions};
 
@@ -196,7 +196,7 @@ impl Unit for Instance {
                 log::error!("{name}: {what}");
             }
         }
-        self.backend.pool.set(self.index, health, what, since);
+        self.backend.set(self.index, health, what, since);
     }
 
     fn ran_out_of_resources(&self, output: &str) -> bool {
@@ -233,6 +233,6 @@ fn describe(phase: &Phase) -> (Health, String) {
     match phase {
         Phase::Ready => (Health::Ready, phase.to_string()),
         Phase::Unresponsive { .. } => (Health::Unresponsive, phase.to_string()),
-        _ => (Health::Unavailable, phase.to_string()),
+        _ => (Health::Coming, phase.to_string()),
     }
 }

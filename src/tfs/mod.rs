@@ -12,7 +12,6 @@ pub mod gpu;
 pub mod instance;
 pub mod model;
 pub mod outgoing;
-pub mod pool;
 pub mod probe;
 pub mod status;
 mod transport;

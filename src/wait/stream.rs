@@ -4,19 +4,32 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::{Interest, WaitError, for_socket};
+use super::{Cancelling, Interest, WaitError, What, wait};
 
 /// A socket in non-blocking mode that waits, up to a deadline, where it would block.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream<'a, S> {
     socket: &'a S,
     deadline: Option<Instant>,
+    cancelling: Cancelling,
 }
 
 impl<'a, S: AsFd> Stream<'a, S> {
     /// `socket` must be in non-blocking mode.
     pub fn new(socket: &'a S, deadline: Option<Instant>) -> Self {
-        Self { socket, deadline }
+        Self {
+            socket,
+            deadline,
+            cancelling: Cancelling::Ends,
+        }
+    }
+
+    /// Its waits go on when nobody needs the result any more. For what must not be left half done.
+    pub fn ignoring_cancelling(self) -> Self {
+        Self {
+            cancelling: Cancelling::IsIgnored,
+            ..self
+        }
     }
 
     /// Waits until there is something to read. Saves the attempt where nothing is there yet, as after a request.
@@ -24,7 +37,12 @@ impl<'a, S: AsFd> Stream<'a, S> {
     /// # Errors
     /// As [`for_socket`].
     pub fn wait_for_input(&self) -> io::Result<()> {
-        for_socket(self.socket, Interest::Read, self.deadline)
+        self.wait(Interest::Read)
+    }
+
+    fn wait(&self, interest: Interest) -> io::Result<()> {
+        let event = What::Socket(self.socket.as_fd(), interest);
+        wait(event, self.deadline, self.cancelling)?.map_err(error)
     }
 
     fn retry<T>(
@@ -35,7 +53,7 @@ impl<'a, S: AsFd> Stream<'a, S> {
         loop {
             match attempt() {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    for_socket(self.socket, interest, self.deadline)?;
+                    self.wait(interest)?;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 other => return other,

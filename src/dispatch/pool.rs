@@ -1,0 +1,536 @@
+//! Processes of one kind, model servers or Python workers, as the requests that need one see them.
+//!
+//! The supervisor says how each member is. A request leases a place at the healthiest member with the least to do and
+//! waits, within its deadline, while there is none. Requests that were lost with members are subject to quarantine, see
+//! `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that use a pool: see [`Capacity`].
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::dispatch::quarantine::{ConcurrencyLimit, Load, Queue, Ticket};
+use crate::error::RequestError;
+use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
+
+/// How a member is, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// Takes requests.
+    Ready,
+    /// Runs but does not answer. It gets requests only when no other is ready: it may be busy, not gone.
+    Unresponsive,
+    /// Has no process, or one that is starting: gets nothing, but is worth waiting for.
+    Coming,
+    /// Keeps failing. When all members do, requests do not wait.
+    Failing,
+}
+
+impl Health {
+    fn takes_requests(self) -> bool {
+        self <= Self::Unresponsive
+    }
+}
+
+/// What one process can take at once.
+pub trait Capacity: Debug {
+    /// What errors call the members.
+    const WORDS: Words;
+    /// What a request gets.
+    type Place: Clone + Debug;
+
+    /// Whether a place is free.
+    fn has_free(&self) -> bool;
+    /// Takes a free place.
+    fn take(&mut self) -> Option<Self::Place>;
+    /// A place is free again.
+    fn give_back(&mut self, place: Self::Place);
+}
+
+/// The parts of errors that name the members of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// One member; continued by its number.
+    pub member: &'static str,
+    /// No member is ready; continued by "for N s".
+    pub none_ready: &'static str,
+    /// All places are taken.
+    pub none_free: &'static str,
+    /// Why a place is free and a request cannot have it.
+    pub quarantine: &'static str,
+}
+
+/// Why a request gets no place.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// None became free by the deadline; what the members are doing instead.
+    TimedOut(String),
+    /// All members keep failing, in this way.
+    Failing(String),
+    /// The client has hung up.
+    Cancelled,
+}
+
+impl Unavailable {
+    /// The client's answer: 504, 503 or none. `limit` is the time that the request had.
+    pub fn into_error(self, limit: Duration) -> RequestError {
+        match self {
+            Self::TimedOut(why) => RequestError::deadline(limit, &why),
+            Self::Failing(why) => RequestError::busy(why),
+            Self::Cancelled => RequestError::hung_up(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Pool<C: Capacity> {
+    state: Mutex<State<C>>,
+    /// A place has become free, or a member has changed.
+    freed: Condition,
+    /// A member has changed.
+    changed: Condition,
+}
+
+#[derive(Debug)]
+struct State<C> {
+    members: Vec<Member<C>>,
+    queue: Queue,
+    /// Since when none is ready.
+    none_ready_since: Option<Instant>,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Member<C> {
+    health: Health,
+    /// What it is doing, for people; continued by "for N s".
+    what: String,
+    since: Instant,
+    /// What its process can take, while it takes requests.
+    capacity: Option<C>,
+    /// How often it has ceased to take requests.
+    generation: u64,
+    /// The requests that this generation has.
+    load: Load,
+}
+
+/// A place for one request at a member; given back when dropped.
+#[derive(Debug)]
+pub struct Lease<C: Capacity> {
+    pool: Arc<Pool<C>>,
+    index: usize,
+    generation: u64,
+    limit: ConcurrencyLimit,
+    place: C::Place,
+    is_discarded: bool,
+}
+
+/// A member at which a request is expected soon. It counts when others choose theirs; nobody waits for it.
+#[derive(Debug)]
+pub struct Choice<C: Capacity> {
+    pool: Arc<Pool<C>>,
+    index: usize,
+    generation: u64,
+}
+
+impl<C: Capacity> Pool<C> {
+    /// A pool of so many members that have yet to start.
+    pub fn new(members: usize) -> Arc<Self> {
+        let now = Instant::now();
+        let member = || Member {
+            health: Health::Coming,
+            what: "starting".into(),
+            since: now,
+            capacity: None,
+            generation: 0,
+            load: Load::default(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(State {
+                members: std::iter::repeat_with(member).take(members).collect(),
+                queue: Queue::default(),
+                none_ready_since: Some(now),
+                is_closed: false,
+            }),
+            freed: Condition::new(),
+            changed: Condition::new(),
+        })
+    }
+
+    /// Nobody gets a place any more: the model is unloaded.
+    pub fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.notify_all();
+    }
+
+    /// Says how a member is, since when, and in words what it is doing. When it begins to take requests, `capacity` is
+    /// what its process can take.
+    pub fn set(
+        &self,
+        index: usize,
+        health: Health,
+        what: String,
+        since: Instant,
+        capacity: Option<C>,
+    ) {
+        let mut state = self.state.lock();
+        let member = &mut state.members[index];
+        (member.health, member.what, member.since) = (health, what, since);
+        if !health.takes_requests() {
+            member.take_no_more();
+        } else if member.capacity.is_none() {
+            member.capacity = capacity;
+        }
+        state.note_readiness(since);
+        drop(state);
+        self.notify_all();
+    }
+
+    /// The process of a member has ended. What comes next for the member is said by [`Pool::set`].
+    pub fn process_ended(&self, index: usize) {
+        let mut state = self.state.lock();
+        let member = &mut state.members[index];
+        if member.take_no_more() {
+            let now = Instant::now();
+            (member.health, member.what, member.since) = (Health::Coming, "down".into(), now);
+            state.note_readiness(now);
+        }
+        drop(state);
+        self.notify_all();
+    }
+
+    /// Leases a place for a request with this limit, waiting for one until `deadline`. At the member number `preferred`,
+    /// if that can take it now.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub fn acquire(
+        self: &Arc<Self>,
+        limit: ConcurrencyLimit,
+        preferred: Option<usize>,
+        deadline: Instant,
+    ) -> Result<Lease<C>, Unavailable> {
+        let mut state = self.state.lock();
+        let mut ticket = None;
+        let mut waited = Ok(());
+        let found = loop {
+            if state.is_closed {
+                break Err(Unavailable::TimedOut("the model was unloaded".into()));
+            }
+            if let Some(found) = state.lend(ticket, limit, preferred) {
+                break Ok(found);
+            }
+            let now = Instant::now();
+            if state.members.iter().all(|m| m.health == Health::Failing) {
+                break Err(Unavailable::Failing(state.describe(now)));
+            }
+            if waited == Err(WaitError::Cancelled) {
+                break Err(Unavailable::Cancelled);
+            }
+            if now >= deadline {
+                break Err(Unavailable::TimedOut(state.why_not(now)));
+            }
+            ticket.get_or_insert_with(|| state.queue.enter(limit));
+            (state, waited) = self.freed.wait(state, Some(deadline));
+        };
+        let wake_all = ticket.is_some_and(|ticket| state.queue.leave(ticket));
+        // One wake-up may stand for several places that became free.
+        let wake_one = found.is_ok() && !state.queue.is_empty() && state.has_free_place();
+        drop(state);
+        if wake_all {
+            self.freed.notify_all();
+        } else if wake_one {
+            self.freed.notify_one();
+        }
+        let (index, generation, place) = found?;
+        Ok(Lease {
+            pool: Arc::clone(self),
+            index,
+            generation,
+            limit,
+            place,
+            is_discarded: false,
+        })
+    }
+
+    /// Chooses the member for a request that will be sent later, without waiting: the one that would be leased now; one
+    /// that comes back if none takes requests.
+    pub fn choose(self: &Arc<Self>) -> Choice<C> {
+        let mut state = self.state.lock();
+        let members = &mut state.members;
+        let key = |&index: &usize| {
+            let Member { health, load, .. } = &members[index];
+            (*health, load.requests + load.expected)
+        };
+        let index = (0..members.len()).min_by_key(key).unwrap_or(0);
+        members[index].load.expected += 1;
+        Choice {
+            pool: Arc::clone(self),
+            index,
+            generation: members[index].generation,
+        }
+    }
+
+    /// Waits until some member takes requests.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub fn wait_until_serving(&self, deadline: Instant) -> Result<(), Unavailable> {
+        let mut state = self.state.lock();
+        let mut waited = Ok(());
+        loop {
+            if state.is_closed {
+                return Err(Unavailable::TimedOut("the model was unloaded".into()));
+            }
+            if state.members.iter().any(|m| m.capacity.is_some()) {
+                return Ok(());
+            }
+            if waited == Err(WaitError::Cancelled) {
+                return Err(Unavailable::Cancelled);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Unavailable::TimedOut(state.describe(now)));
+            }
+            (state, waited) = self.changed.wait(state, Some(deadline));
+        }
+    }
+
+    /// Waits until a member changes, but not longer than until `limit`.
+    ///
+    /// # Errors
+    /// [`WaitError::Cancelled`].
+    pub fn wait_for_change(&self, limit: Instant) -> Result<(), WaitError> {
+        match self.wait(self.state.lock(), limit) {
+            (_, Err(WaitError::Cancelled)) => Err(WaitError::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether some member is ready.
+    ///
+    /// # Errors
+    /// When none is: for how long, and what they are doing instead.
+    pub fn check(&self) -> Result<(), String> {
+        let state = self.state.lock();
+        match state.none_ready_since {
+            None => Ok(()),
+            Some(_) => Err(state.describe(Instant::now())),
+        }
+    }
+
+    /// Looks at what a member can take, if it takes requests and has none.
+    pub fn look_at_idle<T>(&self, index: usize, look: impl FnOnce(&C) -> T) -> Option<T> {
+        let state = self.state.lock();
+        let member = &state.members[index];
+        let idle = member.capacity.as_ref();
+        idle.filter(|_| member.load.requests == 0).map(look)
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State<C>>,
+        limit: Instant,
+    ) -> (MutexGuard<'a, State<C>>, Result<(), WaitError>) {
+        self.changed.wait(state, Some(limit))
+    }
+
+    fn notify_all(&self) {
+        self.freed.notify_all();
+        self.changed.notify_all();
+    }
+
+    /// How many wait for a place.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+}
+
+impl<C: Capacity> Lease<C> {
+    /// Number of the member.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The place.
+    pub fn place(&self) -> &C::Place {
+        &self.place
+    }
+
+    /// Whether the member has ceased to take requests since the lease began. Waits for that until `limit`.
+    ///
+    /// # Errors
+    /// [`WaitError::Cancelled`].
+    pub fn wait_until_gone(&self, limit: Instant) -> Result<bool, WaitError> {
+        let mut state = self.pool.state.lock();
+        loop {
+            if state.members[self.index].generation != self.generation {
+                return Ok(true);
+            }
+            if Instant::now() >= limit {
+                return Ok(false);
+            }
+            let waited;
+            (state, waited) = self.pool.wait(state, limit);
+            if waited == Err(WaitError::Cancelled) {
+                return Err(WaitError::Cancelled);
+            }
+        }
+    }
+
+    /// Nobody waits for the request's answer any more: its place is still taken, but not in quarantine.
+    pub fn leave_quarantine(&mut self) {
+        if self.limit == ConcurrencyLimit::ANY {
+            return;
+        }
+        let mut state = self.pool.state.lock();
+        let member = &mut state.members[self.index];
+        if member.generation == self.generation {
+            member.load.remove(self.limit);
+            member.load.add(ConcurrencyLimit::ANY);
+        }
+        self.limit = ConcurrencyLimit::ANY;
+        drop(state);
+        self.pool.freed.notify_all();
+    }
+
+    /// Ends the lease of a place that is of no more use.
+    pub fn discard(mut self) {
+        self.is_discarded = true;
+    }
+}
+
+impl<C: Capacity> Drop for Lease<C> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock();
+        let mut wake_all = state.queue.has_quarantined();
+        let member = &mut state.members[self.index];
+        if member.generation == self.generation {
+            wake_all |= member.load.has_quarantined();
+            member.load.remove(self.limit);
+            if let Some(capacity) = &mut member.capacity
+                && !self.is_discarded
+            {
+                capacity.give_back(self.place.clone());
+            }
+        }
+        let is_awaited = !state.queue.is_empty();
+        drop(state);
+        if wake_all {
+            self.pool.freed.notify_all();
+        } else if is_awaited {
+            self.pool.freed.notify_one();
+        }
+    }
+}
+
+impl<C: Capacity> Choice<C> {
+    /// Number of the member.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+}
+
+impl<C: Capacity> Drop for Choice<C> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock();
+        let member = &mut state.members[self.index];
+        if member.generation == self.generation {
+            member.load.expected -= 1;
+        }
+    }
+}
+
+impl<C: Capacity> Member<C> {
+    /// Whether it took requests before.
+    fn take_no_more(&mut self) -> bool {
+        let did = self.capacity.take().is_some();
+        if did {
+            self.generation += 1;
+            self.load = Load::default();
+        }
+        did
+    }
+
+    fn has_free_place(&self) -> bool {
+        self.capacity.as_ref().is_some_and(C::has_free)
+    }
+}
+
+impl<C: Capacity> State<C> {
+    /// A free place, now taken: number and generation of its member, and the place.
+    fn lend(
+        &mut self,
+        ticket: Option<Ticket>,
+        limit: ConcurrencyLimit,
+        preferred: Option<usize>,
+    ) -> Option<(usize, u64, C::Place)> {
+        let members = self.members.iter().enumerate();
+        let serving = members.filter(|(_, member)| member.capacity.is_some());
+        let best = serving.clone().map(|(_, member)| member.health).min()?;
+        let loads = serving
+            .filter(|(_, member)| member.health == best)
+            .map(|(index, member)| (index, &member.load));
+        let has_free = |index: usize| self.members[index].has_free_place();
+        let choose = |is_usable: &dyn Fn(usize) -> bool| {
+            self.queue.choose(ticket, limit, loads.clone(), is_usable)
+        };
+        let index = preferred
+            .and_then(|preferred| choose(&|index| index == preferred && has_free(index)))
+            .or_else(|| choose(&has_free))?;
+        let member = &mut self.members[index];
+        let place = member.capacity.as_mut()?.take()?;
+        member.load.add(limit);
+        Some((index, member.generation, place))
+    }
+
+    fn has_free_place(&self) -> bool {
+        self.members.iter().any(Member::has_free_place)
+    }
+
+    fn note_readiness(&mut self, changed: Instant) {
+        if self.members.iter().any(|m| m.health == Health::Ready) {
+            self.none_ready_since = None;
+        } else {
+            self.none_ready_since.get_or_insert(changed);
+        }
+    }
+
+    /// Why there is no place for a request.
+    fn why_not(&self, now: Instant) -> String {
+        match self.has_free_place() {
+            true => C::WORDS.quarantine.into(),
+            false => self.describe(now),
+        }
+    }
+
+    fn describe(&self, now: Instant) -> String {
+        let seconds = |since| now.saturating_duration_since(since).as_secs();
+        let Words {
+            member: name,
+            none_ready,
+            none_free,
+            ..
+        } = C::WORDS;
+        let members: Vec<_> = (0..)
+            .zip(&self.members)
+            .map(|(index, member)| {
+                if member.health == Health::Ready && member.capacity.is_some() {
+                    let requests = member.load.requests;
+                    return format!("{name} {index}: busy with {requests} requests");
+                }
+                let (what, since) = (&member.what, seconds(member.since));
+                format!("{name} {index}: {what} for {since} s")
+            })
+            .collect();
+        let members = members.join("; ");
+        match self.none_ready_since {
+            Some(since) => format!("{none_ready} for {} s ({members})", seconds(since)),
+            None => format!("{none_free} ({members})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
