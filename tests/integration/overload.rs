@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// Requests worked on at once, and requests that may wait.
-const SLOTS: usize = 64;
+const SLOTS: usize = 512;
 const BACKLOG: usize = 1024;
 
 /// A server whose requests go unrecorded and whose log is quiet.
