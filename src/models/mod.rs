@@ -2,7 +2,12 @@
 
 pub mod backend;
 pub mod discovery;
+#[allow(clippy::disallowed_types, reason = "held for an instant")]
 pub mod ports;
+#[allow(
+    clippy::disallowed_types,
+    reason = "models are loaded and unloaded on threads of their own"
+)]
 pub mod registry;
 
 pub use discovery::{Model, discover};

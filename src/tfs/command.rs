@@ -108,3 +108,41 @@ fn launch(
         ports,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Vars;
+    use crate::config::settings::{
+        BATCH_THREADS, BATCHING, MAX_BATCH_SIZE, MAX_CONCURRENT, MAX_ENQUEUED,
+    };
+
+    #[test]
+    fn an_instance_is_sent_what_its_batches_take_or_a_fixed_number() {
+        let read = |vars: &[(&str, &str)]| {
+            let vars = vars
+                .iter()
+                .map(|&(name, value)| (name.into(), value.into()));
+            in_flight(&Config::read(&Vars::from_variables(vars), 1).unwrap())
+        };
+        let usual = read(&[]);
+        assert!((1..=MAX_IN_FLIGHT).contains(&usual));
+        let many = (MAX_CONCURRENT.name, "1000");
+        assert_eq!(read(&[many]), MAX_IN_FLIGHT);
+        let batching = |size| {
+            let settings = [BATCHING, BATCH_THREADS, MAX_ENQUEUED, MAX_BATCH_SIZE];
+            let names = settings.map(|setting| setting.name);
+            let [on, threads, enqueued, batch] = names;
+            read(&[
+                many,
+                (on, "true"),
+                (threads, "2"),
+                (enqueued, "4"),
+                (batch, size),
+            ])
+        };
+        assert_eq!(batching("100"), 600);
+        assert_eq!(batching("4294967295"), 1000, "no more than there can be");
+        assert_eq!(batching("1"), MAX_IN_FLIGHT);
+    }
+}
