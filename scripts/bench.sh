@@ -6,6 +6,7 @@
 #   ./scripts/bench.sh --quick    about 2.5 minutes, for a first impression
 #   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md
 #   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes
+#   ./scripts/bench.sh --workers  instead: what requests cost that wait, as coroutines and on threads, 3 minutes
 #
 # This file gets the tools and the executables; scripts/bench/bench.py measures. Handlers run in the python3 on PATH.
 set -euo pipefail
@@ -13,10 +14,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin # where Debian keeps nginx
 
 program=bench
-if [[ ${1-} == --attack ]]; then
-  program=attack
-  shift
-fi
+case ${1-} in
+  --attack | --workers)
+    program=${1#--}
+    shift
+    ;;
+esac
 for argument in "$@"; do
   case $argument in
     -h | --help) exec python3 "scripts/bench/$program.py" --help ;;

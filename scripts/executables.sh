@@ -5,7 +5,7 @@
 #   ./scripts/executables.sh [--out DIR] [--flavor slim|python] [--python PROGRAM] [--no-audit]
 #
 #   --out DIR          where they go; default: target/executables
-#   --flavor slim      the server alone; default: also sagemaker-tfs-python
+#   --flavor slim      the server alone, and without downloads from S3; default: also sagemaker-tfs-python
 #   --python PROGRAM   the Python that the image will have, of the same version; default: python3
 #   --no-audit         neither lists nor SBOM, and none of the tools for them
 #
@@ -82,9 +82,11 @@ new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 mkdir "$new/sbom"
 # One after the other, so that the list inside the server does not name the crates of the other.
-"${build[@]}" --release --locked --bin sagemaker-tfs --no-default-features
+server=(--no-default-features)
+[[ $flavor == slim ]] || server+=(--features s3)
+"${build[@]}" --release --locked --bin sagemaker-tfs "${server[@]}"
 cp "$CARGO_TARGET_DIR/release/sagemaker-tfs" "$new/"
-sbom sagemaker-tfs --no-default-features
+sbom sagemaker-tfs "${server[@]}"
 if [[ $flavor == python ]]; then
   PYO3_PYTHON=$(command -v "$python") || fail "there is no $python"
   export PYO3_PYTHON

@@ -95,9 +95,10 @@ def measure():
             harness.docker("run", "--rm", "--entrypoint", "sh", harness.base_image(), "-c", "dpkg-query -W | wc -l")
         )
         found["release"] = " ".join(harness.release())
-        sboms = harness.EXECUTABLES / "sbom"
-        found["crates"] = {"slim": crates(sboms / "sagemaker-tfs.cdx.json")}
-        found["crates"]["python"] = crates(sboms / "sagemaker-tfs-python.cdx.json")
+        found["crates"] = {
+            "slim": crates(harness.SLIM_EXECUTABLES / "sbom" / "sagemaker-tfs.cdx.json"),
+            "python": crates(harness.EXECUTABLES / "sbom" / "sagemaker-tfs-python.cdx.json"),
+        }
     finally:
         case.doCleanups()
     return found

@@ -101,7 +101,10 @@ fetch_advisories() {
 # What was just fetched is not fetched again: no network, no failed check.
 advisories() { "$TOOLS/bin/cargo-deny" --locked --offline check advisories; }
 
+# Requests as coroutines, as they are unless something is set; then the tests of the whole program once more with a
+# thread for each request.
 rust_tests() { cargo test; }
+integration_tests_with_threads() { SAGEMAKER_TFS_TEST_WORKERS=threads cargo test --test integration; }
 
 build_for_python_tests() {
   cargo build --bins --example fake_model_server
@@ -139,6 +142,7 @@ image_executables() {
   local options=(--out target/executables --python /usr/bin/python3)
   [[ -z ${SAGEMAKER_TFS_TEST_NO_AUDIT-} ]] || options+=(--no-audit)
   ./scripts/executables.sh "${options[@]}"
+  ./scripts/executables.sh "${options[@]}" --flavor slim --out target/executables-slim
 }
 
 container_tests() {
@@ -150,6 +154,8 @@ begin=$SECONDS
 heading "Preparing"
 prepare
 target=$(target_directory)
+# Most tests wait most of their time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 export SAGEMAKER_TFS_TEST_MODELS=$PWD/.models
 export SAGEMAKER_TFS_TEST_SERVER=$target/debug/sagemaker-tfs
 export SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER=$target/debug/examples/fake_model_server
@@ -171,7 +177,8 @@ if need_cargo_deny; then
 else
   skip "dependencies (cargo-deny)" "it cannot be installed, see above"
 fi
-step "Rust tests (cargo test)" rust_tests
+step "Rust tests, requests as coroutines (cargo test)" rust_tests
+step "integration tests, requests on threads (cargo test)" integration_tests_with_threads
 step "local model server" local_model_server_tests
 step "building for the next steps" build_for_python_tests
 step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests

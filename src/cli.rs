@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use lexopt::prelude::*;
 
 use crate::config::Vars;
-use crate::config::settings;
+use crate::config::settings::Setting;
 use crate::error::StartError;
 
 /// What the command line asks for.
@@ -41,7 +41,7 @@ fn parse_lexopt(mut parser: lexopt::Parser, mut vars: Vars) -> Result<Command, l
             Value(other) if !serve => {
                 return Err(format!("unknown command {:?}", other.to_string_lossy()).into());
             }
-            Long(name) if serve => match settings::ALL.iter().find(|s| s.flag == Some(name)) {
+            Long(name) if serve => match Setting::all().find(|s| s.flag == Some(name)) {
                 Some(setting) if setting.is_switch() => vars.set_flag(setting, "true".into()),
                 Some(setting) => vars.set_flag(setting, parser.value()?.string()?),
                 None => return Err(arg.unexpected()),
@@ -61,7 +61,7 @@ fn help() -> String {
         "Serves TensorFlow models on Amazon SageMaker, in front of TensorFlow Serving.\n\n\
          Usage: sagemaker-tfs serve [OPTIONS]\n\nOptions of serve, each with its environment variable:\n",
     );
-    for setting in settings::ALL {
+    for setting in Setting::all() {
         if let Some(flag) = setting.flag {
             let value = if setting.is_switch() { "" } else { " VALUE" };
             text += &format!(
@@ -72,7 +72,7 @@ fn help() -> String {
     }
     text += "\nOptions:\n  -h, --help     Print this text\n  -V, --version  Print the version\n\n\
              Environment variables:\n";
-    for setting in settings::ALL.iter().filter(|s| s.flag.is_none()) {
+    for setting in Setting::all().filter(|s| s.flag.is_none()) {
         text += &format!("  {} [default: {}]\n", setting.name, setting.default);
     }
     text += "\nWhat they accept and mean: docs/SETTINGS.md.\n";

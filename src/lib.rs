@@ -18,6 +18,7 @@ pub mod http;
 pub mod logging;
 pub mod memory;
 pub mod models;
+#[cfg(feature = "s3")]
 pub mod s3;
 #[allow(
     clippy::disallowed_types,

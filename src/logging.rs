@@ -1,11 +1,11 @@
-//! The log: lines on standard error, one level for the HTTP front and one for everything else.
+//! The log: simple_logger, which filters by target and writes lines to standard error, behind a queue.
 //!
-//! What is logged may come from clients, from a model server that repeats what clients sent, or from users' code.
-//! None of it can make a line that looks like another part's, nor command the terminal that shows the log.
+//! Logged text may come from clients, from a model server that repeats what clients sent, or from users' code. It can
+//! neither forge a line of another module nor send commands to the terminal that shows the log.
 //!
-//! A thread of its own writes. Standard error may be a pipe that nobody reads or a disk that is full, and whoever
-//! writes there waits for ever or fails; that must not be a worker or the watchdog. So lines wait for the thread, up
-//! to a limit; beyond it they are thrown away and counted. The log never stops service.
+//! Only the thread `log` writes. Standard error may be a pipe that nobody reads or a file on a full disk; writing to it
+//! blocks or fails, and neither may reach a worker or the watchdog. So lines are queued, up to a limit; beyond it they
+//! are dropped and counted. The log never stops service. Which targets exist is for the caller to say.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -20,82 +20,74 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 use simple_logger::SimpleLogger;
 
-use crate::config::Config;
 use crate::error::StartError;
-use crate::{handlers, tfs};
 
 /// Log target of the HTTP front and its access lines.
 pub const FRONT: &str = "sagemaker_tfs::front";
 
-/// Text that waits to be written: what a burst of lines needs while a reader is slow, and little memory.
-const MAX_WAITING_BYTES: usize = 4 << 20;
-/// What an entry takes beside its text.
+/// Text in the queue: enough for a burst of lines while a reader is slow, and little memory.
+const MAX_QUEUED_BYTES: usize = 4 << 20;
+/// Memory of an entry without its text.
 const ENTRY_BYTES: usize = 100;
-/// At the end, what still waits is given this long.
+/// When the program ends, the queue has this long to drain.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(1);
 /// Name of the thread that writes.
 const WRITER: &str = "log";
 
-static WAITING: LazyLock<Waiting> = LazyLock::new(Waiting::new);
+static QUEUE: LazyLock<Queue> = LazyLock::new(Queue::new);
 
-/// Starts logging with the levels of `config`.
+/// Starts logging at `level`, or at the level in `targets` for targets that begin with the name there.
 ///
 /// # Errors
-/// When a logger was set already, which is a mistake of the program.
-pub fn start(config: &Config) -> Result<(), StartError> {
-    let logger = SimpleLogger::new()
-        .with_utc_timestamps()
-        .with_level(config.log_level)
-        .with_module_level(FRONT, config.front_log_level)
-        // Children have levels of their own; what they print is wanted.
-        .with_module_level(tfs::instance::LOG_TARGET, LevelFilter::Info)
-        .with_module_level(handlers::worker::LOG_TARGET, LevelFilter::Info)
-        .with_module_level(handlers::packages::LOG_TARGET, LevelFilter::Info)
-        // The libraries' own lines repeat ours, and their debug lines would quote users' data.
-        .with_module_level("ureq", LevelFilter::Warn)
-        .with_module_level("ureq_proto", LevelFilter::Warn);
+/// When the log's thread cannot be started, or a logger was set already, which is a mistake of the program.
+pub fn start(level: LevelFilter, targets: &[(&str, LevelFilter)]) -> Result<(), StartError> {
+    let mut logger = SimpleLogger::new().with_utc_timestamps().with_level(level);
+    for (target, level) in targets {
+        logger = logger.with_module_level(target, *level);
+    }
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
-        // The writer panics when standard error is closed; it cannot be told there.
+        // The writer panics when standard error fails, so there is nowhere to report it.
         if thread.name() != Some(WRITER) {
             say(&format!("thread {} {panic}", thread.name().unwrap_or("?")));
-            // The program may be about to end by it.
+            // The panic may end the program.
             finish();
         }
     }));
-    if !WAITING.has_writer() {
+    if !QUEUE.has_writer() {
         return Err(StartError::failed("cannot start the thread of the log"));
     }
     log::set_max_level(logger.max_level());
-    log::set_boxed_logger(Box::new(Queued(logger)))
+    // Loggers live as long as the program.
+    log::set_boxed_logger(Box::new(Queued(Box::leak(Box::new(logger)))))
         .map_err(|e| StartError::failed(format!("cannot start logging: {e}")))
 }
 
-/// Says something whatever the levels are, line by line, under the program's name.
+/// Prints text at any level, line by line, under the program's name.
 pub fn say(text: &str) {
-    let has_writer = WAITING.has_writer();
+    let has_writer = QUEUE.has_writer();
     for line in text.lines() {
         let said = Entry::Said(printable(line).into_owned());
         match has_writer {
-            true => WAITING.queue(said),
-            // It ends the program, and is to be read all the same.
-            false => write(said),
+            true => QUEUE.push(said),
+            // Without threads the program ends, and this is the reason.
+            false => said.write(),
         }
     }
 }
 
-/// Before the program ends: waits until what waits is written, if somebody takes it.
+/// Waits until the queue is written, for at most a second. Called before the program ends.
 pub fn finish() {
-    if !WAITING.has_writer() {
+    if !QUEUE.has_writer() {
         return;
     }
-    let (give, take) = bounded(1);
-    WAITING.queue(Entry::Mark(give));
-    let _ = take.recv_timeout(LAST_LINES_LIMIT);
+    let (reached, wait) = bounded(1);
+    QUEUE.push(Entry::Mark(reached));
+    let _ = wait.recv_timeout(LAST_LINES_LIMIT);
 }
 
-/// Has each line of a message written with its own time and origin.
-struct Queued(SimpleLogger);
+/// Puts a queue in front of a logger, and gives each line of a message its own time and origin.
+struct Queued(&'static SimpleLogger);
 
 impl Log for Queued {
     fn enabled(&self, metadata: &Metadata) -> bool {
@@ -104,11 +96,12 @@ impl Log for Queued {
 
     fn log(&self, record: &Record) {
         if !self.enabled(record.metadata()) {
-            return; // what follows costs
+            return; // formatting is expensive
         }
         let text = record.args().to_string();
         for line in text.trim_end_matches('\n').split('\n') {
-            WAITING.queue(Entry::Logged {
+            QUEUE.push(Entry::Logged {
+                logger: self.0,
                 level: record.level(),
                 target: record.target().to_owned(),
                 text: printable(line).into_owned(),
@@ -119,15 +112,15 @@ impl Log for Queued {
     fn flush(&self) {}
 }
 
-/// What waits for the writer.
 enum Entry {
     Logged {
+        logger: &'static SimpleLogger,
         level: Level,
         target: String,
         text: String,
     },
     Said(String),
-    /// Somebody waits until the writer comes to this.
+    /// The sender is dropped when the writer reaches this.
     Mark(Sender<()>),
 }
 
@@ -138,30 +131,53 @@ impl Entry {
             Self::Mark(_) => 0,
         }
     }
+
+    /// Panics when standard error fails, as simple_logger does.
+    fn write(self) {
+        match self {
+            Self::Logged {
+                logger,
+                level,
+                target,
+                text,
+            } => logger.log(
+                &Record::builder()
+                    .level(level)
+                    .target(&target)
+                    .args(format_args!("{text}"))
+                    .build(),
+            ),
+            Self::Said(text) => {
+                let _ = writeln!(io::stderr(), "sagemaker-tfs: {text}");
+            }
+            Self::Mark(reached) => drop(reached),
+        }
+    }
 }
 
-struct Waiting {
-    give: Sender<Entry>,
-    take: Receiver<Entry>,
+/// Entries from all threads for the one that writes. Pushing never blocks.
+struct Queue {
+    sender: Sender<Entry>,
+    entries: Receiver<Entry>,
     bytes: AtomicUsize,
     lost_lines: AtomicU64,
     /// Whether the writer's thread could be started.
     writer: OnceLock<bool>,
 }
 
-impl Waiting {
+impl Queue {
     fn new() -> Self {
-        let (give, take) = unbounded();
+        let (sender, entries) = unbounded();
         Self {
-            give,
-            take,
+            sender,
+            entries,
             bytes: AtomicUsize::new(0),
             lost_lines: AtomicU64::new(0),
             writer: OnceLock::new(),
         }
     }
 
-    /// Starts the writer's thread when first asked.
+    /// Starts the writer's thread on the first call.
     fn has_writer(&'static self) -> bool {
         *self.writer.get_or_init(|| {
             let thread = thread::Builder::new().name(WRITER.into());
@@ -169,61 +185,41 @@ impl Waiting {
         })
     }
 
-    fn queue(&self, entry: Entry) {
+    fn push(&self, entry: Entry) {
         let size = entry.size();
-        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_WAITING_BYTES && size > 0 {
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > MAX_QUEUED_BYTES && size > 0 {
             self.bytes.fetch_sub(size, Ordering::Relaxed);
             self.lost_lines.fetch_add(1, Ordering::Relaxed);
         } else {
-            let _ = self.give.send(entry); // we hold the other end, too
+            let _ = self.sender.send(entry); // cannot fail: we hold the receiver
         }
     }
 
+    /// The writer's thread. It never ends: a line that standard error does not take is lost, and the next one is tried.
     fn write_all(&self) {
-        for entry in &self.take {
-            self.bytes.fetch_sub(entry.size(), Ordering::Relaxed);
-            wait_for_reader();
-            // simple_logger panics when standard error is closed.
-            let _ = catch_unwind(AssertUnwindSafe(|| write(entry)));
-            let lost = self.lost_lines.swap(0, Ordering::Relaxed);
-            if lost > 0 {
-                log::error!("{lost} lines of the log are lost: nobody took them");
+        let write_entries = || {
+            for entry in &self.entries {
+                self.bytes.fetch_sub(entry.size(), Ordering::Relaxed);
+                wait_until_writable();
+                entry.write();
+                let lost = self.lost_lines.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    log::error!("{lost} lines of the log are lost: nobody took them");
+                }
             }
-        }
+        };
+        while catch_unwind(AssertUnwindSafe(write_entries)).is_err() {}
     }
 }
 
-/// Waits until standard error takes a line. Somebody who shares it with us may have set it not to wait by itself.
-fn wait_for_reader() {
+/// Waits until standard error takes a line. Another process that shares it may have made it non-blocking.
+fn wait_until_writable() {
     let stderr = io::stderr();
-    // After an error the next write tells.
+    // If polling fails, the write reports why.
     let _ = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None);
 }
 
-fn write(entry: Entry) {
-    match entry {
-        Entry::Logged {
-            level,
-            target,
-            text,
-        } => PLAIN.log(
-            &Record::builder()
-                .level(level)
-                .target(&target)
-                .args(format_args!("{text}"))
-                .build(),
-        ),
-        Entry::Said(text) => {
-            let _ = writeln!(io::stderr(), "sagemaker-tfs: {text}");
-        }
-        Entry::Mark(waiting) => drop(waiting),
-    }
-}
-
-/// Writes whatever it gets: levels were looked at before.
-static PLAIN: LazyLock<SimpleLogger> = LazyLock::new(|| SimpleLogger::new().with_utc_timestamps());
-
-/// The text with its control characters, and what else ends a line, as escapes. Tabs stay.
+/// The text with control characters and line separators escaped. Tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let is_text = |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
     if text.chars().all(is_text) {
@@ -255,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_limit_are_counted_and_not_kept() {
-        let waiting = Waiting::new();
-        let lines = 2 * MAX_WAITING_BYTES / 1000;
+    fn lines_beyond_the_limit_are_counted_and_dropped() {
+        let queue = Queue::new();
+        let lines = 2 * MAX_QUEUED_BYTES / 1000;
         for _ in 0..lines {
-            waiting.queue(Entry::Said("x".repeat(1000 - ENTRY_BYTES)));
+            queue.push(Entry::Said("x".repeat(1000 - ENTRY_BYTES)));
         }
-        let lost = waiting.lost_lines.load(Ordering::Relaxed) as usize;
-        assert_eq!(waiting.take.len() + lost, lines);
-        assert_eq!(waiting.take.len(), MAX_WAITING_BYTES / 1000);
+        let lost = queue.lost_lines.load(Ordering::Relaxed) as usize;
+        assert_eq!(queue.entries.len() + lost, lines);
+        assert_eq!(queue.entries.len(), MAX_QUEUED_BYTES / 1000);
     }
 }

@@ -5,11 +5,6 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use memchr::memmem;
-
-use crate::error::RequestError;
-use crate::tfs::client::TfsAnswer;
-
 /// Less than this share of the memory left counts as short.
 const SHORT_BELOW: f64 = 0.05;
 
@@ -164,31 +159,6 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// TensorFlow Serving's status for a lack of memory, and for a request that waited too long to get into a batch. A full
-/// queue of batches is 503.
-const EXHAUSTED: u16 = 429;
-/// What is in the text of an error when it is about the queue.
-const WAITED_TOO_LONG: &[u8] = b"waiting in batching queue";
-
-/// Makes 507 of an answer, or of an error, that is owed to a lack of memory: SageMaker then unloads other models.
-///
-/// # Errors
-/// What comes in, or 507.
-pub fn judge(answer: Result<TfsAnswer, RequestError>) -> Result<TfsAnswer, RequestError> {
-    let exhausted = |text: &str| Err(RequestError::new(507, format!("Memory exhausted: {text}")));
-    match answer {
-        Ok(answer)
-            if answer.status == EXHAUSTED
-                && memmem::find(&answer.body, WAITED_TOO_LONG).is_none() =>
-        {
-            exhausted("TensorFlow Serving has no memory for the request.")
-        }
-        // The model server fell again and again.
-        Err(error) if error.status == 502 && is_short() => exhausted(&error.text),
-        other => other,
-    }
-}
-
 /// The share of memory that is available, by the text of `/proc/meminfo`.
 fn machine_share(meminfo: &str) -> Option<f64> {
     Some(field(meminfo, "MemAvailable:")? / field(meminfo, "MemTotal:")?)
@@ -203,29 +173,6 @@ fn field(meminfo: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_lack_of_memory_is_507_and_a_full_or_slow_queue_is_not() {
-        let answer = |status: u16, text: &str| {
-            judge(Ok(TfsAnswer {
-                status,
-                headers: Default::default(),
-                body: format!("{{\"error\": \"{text}\"}}").into_bytes().into(),
-            }))
-        };
-        for text in [
-            "OOM when allocating tensor with shape[1,9]",
-            "Out of memory while trying to allocate 9 bytes.",
-        ] {
-            assert_eq!(answer(429, text).unwrap_err().status, 507);
-        }
-        let slow = "Run() timeout exceeded while waiting in batching queue";
-        assert!(answer(429, slow).is_ok());
-        let full = "The batch scheduling queue to which this task was submitted is full";
-        assert!(answer(503, full).is_ok());
-        let lost = judge(Err(RequestError::bad_request("x")));
-        assert_eq!(lost.unwrap_err().status, 400);
-    }
 
     #[test]
     fn the_share_of_the_machine() {

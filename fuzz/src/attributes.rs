@@ -1,6 +1,7 @@
 //! Custom attributes: what is accepted can stand in a URL, and other keys change nothing.
 
-use sagemaker_tfs::api::attributes::{is_model_name, parse};
+use sagemaker_tfs::api::attributes::parse;
+use sagemaker_tfs::config::is_model_name;
 
 pub fn check(data: &[u8]) {
     let header = String::from_utf8_lossy(data);

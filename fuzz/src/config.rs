@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use sagemaker_tfs::cli::{self, Command};
-use sagemaker_tfs::config::settings::{self, Setting};
+use sagemaker_tfs::config::settings::{Setting, multi_model};
 use sagemaker_tfs::config::{Config, Vars};
 use sagemaker_tfs::error::StartError;
 
@@ -36,13 +36,13 @@ pub fn check(data: &[u8]) {
             assert!(!problems.is_empty());
             for problem in &problems {
                 assert!(!problem.contains('\n'), "{problem}");
-                let named = |s: &&Setting| {
+                let named = |s: &Setting| {
                     let flag = s
                         .flag
                         .is_some_and(|f| problem.starts_with(&format!("--{f} is ")));
                     flag || problem.starts_with(&format!("{} is ", s.name))
                 };
-                assert!(settings::ALL.iter().any(named), "{problem}");
+                assert!(Setting::all().any(named), "{problem}");
             }
             let problems: BTreeSet<_> = problems.into_iter().collect();
             let alone = problems_alone(&options, &variables);
@@ -78,7 +78,7 @@ fn parsed(options: &[&[u8]], variables: &BTreeMap<&[u8], &[u8]>) -> Option<Vars>
 fn problems_alone(options: &[&[u8]], variables: &BTreeMap<&[u8], &[u8]>) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for (name, value) in variables {
-        let setting = settings::ALL.iter().find(|s| s.name.as_bytes() == *name);
+        let setting = Setting::all().find(|s| s.name.as_bytes() == *name);
         let Some(setting) = setting else {
             continue;
         };
@@ -89,7 +89,7 @@ fn problems_alone(options: &[&[u8]], variables: &BTreeMap<&[u8], &[u8]>) -> BTre
                 .any(|option| option.starts_with(flag.as_bytes()))
         });
         // A prefix is wrong only without its bucket.
-        if hidden || setting.name == settings::UNIVERSAL_PREFIX.name {
+        if hidden || setting.name == multi_model::UNIVERSAL_PREFIX.name {
             continue;
         }
         let alone = parsed(&[], &BTreeMap::from([(*name, *value)])).expect("no options");

@@ -73,9 +73,10 @@ class Server:
 
 
 class Nginx:
-    """nginx with a fake model server of its own."""
+    """nginx with a model server of its own."""
 
-    def __init__(self, processes: Processes, model_server: Path):
+    def __init__(self, processes: Processes, model_server: Path, workers: str = "auto"):
+        self.processes = processes
         config = processes.scratch / "models.config"
         config.write_text(f'model_config_list {{ config {{ name: "{MODEL}" }} }}\n')
         low = free_ports(2)
@@ -90,6 +91,7 @@ class Nginx:
         words = {
             "DIR": home,
             "PORT": self.port,
+            "WORKERS": workers,
             "BACKEND": low + 1,
             # The workers of a root nginx would otherwise be nobody, who may not enter our directory.
             "USER": "user root;" if os.geteuid() == 0 else "",
@@ -103,6 +105,9 @@ class Nginx:
         wait_for(self.process, self.port, "/", status=404)
 
         self.pids = [self.process.pid, *descendants(self.process.pid)]
+
+    def stop(self) -> None:
+        self.processes.stop(self.process)
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pids)

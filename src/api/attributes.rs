@@ -3,10 +3,8 @@
 //! The header carries up to 1,024 characters of comma-separated `key=value` pairs. Ours start with `tfs-`;
 //! all others belong to somebody else and are ignored.
 
+use crate::config::is_model_name;
 use crate::error::RequestError;
-
-/// Longest model name accepted.
-const MAX_NAME_LENGTH: usize = 255;
 
 /// What the custom attributes say. Everything is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -78,16 +76,6 @@ pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
         }
     }
     Ok(attributes)
-}
-
-/// Whether `name` can name a model: `[A-Za-z0-9][A-Za-z0-9._-]{0,254}`.
-pub fn is_model_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    bytes.len() <= MAX_NAME_LENGTH
-        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes
-            .iter()
-            .all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 fn is_version(text: &str) -> bool {

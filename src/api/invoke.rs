@@ -1,13 +1,13 @@
 //! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
 
 use crate::api::attributes::{self, Attributes};
-use crate::api::{Api, Serving};
+use crate::api::{Api, Mode};
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::handlers;
 use crate::http::Request;
 use crate::http::response::Response;
-use crate::memory;
+use crate::models::exhaustion;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 
 impl Api {
@@ -27,9 +27,9 @@ impl Api {
         let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
         let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
         let mut in_use;
-        let served = match &self.serving {
-            Serving::Fixed(served) => served,
-            Serving::Registry(registry) => {
+        let served = match &self.mode {
+            Mode::Fixed(served) => served,
+            Mode::Registry(registry) => {
                 let target = head.first("X-Amzn-SageMaker-Target-Model");
                 let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
                     RequestError::bad_request(
@@ -39,7 +39,7 @@ impl Api {
                 attributes.model_name = Some(name);
                 in_use = registry.get(name)?;
                 in_use.wait_for_turn(deadline)?;
-                in_use.served()
+                in_use.backend()
             }
         };
         let content_type = head.first("Content-Type");
@@ -73,9 +73,9 @@ impl Api {
         let answer = served.backend.call(&sent, body, deadline);
         let TfsAnswer {
             status, mut body, ..
-        } = match self.serving {
-            Serving::Fixed(_) => answer?,
-            Serving::Registry(_) => memory::judge(answer)?,
+        } = match self.mode {
+            Mode::Fixed(_) => answer?,
+            Mode::Registry(_) => exhaustion::as_507(answer)?,
         };
         let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
         Ok(Response {

@@ -5,6 +5,7 @@
 
 pub mod attributes;
 mod invoke;
+mod model_bodies;
 mod models;
 mod passthrough;
 mod route;
@@ -14,7 +15,7 @@ use crate::error::{RequestError, StartError};
 use crate::http::head::Head;
 use crate::http::response::Response;
 use crate::http::{Lane, Planned, Request, Service};
-use crate::models::backend::Served;
+use crate::models::backend::ModelBackend;
 use crate::models::registry::Registry;
 use crate::tfs::client::Method;
 
@@ -25,17 +26,17 @@ use route::{Route, route};
 const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
 const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
 
-/// What is served.
-pub enum Serving {
+/// What is served, by the mode the program runs in.
+pub enum Mode {
     /// What was there at the start.
-    Fixed(Box<Served>),
+    Fixed(Box<ModelBackend>),
     /// Multi-model mode: what is loaded.
     Registry(Box<Registry>),
 }
 
 /// The service behind the HTTP server.
 pub struct Api {
-    serving: Serving,
+    mode: Mode,
     execution_parameters: Vec<u8>,
 }
 
@@ -52,7 +53,7 @@ impl Service for Api {
     type Plan = Plan;
 
     fn plan(&self, head: &Head) -> Planned<Plan> {
-        let multi_model = matches!(self.serving, Serving::Registry(_));
+        let multi_model = matches!(self.mode, Mode::Registry(_));
         let route = route(head.method(), head.target(), multi_model);
         let route = route.and_then(|route| match route {
             // TensorFlow Serving would take the body for the next request.
@@ -101,9 +102,9 @@ impl Service for Api {
 
 impl Api {
     /// Serves this.
-    pub fn new(config: &Config, serving: Serving) -> Self {
+    pub fn new(config: &Config, mode: Mode) -> Self {
         Self {
-            serving,
+            mode,
             execution_parameters: format!(
                 "{{\"MaxConcurrentTransforms\": {}, \"MaxPayloadInMB\": {}}}",
                 config
@@ -132,9 +133,9 @@ impl Api {
     }
 
     fn ping(&self) -> Result<Response, RequestError> {
-        let health = match &self.serving {
-            Serving::Fixed(served) => served.check(),
-            Serving::Registry(registry) => registry.check(),
+        let health = match &self.mode {
+            Mode::Fixed(served) => served.check(),
+            Mode::Registry(registry) => registry.check(),
         };
         match health {
             Ok(()) => Ok(Response::empty()),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::{Api, Serving};
+use crate::api::{Api, Mode, model_bodies};
 use crate::error::RequestError;
 use crate::http::Request;
 use crate::http::head::Head;
@@ -14,20 +14,23 @@ pub const MAX_LOAD_BYTES: usize = 64 << 10;
 
 impl Api {
     fn registry(&self) -> Result<&Registry, RequestError> {
-        match &self.serving {
-            Serving::Registry(registry) => Ok(registry),
+        match &self.mode {
+            Mode::Registry(registry) => Ok(registry),
             // There are no routes to it then.
-            Serving::Fixed(_) => Err(RequestError::new(404, "Not Found")),
+            Mode::Fixed(_) => Err(RequestError::new(404, "Not Found")),
         }
     }
 
     pub(super) fn list_models(&self, query: &str) -> Result<Response, RequestError> {
-        Ok(json(&self.registry()?.list(query)?))
+        Ok(json(&model_bodies::list(self.registry()?, query)?))
     }
 
     pub(super) fn load_model(&self, request: &Request) -> Result<Response, RequestError> {
         check_not_from_a_page(&request.head)?;
-        Ok(success(&self.registry()?.load(&request.body)?))
+        Ok(success(&model_bodies::load(
+            self.registry()?,
+            &request.body,
+        )?))
     }
 
     pub(super) fn unload_model(
@@ -36,7 +39,7 @@ impl Api {
         name: &str,
     ) -> Result<Response, RequestError> {
         check_origin(&request.head)?;
-        Ok(success(&self.registry()?.unload(name)?))
+        Ok(success(&model_bodies::unload(self.registry()?, name)?))
     }
 
     pub(super) fn describe_model(
@@ -44,7 +47,9 @@ impl Api {
         request: &Request,
         name: &str,
     ) -> Result<Response, RequestError> {
-        Ok(json(&self.registry()?.describe(name, request.deadline)?))
+        let registry = self.registry()?;
+        let description = model_bodies::describe(registry, name, request.deadline)?;
+        Ok(json(&description))
     }
 }
 

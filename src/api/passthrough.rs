@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::api::{Api, Serving};
+use crate::api::{Api, Mode};
 use crate::error::RequestError;
 use crate::http::Request;
 use crate::http::response::Response;
@@ -29,12 +29,12 @@ impl Api {
             body,
         };
         let mut in_use;
-        let served = match &self.serving {
-            Serving::Fixed(served) => served,
-            Serving::Registry(registry) => {
+        let served = match &self.mode {
+            Mode::Fixed(served) => served,
+            Mode::Registry(registry) => {
                 in_use = registry.get(model_in(path))?;
                 in_use.wait_for_turn(*deadline)?;
-                in_use.served()
+                in_use.backend()
             }
         };
         let answer = served.backend.call(&sent, body, *deadline)?;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::error::StartError;
 use crate::supervisor::child::Streams;
-use crate::supervisor::handle::{NOT_FOUND, Supervisor};
+use crate::supervisor::handle::{NOT_FOUND, SupervisorHandle};
 
 /// A Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Interpreter {
     ///
     /// # Errors
     /// When there is none that works; `script` is what needs it. [`StartError::Stopped`] when the server stops.
-    pub fn find(script: &Path, supervisor: &Supervisor) -> Result<Self, StartError> {
+    pub fn find(script: &Path, supervisor: &SupervisorHandle) -> Result<Self, StartError> {
         let why = match supervisor.run_to_end(Self::question(), Streams::Answer)? {
             Ok(answer) => match Self::parse(&answer) {
                 Some(interpreter) => return Ok(interpreter),

@@ -43,7 +43,7 @@ pub fn start_reader() -> io::Result<()> {
     thread::Builder::new()
         .name("late-answers".into())
         .spawn(move || {
-            if let Err(e) = read_all(Reactor::new(&theirs), &inbox) {
+            if let Err(e) = read_all(Reactor::new(&theirs, 0), &inbox) {
                 log::error!("late answers of Python workers are read no more: {e}");
             }
         })?;

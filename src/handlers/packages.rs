@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
 use crate::supervisor::child::Streams;
-use crate::supervisor::handle::Supervisor;
+use crate::supervisor::handle::SupervisorHandle;
 
 /// Log target of pip's lines.
 pub const LOG_TARGET: &str = "pip";
@@ -54,7 +54,7 @@ pub fn streams(prefix: &str) -> Streams {
 pub fn install(
     script: &Path,
     interpreter: &Interpreter,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
 ) -> Result<(), StartError> {
     let Some(requirements) = requirements(script) else {
         return Ok(());

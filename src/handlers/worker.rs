@@ -17,9 +17,9 @@ use crate::handlers::interpreter::Interpreter;
 use crate::handlers::late_answers;
 use crate::handlers::pool::{Channels, Pool};
 use crate::supervisor::child::{Child, Streams};
-use crate::supervisor::handle::{Supervisor, UnitId};
+use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::{Phase, Status};
-use crate::supervisor::unit::{Ended, SpawnError, Unit};
+use crate::supervisor::unit::{Ended, ProcessHandle, StartFailure, Unit};
 use crate::worker_protocol::frame::Shape;
 use crate::worker_protocol::record::{self, Record};
 
@@ -175,7 +175,7 @@ pub struct Worker {
     label: String,
     launch: Arc<Launch>,
     pool: Arc<Pool>,
-    supervisor: Supervisor,
+    supervisor: SupervisorHandle,
     process: Option<Arc<WorkerChannels>>,
     first_word: Option<JoinHandle<Result<(), String>>>,
     phase: Phase,
@@ -191,7 +191,7 @@ impl Worker {
         index: usize,
         launch: Arc<Launch>,
         pool: Arc<Pool>,
-        supervisor: Supervisor,
+        supervisor: SupervisorHandle,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -305,7 +305,7 @@ impl Unit for Worker {
         format!("Python worker {}", self.label)
     }
 
-    fn start(&mut self, process_number: u64) -> Result<Child, SpawnError> {
+    fn start(&mut self, process_number: u64) -> Result<Box<dyn ProcessHandle>, StartFailure> {
         let child = self.try_start(process_number).map_err(|e| {
             let program = self.launch.program.display();
             let text = match e.kind() {
@@ -315,7 +315,7 @@ impl Unit for Worker {
                 ),
                 _ => format!("cannot start {program}: {e}"),
             };
-            SpawnError::new(&e, text)
+            StartFailure::from_io(&e, text)
         })?;
         log::info!(
             "{}: started, process {}; loading {}",
@@ -323,7 +323,7 @@ impl Unit for Worker {
             child.pid,
             self.launch.script.display()
         );
-        Ok(child)
+        Ok(Box::new(child))
     }
 
     fn ended(&mut self, how: String) -> Ended {
@@ -447,7 +447,7 @@ impl Unit for Worker {
         }
     }
 
-    fn stop(&mut self, _: &Child) {
+    fn stop(&mut self, _: &dyn ProcessHandle) {
         let what = "stopping".to_owned();
         let now = Instant::now();
         self.pool.set(self.index, Health::Failing, what, now, None);

@@ -157,7 +157,7 @@ impl<S: Service> Server<S> {
         for index in 0..workers {
             let shared = Arc::clone(&shared);
             start_thread(format!("worker-{index}"), move || {
-                let reactor = Reactor::new(&shared.mailboxes[index].remote);
+                let reactor = Reactor::new(&shared.mailboxes[index].remote, index);
                 Worker::new(index, reactor, shared).run();
             })?;
         }

@@ -1,4 +1,6 @@
-//! What serves requests: TensorFlow Serving instances, and handlers if there is a script.
+//! What serves the requests of a model: TensorFlow Serving instances, and Python workers if there is a handler script.
+//!
+//! Used alike by the start and by loads of multi-model mode. Their callers decide what runs when, and what a failure costs.
 
 use std::sync::Arc;
 
@@ -8,19 +10,19 @@ use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::pool::Pool;
 use crate::handlers::worker::{Launch, Worker, label};
-use crate::models::Model;
-use crate::supervisor::handle::{StartFailure, Supervisor, UnitId};
+use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::Limits;
-use crate::supervisor::unit::Unit;
+use crate::supervisor::unit::{StartFailure, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command;
 use crate::tfs::files::Files;
 use crate::tfs::instance::Instance;
+use crate::tfs::model::Model;
 use crate::tfs::status::Versions;
 
-/// A model, or several served together, and the processes behind.
+/// A model, or several served together, and the processes behind them.
 #[derive(Debug)]
-pub struct Served {
+pub struct ModelBackend {
     /// TensorFlow Serving.
     pub backend: Arc<Backend>,
     /// When there is a handler script.
@@ -29,7 +31,21 @@ pub struct Served {
     pub default_model: String,
 }
 
-impl Served {
+impl ModelBackend {
+    /// Requests go to `backend`, by way of `workers` if there are any.
+    pub fn new(
+        backend: &Arc<Backend>,
+        workers: Option<&HandlerWorkers>,
+        default_model: &str,
+        config: &Config,
+    ) -> Self {
+        Self {
+            backend: Arc::clone(backend),
+            handlers: workers.map(|workers| workers.handlers(backend, config)),
+            default_model: default_model.to_owned(),
+        }
+    }
+
     /// Whether requests can be served now.
     ///
     /// # Errors
@@ -44,14 +60,14 @@ impl Served {
 
 /// A handler script and the workers that run it.
 #[derive(Debug, Clone)]
-pub struct Workers {
+pub struct HandlerWorkers {
     /// How they are started.
     pub launch: Arc<Launch>,
     /// Who is free.
     pub pool: Arc<Pool>,
 }
 
-impl Workers {
+impl HandlerWorkers {
     /// Workers that have yet to be started.
     pub fn new(launch: Launch) -> Self {
         Self {
@@ -60,8 +76,7 @@ impl Workers {
         }
     }
 
-    /// The way of requests through them, with this TensorFlow Serving.
-    pub fn handlers(&self, backend: &Arc<Backend>, config: &Config) -> Handlers {
+    fn handlers(&self, backend: &Arc<Backend>, config: &Config) -> Handlers {
         Handlers {
             pool: Arc::clone(&self.pool),
             backend: Arc::clone(backend),
@@ -71,10 +86,10 @@ impl Workers {
         }
     }
 
-    /// Has them started: the units' numbers. `starter` is as for [`start_instances`].
+    /// Starts the workers and returns their units' numbers. `starter` is as for [`start_instances`].
     pub fn start(
         &self,
-        supervisor: &Supervisor,
+        supervisor: &SupervisorHandle,
         starter: Option<&Sender<Result<(), StartFailure>>>,
     ) -> Vec<UnitId> {
         let hosts = (0..self.launch.workers).map(|index| {
@@ -101,8 +116,8 @@ pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     ))
 }
 
-/// Has the instances of `backend` started, each of which serves `models`: the units' numbers. `starter` hears how each start went; without one the
-/// program depends on it.
+/// Starts the instances of `backend`, each of which serves `models`, and returns their units' numbers. `starter` gets the
+/// result of each start; without it the program ends when one fails.
 ///
 /// # Errors
 /// When a thread cannot be started; nothing is left running then.
@@ -112,7 +127,7 @@ pub fn start_instances(
     backend: &Arc<Backend>,
     models: &[Model],
     gpus: u32,
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
     starter: Option<&Sender<Result<(), StartFailure>>>,
 ) -> Result<Vec<UnitId>, StartFailure> {
     let launches = command::launches(config, files, &backend.ports, gpus);
@@ -146,7 +161,7 @@ pub fn start_instances(
 }
 
 fn keep(
-    supervisor: &Supervisor,
+    supervisor: &SupervisorHandle,
     id: UnitId,
     unit: Box<dyn Unit>,
     limits: Limits,

@@ -6,27 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::api::attributes::is_model_name;
+use crate::config::is_model_name;
 use crate::error::StartError;
+use crate::tfs::model::Model;
 
 const SAVED_MODEL: &str = "saved_model.pb";
 /// Folders are followed this deep, so that links in a circle end somewhere.
 const MAX_DEPTH: usize = 20;
 /// This many paths are shown of a directory without models.
 const MAX_LISTED: usize = 30;
-
-/// A model to serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model {
-    /// Name in URLs.
-    pub name: String,
-    /// The folder that holds the version folders; for a [lone](Model::lone) model, the one with `saved_model.pb`.
-    pub path: PathBuf,
-    /// Versions found, ascending.
-    pub versions: Vec<u64>,
-    /// Whether there is no version folder: TensorFlow Serving then needs one made for it.
-    pub lone: bool,
-}
 
 /// Finds all models below `dir`, sorted by name.
 ///

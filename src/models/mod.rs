@@ -1,13 +1,16 @@
 //! Models: finding them on disk, and in multi-model mode loading and unloading them while the server runs.
+//!
+//! `discovery.rs` finds the models of a folder; `backend.rs` is what serves one. In multi-model mode `registry.rs` has the
+//! table of models, `load.rs` the steps of a load and how they are undone, `location.rs` the check of a model's folder.
 
 pub mod backend;
 pub mod discovery;
-#[allow(clippy::disallowed_types, reason = "held for an instant")]
+pub mod exhaustion;
+pub mod load;
+mod location;
 pub mod ports;
-#[allow(
-    clippy::disallowed_types,
-    reason = "models are loaded and unloaded on threads of their own"
-)]
 pub mod registry;
+mod semaphore;
 
-pub use discovery::{Model, discover};
+pub use crate::tfs::model::Model;
+pub use discovery::discover;

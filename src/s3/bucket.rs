@@ -10,7 +10,8 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use ureq::Agent;
 use ureq::http::Response;
 
-use crate::s3::{AwsConfig, agent, credentials, direct_agent};
+use crate::config::AwsConfig;
+use crate::s3::{agent, credentials, direct_agent};
 use crate::wait;
 
 /// Requests are sent as soon as they are signed.
@@ -54,7 +55,7 @@ pub fn download(
 }
 
 fn bucket(config: &AwsConfig, name: &str) -> Result<Bucket, String> {
-    let region = config.region.clone().unwrap_or_else(|| "us-east-1".into());
+    let region = config.region.clone();
     // The name in the path works everywhere; in the host it needs a name that is one, and names with dots have no
     // certificate.
     let (endpoint, style) = match &config.endpoint {
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn addresses_of_aws_and_of_others() {
         let config = |region: &str, endpoint: Option<&str>| AwsConfig {
-            region: Some(region.into()),
+            region: region.into(),
             endpoint: endpoint.map(str::to_owned),
             ..AwsConfig::default()
         };

@@ -6,12 +6,10 @@ use rusty_s3::Credentials;
 use serde_json::Value;
 use ureq::Agent;
 
-use crate::s3::AwsConfig;
+use crate::config::AwsConfig;
 
 /// Where the container credentials endpoint is when only its path is given.
 const CONTAINER_HOST: &str = "http://169.254.170.2";
-/// Where the instance metadata service is.
-const METADATA_HOST: &str = "http://169.254.169.254";
 const METADATA_TOKEN_SECONDS: &str = "300";
 
 /// Finds credentials, in the order of AWS's own tools.
@@ -31,8 +29,7 @@ pub fn find(config: &AwsConfig, agent: &Agent) -> Result<Credentials, String> {
         return from_container(&url, config, agent)
             .map_err(|e| format!("the container credentials endpoint {url}: {e}"));
     }
-    let host = config.metadata_endpoint.as_deref().unwrap_or(METADATA_HOST);
-    let host = host.trim_end_matches('/');
+    let host = config.metadata_endpoint.trim_end_matches('/');
     from_metadata(host, agent).map_err(|e| {
         format!(
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is there a container credentials endpoint; \

@@ -1,6 +1,6 @@
-//! A child process: starting it, its output into our log, and signals to it.
+//! A child process: starts it, copies its output into our log, and sends it signals.
 //!
-//! Waiting for its end is the watchdog's work, which reaps all children in one place.
+//! Waiting for its end is left to the event loop, which reaps all children in one place.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
@@ -16,37 +16,38 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::allocator;
+use crate::supervisor::unit::ProcessHandle;
 
-/// This many last lines are kept for the message when the process ends.
+/// Number of last lines kept for the message when the process ends.
 const KEPT_LINES: usize = 10;
-/// The same of the answer to a question: `nvidia-smi` has a line for each GPU.
+/// The same for a program that is run for its output, which may be a line for each device.
 const KEPT_ANSWER_LINES: usize = 256;
-/// Longer lines are cut, so that a process that writes no line ends cannot fill the memory.
+/// Longer lines are split, so that a process that writes no line breaks cannot use up the memory.
 const MAX_LINE_BYTES: u64 = 16 * 1024;
-/// After the process ended its last output is waited for this long; a process it left behind may hold the pipe.
+/// How long to wait for the last output of a process that has ended: one it left behind may hold the pipe open.
 const LAST_OUTPUT_WAIT: Duration = Duration::from_millis(500);
 
-/// Where a child reads and writes.
+/// What the standard streams of a child are.
 #[derive(Debug, Clone)]
 pub enum Streams {
-    /// Nothing to read; what it writes goes line by line into our log, with this target and this prefix.
+    /// No input; each line of output goes into our log, with this target and prefix.
     Log {
         /// Log target: the name of the program.
         target: &'static str,
-        /// Which of several, such as `0: `.
+        /// Tells several processes apart, such as `0: `.
         prefix: String,
     },
-    /// Nothing to read; what it writes is the answer to a question, and not for the log.
+    /// No input; the output is the answer to a question and not logged.
     Answer,
-    /// The terminal, or whatever else our own standard streams are. Such a child is in our process group, or the
-    /// terminal would not let it read.
+    /// Our own standard streams, such as the terminal. The child stays in our process group, or the terminal would not
+    /// let it read.
     Inherited,
 }
 
 /// A running process.
 #[derive(Debug)]
 pub struct Child {
-    /// Its process id, until it is reaped.
+    /// Its process id, valid until it is reaped.
     pub pid: Pid,
     has_own_group: bool,
     output: Option<Output>,
@@ -62,7 +63,7 @@ impl Child {
     /// Starts `command`. Of our open files it gets its standard streams and `inherited`, nothing else.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the system cannot start it.
     pub fn start(
         command: Command,
         streams: &Streams,
@@ -71,10 +72,10 @@ impl Child {
         Self::start_watched(command, streams, inherited, |_| {})
     }
 
-    /// The same; `watch` sees each line of its output, unless its streams are inherited.
+    /// Like [`Child::start`]; `watch` is called with each line of output, unless the streams are inherited.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the system cannot start it.
     pub fn start_watched(
         mut command: Command,
         streams: &Streams,
@@ -86,7 +87,7 @@ impl Child {
             let (reader, writer) = io::pipe()?;
             command.stdin(Stdio::null());
             command.stdout(writer.try_clone()?).stderr(writer);
-            // A group of its own: Ctrl-C in a terminal is for us, who then stop it in good order.
+            // A group of its own: Ctrl-C in a terminal is for us alone, and we then stop the child in good order.
             command.process_group(0);
             output = Some(Output::collect(reader, streams.clone(), watch)?);
         }
@@ -97,27 +98,30 @@ impl Child {
             output,
         })
     }
+}
 
-    /// Sends a signal to it and whatever it started: its program may be a script that starts the real one. Only to
-    /// be called while it is not reaped: its id could belong to another then.
-    pub fn signal(&self, signal: Signal) {
+impl ProcessHandle for Child {
+    fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The program may be a script that starts the real one, so the whole group gets it.
         let to_group = self.has_own_group && kill_process_group(self.pid, signal).is_ok();
-        // It may have left its group.
+        // The process may have left its group.
         if !to_group && let Err(e) = kill_process(self.pid, signal) {
             log::warn!("cannot send {signal:?} to process {}: {e}", self.pid);
         }
     }
 
-    /// Kills what is left of its group, just after it was reaped.
-    pub fn kill_group(&self) {
+    fn kill_group(&self) {
         if self.has_own_group {
-            // Mostly nothing is left, which is an error here.
+            // Usually nothing is left, which is an error here.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }
 
-    /// Its last lines of output, after its end.
-    pub fn last_lines(&self) -> String {
+    fn last_lines(&self) -> String {
         let Some(output) = &self.output else {
             return String::new();
         };
@@ -127,12 +131,12 @@ impl Child {
     }
 }
 
-/// Starts `command` with `inherited` open beside its standard streams. Files are closed in children unless said
-/// otherwise, and it can only be said for all children that are started at that time: so whoever starts one does it
-/// here, one after the other.
+/// Starts `command` with `inherited` open besides its standard streams. All our files are closed in children
+/// (`FD_CLOEXEC`), and clearing that flag affects every child started at that moment; therefore all children are started
+/// here, one at a time.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When the system cannot start it.
 pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std::process::Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +147,10 @@ pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std:
             .try_for_each(|file| fcntl_setfd(file, flags))
     };
     set(FdFlags::empty())?;
-    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where children are started"
+    )]
     let spawned = command.spawn();
     set(FdFlags::CLOEXEC)?;
     spawned
@@ -166,7 +173,7 @@ impl Output {
             .name(format!("log-{label}"))
             .spawn(move || {
                 if let Err(e) = collect(reader, &streams, &kept, watch) {
-                    log::warn!("the output of a child process cannot be read: {e}");
+                    log::warn!("cannot read the output of a child process: {e}");
                 }
                 let _ = end.send(());
             })?;
@@ -174,14 +181,14 @@ impl Output {
     }
 }
 
-/// Copies lines to where they go, and keeps the last ones.
+/// Copies lines to the log and to `watch`, and keeps the last ones.
 fn collect(
     output: PipeReader,
     streams: &Streams,
     kept: &Mutex<VecDeque<String>>,
     mut watch: impl FnMut(&str),
 ) -> io::Result<()> {
-    let most = match streams {
+    let limit = match streams {
         Streams::Answer => KEPT_ANSWER_LINES,
         _ => KEPT_LINES,
     };
@@ -198,11 +205,173 @@ fn collect(
             log::info!(target: target, "{prefix}{text}");
         }
         let mut lines = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == most {
+        if lines.len() == limit {
             lines.pop_front();
         }
         lines.push_back(text.clone());
         drop(lines);
         watch(&text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    use rustix::io::fcntl_getfd;
+    use rustix::process::{WaitOptions, waitpid};
+
+    use super::*;
+    use crate::supervisor::reaper::Exit;
+
+    /// For what takes no time.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn log() -> Streams {
+        Streams::Log {
+            target: "test",
+            prefix: "0: ".into(),
+        }
+    }
+
+    fn start(script: &str, streams: &Streams) -> Child {
+        Child::start(shell(script), streams, &[]).expect("it starts")
+    }
+
+    /// Waits for the end of this child and no other: tests run side by side.
+    fn reap(child: &Child) -> Exit {
+        let ended = waitpid(Some(child.pid), WaitOptions::empty());
+        let (_, status) = ended.expect("it is our child").expect("it has ended");
+        status.into()
+    }
+
+    /// Waits until nobody can write any more.
+    fn wait_for_output(child: &Child) {
+        let output = child.output.as_ref().expect("it has output");
+        output
+            .ended
+            .recv_timeout(LIMIT)
+            .expect("the pipe is closed");
+    }
+
+    fn end(child: &Child) -> Exit {
+        let exit = reap(child);
+        wait_for_output(child);
+        exit
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_told_in_words() {
+        for (script, text) in [
+            ("exit 0", "its process exited with code 0"),
+            ("exit 3", "its process exited with code 3"),
+            ("kill -9 $$", "its process was ended by signal 9"),
+            ("kill -15 $$", "its process was ended by signal 15"),
+        ] {
+            let exit = end(&start(script, &Streams::Answer));
+            assert_eq!(exit.to_string(), text);
+            assert_eq!(exit.was_killed(), script.contains("-9"), "{script}");
+        }
+    }
+
+    #[test]
+    fn both_streams_are_read_and_there_is_no_input() {
+        let child = start("cat; echo out; echo err >&2; printf end", &Streams::Answer);
+        assert_eq!(end(&child), Exit::Code(0));
+        assert_eq!(child.last_lines(), "out\nerr\nend");
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let script = "for i in $(seq 300); do echo $i; done";
+        for (streams, kept) in [(log(), KEPT_LINES), (Streams::Answer, KEPT_ANSWER_LINES)] {
+            let child = start(script, &streams);
+            end(&child);
+            let expected = (301 - kept..=300).map(|i| i.to_string());
+            assert_eq!(child.last_lines(), Vec::from_iter(expected).join("\n"));
+        }
+    }
+
+    #[test]
+    fn each_line_is_watched() {
+        let (sender, lines) = crossbeam_channel::unbounded();
+        let watch = move |line: &str| sender.send(line.to_owned()).expect("somebody listens");
+        let command = shell("echo one; echo; echo 'three  '");
+        let child = Child::start_watched(command, &log(), &[], watch).expect("it starts");
+        end(&child);
+        assert_eq!(Vec::from_iter(lines), ["one", "", "three"]);
+    }
+
+    #[test]
+    fn long_lines_are_split_and_bad_characters_replaced() {
+        let script = "head -c 20000 /dev/zero | tr '\\0' x; printf '\\377\\n'";
+        let child = start(script, &Streams::Answer);
+        end(&child);
+        let lines = child.last_lines();
+        let lengths = Vec::from_iter(lines.lines().map(|line| line.chars().count()));
+        let limit = usize::try_from(MAX_LINE_BYTES).expect("it is small");
+        assert_eq!(lengths, [limit, 20_001 - limit]);
+        assert!(lines.ends_with("x\u{fffd}"));
+    }
+
+    #[test]
+    fn signals_reach_what_the_child_started() {
+        let (sender, lines) = crossbeam_channel::unbounded();
+        let watch = move |_: &str| sender.send(()).expect("somebody listens");
+        let command = shell("sleep 1000 & echo up; wait");
+        let child = Child::start_watched(command, &log(), &[], watch).expect("it starts");
+        lines.recv_timeout(LIMIT).expect("it starts the other one");
+        child.signal(Signal::TERM);
+        // The output ends only when both have ended.
+        assert_eq!(end(&child), Exit::Signal(Signal::TERM.as_raw()));
+    }
+
+    #[test]
+    fn what_a_child_left_behind_is_killed() {
+        let child = start("sleep 1000 & exit 0", &Streams::Answer);
+        assert_eq!(reap(&child), Exit::Code(0));
+        child.kill_group();
+        wait_for_output(&child);
+    }
+
+    #[test]
+    fn a_child_with_our_streams_stays_in_our_group() {
+        let child = start("exec sleep 1000", &Streams::Inherited);
+        let group = rustix::process::getpgid(Some(child.pid)).expect("it runs");
+        assert_eq!(group, rustix::process::getpgrp());
+        // This must not reach our group.
+        child.kill_group();
+        child.signal(Signal::TERM);
+        assert_eq!(reap(&child), Exit::Signal(Signal::TERM.as_raw()));
+        assert_eq!(child.last_lines(), "");
+    }
+
+    #[test]
+    fn a_child_gets_the_files_it_is_given_and_no_others() {
+        let mut file = tempfile::tempfile().expect("there is room");
+        file.write_all(b"given\n").expect("there is room");
+        let script = format!("cat /proc/self/fd/{}", file.as_raw_fd());
+        let child = Child::start(shell(&script), &Streams::Answer, &[]).expect("it starts");
+        assert_ne!(end(&child), Exit::Code(0), "{}", child.last_lines());
+        let given = [file.as_fd()];
+        let child = Child::start(shell(&script), &Streams::Answer, &given).expect("it starts");
+        assert_eq!(end(&child), Exit::Code(0));
+        assert_eq!(child.last_lines(), "given");
+        let flags = fcntl_getfd(&file).expect("it is open");
+        assert_eq!(flags, FdFlags::CLOEXEC, "later children do not get it");
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_an_error() {
+        let command = Command::new("/no/such/program");
+        let error = Child::start(command, &Streams::Answer, &[]).expect_err("it cannot start");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

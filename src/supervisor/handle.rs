@@ -1,120 +1,110 @@
-//! The way to the watchdog: who has a process to be kept running, or run once, asks here.
+//! The supervisor's handle: how other threads have processes started, kept running, run once, or stopped.
 
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
 
 use crate::error::StartError;
-use crate::supervisor::Drain;
 use crate::supervisor::child::Streams;
+use crate::supervisor::drain::Drain;
 use crate::supervisor::lifecycle::{Limits, Status};
-use crate::supervisor::unit::Unit;
+use crate::supervisor::unit::{StartFailure, Unit};
 
-/// Number of a unit or an errand; never given twice.
+/// Number of a unit or a task; never used twice.
 pub type UnitId = u64;
 
-/// A handle to the watchdog. The watchdog starts before everything that uses this and ends with the program, so messages
-/// are always taken, and waiting for a reply fails at once when the watchdog stops.
+/// The failure text of a task whose program does not exist.
+pub const NOT_FOUND: &str = "not found on PATH";
+
+/// A handle to the supervisor. The supervisor starts before everything that uses this and runs until the program ends;
+/// whatever waits for it fails at once when it stops.
 #[derive(Debug, Clone)]
-pub struct Supervisor {
-    inbox: Sender<Message>,
+pub struct SupervisorHandle {
+    messages: Sender<Message>,
     stopping: Receiver<()>,
     last_id: Arc<AtomicU64>,
 }
 
-/// Where messages of a [`Supervisor`] arrive.
+/// The receiving side of a [`SupervisorHandle`].
 pub struct Inbox {
-    /// The messages.
-    pub messages: Receiver<Message>,
-    /// To be dropped when the watchdog stops: see [`Supervisor::stopping`].
-    pub running: Option<Sender<()>>,
+    pub(super) messages: Receiver<Message>,
+    /// Dropped when the supervisor stops: see [`SupervisorHandle::stopping`].
+    pub(super) running: Sender<()>,
 }
 
-/// What the watchdog is told.
+/// A message to the supervisor.
 pub enum Message {
     /// A signal arrived: SIGCHLD, or one that ends the program.
     Signal(i32),
-    /// The front is open: at the end it is drained.
-    Serve(Box<dyn Drain>),
+    /// Work is accepted from now on; drain it at the end.
+    DrainAtEnd(Box<dyn Drain>),
     /// The start has failed, which ends the program.
     StartFailed(StartError),
-    /// A process of a unit is well, or not.
-    News {
-        /// Which unit.
+    /// The status of a unit's process.
+    Report {
+        /// The unit.
         unit: UnitId,
         /// Which of its processes.
-        process: u64,
-        /// How it is.
+        generation: u64,
+        /// Its status.
         status: Status,
     },
-    /// Keep this unit running.
+    /// Keep a unit running.
     Keep {
         /// Its number.
         id: UnitId,
         /// The unit.
         unit: Box<dyn Unit>,
-        /// By what it is measured.
+        /// Its time limits.
         limits: Limits,
-        /// Who waits for its start; `None`: the program, which ends if it fails.
+        /// Gets the result of the first start; `None`: the program depends on it and ends if it fails.
         starter: Option<Sender<Result<(), StartFailure>>>,
     },
-    /// Run this once.
+    /// Run a task.
     Run {
         /// Its number.
         id: UnitId,
-        /// What to run.
+        /// The program.
         command: Command,
         /// Where its output goes.
         streams: Streams,
-        /// Gets its end: the last lines of its output.
+        /// Gets the last lines of its output, or why it failed.
         reply: Sender<Result<String, StartFailure>>,
     },
-    /// Stop these units and errands and forget them; `done` is dropped when nothing is left of them.
+    /// Stop these units and tasks and forget them.
     Release {
-        /// Which.
+        /// Their numbers.
         ids: Vec<UnitId>,
-        /// See above.
-        done: Sender<()>,
+        /// Dropped when nothing is left of them.
+        stopped: Sender<()>,
     },
 }
 
-/// Why a process did not come up, or an errand came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StartFailure {
-    /// For people.
-    pub text: String,
-    /// Whether memory, processes or the like ran out.
-    pub out_of_resources: bool,
-}
-
-/// What is said of a program that is not there.
-pub const NOT_FOUND: &str = "not found on PATH";
-
-impl Supervisor {
-    /// A handle, and where its messages arrive.
+impl SupervisorHandle {
+    /// A handle and its receiving side.
     pub fn new() -> (Self, Inbox) {
-        let (inbox, messages) = unbounded();
+        let (sender, messages) = unbounded();
         let (running, stopping) = bounded(0);
-        let supervisor = Self {
-            inbox,
+        let handle = Self {
+            messages: sender,
             stopping,
             last_id: Arc::new(AtomicU64::new(0)),
         };
-        let running = Some(running);
-        (supervisor, Inbox { messages, running })
+        (handle, Inbox { messages, running })
     }
 
-    /// Never carries a message, and disconnects when the watchdog stops. Select on it when waiting for something that
-    /// the watchdog does not do.
+    /// Never carries a message; disconnects when the supervisor stops.
     pub fn stopping(&self) -> &Receiver<()> {
         &self.stopping
     }
 
-    /// Hands over the front, to be drained at the end.
-    pub fn serve(&self, front: Box<dyn Drain>) {
-        self.send(Message::Serve(front));
+    /// Has the supervisor drain this at the end of the program. Until then a signal ends the program at once.
+    pub fn drain_at_end(&self, front: Box<dyn Drain>) {
+        self.send(Message::DrainAtEnd(front));
     }
 
     /// Ends the program with this error.
@@ -127,16 +117,16 @@ impl Supervisor {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Passes a signal on. `false`: the watchdog has ended.
+    /// Passes a signal on. Returns `false` when the supervisor has stopped.
     pub fn signal(&self, signal: i32) -> bool {
-        self.inbox.send(Message::Signal(signal)).is_ok()
+        self.messages.send(Message::Signal(signal)).is_ok()
     }
 
-    /// News of a unit's process.
-    pub fn report(&self, unit: UnitId, process: u64, status: Status) {
-        self.send(Message::News {
+    /// Reports the status of a unit's process. Reports about earlier processes are ignored.
+    pub fn report(&self, unit: UnitId, generation: u64, status: Status) {
+        self.send(Message::Report {
             unit,
-            process,
+            generation,
             status,
         });
     }
@@ -151,7 +141,7 @@ impl Supervisor {
         });
     }
 
-    /// Starts a unit and keeps it running. `starter` hears how its first start went.
+    /// Starts a unit and keeps it running. `starter` gets the result of its first start.
     pub fn keep_for(
         &self,
         id: UnitId,
@@ -167,56 +157,114 @@ impl Supervisor {
         });
     }
 
-    /// Runs a program once. The receiver gets its end and last lines of output; [`Supervisor::release`] ends it
-    /// before.
+    /// Starts a task. The receiver gets the last lines of its output, or why it failed; it disconnects when the
+    /// supervisor stops. [`SupervisorHandle::release`] kills the task.
     pub fn run(
         &self,
         id: UnitId,
         command: Command,
         streams: Streams,
     ) -> Receiver<Result<String, StartFailure>> {
-        let (reply, end) = bounded(1);
+        let (reply, result) = bounded(1);
         self.send(Message::Run {
             id,
             command,
             streams,
             reply,
         });
-        end
+        result
     }
 
-    /// Runs a program to its end: the last lines of its output, or why it failed.
+    /// Runs a task to its end: the last lines of its output, or why it failed.
     ///
     /// # Errors
-    /// [`StartError::Stopped`] when the watchdog stops before.
+    /// [`StartError::Stopped`] when the supervisor stops first.
     pub fn run_to_end(
         &self,
         command: Command,
         streams: Streams,
     ) -> Result<Result<String, StartFailure>, StartError> {
-        let end = self.run(self.new_id(), command, streams);
-        end.recv().map_err(|_| StartError::Stopped)
+        let result = self.run(self.new_id(), command, streams);
+        result.recv().map_err(|_| StartError::Stopped)
     }
 
-    /// Stops an errand and does not wait for its end.
-    pub fn abandon(&self, id: UnitId) {
-        let (done, _) = bounded(0);
-        self.send(Message::Release {
-            ids: vec![id],
-            done,
-        });
+    /// Runs a task that may take this long: the last lines of its output, or why it failed.
+    ///
+    /// # Errors
+    /// `Timeout` when it takes longer: it is killed then, and its end not waited for, because some programs do not end
+    /// even so. `Disconnected` when the supervisor stops first.
+    pub fn run_within(
+        &self,
+        limit: Duration,
+        command: Command,
+        streams: Streams,
+    ) -> Result<Result<String, StartFailure>, RecvTimeoutError> {
+        let id = self.new_id();
+        let result = self.run(id, command, streams);
+        result.recv_timeout(limit).inspect_err(|_| {
+            self.begin_release(vec![id]);
+        })
     }
 
-    /// Stops units and errands and waits until nothing is left of them.
+    /// Runs a closure on a thread of its own and returns its result. For work that needs no process but may block.
+    ///
+    /// # Errors
+    /// [`StartError::Stopped`] when the supervisor stops first; the thread is left alone then. Otherwise that the thread
+    /// cannot be started, or panicked.
+    pub fn run_in_thread<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StartError> {
+        let (sender, result) = bounded(1);
+        let thread = thread::Builder::new().name(name.into());
+        thread
+            .spawn(move || sender.send(work()))
+            .map_err(|e| StartError::failed(format!("cannot start the thread {name}: {e}")))?;
+        select! {
+            recv(result) -> result => {
+                result.map_err(|_| StartError::failed(format!("the thread {name} panicked")))
+            }
+            recv(self.stopping) -> _ => Err(StartError::Stopped),
+        }
+    }
+
+    /// Stops units and tasks and waits until nothing is left of them.
     pub fn release(&self, ids: Vec<UnitId>) {
-        let (done, all_done) = bounded(0);
-        self.send(Message::Release { ids, done });
-        // Ends when the last holder drops its end.
-        let _ = all_done.recv();
+        // Disconnects when the last sender is dropped.
+        let _ = self.begin_release(ids).recv();
+    }
+
+    /// Stops units and tasks. The receiver disconnects when nothing is left of them.
+    pub(super) fn begin_release(&self, ids: Vec<UnitId>) -> Receiver<()> {
+        let (stopped, all_stopped) = bounded(0);
+        self.send(Message::Release { ids, stopped });
+        all_stopped
     }
 
     fn send(&self, message: Message) {
-        // Without a watchdog the program is at its end.
-        let _ = self.inbox.send(message);
+        // Without a supervisor the program is about to end.
+        let _ = self.messages.send(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closure_ends_with_its_result_its_panic_or_the_supervisor() {
+        let (handle, inbox) = SupervisorHandle::new();
+        assert_eq!(handle.run_in_thread("test", || 7).unwrap(), 7);
+        let panicked = handle.run_in_thread("test", || panic!("expected by the test"));
+        let panicked: Result<(), StartError> = panicked;
+        assert_eq!(
+            panicked.unwrap_err().to_string(),
+            "the thread test panicked"
+        );
+        let (_open, endless) = bounded::<()>(0);
+        drop(inbox);
+        let stopped = handle.run_in_thread("test", move || endless.recv().is_ok());
+        assert!(matches!(stopped, Err(StartError::Stopped)));
     }
 }

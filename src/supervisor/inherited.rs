@@ -1,25 +1,25 @@
-//! Files that were open when we were started, beside the standard streams.
+//! Files our parent left open for us, besides the standard streams.
 //!
-//! What we open ourselves is closed in children. What whoever started us left open is not, and children have it too:
-//! only by its number could it be closed, which is `unsafe`. Container runtimes should leave nothing. So it is told.
+//! The files we open are closed in children. Descriptors our parent leaked reach our children; closing them needs
+//! `unsafe`, so we only warn. A container runtime should leave none.
 
 use std::fs;
 
-/// In `/proc/self/fdinfo`: the file is closed in children.
+/// `O_CLOEXEC` as `/proc/self/fdinfo` shows it: the file is closed in children.
 const CLOSED_IN_CHILDREN: u32 = 0o2_000_000;
 
-/// Names them in the log. To be called before there are threads that open files.
+/// Names them in the log. Call this before any thread opens files.
 pub fn warn() {
     let strays = strays();
     if !strays.is_empty() {
         log::warn!(
-            "files were left open for us and are open in our children, too: {}",
+            "files were left open for us and are open in our children too: {}",
             strays.join(", ")
         );
     }
 }
 
-/// Number and name of each.
+/// Descriptor and name of each.
 fn strays() -> Vec<String> {
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten();
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

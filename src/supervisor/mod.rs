@@ -1,20 +1,19 @@
-//! Child processes: starting them, their life cycles, and the one thread that looks after all of them.
+//! Supervision: starts child processes, restarts them, runs one-off tasks, and ends the program in good order.
+//!
+//! One thread, the `watchdog`, owns every child process; all others reach it through a `SupervisorHandle`. Nothing here
+//! knows what the processes do: programs are described by [`unit::Unit`], and whatever needs time to finish its work at
+//! the end of the program implements [`drain::Drain`].
 
 pub mod child;
+pub mod drain;
+pub mod event_loop;
+#[cfg(test)]
+mod fakes;
 pub mod handle;
 pub mod inherited;
 pub mod lifecycle;
+mod reaper;
+mod supervised;
+mod system;
+mod task;
 pub mod unit;
-pub mod watchdog;
-
-/// What is drained before the program ends: the server.
-pub trait Drain: Send {
-    /// Takes no new connections.
-    fn stop_accepting(&self);
-    /// Requests that are not finished.
-    fn in_flight(&self) -> usize;
-    /// Refuses everything that needs a child, from now on.
-    fn refuse_the_rest(&self);
-    /// Waits a moment for the last responses to leave.
-    fn finish(&self);
-}

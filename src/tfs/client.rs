@@ -1,6 +1,7 @@
 //! HTTP to TensorFlow Serving: one agent, its connections kept and shared by all workers.
 
 use std::io::{self, ErrorKind, Read};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -84,8 +85,14 @@ pub enum SendError {
 /// The client. Cheap to share by reference.
 #[derive(Debug)]
 pub struct Client {
-    agent: Agent,
+    /// One for each worker: an agent's connections are behind a lock. Further workers share them.
+    agents: [OnceLock<Agent>; MAX_AGENTS],
+    /// Idle connections that an agent keeps.
+    connections: usize,
 }
+
+/// Agents of a client.
+const MAX_AGENTS: usize = 16;
 
 /// Room made at once for an answer of announced length; larger ones grow as they arrive.
 const MAX_RESERVED_BYTES: usize = 64 << 20;
@@ -99,20 +106,15 @@ pub const LOCAL_PAUSE: Duration = Duration::from_millis(20);
 impl Client {
     /// A client that keeps up to `connections` idle connections.
     pub fn new(connections: usize) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent("")
-            .accept("")
-            .accept_encoding("")
-            .max_idle_connections(connections)
-            .max_idle_connections_per_host(connections)
-            .build();
         Self {
-            agent: Agent::with_parts(config, Loopback, Loopback),
+            agents: Default::default(),
+            connections,
         }
+    }
+
+    fn agent(&self) -> &Agent {
+        let agent = &self.agents[wait::worker_number() % MAX_AGENTS];
+        agent.get_or_init(|| new_agent(self.connections))
     }
 
     /// Sends `request` to the model server on this port and reads the whole answer, which is counted where `memory` is.
@@ -161,12 +163,12 @@ impl Client {
             return Err(SendError::Deadline);
         }
         let _buffer = reserve_large_buffer(memory, sent)?;
-        let request = self
-            .agent
+        let agent = self.agent();
+        let request = agent
             .configure_request(request)
             .timeout_global(Some(left))
             .build();
-        let (mut head, body) = self.agent.run(request).map_err(send_error)?.into_parts();
+        let (mut head, body) = agent.run(request).map_err(send_error)?.into_parts();
         let status = head.status.as_u16();
         if status < 200 {
             return Err(SendError::Lost(format!("an answer with status {status}")));
@@ -249,6 +251,22 @@ impl Client {
             other => Ok(other.map_err(|error| error.to_string())),
         }
     }
+}
+
+/// An agent that keeps up to `connections` idle connections.
+fn new_agent(connections: usize) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .max_idle_connections(connections)
+        .max_idle_connections_per_host(connections)
+        .build();
+    Agent::with_parts(config, Loopback, Loopback)
 }
 
 /// The connection's buffer becomes large when so many bytes pass through it.

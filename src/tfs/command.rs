@@ -26,7 +26,7 @@ pub struct Launch {
 /// we send requests at once, a status request does not wait behind predictions.
 const SPARE_REST_THREADS: usize = 4;
 
-/// Requests that an instance is sent at once, at most, unless its batches take more. More would only wait for one of its
+/// Requests that an instance is sent at once, at most, unless its batches take more or the job asks for more. More would only wait for one of its
 /// threads, and its status requests with them; here they wait without a thread.
 const MAX_IN_FLIGHT: usize = 256;
 
@@ -38,7 +38,10 @@ pub fn in_flight(config: &Config) -> usize {
         let requests = batches.saturating_mul(batching.max_batch_size.into());
         usize::try_from(requests).unwrap_or(usize::MAX)
     });
-    config.model_slots().min(batched.max(MAX_IN_FLIGHT))
+    let asked = config.max_concurrent_transforms.unwrap_or(0) as usize;
+    config
+        .model_slots()
+        .min(batched.max(asked).max(MAX_IN_FLIGHT))
 }
 
 /// The launch of each instance, which has its pair of `ports`.
@@ -113,9 +116,6 @@ fn launch(
 mod tests {
     use super::*;
     use crate::config::Vars;
-    use crate::config::settings::{
-        BATCH_THREADS, BATCHING, MAX_BATCH_SIZE, MAX_CONCURRENT, MAX_ENQUEUED,
-    };
 
     #[test]
     fn an_instance_is_sent_what_its_batches_take_or_a_fixed_number() {
@@ -127,18 +127,15 @@ mod tests {
         };
         let usual = read(&[]);
         assert!((1..=MAX_IN_FLIGHT).contains(&usual));
-        let many = (MAX_CONCURRENT.name, "1000");
+        let many = ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "1000");
         assert_eq!(read(&[many]), MAX_IN_FLIGHT);
         let batching = |size| {
-            let settings = [BATCHING, BATCH_THREADS, MAX_ENQUEUED, MAX_BATCH_SIZE];
-            let names = settings.map(|setting| setting.name);
-            let [on, threads, enqueued, batch] = names;
             read(&[
                 many,
-                (on, "true"),
-                (threads, "2"),
-                (enqueued, "4"),
-                (batch, size),
+                ("SAGEMAKER_TFS_ENABLE_BATCHING", "true"),
+                ("SAGEMAKER_TFS_NUM_BATCH_THREADS", "2"),
+                ("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", "4"),
+                ("SAGEMAKER_TFS_MAX_BATCH_SIZE", size),
             ])
         };
         assert_eq!(batching("100"), 600);

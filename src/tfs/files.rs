@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::config::{Batching, Config};
 use crate::error::StartError;
-use crate::models::Model;
+use crate::tfs::model::Model;
 
 /// The files, removed when dropped.
 #[derive(Debug)]

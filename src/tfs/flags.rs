@@ -2,7 +2,8 @@
 //!
 //! It only prints `unknown argument: ...` and goes on without the flag: what was asked for would silently not happen.
 
-use crate::config::settings::{BATCHING, INSTANCE_COUNT, INTER_OP, INTRA_OP, Setting};
+use crate::config::settings::Setting;
+use crate::config::settings::model_server::{BATCHING, INSTANCE_COUNT, INTER_OP, INTRA_OP};
 
 struct Flag {
     name: &'static str,
@@ -28,15 +29,23 @@ const FLAGS: &[Flag] = &[
     flag("rest_api_num_threads", "1.8", None),
     flag("rest_api_timeout_in_ms", "1.8", None),
     flag("max_num_load_retries", "1.11", None),
-    flag("enable_batching", "1.4", Some(BATCHING)),
-    flag("batching_parameters_file", "1.4", Some(BATCHING)),
+    flag("enable_batching", "1.4", Some(&BATCHING.setting)),
+    flag("batching_parameters_file", "1.4", Some(&BATCHING.setting)),
     flag(
         "per_process_gpu_memory_fraction",
         "1.5",
-        Some(INSTANCE_COUNT),
+        Some(&INSTANCE_COUNT.setting),
     ),
-    flag("tensorflow_inter_op_parallelism", "1.13", Some(INTER_OP)),
-    flag("tensorflow_intra_op_parallelism", "1.13", Some(INTRA_OP)),
+    flag(
+        "tensorflow_inter_op_parallelism",
+        "1.13",
+        Some(&INTER_OP.setting),
+    ),
+    flag(
+        "tensorflow_intra_op_parallelism",
+        "1.13",
+        Some(&INTRA_OP.setting),
+    ),
 ];
 
 /// How the line begins that names a flag TensorFlow Serving does not know.
@@ -123,19 +132,19 @@ mod tests {
 
     #[test]
     fn every_flag_that_is_passed_is_listed() {
-        use crate::config::settings::TFS_VERSION;
+        use crate::config::settings::model_server::TFS_VERSION;
         use crate::config::{Config, Vars};
         use crate::tfs::command::launches;
         use crate::tfs::files::Files;
 
         let vars = [
-            (INTER_OP, "2"),
-            (INTRA_OP, "2"),
-            (INSTANCE_COUNT, "2"),
-            (BATCHING, "true"),
-            (TFS_VERSION, "1.12"),
+            (INTER_OP.name, "2"),
+            (INTRA_OP.name, "2"),
+            (INSTANCE_COUNT.name, "2"),
+            (BATCHING.name, "true"),
+            (TFS_VERSION.name, "1.12"),
         ];
-        let vars = vars.map(|(setting, value)| (setting.name.into(), value.into()));
+        let vars = vars.map(|(name, value)| (name.into(), value.into()));
         let config = Config::read(&Vars::from_variables(vars), 1).unwrap();
         let files = Files::write(&config, &[]).unwrap();
         let launches = launches(&config, &files, &config.instance_ports, 2);

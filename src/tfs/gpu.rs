@@ -10,7 +10,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::error::StartError;
 use crate::supervisor::child::Streams;
-use crate::supervisor::handle::Supervisor;
+use crate::supervisor::handle::SupervisorHandle;
 
 /// What one instance gets.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,12 +28,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When nothing can be started; [`StartError::Stopped`] when the server stops meanwhile.
-pub fn count(supervisor: &Supervisor) -> Result<u32, StartError> {
+pub fn count(supervisor: &SupervisorHandle) -> Result<u32, StartError> {
     let mut command = Command::new("nvidia-smi");
     command.arg("-L");
-    let id = supervisor.new_id();
-    let answer = supervisor.run(id, command, Streams::Answer);
-    match answer.recv_timeout(LIMIT) {
+    match supervisor.run_within(LIMIT, command, Streams::Answer) {
         Ok(Ok(text)) => {
             let gpus = text.lines().filter(|line| line.starts_with("GPU "));
             Ok(gpus.count().try_into().unwrap_or(u32::MAX))
@@ -48,8 +46,6 @@ pub fn count(supervisor: &Supervisor) -> Result<u32, StartError> {
         }
         Err(RecvTimeoutError::Timeout) => {
             log::warn!("nvidia-smi does not end: serving as without GPUs");
-            // A broken driver may keep it from ending even when it is killed.
-            supervisor.abandon(id);
             Ok(0)
         }
         Err(RecvTimeoutError::Disconnected) => Err(StartError::Stopped),

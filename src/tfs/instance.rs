@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::dispatch::pool::Health;
 use crate::supervisor::child::{Child, Streams};
-use crate::supervisor::handle::{Supervisor, UnitId};
+use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::{Limits, Phase, Status};
-use crate::supervisor::unit::{SpawnError, Unit};
+use crate::supervisor::unit::{ProcessHandle, StartFailure, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command::Launch;
 use crate::tfs::flags;
@@ -39,7 +39,7 @@ pub struct Instance {
     models: String,
     began: Instant,
     unit: UnitId,
-    supervisor: Supervisor,
+    supervisor: SupervisorHandle,
     first_news: Arc<OnceLock<FirstNews>>,
 }
 
@@ -65,7 +65,7 @@ impl Instance {
         launch: Launch,
         backend: Arc<Backend>,
         models: Vec<Versions>,
-        supervisor: Supervisor,
+        supervisor: SupervisorHandle,
     ) -> std::io::Result<Self> {
         let names: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
         let names = match names.as_slice() {
@@ -136,7 +136,7 @@ impl Unit for Instance {
         format!("instance {}", self.label)
     }
 
-    fn start(&mut self, process: u64) -> Result<Child, SpawnError> {
+    fn start(&mut self, process: u64) -> Result<Box<dyn ProcessHandle>, StartFailure> {
         let launch = &self.launch;
         for port in [launch.ports.grpc, launch.ports.rest] {
             // Else another program on the port would be taken for the model server.
@@ -170,10 +170,10 @@ impl Unit for Instance {
                 ),
                 _ => format!("cannot start {program}: {e}"),
             };
-            SpawnError::new(&e, text)
+            StartFailure::from_io(&e, text)
         })?;
         log::info!("{}: started {program}, process {}", self.name(), child.pid);
-        Ok(child)
+        Ok(Box::new(child))
     }
 
     fn publish(&mut self, process: u64, phase: &Phase, since: Instant, _: u32) {
@@ -210,18 +210,11 @@ impl Unit for Instance {
 }
 
 /// The version of TensorFlow Serving, by its own word; `None` when it does not say it, or not in time.
-fn ask_for_version(program: &Path, supervisor: &Supervisor) -> Option<String> {
+fn ask_for_version(program: &Path, supervisor: &SupervisorHandle) -> Option<String> {
     let mut command = Command::new(program);
     command.arg("--version");
-    let id = supervisor.new_id();
-    let answer = supervisor.run(id, command, Streams::Answer);
-    match answer.recv_timeout(VERSION_LIMIT) {
-        Ok(answer) => flags::parse_version(&answer.ok()?).map(str::to_owned),
-        Err(_) => {
-            supervisor.abandon(id);
-            None
-        }
-    }
+    let answer = supervisor.run_within(VERSION_LIMIT, command, Streams::Answer);
+    flags::parse_version(&answer.ok()?.ok()?).map(str::to_owned)
 }
 
 /// Tries a port. A child that is just being started may for a moment still hold a socket with which another thread

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::models::Model;
 use crate::supervisor::lifecycle::Status;
 use crate::tfs::client::TfsAnswer;
+use crate::tfs::model::Model;
 
 /// A model and the versions of it that a model server is configured to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]

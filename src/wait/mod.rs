@@ -24,7 +24,7 @@ pub use compute::{compute, start_computing};
 pub use condition::Condition;
 pub use coroutine::STACK_BYTES;
 pub use lock::{Mutex, MutexGuard};
-pub use reactor::{Event, Reactor, Remote, Spawned, TaskId, Token};
+pub use reactor::{Event, Reactor, Remote, Spawned, TaskId, Token, worker_number};
 pub use stream::{Stream, is_cancelled};
 pub use thread::{CancellablePlace, Canceller};
 

@@ -147,6 +147,13 @@ struct Task {
 thread_local! {
     /// The coroutine that runs on this thread now.
     static CURRENT: RefCell<Option<Rc<Task>>> = const { RefCell::new(None) };
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of this thread's reactor; 0 on threads without one. For things of which each worker is to have its own, so
+/// that workers do not compete for them.
+pub fn worker_number() -> usize {
+    WORKER.get()
 }
 
 fn current() -> Option<Rc<Task>> {
@@ -251,8 +258,9 @@ pub struct Reactor<R> {
 }
 
 impl<R: 'static> Reactor<R> {
-    /// A reactor without coroutines, for the thread that calls this.
-    pub fn new(remote: &Arc<Remote>) -> Self {
+    /// A reactor without coroutines, for the thread that calls this, which is worker `number`.
+    pub fn new(remote: &Arc<Remote>, number: usize) -> Self {
+        WORKER.set(number);
         Self {
             remote: Arc::clone(remote),
             slots: Vec::new(),

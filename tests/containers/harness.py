@@ -31,6 +31,8 @@ TARGET = ROOT / "target"
 BUILD = ROOT / "scripts" / "build.sh"
 
 EXECUTABLES = pathlib.Path(os.environ.get("SAGEMAKER_TFS_TEST_EXECUTABLES", TARGET / "executables"))
+# Those of the flavor slim, which differ: beside the others.
+SLIM_EXECUTABLES = EXECUTABLES.with_name(EXECUTABLES.name + "-slim")
 FAKE_MODEL_SERVER = pathlib.Path(
     os.environ.get("SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER", TARGET / "debug/examples/fake_model_server")
 )
@@ -86,7 +88,10 @@ def missing():
         return "the base image is made of the packages of this machine's release, which must be a Debian or Ubuntu"
     if not shutil.which("mmdebstrap"):
         return "mmdebstrap is missing; install it with: sudo apt-get install mmdebstrap"
-    for path in (EXECUTABLES / "sagemaker-tfs", EXECUTABLES / "sagemaker-tfs-python", FAKE_MODEL_SERVER):
+    executables = (
+        EXECUTABLES / "sagemaker-tfs", EXECUTABLES / "sagemaker-tfs-python", SLIM_EXECUTABLES / "sagemaker-tfs",
+    )  # fmt: skip
+    for path in (*executables, FAKE_MODEL_SERVER):
         if not path.exists():
             return f"{path} is missing; scripts/executables.sh and cargo build --example fake_model_server make them"
     return None
@@ -136,11 +141,12 @@ def remove_all():
 
 
 def build(*options, base=True, check=True):
-    """Runs scripts/build.sh, for our base image unless `base` is false, with the executables of EXECUTABLES."""
-    command = [BUILD, "--repository", f"{RUN}/serving", "--executables", EXECUTABLES]
+    """Runs scripts/build.sh, for our base image unless `base` is false, with the executables of the flavor."""
+    executables = SLIM_EXECUTABLES if "slim" in options else EXECUTABLES
+    command = [BUILD, "--repository", f"{RUN}/serving", "--executables", executables]
     if base:
         command += ["--base-image", base_image()]
-    if not (EXECUTABLES / "sbom" / "sagemaker-tfs.cdx.json").exists():
+    if not (executables / "sbom" / "sagemaker-tfs.cdx.json").exists():
         command.append("--no-audit")
     done = subprocess.run(
         [*map(str, command), *map(str, options)],

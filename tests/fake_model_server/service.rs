@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `GET /v1/models/NAME[/versions/V]` | the status, in the state set by the control route |
 //! | `POST /v1/models/NAME[/versions/V]:predict`, `:classify`, `:regress` | the fixed answer or the echo, after the command in the body (`command.rs`) |
-//! | `POST /fake/control` | takes `{"state": S}`, `{"freeze": bool}`, `{"command": C}`, also together |
+//! | `POST /fake/control` | takes `{"state": S}`, `{"freeze": bool}`, `{"hold": bool}`, `{"command": C}`, also together |
 //! | `GET /fake/stats` | the counters |
 //!
 //! The state is any text; in state `hang_status` status requests are held until it changes. While frozen, status
-//! and inference requests are held. `command` holds for inference requests that carry none of their own (CSV and
+//! and inference requests are held; `hold` is for inference requests alone. `command` holds for inference requests that carry none of their own (CSV and
 //! image requests cannot); `null` ends it.
 //!
 //! In the counters, `requests`, `in_flight` and `max_in_flight` are about inference, `status_requests` about the
@@ -50,6 +50,7 @@ pub struct Service {
 struct Control {
     state: String,
     frozen: bool,
+    held: bool,
     command: Option<Map<String, Value>>,
 }
 
@@ -86,6 +87,7 @@ impl Service {
             control: Mutex::new(Control {
                 state: "AVAILABLE".to_owned(),
                 frozen: false,
+                held: false,
                 command: None,
             }),
             control_changed: Condvar::new(),
@@ -159,7 +161,10 @@ impl Service {
 
     fn infer<'a>(&'a self, request: &'a Request, path: &ModelPath) -> Answer<'a> {
         let _in_flight = self.stats.enter();
-        let standing = self.wait_while(|control| control.frozen).command.clone();
+        let standing = self
+            .wait_while(|control| control.frozen || control.held)
+            .command
+            .clone();
         let body = request.whole_body();
         if let (Some(limit), Some(body)) = (self.max_depth, body)
             && depth(body) > limit
@@ -231,6 +236,7 @@ impl Service {
             match (name.as_str(), value) {
                 ("state", Value::String(state)) => control.state.clone_from(state),
                 ("freeze", Value::Bool(freeze)) => control.frozen = *freeze,
+                ("hold", Value::Bool(hold)) => control.held = *hold,
                 ("command", Value::Object(command)) => control.command = Some(command.clone()),
                 ("command", Value::Null) => control.command = None,
                 _ => {

@@ -92,4 +92,5 @@ mod start_refusals;
 mod start_signals;
 mod unchecked_code;
 mod unprivileged;
+mod waiting;
 mod wrong_settings;

@@ -129,3 +129,18 @@ fn nowhere_to_write_names_tmpdir() {
     let file = setup.path("occupied").display().to_string();
     assert_refused(setup.var("TMPDIR", &file), &[&file, "TMPDIR"]);
 }
+
+/// The slim flavor of images is built so.
+#[cfg(not(feature = "s3"))]
+#[test]
+fn a_build_without_s3_refuses_a_handler_from_there() {
+    let setup = Setup::multi_model(1).var("SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET", "bucket");
+    assert_refused(
+        setup,
+        &[
+            "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET",
+            "feature s3",
+            "flavor python",
+        ],
+    );
+}

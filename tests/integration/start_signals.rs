@@ -1,5 +1,6 @@
 //! A signal ends the start at any moment, whatever it waits for.
 
+#[cfg(feature = "s3")]
 use std::net::TcpListener;
 
 use rustix::process::Signal;
@@ -74,6 +75,7 @@ fn a_signal_ends_a_start_that_waits_for_nvidia_smi() {
     assert_ends(server, Signal::TERM);
 }
 
+#[cfg(feature = "s3")]
 #[test]
 fn a_signal_ends_a_start_that_waits_for_a_download() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -31,6 +31,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "seconds",
     ),
     ("SAGEMAKER_TFS_NGINX_LOGLEVEL", "loud", "info"),
+    ("SAGEMAKER_TFS_WORKERS", "0", "or threads"),
     ("SAGEMAKER_MULTI_MODEL", "1", "true or false"),
     (
         "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX",

@@ -67,7 +67,6 @@ impl Ended {
     }
 
     /// All that the program says of why it ended.
-    #[cfg(feature = "python")]
     pub fn reason(&self) -> String {
         self.reasons().join("\n")
     }

@@ -71,9 +71,13 @@ impl Setup {
             ("FAKE_TFS_RECORD_REQUESTS", "1".to_owned()),
         ];
         let owned = |(name, value): (&str, String)| (name.to_owned(), value);
+        let mut vars: BTreeMap<_, _> = vars.map(owned).into();
+        if let Some(workers) = tested_workers() {
+            vars.insert("SAGEMAKER_TFS_WORKERS".to_owned(), workers);
+        }
         Self {
             models: vec!["half_plus_three/00000123".to_owned()],
-            vars: vars.map(owned).into(),
+            vars,
             flags: flags.map(owned).into(),
             command: None,
             program: env!("CARGO_BIN_EXE_sagemaker-tfs").into(),
@@ -221,6 +225,13 @@ impl Setup {
     pub fn run(self) -> Ended {
         self.launch().wait_for_end()
     }
+}
+
+/// How servers are to work on requests in this run of the tests, as `SAGEMAKER_TFS_WORKERS` says it; `None`: as they do
+/// when it is not set.
+pub fn tested_workers() -> Option<String> {
+    let workers = std::env::var("SAGEMAKER_TFS_TEST_WORKERS").ok();
+    workers.filter(|workers| !workers.is_empty())
 }
 
 /// The REST port of instance `index` of the server on port `front`.

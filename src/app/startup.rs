@@ -1,0 +1,165 @@
+//! The start, step by step: models, files, the handler script, GPUs, the port, processes. One path for both modes.
+//!
+//! A step that needs another program is a task of the supervisor; so is everything that may block, so that a signal or a
+//! failure elsewhere ends the start at any moment ([`StartError::Stopped`]). Loads of multi-model mode, which a client
+//! waits for, are in `models/load.rs`; both build on `models/backend.rs`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::Mode;
+use crate::app::{front, handler, start_thread};
+use crate::config::{Config, MultiModelConfig};
+use crate::error::StartError;
+use crate::models::backend::{self, HandlerWorkers, ModelBackend};
+use crate::models::load::Loader;
+use crate::models::ports::PortPool;
+use crate::models::registry::Registry;
+use crate::models::{self, Model};
+use crate::supervisor::handle::SupervisorHandle;
+use crate::tfs::backend::Backend;
+use crate::tfs::files::Files;
+use crate::tfs::gpu;
+
+/// Longer than any wait that something else ends.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What the steps have found or made when the port is opened.
+struct Prepared<'a> {
+    config: &'a Config,
+    supervisor: &'a SupervisorHandle,
+    files: &'a Files,
+    /// For the handler script, if there is one.
+    workers: Option<HandlerWorkers>,
+    gpus: u32,
+}
+
+/// Takes all steps. Returns the files that must last as long as the program.
+///
+/// # Errors
+/// Why a step failed; [`StartError::Stopped`] when the supervisor stops.
+pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, StartError> {
+    // In multi-model mode clients name the models later.
+    let models = match config.multi_model {
+        None => models::discover(&config.model_dir)?,
+        Some(_) => Vec::new(),
+    };
+    let default_model = default_model(config, &models)?;
+    let files = Files::write(config, &models)?;
+    let workers = handler::prepare(config, &default_model, &files, supervisor)?;
+    let gpus = count_gpus(config, supervisor)?;
+    let prepared = Prepared {
+        config,
+        supervisor,
+        files: &files,
+        workers,
+        gpus,
+    };
+    match &config.multi_model {
+        None => prepared.serve_models(&models, &default_model)?,
+        Some(multi_model) => prepared.serve_registry(multi_model)?,
+    }
+    Ok(files)
+}
+
+/// The model for requests that name none; empty without models.
+fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError> {
+    for model in models {
+        log::info!(
+            "model {}, versions {:?}, in {}",
+            model.name,
+            model.versions,
+            model.path.display()
+        );
+    }
+    let Some(first) = models.first() else {
+        return Ok(String::new());
+    };
+    match &config.default_model_name {
+        None => Ok(first.name.clone()),
+        Some(name) if models.iter().any(|m| m.name == *name) => Ok(name.clone()),
+        Some(name) => {
+            let names: Vec<_> = models.iter().map(|m| m.name.as_str()).collect();
+            Err(StartError::failed(format!(
+                "SAGEMAKER_TFS_DEFAULT_MODEL_NAME is {name:?}, but the models found are: {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// The number of GPUs, where instances have to share them; otherwise 0.
+fn count_gpus(config: &Config, supervisor: &SupervisorHandle) -> Result<u32, StartError> {
+    let instances = match &config.multi_model {
+        None => config.instance_ports.len(),
+        Some(multi_model) => multi_model.instances as usize,
+    };
+    match instances {
+        0 | 1 => Ok(0),
+        _ => gpu::count(supervisor),
+    }
+}
+
+impl Prepared<'_> {
+    /// Serves these models from now on.
+    fn serve_models(self, models: &[Model], default_model: &str) -> Result<(), StartError> {
+        let Self {
+            config,
+            supervisor,
+            files,
+            workers,
+            gpus,
+        } = self;
+        let backend = backend::backend(config, &config.instance_ports);
+        let served = ModelBackend::new(&backend, workers.as_ref(), default_model, config);
+        front::open(config, Mode::Fixed(Box::new(served)), supervisor)?;
+        backend::start_instances(config, files, &backend, models, gpus, supervisor, None)
+            .map_err(|failure| StartError::failed(failure.text))?;
+        match workers {
+            Some(workers) => start_when_available(workers, backend, supervisor.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Serves models as clients load them.
+    fn serve_registry(self, multi_model: &MultiModelConfig) -> Result<(), StartError> {
+        let Self {
+            config,
+            supervisor,
+            files,
+            workers,
+            gpus,
+        } = self;
+        let (low, high) = multi_model.ports;
+        let ports = PortPool::new(low, high, config.port);
+        // Models' files go below the program's own: models that are loaded when the program ends are not dropped.
+        let config_of_models = Config {
+            tmp_dir: files.directory().to_owned(),
+            ..config.clone()
+        };
+        let handle = supervisor.clone();
+        let loader = Loader::new(&config_of_models, ports, handle, gpus, workers.clone());
+        let registry = Registry::new(config, loader);
+        front::open(config, Mode::Registry(Box::new(registry)), supervisor)?;
+        if let Some(workers) = workers {
+            workers.start(supervisor, None);
+        }
+        Ok(())
+    }
+}
+
+/// Starts workers once the models are AVAILABLE: scripts may use the models while they are loaded.
+fn start_when_available(
+    workers: HandlerWorkers,
+    backend: Arc<Backend>,
+    supervisor: SupervisorHandle,
+) -> Result<(), StartError> {
+    let wait = move || {
+        while (backend.pool)
+            .wait_until_serving(Instant::now() + LONG)
+            .is_err()
+        {}
+        workers.start(&supervisor, None);
+    };
+    start_thread("handlers", wait).map(drop)
+}

@@ -1,0 +1,45 @@
+//! Which names models may have.
+//!
+//! One rule for the whole program: names come from settings, folders, headers and requests to load a model, and go into
+//! URLs, paths and config files. It stands here because `config` is the lowest layer that needs it.
+
+/// Longest name accepted, bytes.
+const MAX_LENGTH: usize = 255;
+
+/// Whether `name` can name a model: `[A-Za-z0-9][A-Za-z0-9._-]{0,254}`.
+pub fn is_model_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.len() <= MAX_LENGTH
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_need_no_escaping_anywhere() {
+        for name in ["a", "7", "half_plus_two", "a.b-c_1", &"a".repeat(255)] {
+            assert!(is_model_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".x",
+            "-x",
+            "_x",
+            "../x",
+            "a/b",
+            "a=b",
+            "a b",
+            "a%20",
+            "\u{e9}",
+            "\u{661}",
+            &"a".repeat(256),
+        ] {
+            assert!(!is_model_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Batch transform jobs: what SageMaker says about them.
+
+use super::format::{BOOL, Format, NOT_NEGATIVE, whole, whole_number};
+use super::{Group, TypedSetting, setting};
+
+settings! {
+    "Batch transform (set by SageMaker)":
+
+    /// Whether this is a batch transform job: longer deadlines and queues.
+    BATCH: bool = setting("SAGEMAKER_BATCH", BOOL).default("false");
+
+    /// Concurrent requests of a batch transform job. Raises the number of worker threads when larger than their default,
+    /// 64; reported by `/execution-parameters`, where 8 is the default.
+    MAX_CONCURRENT: u32 = setting(
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", whole!("a whole number", 0..=10000, "; 0 counts as unset"));
+
+    /// Largest payload of a batch transform job in MB; reported by `/execution-parameters`, where 6 is the default.
+    MAX_PAYLOAD: u32 = setting("SAGEMAKER_MAX_PAYLOAD_IN_MB", NOT_NEGATIVE);
+
+    /// How the job cuts records into requests. Accepted for completeness: both kinds are served alike.
+    STRATEGY: () = setting("SAGEMAKER_BATCH_STRATEGY", STRATEGY_NAME);
+}
+
+/// Both strategies are the same to us. SageMaker's documents write them in several ways.
+const STRATEGY_NAME: Format<()> = Format {
+    accepts: "MULTI_RECORD or SINGLE_RECORD",
+    parse: |text| {
+        let name = text.to_ascii_uppercase().replace('_', "");
+        matches!(name.as_str(), "MULTIRECORD" | "SINGLERECORD").then_some(())
+    },
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{assert_accepts_words, assert_refuses, read};
+
+    #[test]
+    fn defaults() {
+        let config = read(&[]).unwrap();
+        assert!(!config.batch_transform);
+        assert_eq!(config.max_concurrent_transforms, None);
+        assert_eq!(config.max_payload_mb, None);
+    }
+
+    #[test]
+    fn wrong_values() {
+        assert_refuses(&BATCH, &["on"]);
+        assert_refuses(&MAX_CONCURRENT, &["many", "10001", "-1"]);
+        assert_refuses(&MAX_PAYLOAD, &["6MB", "-1"]);
+        assert_refuses(&STRATEGY, &["ALL"]);
+    }
+
+    #[test]
+    fn strategies_are_accepted_in_any_spelling() {
+        assert_accepts_words(&STRATEGY);
+        assert_eq!(STRATEGY.parse("MultiRecord"), Some(()));
+    }
+
+    #[test]
+    fn zero_concurrent_transforms_count_as_unset() {
+        let read = |value| read(&[("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", value)]).unwrap();
+        assert_eq!(read("0").max_concurrent_transforms, None);
+        assert_eq!(read("100").max_concurrent_transforms, Some(100));
+    }
+}

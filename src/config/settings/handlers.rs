@@ -1,0 +1,152 @@
+//! Python handlers: how many processes and threads run them, how calls overlap, how long one may take.
+
+use std::time::Duration;
+
+use super::format::{Format, SECONDS, UP_TO_1000};
+use super::{Group, TypedSetting, setting};
+use crate::config::reader::Reader;
+
+settings! {
+    "Python handlers":
+
+    /// Python processes that run handlers.
+    WORKERS: u32 = setting("SAGEMAKER_GUNICORN_WORKERS", UP_TO_1000).default("1");
+
+    /// Python threads in each of them, for the worker class gthread.
+    THREADS: u32 = setting("SAGEMAKER_GUNICORN_THREADS", UP_TO_1000).default("1");
+
+    /// How calls of handlers may overlap: see HANDLERS.md.
+    WORKER_CLASS: WorkerClass = setting("SAGEMAKER_GUNICORN_WORKER_CLASS", WORKER_CLASS_NAME).default("gevent");
+
+    /// Longest time of one handler call; a Python process with a call that takes longer is killed and restarted. Also
+    /// the lower bound of a request's deadline.
+    TIMEOUT: Duration = setting("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", SECONDS).default("30").in_batch_transform("600");
+
+    /// The handler script.
+    PROGRAM: String = setting("SAGEMAKER_PROGRAM", FILE_NAME).default("inference.py");
+}
+
+/// Settings of Python handlers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerConfig {
+    /// Python processes.
+    pub workers: u32,
+    /// Python threads a process, in the class `gthread`.
+    pub threads: u32,
+    /// How calls may overlap.
+    pub worker_class: WorkerClass,
+    /// Longest time of one call; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// What `context.timeout` says: the deadline of a request.
+    pub context_timeout: Duration,
+    /// Python's name of the log level.
+    pub log_level: &'static str,
+    /// File name in `code/`.
+    pub program: String,
+    /// Whether it was named, and so must be there.
+    pub program_is_named: bool,
+}
+
+impl HandlerConfig {
+    /// `deadline` is the one asked for. A longer timeout of calls raises it.
+    pub(in crate::config) fn read(
+        r: &mut Reader,
+        deadline: Duration,
+        single_threaded: bool,
+        log_level: &'static str,
+    ) -> Self {
+        let timeout = r.value(&TIMEOUT);
+        Self {
+            workers: r.value(&WORKERS),
+            threads: r.value(&THREADS),
+            worker_class: r.value(&WORKER_CLASS),
+            timeout: (!single_threaded).then_some(timeout),
+            context_timeout: deadline.max(timeout),
+            log_level,
+            program: r.value(&PROGRAM),
+            program_is_named: r.is_given(&PROGRAM),
+        }
+    }
+}
+
+/// How calls of handlers may overlap; gunicorn's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerClass {
+    /// All calls are on the main thread. Those of a pair alternate; those of a single `handler` are greenlets where
+    /// gevent is installed.
+    Gevent,
+    /// One request at a time.
+    Sync,
+    /// Several threads. A request stays on its own.
+    Gthread,
+}
+
+impl WorkerClass {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gevent, Self::Sync, Self::Gthread];
+
+    /// gunicorn's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gevent => "gevent",
+            Self::Sync => "sync",
+            Self::Gthread => "gthread",
+        }
+    }
+
+    /// The class of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+}
+
+const WORKER_CLASS_NAME: Format<WorkerClass> = Format {
+    accepts: "gevent, sync or gthread",
+    parse: WorkerClass::from_name,
+};
+
+const FILE_NAME: Format<String> = Format {
+    accepts: "a file name in the archive's code directory",
+    parse: |text| (!text.contains('/')).then(|| text.to_owned()),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{assert_accepts_words, assert_refuses, read};
+
+    #[test]
+    fn defaults() {
+        let handlers = read(&[]).unwrap().handlers;
+        assert_eq!(handlers.workers, 1);
+        assert_eq!(handlers.threads, 1);
+        assert_eq!(handlers.worker_class, WorkerClass::Gevent);
+        assert_eq!(handlers.timeout, Some(Duration::from_secs(30)));
+        assert_eq!(handlers.context_timeout, Duration::from_secs(60));
+        assert_eq!(handlers.program, "inference.py");
+        assert!(!handlers.program_is_named);
+    }
+
+    #[test]
+    fn wrong_values() {
+        assert_refuses(&WORKERS, &["0", "1001"]);
+        assert_refuses(&THREADS, &["x", "1001"]);
+        assert_refuses(&WORKER_CLASS, &["tornado", "eventlet", "Sync"]);
+        assert_refuses(&TIMEOUT, &["0", "86401"]);
+        assert_refuses(&PROGRAM, &["../x.py", "code/x.py"]);
+    }
+
+    #[test]
+    fn worker_classes() {
+        assert_accepts_words(&WORKER_CLASS);
+    }
+
+    #[test]
+    fn a_script_that_is_named_is_known_to_be() {
+        let handlers = read(&[("SAGEMAKER_PROGRAM", "inference.py")])
+            .unwrap()
+            .handlers;
+        assert_eq!(handlers.program, "inference.py");
+        assert!(handlers.program_is_named);
+    }
+}

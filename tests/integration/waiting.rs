@@ -1,0 +1,412 @@
+//! A request that waits holds no thread, and a client that hangs up gives its place back at once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::server::fake;
+use crate::support::setup::tested_workers;
+use crate::support::{
+    Connection, INSTANCES, PREDICTIONS, Server, SetWhenDropped, Setup, processes, request, skipped,
+    wait_until,
+};
+
+const FRONT_LOG: &str = "SAGEMAKER_TFS_NGINX_LOGLEVEL";
+
+/// A server that notes in its log how each request ended; the model server records none.
+fn setup() -> Setup {
+    processes::raise_own_file_limit(); // and with it the servers'
+    Setup::new()
+        .var("FAKE_TFS_RECORD_REQUESTS", 0)
+        .var(FRONT_LOG, "info")
+}
+
+/// Whether requests are to keep a thread each in this run of the tests.
+fn is_thread_each() -> bool {
+    tested_workers().as_deref() == Some("threads")
+}
+
+fn invocation(body: impl AsRef<[u8]>) -> Vec<u8> {
+    let headers = [("Content-Type", "application/json")];
+    request("POST", "/invocations", &headers, body.as_ref())
+}
+
+/// Opens a connection and sends a request on it.
+fn send(server: &Server, bytes: &[u8]) -> Connection {
+    let mut connection = server.connect();
+    connection.send(bytes);
+    connection
+}
+
+/// The model server keeps inference requests until told otherwise.
+fn hold(server: &Server, hold: bool) {
+    server.control(0, &json!({"hold": hold}));
+}
+
+#[track_caller]
+fn wait_for_in_flight(server: &Server, count: u64) {
+    wait_until(&format!("{count} requests are with the model"), || {
+        server.stat(0, "in_flight") == count
+    });
+}
+
+/// Waits until so many requests have been given up because their clients hung up.
+#[track_caller]
+fn wait_for_hung_up(server: &Server, count: usize) {
+    wait_until(&format!("{count} requests ended with 499"), || {
+        hung_up(server) >= count
+    });
+}
+
+fn hung_up(server: &Server) -> usize {
+    server.log().matches("\"POST /invocations\" 499").count()
+}
+
+#[track_caller]
+fn assert_predicts(connection: &mut Connection) {
+    let answer = connection.response();
+    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+}
+
+/// What the threads that serve requests are doing.
+mod workers {
+    use super::*;
+
+    /// `epoll_wait` and its kin on x86-64 and arm64.
+    const EPOLL: &[&str] = if cfg!(target_arch = "x86_64") {
+        &["232", "281", "441"]
+    } else {
+        &["22", "441"]
+    };
+    /// A lock may be held for a moment by a thread that has no processor; a request's wait takes longer.
+    const LONGEST_BLOCK: Duration = Duration::from_millis(200);
+
+    /// Threads that wait outside of `epoll_wait`, and since when: as long as a thread was not switched it is the same
+    /// wait.
+    #[derive(Debug, Default)]
+    pub struct Blocked(BTreeMap<String, (String, Instant)>);
+
+    impl Blocked {
+        /// Looks at all workers.
+        ///
+        /// # Panics
+        /// When one has been blocked for longer than [`LONGEST_BLOCK`].
+        #[track_caller]
+        pub fn look(&mut self, server: &Server) {
+            let now = Instant::now();
+            let mut seen = BTreeMap::new();
+            for (thread, wait) in blocked(server.pid()) {
+                let since = match self.0.get(&thread) {
+                    Some((before, since)) if *before == wait => *since,
+                    _ => now,
+                };
+                let blocked = now - since;
+                assert!(
+                    blocked < LONGEST_BLOCK,
+                    "{thread} has been blocked for {blocked:?}: {wait}"
+                );
+                seen.insert(thread, (wait, since));
+            }
+            self.0 = seen;
+        }
+    }
+
+    /// The workers that sleep and not in `epoll_wait`, each with its system call and how often it was switched.
+    fn blocked(pid: u32) -> Vec<(String, String)> {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs");
+        let blocked = tasks.filter_map(|task| {
+            let read = |name| fs::read_to_string(task.as_ref().ok()?.path().join(name)).ok();
+            let name = read("comm")?.trim().to_owned();
+            if !name.starts_with("worker-") {
+                return None;
+            }
+            let call = read("syscall")?;
+            let number = call.split_whitespace().next()?;
+            let is_well = number == "running" || EPOLL.contains(&number);
+            let status = read("status")?;
+            let switches = status.lines().filter(|line| line.contains("_switches:"));
+            let switches: Vec<_> = switches.collect();
+            (!is_well).then(|| (name, format!("call {} {switches:?}", call.trim())))
+        });
+        blocked.collect()
+    }
+
+    /// How many there are.
+    pub fn count(pid: u32) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs");
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("worker-")).count()
+    }
+}
+
+#[test]
+fn two_thousand_requests_wait_on_a_few_threads() {
+    const REQUESTS: usize = 2000;
+    /// What all these requests take in a debug build, whose stacks are several times as large as a release build's.
+    const PEAK: u64 = 512 << 20;
+    const SAMPLES: usize = 300;
+    if processes::raise_own_file_limit().is_some_and(|files| files < 10_000) {
+        return skipped("2,000 requests at once", "too few file descriptors");
+    }
+    let server = setup()
+        .var("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", REQUESTS)
+        .start();
+    server.assert_serves();
+    hold(&server, true);
+    let slow = invocation(fake(&json!({"delay_ms": 1000})));
+    let over = AtomicBool::new(false);
+    let samples = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let _over = SetWhenDropped(&over);
+        let watch = scope.spawn(|| {
+            let mut blocked = workers::Blocked::default();
+            while !is_thread_each() && !over.load(Ordering::Relaxed) {
+                blocked.look(&server);
+                samples.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(3)); // so that it does not keep a processor busy
+            }
+        });
+        let mut waiting: Vec<_> = (0..REQUESTS).map(|_| send(&server, &slow)).collect();
+        wait_for_in_flight(&server, REQUESTS as u64);
+        let threads = processes::threads(server.pid());
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        if !is_thread_each() {
+            assert!(threads < 36 + 2 * processors, "{threads} threads");
+            assert!(workers::count(server.pid()) > 0);
+            wait_until("enough samples were taken", || {
+                watch.is_finished() || samples.load(Ordering::Relaxed) >= SAMPLES
+            });
+        }
+        let mut pings: Vec<_> = (0..10)
+            .map(|_| send(&server, &request("GET", "/ping", &[], b"")))
+            .collect();
+        for ping in &mut pings {
+            assert_eq!(ping.response().status, 200);
+        }
+        // All of them while the model server still had all requests.
+        assert_eq!(server.stat(0, "in_flight"), REQUESTS as u64);
+        hold(&server, false);
+        for connection in &mut waiting {
+            assert_predicts(connection);
+        }
+        over.store(true, Ordering::Relaxed);
+        watch.join().expect("no worker was blocked");
+    });
+    let peak = processes::memory(server.pid(), "VmHWM");
+    assert!(peak < PEAK, "{} MB", peak >> 20);
+    server.assert_serves();
+}
+
+#[test]
+fn a_client_that_hangs_up_while_the_model_works_gives_its_place_back() {
+    // One request at a time.
+    let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
+    for round in 1..=3 {
+        let hanging = send(&server, &invocation(fake(&json!({"hang": true}))));
+        wait_for_in_flight(&server, round);
+        let mut next = send(&server, &invocation(INSTANCES));
+        assert_eq!(server.ping().status, 200);
+        assert!(!next.is_readable(), "there is one place only");
+        drop(hanging);
+        assert_predicts(&mut next);
+        wait_for_hung_up(&server, round as usize);
+    }
+    server.assert_serves();
+    assert_eq!(server.starts().len(), 1, "the model server is not to blame");
+}
+
+#[test]
+fn a_client_that_hangs_up_in_the_backlog_gives_its_place_back() {
+    const BACKLOG: usize = 1024;
+    let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
+    hold(&server, true);
+    let mut first = send(&server, &invocation(INSTANCES));
+    wait_for_in_flight(&server, 1);
+    let small = invocation(INSTANCES);
+    let mut backlog: Vec<_> = (0..BACKLOG).map(|_| send(&server, &small)).collect();
+    // Which of them came last is not said: the one over is whichever is turned away.
+    let refused = |connection: &mut Connection| {
+        let answer = connection.response();
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    };
+    refused(&mut send(&server, &small));
+    for left in 1..=3 {
+        drop(backlog.pop());
+        wait_for_hung_up(&server, left);
+        let newcomer = send(&server, &small);
+        // The next is turned away, because the newcomer was not.
+        refused(&mut send(&server, &small));
+        backlog.insert(0, newcomer);
+    }
+    hold(&server, false);
+    for connection in [&mut first].into_iter().chain(&mut backlog) {
+        assert_predicts(connection);
+    }
+    assert_eq!(
+        server.stat(0, "requests"),
+        1 + BACKLOG as u64,
+        "what nobody waits for is not sent to the model"
+    );
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn a_client_that_hangs_up_while_it_waits_for_a_python_worker_costs_no_call() {
+    let server = setup().obedient_pair().worker_class("sync").start();
+    server.assert_handlers_serve(1);
+    let order = |name: &str| json!({"name": name, "input": "note(request['name'])"});
+    let mut first = server.order(&json!({"input": "note('first'); wait_at('gate')"}));
+    server.wait_for_notes(1);
+    let leaving: Vec<_> = (0..5).map(|_| server.order(&order("leaving"))).collect();
+    let mut staying = server.order(&order("staying"));
+    assert_eq!(server.ping().status, 200);
+    drop(leaving);
+    wait_for_hung_up(&server, 5);
+    server.open_gate("gate");
+    assert_eq!(first.response().status, 200);
+    assert_eq!(staying.response().status, 200);
+    assert_eq!(server.notes(), ["first", "staying"]);
+}
+
+#[cfg(feature = "python")]
+#[test]
+fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
+    let server = setup()
+        .obedient_pair()
+        .var("SAGEMAKER_TFS_SINGLE_THREADED", "true")
+        .start();
+    server.wait_for_log("Python worker 0: loaded");
+    let calling = server.order(&json!({"input": "note('runs'); wait_at('gate')"}));
+    server.wait_for_notes(1);
+    let target = "/tfs/v1/models/half_plus_three:predict";
+    let mut next = send(&server, &request("POST", target, &[], INSTANCES));
+    assert_eq!(server.ping().status, 200);
+    assert!(!next.is_readable(), "there is one place only");
+    drop(calling);
+    // The call goes on, and the place is free all the same.
+    assert_eq!(next.response().status, 200);
+    wait_for_hung_up(&server, 1);
+    server.open_gate("gate");
+    server.obey(&json!({"n": 1}));
+    assert_eq!(server.python_workers().len(), 1);
+}
+
+#[test]
+fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
+    const CLIENTS: usize = 8;
+    const ANSWERS: usize = 60;
+    /// In all more than there are places.
+    const LEAVING: usize = 100;
+    let server = setup().var("FAKE_TFS_ANSWER", "echo").start();
+    let body = |client: usize, n: usize| {
+        let command = json!({"delay_ms": (client * 7 + n) % 20});
+        json!({"instances": [client, n], "fake": command}).to_string()
+    };
+    let server = &server;
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || server_answers(server, |n| body(client, n), ANSWERS));
+            scope.spawn(move || {
+                for n in 0..LEAVING {
+                    let bytes = invocation(body(CLIENTS + client, n));
+                    let sent = if n % 4 == 0 {
+                        bytes.len() - 9
+                    } else {
+                        bytes.len()
+                    };
+                    let mut connection = send(server, &bytes[..sent]);
+                    match n % 4 {
+                        // Somewhat later.
+                        2 => assert_eq!(server.ping().status, 200),
+                        // In its answer.
+                        3 => wait_until("an answer comes", || connection.is_readable()),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    wait_for_in_flight(server, 0);
+    let mut connection = server.connect();
+    connection.send(&invocation(INSTANCES));
+    assert_eq!(connection.response().body, INSTANCES);
+    assert_eq!(server.starts().len(), 1);
+}
+
+/// Sends requests one after the other, each of which must be answered with its own body.
+#[track_caller]
+fn server_answers(server: &Server, body: impl Fn(usize) -> String, count: usize) {
+    let mut connection = server.connect();
+    for n in 0..count {
+        connection.send(&invocation(body(n)));
+        let answer = connection.response();
+        assert_eq!((answer.status, answer.text()), (200, body(n)));
+    }
+}
+
+/// Conversions compute for seconds: they must leave workers to those that need little.
+#[test]
+fn pings_are_answered_while_all_processors_convert_large_bodies() {
+    const PINGS: usize = 20;
+    const MB: usize = 1_000_000;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    // 100 MB each, and not more than 400 MB where there are many processors.
+    let size = (100 * MB).min(400 * MB / processors);
+    let row = format!("{}\n", ["-12.5"; 100].join(","));
+    let csv = row.repeat(size / row.len());
+    let server = setup()
+        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 4096)
+        .start();
+    let headers = [("Content-Type", "text/csv")];
+    let bytes = request("POST", "/invocations", &headers, csv.as_bytes());
+    drop(csv);
+    let mut converting: Vec<_> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..processors)
+            .map(|_| scope.spawn(|| send(&server, &bytes)))
+            .collect();
+        let connections = clients.into_iter().map(|client| client.join());
+        connections.map(|c| c.expect("all is sent")).collect()
+    });
+    for _ in 0..PINGS {
+        assert_eq!(server.ping().status, 200);
+    }
+    assert!(
+        !converting.iter_mut().any(|c| c.is_readable()),
+        "pings have to be quicker than the conversion of {size} bytes"
+    );
+    for connection in &mut converting {
+        assert_predicts(connection);
+    }
+}
+
+#[test]
+fn a_client_that_reads_slowly_keeps_nobody_waiting() {
+    const ANSWER: usize = 64 << 20;
+    let mut setup = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER);
+    if !is_thread_each() {
+        // All requests are on the same thread.
+        setup = setup.var("SAGEMAKER_TFS_WORKERS", 1);
+    }
+    let server = setup.start();
+    let mut slow: Vec<_> = (0..4)
+        .map(|_| send(&server, &invocation(INSTANCES)))
+        .collect();
+    wait_until("answers are on their way", || {
+        slow.iter_mut().all(Connection::is_readable)
+    });
+    let small = fake(&json!({"body": {"predictions": [1]}}));
+    for _ in 0..20 {
+        assert_eq!(server.ping().status, 200);
+        assert_eq!(server.invoke(&small).text(), r#"{"predictions":[1]}"#);
+    }
+    for connection in &mut slow {
+        let body = connection.response().body;
+        assert!(body.len() > ANSWER - 100, "{} bytes", body.len());
+        assert!(body.ends_with(b"0.5\n    ]\n}"));
+    }
+}
