@@ -130,9 +130,11 @@ impl Vars {
 
 /// In place of a deadline, where there must be a number: TensorFlow Serving keeps milliseconds in 31 bits.
 const NO_DEADLINE: Duration = Duration::from_secs(7 * 86_400);
-/// Requests worked on at once, when nothing asks for more. Most wait for TensorFlow Serving, so the number has
-/// little to do with CPUs; a waiting thread costs some 10 KB.
-const DEFAULT_SLOTS: usize = 64;
+/// Requests at work at once when the job does not ask for more. Most of them wait for TensorFlow Serving, so the number has
+/// little to do with CPUs. A coroutine that waits costs some 20 KB, and its connection 16 KB.
+const DEFAULT_SLOTS: usize = 512;
+/// The same when each holds a thread.
+const DEFAULT_SLOTS_ON_THREADS: usize = 64;
 /// In multi-model mode there are slots for so many models with all the work they can have: requests that wait for one
 /// which is down must not keep the others' out.
 pub const MODELS_AT_WORK: usize = 8;
@@ -233,7 +235,10 @@ impl Config {
             return 1;
         }
         let asked = self.max_concurrent_transforms.unwrap_or(0) as usize;
-        asked.max(DEFAULT_SLOTS)
+        asked.max(match self.workers {
+            Workers::Coroutines(_) => DEFAULT_SLOTS,
+            Workers::Threads => DEFAULT_SLOTS_ON_THREADS,
+        })
     }
 }
 
@@ -289,10 +294,8 @@ mod tests {
 
     #[test]
     fn a_job_asks_for_more_slots_but_not_for_fewer() {
-        for workers in ["2", "threads"] {
-            for (transforms, expected) in
-                [("", DEFAULT_SLOTS), ("1", DEFAULT_SLOTS), ("10000", 10_000)]
-            {
+        for (workers, slots) in [("2", DEFAULT_SLOTS), ("threads", DEFAULT_SLOTS_ON_THREADS)] {
+            for (transforms, expected) in [("", slots), ("1", slots), ("10000", 10_000)] {
                 let slots = |more: &[(&str, &str)]| {
                     let pairs = [
                         ("SAGEMAKER_TFS_WORKERS", workers),

@@ -44,6 +44,8 @@ struct State {
     running: Vec<Pid>,
     /// Processes that have ended and are not reaped.
     exits: VecDeque<(Pid, Exit)>,
+    /// Processes of ours that have ended, where what they left behind is still to be killed.
+    leftovers: Vec<Pid>,
     programs: BTreeMap<&'static str, Program>,
     in_flight: usize,
 }
@@ -70,6 +72,9 @@ pub enum Start {
     Panics,
 }
 
+/// The end by SIGKILL, which reaches everything a process started.
+pub const KILLED: Exit = Exit::Signal(Signal::KILL.as_raw());
+
 pub fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
@@ -88,6 +93,7 @@ impl World {
             last_pid: 1000,
             running: Vec::new(),
             exits: VecDeque::new(),
+            leftovers: Vec::new(),
             programs: BTreeMap::new(),
             in_flight: 0,
         };
@@ -188,6 +194,9 @@ impl World {
         state.running.retain(|&running| running != pid);
         if state.running.len() < before {
             state.exits.push_back((pid, exit));
+            if exit != KILLED {
+                state.leftovers.push(pid);
+            }
             self.handle.signal(SIGCHLD);
         }
     }
@@ -195,7 +204,7 @@ impl World {
     /// Ends a process we did not start.
     pub fn end_orphan(&self) {
         let pid = self.start_process();
-        self.end_process(pid, Exit::Code(0));
+        self.end_process(pid, KILLED);
     }
 }
 
@@ -427,7 +436,10 @@ impl ProcessHandle for FakeProcess {
         }
     }
 
-    fn kill_group(&self) {}
+    fn kill_group(&self) {
+        let mut state = self.world.state();
+        state.leftovers.retain(|&pid| pid != self.pid);
+    }
 
     fn last_lines(&self) -> String {
         self.output.into()
@@ -438,5 +450,7 @@ impl ProcessHandle for FakeProcess {
 pub fn run(world: &World, supervisor: Supervisor) -> (Result<(), StartError>, Vec<String>) {
     let end = supervisor.run();
     assert_eq!(world.running(), [], "no process is left");
+    let leftovers = world.state().leftovers.clone();
+    assert_eq!(leftovers, [], "nor what they started");
     (end, world.journal())
 }

@@ -1,6 +1,6 @@
 //! The life cycle of one supervised process, as data: events in, the next phase and an action out.
 //!
-//! Nothing here touches a process or a clock; the watchdog does what the actions say.
+//! Nothing here touches a process or a clock; `supervised.rs` carries out the actions.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -230,17 +230,7 @@ impl Lifecycle {
                 Action::None
             }
 
-            (Phase::Starting, Event::Tick) if self.is_due(now) => {
-                let limit = self.limits.start.as_ref();
-                let mut reason = limit.map_or_else(String::new, |(_, text)| text.clone());
-                if !self.last_word.is_empty() {
-                    reason = format!("{reason}: {}", self.last_word);
-                }
-                match self.was_ever_ready {
-                    false => Action::GiveUp(reason),
-                    true => self.kill(reason, now),
-                }
-            }
+            (Phase::Starting, Event::Tick) if self.is_due(now) => self.start_too_long(now),
             (Phase::Unresponsive { reason }, Event::Tick) if self.is_due(now) => {
                 let reason = reason.clone();
                 self.kill(reason, now)
@@ -264,6 +254,19 @@ impl Lifecycle {
 
     fn is_due(&self, now: Instant) -> bool {
         self.next_tick().is_some_and(|tick| tick <= now)
+    }
+
+    /// The process has not become ready within its limit.
+    fn start_too_long(&mut self, now: Instant) -> Action {
+        let limit = self.limits.start.as_ref();
+        let mut reason = limit.map_or_else(String::new, |(_, text)| text.clone());
+        if !self.last_word.is_empty() {
+            reason = format!("{reason}: {}", self.last_word);
+        }
+        match self.was_ever_ready {
+            false => Action::GiveUp(reason),
+            true => self.kill(reason, now),
+        }
     }
 
     fn kill(&mut self, reason: String, now: Instant) -> Action {

@@ -2,17 +2,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
-use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::*;
 use crate::supervisor::child::Streams;
-use crate::supervisor::fakes::{FakeUnit, Program, Start, World, ms, run};
+use crate::supervisor::fakes::{FakeUnit, KILLED, Program, Start, World, ms, run};
 use crate::supervisor::handle::{NOT_FOUND, SupervisorHandle};
 use crate::supervisor::lifecycle::{Limits, Status};
 use crate::supervisor::unit::StartFailure;
-
-const KILLED: Exit = Exit::Signal(Signal::KILL.as_raw());
 
 fn ready(name: &'static str) -> FakeUnit {
     FakeUnit::new(name, [Start::Ready])
