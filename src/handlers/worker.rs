@@ -33,6 +33,11 @@ const FAILING_AFTER: u32 = 2;
 const CHECKS_PER_TIMEOUT: u32 = 10;
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 const LONGEST_CHECK: Duration = Duration::from_secs(1);
+/// Channels of a worker of the class `gevent`, at most. A request keeps one while TensorFlow Serving works on it, so there
+/// are many, but each costs two descriptors here and one there.
+const MAX_CHANNELS: usize = 512;
+/// Each worker may have this many, however many workers share the requests.
+const USUAL_CHANNELS: usize = 64;
 /// What the dynamic linker exits with when a library is missing.
 const LINKER_FAILED: &str = "exited with code 127";
 
@@ -132,10 +137,16 @@ pub fn workers(config: &Config) -> usize {
 /// Channels of each worker: calls that it may be sent at once.
 pub fn channels(config: &Config) -> usize {
     match worker_class(config) {
-        WorkerClass::Gevent => config.model_slots(),
+        WorkerClass::Gevent => gevent_channels(config.model_slots(), workers(config)),
         WorkerClass::Sync => 1,
         WorkerClass::Gthread => config.handlers.threads as usize,
     }
+}
+
+/// Twice as many in all as requests are worked on, so that requests find room while a worker restarts.
+fn gevent_channels(slots: usize, workers: usize) -> usize {
+    let share = (2 * slots).div_ceil(workers);
+    share.clamp(USUAL_CHANNELS, MAX_CHANNELS).min(slots)
 }
 
 impl Launch {
@@ -454,5 +465,20 @@ impl Unit for Worker {
                      the package libpython3), or use an image with Python";
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_channels_for_all_requests_and_some_more() {
+        assert_eq!(gevent_channels(64, 1), 64);
+        assert_eq!(gevent_channels(64, 1000), 64);
+        assert_eq!(gevent_channels(512, 1), 512);
+        assert_eq!(gevent_channels(512, 8), 128);
+        assert_eq!(gevent_channels(10_000, 1), MAX_CHANNELS);
+        assert_eq!(gevent_channels(1, 1), 1, "single-threaded");
     }
 }

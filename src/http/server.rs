@@ -18,7 +18,7 @@ use crate::http::service::Lane;
 use crate::http::service::Service;
 use crate::http::socket::Socket;
 use crate::http::worker::{Message, Worker};
-use crate::wait::{Mutex, Reactor, Remote};
+use crate::wait::{self, Mutex, Reactor, Remote};
 
 /// Requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
@@ -193,7 +193,7 @@ impl<S: Service> Server<S> {
         let mut quiet = 0;
         while quiet < 2 && Instant::now() < until {
             quiet = if self.in_flight() == 0 { quiet + 1 } else { 0 };
-            thread::sleep(FINISH_STEP);
+            let _ = wait::until(Instant::now() + FINISH_STEP);
         }
     }
 }

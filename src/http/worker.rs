@@ -22,7 +22,7 @@ use crate::http::server::{Shared, start_thread};
 use crate::http::service::{Lane, Planned, Request, Service};
 use crate::http::socket::{Running, Socket};
 use crate::logging::FRONT;
-use crate::wait::{Event, Reactor, Spawned};
+use crate::wait::{self, Event, Reactor, Spawned};
 
 /// How often to look for connections on which something takes too long.
 const TICK: Duration = Duration::from_millis(100);
@@ -81,7 +81,7 @@ impl<S: Service> Worker<S> {
             if let Err(e) = self.reactor.turn(Some(limit), &mut events, &mut self.done) {
                 // It cannot be, but if it is, it must not take a whole CPU.
                 log::error!("cannot wait for events: {e}");
-                thread::sleep(TICK);
+                let _ = wait::until(Instant::now() + TICK);
             }
             self.settle();
             for message in self.shared.mailboxes[self.index].take() {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::{Mutex, PoisonError};
 
 use crate::config::InstancePorts;
+use crate::wait::Mutex;
 
 /// Free pairs of ports.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl PortPool {
 
     /// Takes pairs for this many instances. Those that another program uses are passed over.
     pub fn take(&self, instances: usize) -> Option<Vec<InstancePorts>> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let usable = free
             .iter()
             .copied()
@@ -47,7 +47,7 @@ impl PortPool {
 
     /// Gives pairs back.
     pub fn give_back(&self, ports: &[InstancePorts]) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         free.extend(ports.iter().map(|pair| pair.grpc));
     }
 }
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn the_usual_range_has_499_pairs() {
         let pool = PortPool::new(9000, 9999, 8080);
-        let free = pool.free.into_inner().unwrap();
+        let free = pool.free.lock();
         assert_eq!(free.len(), 499);
         assert_eq!(free.last(), Some(&9996));
     }
@@ -72,7 +72,7 @@ mod tests {
     fn the_fronts_own_port_is_left_out() {
         for own in [9000, 9001] {
             let pool = PortPool::new(9000, 9003, own);
-            assert!(pool.free.into_inner().unwrap().is_empty());
+            assert!(pool.free.lock().is_empty());
         }
     }
 

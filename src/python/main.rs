@@ -3,6 +3,9 @@
 //!
 //! What passes over the sockets is in `worker_protocol/frame.rs` of the library.
 
+// Each channel has a thread here, or all share gevent's.
+#![allow(clippy::disallowed_types)]
+
 mod channels;
 mod embed;
 mod options;

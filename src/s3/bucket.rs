@@ -3,8 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
@@ -13,6 +12,7 @@ use ureq::http::Response;
 
 use crate::config::AwsConfig;
 use crate::s3::{agent, credentials, direct_agent};
+use crate::wait;
 
 /// Requests are sent as soon as they are signed.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
@@ -146,7 +146,7 @@ fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
         if !may_pass {
             break;
         }
-        thread::sleep(pause);
+        let _ = wait::until(Instant::now() + pause);
         pause *= 2;
         called = agent.get(url).call();
     }

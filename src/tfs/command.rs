@@ -111,3 +111,35 @@ fn launch(
         ports,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Vars;
+
+    #[test]
+    fn an_instance_is_sent_what_its_batches_take_or_a_fixed_number() {
+        let read = |vars: &[(&str, &str)]| {
+            let vars = vars
+                .iter()
+                .map(|&(name, value)| (name.into(), value.into()));
+            in_flight(&Config::read(&Vars::from_variables(vars), 1).unwrap())
+        };
+        let usual = read(&[]);
+        assert!((1..=MAX_IN_FLIGHT).contains(&usual));
+        let many = ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "1000");
+        assert_eq!(read(&[many]), MAX_IN_FLIGHT);
+        let batching = |size| {
+            read(&[
+                many,
+                ("SAGEMAKER_TFS_ENABLE_BATCHING", "true"),
+                ("SAGEMAKER_TFS_NUM_BATCH_THREADS", "2"),
+                ("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", "4"),
+                ("SAGEMAKER_TFS_MAX_BATCH_SIZE", size),
+            ])
+        };
+        assert_eq!(batching("100"), 600);
+        assert_eq!(batching("4294967295"), 1000, "no more than there can be");
+        assert_eq!(batching("1"), MAX_IN_FLIGHT);
+    }
+}

@@ -17,6 +17,7 @@ use crate::tfs::command::Launch;
 use crate::tfs::flags;
 use crate::tfs::probe::{Pace, Probe};
 use crate::tfs::status::{self, Versions};
+use crate::wait;
 
 /// Log target of the model server's own lines.
 pub const LOG_TARGET: &str = "tensorflow_model_server";
@@ -221,7 +222,9 @@ fn ask_for_version(program: &Path, supervisor: &SupervisorHandle) -> Option<Stri
 fn try_bind(port: u16) -> std::io::Result<TcpListener> {
     for _ in 0..BIND_RETRIES {
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Err(e) if e.kind() == ErrorKind::AddrInUse => std::thread::sleep(BIND_PAUSE),
+            Err(e) if e.kind() == ErrorKind::AddrInUse => {
+                let _ = wait::until(Instant::now() + BIND_PAUSE);
+            }
             other => return other,
         }
     }

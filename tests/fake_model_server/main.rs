@@ -24,6 +24,8 @@
 //! Commands inside a request, the control route and the counters are in `service.rs`.
 
 #![forbid(unsafe_code)]
+// A thread for each connection.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod command;
 mod http;

@@ -4,8 +4,8 @@
 //! `support` starts, watches and ends the processes; the other modules are named by the feature they pin.
 
 #![forbid(unsafe_code)]
-// Of processes that tests start no other program knows.
-#![allow(clippy::disallowed_methods)]
+// Tests have threads of their own, and of processes that they start no other program knows.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod support;
 
