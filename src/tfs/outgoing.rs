@@ -9,7 +9,7 @@ use ureq::http::uri::PathAndQuery;
 
 use crate::convert::depth::{self, MAX_DEPTH};
 use crate::error::RequestError;
-use crate::tfs::client::{Method, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest};
 
 /// A request that can be sent.
 #[derive(Debug)]
