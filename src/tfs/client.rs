@@ -12,6 +12,7 @@ use ureq::{Agent, AsSendBody, Body, Error};
 use crate::http::budget::{Buffer, NoRoom, Reservation};
 use crate::supervisor::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
+use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::{Content, Outgoing};
@@ -185,7 +186,7 @@ impl Client {
             method: Method::Get,
             path: &format!("/v1/models/{model}"),
             content_type: None,
-            body: b"",
+            body: &CheckedBody::default(),
         };
         let request = Outgoing::new(&request).map_err(|e| e.text)?;
         let deadline = Instant::now() + STATUS_TIMEOUT;

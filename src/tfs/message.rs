@@ -5,6 +5,7 @@
 use ureq::http::{HeaderMap, header};
 
 use crate::http::budget::Buffer;
+use crate::tfs::checked_body::CheckedBody;
 
 /// The methods that TensorFlow Serving may get; see `outgoing.rs` for why there are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct TfsRequest<'a> {
     /// The body's type, of [`Method::Post`].
     pub content_type: Option<&'a str>,
     /// The body, of [`Method::Post`].
-    pub body: &'a [u8],
+    pub body: &'a CheckedBody,
 }
 
 /// Its answer.

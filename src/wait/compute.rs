@@ -8,7 +8,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Condition, Mutex, reactor};
+use super::{Condition, Mutex, task};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -32,12 +32,26 @@ pub fn start_computing(threads: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes that are computed with where they are: it takes a fraction of a millisecond.
+const SMALL_BYTES: usize = 256 << 10;
+
+/// Runs `work`, which goes through so many bytes: see [`compute`] if they are many.
+pub fn compute_large<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match bytes > SMALL_BYTES {
+        true => compute(work),
+        false => work(),
+    }
+}
+
 /// Runs `work` on a computing thread and waits for it, also when nobody needs the result any more; on a plain thread it runs here.
 ///
 /// # Panics
 /// When `work` does.
 pub fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let Some(jobs) = JOBS.get().filter(|_| reactor::is_task()) else {
+    let Some(jobs) = JOBS.get().filter(|_| task::is_task()) else {
         return work();
     };
     let place = Arc::new((Mutex::new(None), Condition::new()));
