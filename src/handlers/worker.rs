@@ -342,8 +342,9 @@ impl Unit for Worker {
             if let Phase::Ending { reason: why } = &self.phase {
                 reason = format!("killed: {why}");
             }
-            process.note_end(reason.clone());
+            // In this order: a request that learns how its process ended looks for another at once.
             self.pool.process_ended(self.index);
+            process.note_end(reason.clone());
             // A script that wrote to the channels has not made the worker fail.
             was_useful = process.has_answered() || process.has_garbled();
         }
