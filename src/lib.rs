@@ -11,6 +11,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod descriptors;
 pub mod dispatch;
 pub mod error;
 pub mod handlers;

@@ -9,15 +9,12 @@ use crate::handlers::worker;
 use crate::http::{self, Server};
 use crate::supervisor::drain::Drain;
 use crate::supervisor::handle::SupervisorHandle;
-use crate::{memory, wait};
+use crate::{descriptors, memory, wait};
 
 /// File descriptors for everything but connections: the log, children, downloads.
 const OTHER_FILES: usize = 256;
 /// File descriptors a slot may need: a connection to TensorFlow Serving, and an idle one.
 const FILES_A_SLOT: usize = 2;
-/// File descriptors for a channel to a Python worker: our end, and one more while the worker restarts: the new process's
-/// end, or our end to the old process, which calls hold until they notice its end.
-const FILES_A_CHANNEL: usize = 2;
 /// Without anything to go by, memory for requests, bytes.
 const DEFAULT_REQUEST_MEMORY: u64 = 1 << 30;
 /// The part of all memory that requests may take when nothing is set. TensorFlow Serving needs some for each of them, too.
@@ -62,7 +59,7 @@ fn server_settings(config: &Config, mode: &Mode, cpus: usize) -> http::Settings 
         memory::total().map_or(DEFAULT_REQUEST_MEMORY, |total| total / REQUEST_MEMORY_PART)
     });
     let slots = config.slots();
-    let files = raise_file_limit();
+    let files = descriptors::limit();
     let left = files - channel_files(config, mode).min(files / 2);
     let reserved = OTHER_FILES + FILES_A_SLOT * slots;
     http::Settings {
@@ -86,24 +83,5 @@ fn channel_files(config: &Config, mode: &Mode) -> usize {
         Mode::Fixed(served) => usize::from(served.handlers.is_some()),
         Mode::Registry(_) => config::MODELS_AT_WORK,
     };
-    FILES_A_CHANNEL * scripts * worker::workers(config) * worker::channels(config)
-}
-
-/// Raises the number of file descriptors that this process may have: the usual soft limit of 1,024 is for programs that
-/// use `select`. Says what it is then.
-fn raise_file_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(e) => {
-            log::warn!("cannot raise the limit of open files: {e}");
-            limit.current
-        }
-    };
-    current.map_or(usize::MAX, |files| files.try_into().unwrap_or(usize::MAX))
+    worker::FILES_A_CHANNEL * scripts * worker::workers(config) * worker::channels(config)
 }

@@ -25,7 +25,7 @@ use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::handle::SupervisorHandle;
 use crate::supervisor::inherited;
 use crate::tfs::files::Files;
-use crate::{handlers, logging, tfs};
+use crate::{descriptors, handlers, logging, tfs};
 
 /// When the program ends, a start that is still under way has this long to clean up.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(1);
@@ -45,6 +45,7 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     start_log(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
     inherited::warn();
+    descriptors::raise_limit();
     // Before any child exists, so that no signal is missed.
     let mut signals = signals::handle()?;
 

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts, WorkerClass};
+use crate::descriptors;
 use crate::dispatch::pool::Health;
 use crate::handlers::channels::WorkerChannels;
 use crate::handlers::interpreter::Interpreter;
@@ -38,6 +39,9 @@ const LONGEST_CHECK: Duration = Duration::from_secs(1);
 const MAX_CHANNELS: usize = 512;
 /// Each worker may have this many, however many workers share the requests.
 const USUAL_CHANNELS: usize = 64;
+/// File descriptors for a channel: our end, and one more while the worker restarts: the new process's end, or our end to
+/// the old process, which calls hold until they notice its end.
+pub const FILES_A_CHANNEL: usize = 2;
 /// What the dynamic linker exits with when a library is missing.
 const LINKER_FAILED: &str = "exited with code 127";
 
@@ -137,16 +141,21 @@ pub fn workers(config: &Config) -> usize {
 /// Channels of each worker: calls that it may be sent at once.
 pub fn channels(config: &Config) -> usize {
     match worker_class(config) {
-        WorkerClass::Gevent => gevent_channels(config.model_slots(), workers(config)),
+        WorkerClass::Gevent => {
+            gevent_channels(config.model_slots(), workers(config), descriptors::limit())
+        }
         WorkerClass::Sync => 1,
         WorkerClass::Gthread => config.handlers.threads as usize,
     }
 }
 
-/// Twice as many in all as requests are worked on, so that requests find room while a worker restarts.
-fn gevent_channels(slots: usize, workers: usize) -> usize {
+/// Twice as many in all as requests are worked on, so that requests find room while a worker restarts; but all together
+/// take no more than half of the `files` that this process may have open.
+fn gevent_channels(slots: usize, workers: usize, files: usize) -> usize {
     let share = (2 * slots).div_ceil(workers);
-    share.clamp(USUAL_CHANNELS, MAX_CHANNELS).min(slots)
+    let affordable = files / 2 / FILES_A_CHANNEL / workers;
+    let usual = share.clamp(USUAL_CHANNELS, MAX_CHANNELS).min(slots);
+    usual.min(affordable).max(1)
 }
 
 impl Launch {
@@ -475,11 +484,12 @@ mod tests {
 
     #[test]
     fn workers_share_channels_for_all_requests_and_some_more() {
-        assert_eq!(gevent_channels(64, 1), 64);
-        assert_eq!(gevent_channels(64, 1000), 64);
-        assert_eq!(gevent_channels(512, 1), 512);
-        assert_eq!(gevent_channels(512, 8), 128);
-        assert_eq!(gevent_channels(10_000, 1), MAX_CHANNELS);
-        assert_eq!(gevent_channels(1, 1), 1, "single-threaded");
+        assert_eq!(gevent_channels(64, 1, 1 << 20), 64);
+        assert_eq!(gevent_channels(64, 1000, 1 << 20), 64);
+        assert_eq!(gevent_channels(512, 1, 1 << 20), 512);
+        assert_eq!(gevent_channels(512, 8, 1 << 20), 128);
+        assert_eq!(gevent_channels(10_000, 1, 1 << 20), MAX_CHANNELS);
+        assert_eq!(gevent_channels(1, 1, 1 << 20), 1, "single-threaded");
+        assert_eq!(gevent_channels(512, 2, 400), 50, "few descriptors");
     }
 }
