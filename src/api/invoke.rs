@@ -1,14 +1,19 @@
 //! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
 
+use std::mem;
+
 use crate::api::attributes::{self, Attributes};
 use crate::api::{Api, Mode};
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::handlers;
 use crate::http::Request;
+use crate::http::budget::Buffer;
 use crate::http::response::Response;
 use crate::models::exhaustion;
+use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+use crate::wait::compute_large;
 
 impl Api {
     /// Inference; `named` is the model of the path, where the path names one.
@@ -63,26 +68,42 @@ impl Api {
                 ..Response::json(200, answer.body)
             });
         }
-        Format::of(content_type)?.to_tfs(body)?;
+        let body = converted(Format::of(content_type)?, mem::take(body))?;
         let sent = TfsRequest {
             method: Method::Post,
             path: &path,
             content_type: Some("application/json"),
-            body,
+            body: &body,
         };
-        let answer = served.backend.call(&sent, body, deadline);
-        let TfsAnswer {
-            status, mut body, ..
-        } = match self.mode {
+        let answer = served.backend.call(&sent, &body, deadline);
+        let TfsAnswer { status, body, .. } = match self.mode {
             Mode::Fixed(_) => answer?,
             Mode::Registry(_) => exhaustion::as_507(answer)?,
         };
-        let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
+        let (body, content_type) = laid_out(status, body, accept.as_deref());
         Ok(Response {
             content_type: Some(content_type.into()),
             ..Response::json(status, body)
         })
     }
+}
+
+/// The body of a request to TensorFlow Serving.
+fn converted(format: Format, mut body: Buffer) -> Result<CheckedBody, RequestError> {
+    let body = compute_large(body.len(), move || {
+        format.to_tfs(&mut body)?;
+        Ok::<_, RequestError>(body)
+    })?;
+    CheckedBody::check(body)
+}
+
+/// The body as the client wants it, and its content type.
+fn laid_out(status: u16, mut body: Buffer, accept: Option<&str>) -> (Buffer, &'static str) {
+    let accept = accept.map(str::to_owned);
+    compute_large(body.len(), move || {
+        let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
+        (body, content_type)
+    })
 }
 
 /// The path of a request in TensorFlow Serving's API.

@@ -13,6 +13,7 @@ use crate::config::is_model_name;
 use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::models::registry::Registry;
+use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Method, TfsRequest};
 
 /// Models in a page when the request does not say.
@@ -66,7 +67,7 @@ pub fn describe(registry: &Registry, name: &str, deadline: Instant) -> Result<Va
         method: Method::Get,
         path: &format!("/v1/models/{name}"),
         content_type: None,
-        body: b"",
+        body: &CheckedBody::default(),
     };
     let backend = &model.backend().backend;
     let answer = backend.call(&question, &Buffer::default(), deadline)?;

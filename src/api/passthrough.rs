@@ -6,13 +6,14 @@ use crate::api::{Api, Mode};
 use crate::error::RequestError;
 use crate::http::Request;
 use crate::http::response::Response;
+use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Method, TfsRequest};
 
 impl Api {
     /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.
     pub(super) fn pass_through(
         &self,
-        request: &Request,
+        request: &mut Request,
         method: Method,
         path: &str,
     ) -> Result<Response, RequestError> {
@@ -22,11 +23,12 @@ impl Api {
             deadline,
             ..
         } = request;
+        let body = CheckedBody::check(std::mem::take(body))?;
         let sent = TfsRequest {
             method,
             path,
             content_type: head.first("Content-Type"),
-            body,
+            body: &body,
         };
         let mut in_use;
         let served = match &self.mode {
@@ -37,7 +39,7 @@ impl Api {
                 in_use.backend()
             }
         };
-        let answer = served.backend.call(&sent, body, *deadline)?;
+        let answer = served.backend.call(&sent, &body, *deadline)?;
         Ok(Response {
             content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
             ..Response::json(answer.status, answer.body)

@@ -13,6 +13,7 @@ use crate::handlers::channels::{Fate, Outcome, Reply};
 use crate::handlers::pool::{Lease, Pool};
 use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
+use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
@@ -168,6 +169,7 @@ impl Handlers {
         let Reply::ForModelServer { content_type, body } = reply else {
             return Err(confused());
         };
+        let body = CheckedBody::check(body)?;
         let sent = TfsRequest {
             method: Method::Post,
             path: request.path,

@@ -12,6 +12,7 @@ use ureq::{Agent, AsSendBody, Body, Error};
 use crate::http::budget::{Buffer, NoRoom, Reservation};
 use crate::supervisor::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
+use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::status::{self, Versions};
@@ -37,7 +38,7 @@ pub struct TfsRequest<'a> {
     /// The body's type, of [`Method::Post`].
     pub content_type: Option<&'a str>,
     /// The body, of [`Method::Post`].
-    pub body: &'a [u8],
+    pub body: &'a CheckedBody,
 }
 
 /// Its answer.
@@ -225,7 +226,7 @@ impl Client {
             method: Method::Get,
             path: &format!("/v1/models/{model}"),
             content_type: None,
-            body: b"",
+            body: &CheckedBody::default(),
         };
         let request = Outgoing::new(&request).map_err(|e| e.text)?;
         let deadline = Instant::now() + STATUS_TIMEOUT;

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod buffers;
+pub mod checked_body;
 pub mod client;
 pub mod command;
 pub mod error_body;

@@ -7,7 +7,6 @@
 use ureq::http::HeaderValue;
 use ureq::http::uri::PathAndQuery;
 
-use crate::convert::depth::{self, MAX_DEPTH};
 use crate::error::RequestError;
 use crate::tfs::client::{Method, TfsRequest};
 
@@ -34,23 +33,15 @@ impl<'a> Outgoing<'a> {
     /// Checks a request.
     ///
     /// # Errors
-    /// 400 for a target or content type that cannot be sent, and for JSON that TensorFlow Serving would die of.
+    /// 400 for a target or content type that cannot be sent.
     pub fn new(request: &TfsRequest<'a>) -> Result<Self, RequestError> {
         let target = target(request.path)?;
         let content = match request.method {
             Method::Get => Content::None,
-            Method::Post => {
-                // TensorFlow Serving parses every body as JSON, whatever its content type.
-                if depth::is_deeper_than(request.body, MAX_DEPTH) {
-                    return Err(RequestError::bad_request(format!(
-                        "The JSON is nested deeper than {MAX_DEPTH} levels, which TensorFlow Serving may not survive."
-                    )));
-                }
-                Content::Body {
-                    content_type: request.content_type.map(content_type).transpose()?,
-                    body: request.body,
-                }
-            }
+            Method::Post => Content::Body {
+                content_type: request.content_type.map(content_type).transpose()?,
+                body: request.body,
+            },
         };
         Ok(Self { target, content })
     }
@@ -130,6 +121,7 @@ fn content_type(text: &str) -> Result<HeaderValue, RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tfs::checked_body::CheckedBody;
     use proptest::prelude::*;
 
     fn sent(text: &str) -> Result<String, u16> {
@@ -226,27 +218,12 @@ mod tests {
             method: Method::Get,
             path: "/x",
             content_type: Some("a/b"),
-            body: b"POST / HTTP/1.1\r\n\r\n",
+            body: &CheckedBody::check(b"POST / HTTP/1.1\r\n\r\n".to_vec().into()).unwrap(),
         };
         assert!(matches!(
             Outgoing::new(&request).unwrap().content,
             Content::None
         ));
-    }
-
-    #[test]
-    fn deep_json_is_refused() {
-        for (depth, status) in [(MAX_DEPTH, None), (MAX_DEPTH + 1, Some(400))] {
-            let body = "[".repeat(depth);
-            let request = TfsRequest {
-                method: Method::Post,
-                path: "/x",
-                content_type: None,
-                body: body.as_bytes(),
-            };
-            let result = Outgoing::new(&request).map(drop);
-            assert_eq!(result.err().map(|error| error.status), status);
-        }
     }
 
     proptest! {

@@ -32,6 +32,20 @@ pub fn start_computing(threads: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes that are computed with where they are: it takes a fraction of a millisecond.
+const SMALL_BYTES: usize = 256 << 10;
+
+/// Runs `work`, which goes through so many bytes: see [`compute`] if they are many.
+pub fn compute_large<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match bytes > SMALL_BYTES {
+        true => compute(work),
+        false => work(),
+    }
+}
+
 /// Runs `work` on a computing thread and waits for it, also when nobody needs the result any more; on a plain thread it runs here.
 ///
 /// # Panics

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-pub use compute::{compute, start_computing};
+pub use compute::{compute, compute_large, start_computing};
 pub use condition::Condition;
 pub use coroutine::STACK_BYTES;
 pub use lock::{Mutex, MutexGuard};
@@ -72,12 +72,23 @@ pub fn until(time: Instant) -> Result<(), WaitError> {
     }
 }
 
-/// Lets the other requests on this thread go on first. For loops that may run long without waiting.
+/// Lets the other requests on this thread go on first.
 pub fn give_way() {
     if reactor::is_task() {
         let _ = wait(What::Turn, None, Cancelling::IsIgnored);
     }
 }
+
+/// Gives way when this many bytes and those before, since the last wait, have taken a while to move. A peer that is as quick
+/// as we are would otherwise keep a request from ever waiting.
+fn moved(bytes: usize) {
+    if reactor::bytes_moved(bytes) >= TURN_BYTES {
+        give_way();
+    }
+}
+
+/// Bytes that a request moves in one go; it takes a fraction of a millisecond.
+const TURN_BYTES: usize = 1 << 20;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy)]

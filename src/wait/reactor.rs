@@ -142,6 +142,8 @@ struct Task {
     deadline: Cell<Option<Instant>>,
     ignores_cancelling: Cell<bool>,
     is_cancelled: Cell<bool>,
+    /// Bytes read and written since the last wait.
+    bytes_moved: Cell<usize>,
 }
 
 thread_local! {
@@ -163,6 +165,17 @@ fn current() -> Option<Rc<Task>> {
 /// Whether the caller is a coroutine.
 pub(super) fn is_task() -> bool {
     CURRENT.with_borrow(Option::is_some)
+}
+
+/// Counts bytes that the coroutine which calls this has moved since its last wait. 0 on plain threads.
+pub(super) fn bytes_moved(more: usize) -> usize {
+    CURRENT.with_borrow(|task| match task {
+        Some(task) => {
+            task.bytes_moved.set(task.bytes_moved.get() + more);
+            task.bytes_moved.get()
+        }
+        None => 0,
+    })
 }
 
 #[derive(Debug, Clone)]
@@ -210,6 +223,7 @@ pub(super) fn wait(
         What::Turn => TaskWaker::of(&task).wake(),
         What::Wakeup | What::Time => {}
     }
+    task.bytes_moved.set(0);
     task.deadline.set(deadline);
     task.ignores_cancelling.set(ignores_cancelling);
     let how = coroutine::suspend();
@@ -303,6 +317,7 @@ impl<R: 'static> Reactor<R> {
             deadline: Cell::new(None),
             ignores_cancelling: Cell::new(false),
             is_cancelled: Cell::new(false),
+            bytes_moved: Cell::new(0),
         });
         let slot = &mut self.slots[index as usize];
         slot.entry = Some((task, Coroutine::new(stack, body)));

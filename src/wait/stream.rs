@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::{Cancelling, Interest, WaitError, What, wait};
+use super::{Cancelling, Interest, WaitError, What, moved, wait};
 
 /// A socket in non-blocking mode that waits, up to a deadline, where it would block.
 #[derive(Debug, Clone, Copy)]
@@ -45,18 +45,22 @@ impl<'a, S: AsFd> Stream<'a, S> {
         wait(event, self.deadline, self.cancelling)?.map_err(error)
     }
 
-    fn retry<T>(
+    fn retry(
         &self,
         interest: Interest,
-        mut attempt: impl FnMut() -> io::Result<T>,
-    ) -> io::Result<T> {
+        mut attempt: impl FnMut() -> io::Result<usize>,
+    ) -> io::Result<usize> {
         loop {
             match attempt() {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.wait(interest)?;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                other => return other,
+                Ok(amount) => {
+                    moved(amount);
+                    return Ok(amount);
+                }
+                Err(e) => return Err(e),
             }
         }
     }

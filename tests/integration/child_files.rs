@@ -140,6 +140,7 @@ mod python {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::support::setup::gevent_channels;
     use crate::support::{wait_for, wait_until};
 
     /// Every Python tells what it was started with, before anything else: that is what `site` does with this.
@@ -199,7 +200,7 @@ with open(os.environ["AT_START"], "a") as notes:
 
     #[test]
     fn python_workers_have_their_channels_and_their_record() {
-        for (class, count) in [("sync", 1), ("gthread", 3), ("gevent", 64)] {
+        for (class, count) in [("sync", 1), ("gthread", 3), ("gevent", gevent_channels(3))] {
             let setup = telling(Setup::new().instances(2).workers(3).obedient_pair());
             let server = setup
                 .worker_class(class)
@@ -274,7 +275,7 @@ with open(os.environ["AT_START"], "a") as notes:
         let workers = starts_with_word(&server, "sagemaker-tfs-python");
         assert_eq!(workers.len(), 3);
         for files in workers {
-            let expected = channels(64).into_iter().map(str::to_owned);
+            let expected = channels(gevent_channels(1)).into_iter().map(str::to_owned);
             assert_eq!(others(files), Some(expected.collect()));
         }
     }

@@ -6,12 +6,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::server::fake;
+use crate::support::setup::{in_flight, slots};
 use crate::support::{
     Connection, INSTANCES, Response, Server, Setup, processes, request, wait_until,
 };
 
-/// Requests worked on at once, and requests that may wait.
-const SLOTS: usize = 512;
+/// Requests that may wait for a slot.
 const BACKLOG: usize = 1024;
 
 /// A server whose requests go unrecorded and whose log is quiet.
@@ -63,8 +63,8 @@ fn quickest_ping(server: &Server) -> Duration {
 fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
     let server = setup().start();
     let _slow = send_many(&server, 200, &hanging());
-    wait_until("all slots are taken", || {
-        server.stat(0, "in_flight") == SLOTS as u64
+    wait_until("all are at work that can be", || {
+        server.stat(0, "in_flight") == in_flight().min(200) as u64
     });
     let quickest = quickest_ping(&server);
     assert!(quickest < Duration::from_millis(100), "{quickest:?}");
@@ -80,7 +80,7 @@ fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
     server.control(0, &json!({"command": {"hang": true}}));
     let mut small = send_many(
         &server,
-        SLOTS + BACKLOG,
+        slots() + BACKLOG,
         &request("POST", "/invocations", &[], INSTANCES),
     );
     // Larger bodies are refused in another way.
@@ -127,9 +127,9 @@ fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
 #[test]
 fn bodies_that_never_come_do_not_keep_ping_waiting() {
     let server = setup().start();
-    let _slow = send_many(&server, SLOTS + BACKLOG, &hanging());
+    let _slow = send_many(&server, slots() + BACKLOG, &hanging());
     wait_until("all slots are taken", || {
-        server.stat(0, "in_flight") == SLOTS as u64
+        server.stat(0, "in_flight") == in_flight() as u64
     });
     let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
     let _stalled = send_many(&server, 400, head);
@@ -143,7 +143,7 @@ fn bodies_that_never_come_do_not_keep_ping_waiting() {
 fn ping_is_answered_while_many_bodies_do_not_come() {
     let server = setup().start();
     let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
-    let _stalled = send_many(&server, 3 * SLOTS, head);
+    let _stalled = send_many(&server, 3 * slots(), head);
     for _ in 0..20 {
         assert_eq!(server.ping().status, 200);
     }
@@ -151,17 +151,18 @@ fn ping_is_answered_while_many_bodies_do_not_come() {
 
 #[test]
 fn a_batch_job_raises_what_is_worked_on_at_once() {
-    for (asked, expected) in [("100", 100), ("8", SLOTS as u64)] {
+    let more = slots() + 36;
+    for (asked, expected) in [(more, more), (8, in_flight())] {
         let server = setup()
             .var("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", asked)
             .start();
-        let _slow = send_many(&server, 130, &hanging());
+        let _slow = send_many(&server, slots() + 66, &hanging());
         wait_until("all slots are taken", || {
-            server.stat(0, "in_flight") == expected
+            server.stat(0, "in_flight") == expected as u64
         });
         let quickest = quickest_ping(&server);
         assert!(quickest < Duration::from_millis(100), "{quickest:?}");
-        assert_eq!(server.stat(0, "max_in_flight"), expected);
+        assert_eq!(server.stat(0, "max_in_flight"), expected as u64);
     }
 }
 
@@ -169,7 +170,7 @@ fn a_batch_job_raises_what_is_worked_on_at_once() {
 fn the_deadline_holds_for_requests_that_wait_their_turn() {
     let server = setup().deadline(2).start();
     let began = Instant::now();
-    let mut all = send_many(&server, 2 * SLOTS, &hanging());
+    let mut all = send_many(&server, 2 * slots(), &hanging());
     for answer in answers(&mut all) {
         assert_eq!(answer.status, 504, "{}", answer.text());
         assert!(answer.error().contains("2 s"), "{}", answer.error());

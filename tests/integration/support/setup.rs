@@ -234,6 +234,24 @@ pub fn tested_workers() -> Option<String> {
     workers.filter(|workers| !workers.is_empty())
 }
 
+/// Requests that a server works on at once, unless a job asks for more.
+pub fn slots() -> usize {
+    match tested_workers().as_deref() {
+        Some("threads") => 64,
+        _ => 512,
+    }
+}
+
+/// Requests that an instance is sent at once, unless a job asks for more.
+pub fn in_flight() -> usize {
+    slots().min(256)
+}
+
+/// Channels of each Python worker of the class `gevent`.
+pub fn gevent_channels(workers: usize) -> usize {
+    (2 * slots()).div_ceil(workers).clamp(64, 512).min(slots())
+}
+
 /// The REST port of instance `index` of the server on port `front`.
 pub fn rest_port(front: u16, index: u16) -> u16 {
     front + 1 + 2 * index + 1
