@@ -9,7 +9,8 @@ use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::http::pauses;
-use crate::tfs::client::{Client, LOCAL_PAUSE, SendError, TfsAnswer, TfsRequest};
+use crate::tfs::client::{Client, LOCAL_PAUSE, SendError};
+use crate::tfs::message::{TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
 use crate::wait::{self, Mutex, WaitError};
 

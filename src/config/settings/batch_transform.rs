@@ -1,6 +1,6 @@
 //! Batch transform jobs: what SageMaker says about them.
 
-use super::format::{BOOL, Format, NOT_NEGATIVE, whole, whole_number};
+use super::format::{BOOL, Format, NOT_NEGATIVE, whole};
 use super::{Group, TypedSetting, setting};
 
 settings! {
