@@ -184,7 +184,7 @@ impl Unit for Worker {
             if let Phase::Ending { reason: why } = &self.phase {
                 reason = format!("killed: {why}");
             }
-            // Whoever hears of the end is not to be given this process again.
+            // In this order: a request that learns how its process ended looks for another at once.
             self.pool.process_ended(self.index);
             process.note_end(reason.clone());
             // A script that wrote to the channels has not made the worker fail.

@@ -1,4 +1,4 @@
-//! What happens on one connection: heads and bodies come in, answers go out, until one side has enough.
+//! What happens on one connection: heads and bodies come in, responses go out, until one side has enough.
 //!
 //! A state machine over bytes. It never blocks and knows no sockets but by [`Stream`], no threads and no routes:
 //! [`Connection::advance`] goes on as far as the bytes at hand allow and says what it needs then.
@@ -33,7 +33,7 @@ const FREE_HEAD_BYTES: usize = 1024;
 /// The same while much is coming that is not received directly, if there is memory for it.
 const LARGE_READ_BYTES: usize = 64 * 1024;
 
-/// What becomes of the connection once the answer is sent.
+/// What becomes of the connection once the response is sent.
 #[derive(Debug)]
 enum AfterResponse {
     /// The next request.
@@ -57,11 +57,11 @@ enum Phase<P> {
         limit: Duration,
         plan: P,
     },
-    /// Somebody makes the answer. `is_whole`: to a request that has arrived as a whole.
+    /// Somebody makes the response. `is_whole`: to a request that has arrived as a whole.
     Busy { is_whole: bool },
-    /// The answer leaves.
+    /// The response leaves.
     Response {
-        wire: ResponseWriter,
+        writer: ResponseWriter,
         then: AfterResponse,
     },
     /// In the midst of the body of a request that was answered.
@@ -79,7 +79,7 @@ pub struct Connection<P> {
     input: Buffer,
     scanner: Scanner,
     phase: Phase<P>,
-    /// What is sent before the answer: `100 Continue`.
+    /// What is sent before the response: `100 Continue`.
     interim: &'static [u8],
     /// The body behind a head that was refused, for [`Connection::answer`].
     rest: Option<BodyDecoder>,
@@ -89,7 +89,7 @@ pub struct Connection<P> {
     since: Instant,
     /// When bytes moved last.
     moved: Instant,
-    /// Time that the client may need to read the answer before, which its system or ours still holds. Until a byte
+    /// Time that the client may need to read the response before, which its system or ours still holds. Until a byte
     /// comes from the client, all limits are longer by this.
     grace: Duration,
     /// Whether the request being answered is a HEAD.
@@ -128,7 +128,7 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Whether somebody makes the answer to a request.
+    /// Whether somebody makes the response to a request.
     pub fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Busy { .. })
     }
@@ -229,9 +229,9 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Sends an answer to what [`Connection::advance`] or [`Connection::overdue`] gave out last, unless it has one. `keep`:
+    /// Sends a response to what [`Connection::advance`] or [`Connection::overdue`] gave out last, unless it has one. `keep`:
     /// whether another request may follow.
-    pub fn answer(&mut self, wire: ResponseWriter, keep: bool) {
+    pub fn answer(&mut self, writer: ResponseWriter, keep: bool) {
         let Phase::Busy { is_whole } = self.phase else {
             return;
         };
@@ -240,7 +240,7 @@ impl<P> Connection<P> {
             (None, true) => AfterResponse::Head,
             (_, false) => AfterResponse::Linger { sends: !is_whole },
         };
-        self.enter(Phase::Response { wire, then });
+        self.enter(Phase::Response { writer, then });
     }
 
     /// Ends it, whatever the client still sends.
@@ -269,17 +269,17 @@ impl<P> Connection<P> {
             let amount = send_some(stream, &[IoSlice::new(self.interim)])?;
             self.interim = &self.interim[amount..];
         }
-        let Phase::Response { wire, .. } = &mut self.phase else {
+        let Phase::Response { writer, .. } = &mut self.phase else {
             return Ok(Sent::Nothing);
         };
-        while !wire.is_sent() {
-            let amount = send_some(stream, &wire.parts())?;
-            wire.advance(amount);
+        while !writer.is_sent() {
+            let amount = send_some(stream, &writer.parts())?;
+            writer.advance(amount);
             self.moved = Instant::now();
         }
         let busy = Phase::Busy { is_whole: true };
-        if let Phase::Response { wire, then } = mem::replace(&mut self.phase, busy) {
-            let grace = reading_time(&wire);
+        if let Phase::Response { writer, then } = mem::replace(&mut self.phase, busy) {
+            let grace = reading_time(&writer);
             match then {
                 AfterResponse::Head => self.enter(Phase::Head),
                 AfterResponse::Skip(body) => self.enter(Phase::Skip(body)),
@@ -445,7 +445,7 @@ impl<P> Connection<P> {
 enum Sent {
     /// There was nothing more to send.
     Nothing,
-    /// The rest of an answer.
+    /// The rest of a response.
     Response,
 }
 
@@ -568,7 +568,7 @@ mod tests {
         }
     }
 
-    fn wire() -> ResponseWriter {
+    fn writer() -> ResponseWriter {
         ResponseWriter::new(Response::empty(), None, true)
     }
 
@@ -586,7 +586,7 @@ mod tests {
                 ("/", &b"12345"[..])
             );
             assert!(matches!(connection.advance(&client, &admit), Step::Busy));
-            connection.answer(wire(), true);
+            connection.answer(writer(), true);
             let mut step = connection.advance(&client, &admit);
             if matches!(step, Step::Again) {
                 // The last piece fitted exactly: there might be more.
@@ -607,7 +607,7 @@ mod tests {
             &*request(connection.advance(&client, &admit)).body,
             b"12345"
         );
-        connection.answer(wire(), true);
+        connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Again));
         let second = request(connection.advance(&client, &admit));
         assert_eq!(second.head.target(), "/second");
@@ -618,7 +618,7 @@ mod tests {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
-        let answer = wire();
+        let answer = writer();
         let size = answer.size();
         client.takes.set(0);
         connection.answer(answer, true);
@@ -636,7 +636,7 @@ mod tests {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
-        connection.answer(wire(), false);
+        connection.answer(writer(), false);
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         assert!(client.is_told_the_end.get());
         client.sends.borrow_mut().push_back(POST.to_vec());
@@ -651,7 +651,7 @@ mod tests {
         let client = Client::new(&[busy, b"345", POST]);
         let mut connection = start();
         assert_eq!(status(&connection.advance(&client, &admit)), 503);
-        connection.answer(wire(), true);
+        connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Again));
         assert_eq!(
             &*request(connection.advance(&client, &admit)).body,
@@ -737,7 +737,7 @@ mod tests {
         let step = connection.overdue(&client, in_time(10 * STALL_LIMIT), long_ago(), false);
         assert!(step.is_none());
         client.takes.set(0);
-        connection.answer(wire(), true);
+        connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Write));
         let step = connection.overdue(&client, in_time(STALL_LIMIT / 2), long_ago(), false);
         assert!(step.is_none());
@@ -769,7 +769,7 @@ mod tests {
         let mut connection = start();
         request(connection.advance(&client, &admit));
         client.takes.set(0);
-        connection.answer(wire(), true);
+        connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Write));
         client.takes.set(usize::MAX);
         let step = connection.overdue(&client, in_time(1000 * STALL_LIMIT), long_ago(), false);
@@ -782,7 +782,7 @@ mod tests {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
-        connection.answer(wire(), false);
+        connection.answer(writer(), false);
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         client.sends.borrow_mut().push_back(POST.to_vec());
         let step = connection.overdue(&client, in_time(LINGER_LIMIT / 10), long_ago(), false);
@@ -861,7 +861,7 @@ mod tests {
         request(connection.advance(&client, &admit));
         assert_eq!(found(&connection, now()), None);
         client.takes.set(0);
-        connection.answer(wire(), true);
+        connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Write));
         assert_eq!(found(&connection, now()), Some(Dispensable::SlowReader));
         assert!(Dispensable::Idle < Dispensable::Head);
@@ -899,7 +899,7 @@ mod tests {
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         let got = client.got();
         assert!(got.starts_with("HTTP/1.1 503 "), "{got}");
-        connection.answer(wire(), true);
+        connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         assert_eq!(client.got(), "");
     }
@@ -911,14 +911,14 @@ mod tests {
             let client = Client::new(&[large]);
             let mut connection = start();
             assert_eq!(status(&connection.advance(&client, &admit)), 503);
-            connection.answer(wire(), keep);
+            connection.answer(writer(), keep);
             while matches!(connection.advance(&client, &admit), Step::Again) {}
             assert!(!connection.is_idle(), "to close now may cost the answer");
         }
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
-        connection.answer(wire(), false);
+        connection.answer(writer(), false);
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         assert!(connection.is_idle());
     }

@@ -1,4 +1,4 @@
-//! Answers: what they are, and how they look on the wire.
+//! Responses: what they are, and how they look on the wire.
 
 use std::borrow::Cow;
 use std::io::{IoSlice, Write};
@@ -10,7 +10,7 @@ use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::http::head::Head;
 
-/// An answer to a request.
+/// A response to a request.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -55,7 +55,7 @@ impl From<RequestError> for Response {
     }
 }
 
-/// The bytes of an answer that is being sent.
+/// The bytes of a response that is being sent.
 #[derive(Debug)]
 pub struct ResponseWriter {
     head: Cow<'static, [u8]>,
@@ -64,10 +64,10 @@ pub struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// The bytes of `answer` to a request with this head, if it had one. `keep`: whether another may follow.
-    pub fn new(mut answer: Response, to: Option<&Head>, keep: bool) -> Self {
-        if answer.status == 205 {
-            answer.body = Buffer::default(); // it has none (RFC 9110, 15.3.6)
+    /// The bytes of `response` to a request with this head, if it had one. `keep`: whether another may follow.
+    pub fn new(mut response: Response, to: Option<&Head>, keep: bool) -> Self {
+        if response.status == 205 {
+            response.body = Buffer::default(); // it has none (RFC 9110, 15.3.6)
         }
         let connection = match to {
             _ if !keep => Some("close"),
@@ -75,17 +75,17 @@ impl ResponseWriter {
             _ => None,
         };
         Self {
-            head: head(&answer, connection, Some(SystemTime::now())).into(),
+            head: head(&response, connection, Some(SystemTime::now())).into(),
             body: match to {
                 Some(head) if head.method() == "HEAD" => Buffer::default(),
-                _ if !has_body(answer.status) => Buffer::default(),
-                _ => answer.body,
+                _ if !has_body(response.status) => Buffer::default(),
+                _ => response.body,
             },
             sent: 0,
         }
     }
 
-    /// An answer of bytes that are there already.
+    /// A response of bytes that are there already.
     pub fn prepared(bytes: &'static [u8]) -> Self {
         Self {
             head: bytes.into(),
@@ -120,21 +120,21 @@ impl ResponseWriter {
     }
 }
 
-/// The bytes of a whole answer, for [`ResponseWriter::prepared`]. They say no date.
-pub fn prepare(answer: &Response) -> Vec<u8> {
-    let mut bytes = head(answer, None, None);
-    bytes.extend_from_slice(&answer.body);
+/// The bytes of a whole response, for [`ResponseWriter::prepared`]. They say no date.
+pub fn prepare(response: &Response) -> Vec<u8> {
+    let mut bytes = head(response, None, None);
+    bytes.extend_from_slice(&response.body);
     bytes
 }
 
-/// Whether answers with this status have a body, and a length (RFC 9110, 8.6, and RFC 9112, 6.3).
+/// Whether responses with this status have a body, and a length (RFC 9110, 8.6, and RFC 9112, 6.3).
 fn has_body(status: u16) -> bool {
     !matches!(status, 100..200 | 204 | 304)
 }
 
-/// The head of an answer, up to and including the empty line.
-fn head(answer: &Response, connection: Option<&str>, date: Option<SystemTime>) -> Vec<u8> {
-    let reason = StatusCode::from_u16(answer.status).ok();
+/// The head of a response, up to and including the empty line.
+fn head(response: &Response, connection: Option<&str>, date: Option<SystemTime>) -> Vec<u8> {
+    let reason = StatusCode::from_u16(response.status).ok();
     let reason = reason
         .and_then(|status| status.canonical_reason())
         .unwrap_or_default();
@@ -142,19 +142,19 @@ fn head(answer: &Response, connection: Option<&str>, date: Option<SystemTime>) -
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
         write!(head, "{name}{value}\r\n").expect("writing to memory does not fail");
     };
-    line("HTTP/1.1 ", &format_args!("{} {reason}", answer.status));
+    line("HTTP/1.1 ", &format_args!("{} {reason}", response.status));
     line("Server: ", &"sagemaker-tfs");
     if let Some(date) = date {
         line("Date: ", &httpdate::HttpDate::from(date));
     }
-    if let Some(content_type) = &answer.content_type {
+    if let Some(content_type) = &response.content_type {
         line("Content-Type: ", content_type);
     }
-    if let Some((name, value)) = answer.header {
+    if let Some((name, value)) = response.header {
         line(name, &format_args!(": {value}"));
     }
-    if has_body(answer.status) {
-        line("Content-Length: ", &answer.body.len());
+    if has_body(response.status) {
+        line("Content-Length: ", &response.body.len());
     }
     if let Some(connection) = connection {
         line("Connection: ", &connection);
@@ -167,20 +167,20 @@ fn head(answer: &Response, connection: Option<&str>, date: Option<SystemTime>) -
 mod tests {
     use super::*;
 
-    fn bytes(wire: &ResponseWriter) -> Vec<u8> {
-        wire.parts().map(|part| part.to_vec()).concat()
+    fn bytes(writer: &ResponseWriter) -> Vec<u8> {
+        writer.parts().map(|part| part.to_vec()).concat()
     }
 
     #[test]
     fn head_and_body_leave_in_whatever_pieces_the_client_takes() {
         for piece in 1..200 {
-            let mut wire = ResponseWriter::new(Response::json(200, b"{}".to_vec()), None, true);
-            let (mut sent, whole) = (Vec::new(), bytes(&wire));
-            while !wire.is_sent() {
-                let left = bytes(&wire);
+            let mut writer = ResponseWriter::new(Response::json(200, b"{}".to_vec()), None, true);
+            let (mut sent, whole) = (Vec::new(), bytes(&writer));
+            while !writer.is_sent() {
+                let left = bytes(&writer);
                 let piece = piece.min(left.len());
                 sent.extend_from_slice(&left[..piece]);
-                wire.advance(piece);
+                writer.advance(piece);
             }
             assert_eq!(sent, whole);
             assert!(sent.ends_with(b"Content-Length: 2\r\n\r\n{}"));
@@ -190,11 +190,11 @@ mod tests {
     #[test]
     fn statuses_without_a_body_say_no_length() {
         for (status, expected) in [(200, "\r\n\r\n{}"), (204, "\r\n\r\n"), (304, "\r\n\r\n")] {
-            let wire = ResponseWriter::new(Response::json(status, b"{}".to_vec()), None, true);
-            let text = String::from_utf8(bytes(&wire)).unwrap();
+            let writer = ResponseWriter::new(Response::json(status, b"{}".to_vec()), None, true);
+            let text = String::from_utf8(bytes(&writer)).unwrap();
             assert!(text.ends_with(expected), "{text}");
             assert_eq!(text.contains("Content-Length"), status == 200, "{text}");
-            assert_eq!(wire.size(), text.len());
+            assert_eq!(writer.size(), text.len());
         }
     }
 
@@ -202,8 +202,9 @@ mod tests {
     fn what_is_said_about_the_connection() {
         let answer = |head: &str, keep| {
             let head = Head::parse(head.into()).unwrap();
-            let wire = ResponseWriter::new(Response::json(404, b"{}".to_vec()), Some(&head), keep);
-            String::from_utf8(bytes(&wire)).unwrap()
+            let writer =
+                ResponseWriter::new(Response::json(404, b"{}".to_vec()), Some(&head), keep);
+            String::from_utf8(bytes(&writer)).unwrap()
         };
         let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
         assert!(answer(old, true).contains("\r\nConnection: keep-alive\r\n"));

@@ -65,7 +65,7 @@ impl<P> Socket<P> {
         }
     }
 
-    /// Locks the connection's state: held by the worker, or by whoever looks for a connection to close.
+    /// Locks the connection's state: held by its worker, or by the search for a connection to close.
     pub fn connection(&self) -> MutexGuard<'_, Connection<Planned<P>>> {
         self.connection.lock()
     }

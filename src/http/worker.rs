@@ -203,6 +203,7 @@ impl<S: Service> Worker<S> {
         received: Instant,
     ) {
         if socket.connection().is_closed() {
+            self.shared.listener.table.remove(socket);
             return log_access(socket, head, CLIENT_HUNG_UP, 0, received);
         }
         let keep = !response.ends_connection && head.is_some_and(|head| self.keeps(socket, head));

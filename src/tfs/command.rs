@@ -26,8 +26,8 @@ pub struct Launch {
 /// we send requests at once, a status request does not wait behind predictions.
 const SPARE_REST_THREADS: usize = 4;
 
-/// Requests that an instance is sent at once, at most, unless its batches take more or the job asks for more. More would only wait for one of its
-/// threads, and its status requests with them; here they wait without a thread.
+/// Requests that an instance is sent at once, at most, unless its batches take more or the job asks for more. Others would
+/// only wait for one of its threads, and its status requests behind them; here they wait without a thread.
 const MAX_IN_FLIGHT: usize = 256;
 
 /// Requests that each instance is sent at once, at most.
@@ -125,21 +125,20 @@ mod tests {
                 .map(|&(name, value)| (name.into(), value.into()));
             in_flight(&Config::read(&Vars::from_variables(vars), 1).unwrap())
         };
-        let usual = read(&[]);
-        assert!((1..=MAX_IN_FLIGHT).contains(&usual));
-        let many = ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "1000");
-        assert_eq!(read(&[many]), MAX_IN_FLIGHT);
+        assert_eq!(read(&[]), MAX_IN_FLIGHT);
         let batching = |size| {
             read(&[
-                many,
                 ("SAGEMAKER_TFS_ENABLE_BATCHING", "true"),
                 ("SAGEMAKER_TFS_NUM_BATCH_THREADS", "2"),
                 ("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", "4"),
                 ("SAGEMAKER_TFS_MAX_BATCH_SIZE", size),
             ])
         };
-        assert_eq!(batching("100"), 600);
-        assert_eq!(batching("4294967295"), 1000, "no more than there can be");
         assert_eq!(batching("1"), MAX_IN_FLIGHT);
+        assert_eq!(batching("50"), 300);
+        let all = Config::read(&Vars::from_variables([]), 1).unwrap();
+        assert_eq!(batching("1000000"), all.model_slots());
+        let asked = read(&[("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "1000")]);
+        assert_eq!(asked, 1000, "the job knows best");
     }
 }

@@ -1,4 +1,4 @@
-//! What is exchanged with TensorFlow Serving's REST API: a request as the rest of the program words it, and the answer.
+//! Requests to TensorFlow Serving's REST API, as the rest of the program words them, and its answers.
 //!
 //! Checking a request is left to `outgoing.rs`, sending it to `client.rs`.
 

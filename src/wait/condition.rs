@@ -75,7 +75,7 @@ impl Condition {
         true
     }
 
-    /// Ends the wait of whoever has waited longest.
+    /// Ends the longest wait.
     pub fn notify_one(&self) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;

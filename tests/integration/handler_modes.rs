@@ -46,6 +46,43 @@ fn by_default_calls_of_different_requests_alternate_on_one_thread() {
     assert_eq!(server.python_workers().len(), 1);
 }
 
+/// Requests are spread over the instances before their first calls, and go where those were told.
+#[test]
+fn the_instance_in_a_context_is_the_one_that_is_asked() {
+    const REQUESTS: u64 = 10;
+    let script = "from meeting import note, wait_at\n\n\n\
+         def input_handler(data, context):\n    \
+             wait_at('gate')\n    \
+             note(context.rest_uri)\n    \
+             return data.read()\n\n\n\
+         def output_handler(response, context):\n    \
+             return response.content, 'application/json'\n";
+    let server = Setup::new().instances(2).handler(script).start();
+    let in_flight = || [0, 1].map(|index| server.stat(index, "in_flight"));
+    for index in [0, 1] {
+        server.control(index, &json!({"freeze": true}));
+    }
+    let mut sent = Vec::from_iter((0..REQUESTS).map(|n| {
+        let what = json!({"n": n});
+        (what.clone(), server.order(&what))
+    }));
+    server.open_gate("gate");
+    wait_until("all are at the model servers", || {
+        in_flight().iter().sum::<u64>() == REQUESTS
+    });
+    let notes = server.notes();
+    let told = [0, 1].map(|index| {
+        let address = format!("http://localhost:{}/", server.rest_port(index));
+        notes.iter().filter(|n| n.starts_with(&address)).count() as u64
+    });
+    assert_eq!(told, in_flight(), "{notes:?}");
+    assert!(told.iter().all(|&count| count > 0), "{told:?}");
+    for index in [0, 1] {
+        server.control(index, &json!({"freeze": false}));
+    }
+    all_answered(&mut sent);
+}
+
 #[test]
 fn sync_has_nothing_between_the_calls_of_a_request() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();

@@ -13,14 +13,14 @@ pub(super) const LAST_HEAD_LIMIT: Duration = Duration::from_secs(2);
 /// A connection without a request for this long is closed; longer than load balancers keep idle connections, so
 /// that it is not us who closes one just as it is used.
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(75);
-/// Time in which at least a byte of a body or an answer must move.
+/// Time in which at least a byte of a body or a response must move.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(75);
-/// Slower than this, bytes a second, and an answer is given up, after a first [`STALL_LIMIT`]. When there is no room
+/// Slower than this, bytes a second, and a response is given up, after a first [`STALL_LIMIT`]. When there is no room
 /// for new connections, a body may not come more slowly either.
 pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 16 * 1024;
 /// How long a connection may be idle or still before it counts as dispensable: it may be a busy client's.
 pub(super) const KEPT_STILL: Duration = Duration::from_secs(1);
-/// Time to read over what a client still sends after its answer, so that the answer is not lost to a reset.
+/// Time to read over what a client still sends after its response, so that the response is not lost to a reset.
 pub(super) const LINGER_LIMIT: Duration = Duration::from_secs(30);
 /// The same without a byte.
 const LINGER_STALL_LIMIT: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub enum Dispensable {
     Head,
     /// Its body has stalled or comes very slowly.
     SlowBody,
-    /// The client does not read its answer.
+    /// The client does not read its response.
     SlowReader,
 }
 
@@ -106,8 +106,8 @@ impl<P> Connection<P> {
                 }
             }
             Phase::Busy { .. } | Phase::Closed => None,
-            Phase::Response { wire, .. } => {
-                let limit = STALL_LIMIT + reading_time(wire);
+            Phase::Response { writer, .. } => {
+                let limit = STALL_LIMIT + reading_time(writer);
                 (still_time >= STALL_LIMIT || phase_time >= limit).then_some(Overdue::Close)
             }
             Phase::Skip(_) | Phase::Linger { .. } => (still_time >= LINGER_STALL_LIMIT
@@ -125,7 +125,7 @@ enum Overdue {
     Refuse(&'static str),
 }
 
-/// Time that a client which is just quick enough needs to read an answer.
-pub(super) fn reading_time(wire: &ResponseWriter) -> Duration {
-    Duration::from_secs(wire.size() as u64 / SLOWEST_BYTES_A_SECOND)
+/// Time that a client which is just quick enough needs to read a response.
+pub(super) fn reading_time(writer: &ResponseWriter) -> Duration {
+    Duration::from_secs(writer.size() as u64 / SLOWEST_BYTES_A_SECOND)
 }

@@ -73,6 +73,7 @@ impl<S: Service> Worker<S> {
     pub(super) fn start(&mut self, work: Work<S::Plan>) {
         let socket = Arc::clone(&work.socket);
         if socket.has_hung_up() {
+            close(&socket);
             return self.finish(Answered {
                 socket,
                 request: work.request,
