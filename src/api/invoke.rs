@@ -1,6 +1,7 @@
 //! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
 
 use std::mem;
+use std::time::Instant;
 
 use crate::api::attributes::{self, Attributes};
 use crate::api::{Api, Mode};
@@ -10,6 +11,7 @@ use crate::handlers;
 use crate::http::Request;
 use crate::http::budget::Buffer;
 use crate::http::response::Response;
+use crate::models::backend::ModelBackend;
 use crate::models::exhaustion;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
@@ -71,18 +73,30 @@ impl Api {
             });
         }
         let body = converted(Format::of(content_type)?, mem::take(body))?;
+        self.predict(served, &path, &body, accept.as_deref(), deadline)
+    }
+
+    /// Asks TensorFlow Serving.
+    fn predict(
+        &self,
+        served: &ModelBackend,
+        path: &str,
+        body: &CheckedBody,
+        accept: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Response, RequestError> {
         let sent = TfsRequest {
             method: Method::Post,
-            path: &path,
+            path,
             content_type: Some("application/json"),
-            body: &body,
+            body,
         };
-        let answer = served.backend.call(&sent, &body, deadline);
+        let answer = served.backend.call(&sent, body, deadline);
         let TfsAnswer { status, body, .. } = match self.mode {
             Mode::Fixed(_) => answer?,
             Mode::Registry(_) => exhaustion::as_507(answer)?,
         };
-        let (body, content_type) = laid_out(status, body, accept.as_deref());
+        let (body, content_type) = laid_out(status, body, accept);
         Ok(Response {
             content_type: Some(content_type.into()),
             ..Response::json(status, body)

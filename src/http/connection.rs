@@ -14,8 +14,13 @@ use crate::http::budget::{Budget, Buffer};
 use crate::http::head::{Head, Scanner};
 use crate::http::response::ResponseWriter;
 
+mod step;
+mod stream;
 mod timing;
 
+pub use step::{Admission, Admit, Arrived, Step};
+use stream::send_some;
+pub use stream::{Direction, Stream};
 pub use timing::Dispensable;
 use timing::reading_time;
 
@@ -27,89 +32,6 @@ const READ_BYTES: usize = 4 * 1024;
 const FREE_HEAD_BYTES: usize = 1024;
 /// The same while much is coming that is not received directly, if there is memory for it.
 const LARGE_READ_BYTES: usize = 64 * 1024;
-
-/// The connection's bytes.
-pub trait Stream {
-    /// Appends what has arrived to `bytes`, as much as it has room for. 0: the client sends nothing more.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing has.
-    fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize>;
-
-    /// Sends what can be sent now; says how much that is.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing can.
-    fn send(&self, parts: &[IoSlice]) -> io::Result<usize>;
-
-    /// Whether bytes are waiting to be received, the end of them included, or for `Direction::Out` can be sent.
-    fn is_ready(&self, direction: Direction) -> bool;
-
-    /// Tells the client that nothing more comes.
-    fn finish(&self);
-}
-
-/// Which way bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the client.
-    In,
-    /// To the client.
-    Out,
-}
-
-/// A request that has arrived as a whole.
-#[derive(Debug)]
-pub struct Arrived {
-    /// Its head.
-    pub head: Head,
-    /// Its body; empty when nobody wants it.
-    pub body: Buffer,
-    /// When its head was there.
-    pub received: Instant,
-}
-
-/// What the connection needs to go on.
-#[derive(Debug)]
-pub enum Step<P> {
-    /// More bytes from the client.
-    Read,
-    /// The client to take bytes.
-    Write,
-    /// An answer to this request, planned like this, by [`Connection::answer`].
-    Request(Box<Arrived>, P),
-    /// An answer to this mistake, by [`Connection::answer`]. The head, where there is one.
-    Refused(Option<Box<Head>>, RequestError),
-    /// Nothing: it is over.
-    Close,
-    /// Its turn again, after others: it has more to do.
-    Again,
-    /// Nothing: somebody else has its request.
-    Busy,
-}
-
-/// Whether a request may come.
-#[derive(Debug)]
-pub enum Admission<P> {
-    /// It may.
-    Admitted {
-        /// Its body, of which nothing has been taken yet.
-        body: BodyDecoder,
-        /// How long that may take, from the end of the head.
-        limit: Duration,
-        /// What is planned for it.
-        plan: P,
-    },
-    /// It may not.
-    Refused {
-        error: RequestError,
-        /// Its body, when the connection can go on behind that.
-        rest: Option<BodyDecoder>,
-    },
-}
-
-/// Says whether a request may come, by its head and by what has arrived behind it.
-pub type Admit<'a, P> = &'a dyn Fn(&Head, &[u8]) -> Admission<P>;
 
 /// What becomes of the connection once the answer is sent.
 #[derive(Debug)]
@@ -525,16 +447,6 @@ enum Sent {
     Nothing,
     /// The rest of an answer.
     Response,
-}
-
-fn send_some(stream: &impl Stream, parts: &[IoSlice]) -> io::Result<usize> {
-    loop {
-        match stream.send(parts) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
 }
 
 #[cfg(test)]

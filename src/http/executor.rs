@@ -4,33 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Receiver;
 
 use crate::error::{RequestError, StartError};
 use crate::http::pauses;
-use crate::http::response::Response;
-use crate::http::server::{Shared, cannot_start, start_thread};
-use crate::http::service::{Request, Service};
-use crate::http::socket::{Running, Socket};
-use crate::http::worker::Message;
+use crate::http::service::Service;
+use crate::http::shared::{Answered, Message, Shared, Work, cannot_start, start_thread};
+use crate::http::socket::Running;
 use crate::wait::CancellablePlace;
-
-/// A request to be answered, and whose it is.
-pub struct Work<P> {
-    pub socket: Arc<Socket<P>>,
-    pub request: Request,
-    pub plan: P,
-    /// Whether it counts among the requests at work.
-    pub has_slot: bool,
-}
-
-/// A request and its response.
-pub struct Answered<P> {
-    pub socket: Arc<Socket<P>>,
-    pub request: Request,
-    pub response: Response,
-    pub has_slot: bool,
-}
 
 /// Answers a request, however long it takes.
 pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S::Plan> {
@@ -66,41 +47,24 @@ pub fn waited_too_long<S: Service>(shared: &Shared<S>) -> RequestError {
     RequestError::deadline(shared.deadline, "it waited for others to finish")
 }
 
-/// The fixed pool of threads of `Workers::Threads`.
-pub struct Threads<P>(Sender<Work<P>>);
-
-impl<P: Send + 'static> Threads<P> {
-    /// The pool, and where its threads take their work from.
-    pub fn new() -> (Self, Receiver<Work<P>>) {
-        let (sender, receiver) = unbounded();
-        (Self(sender), receiver)
+/// Starts the fixed pool of threads of [`Workers::Threads`](crate::http::Workers::Threads), one for each slot.
+pub fn start_threads<S: Service>(
+    threads: usize,
+    work: &Receiver<Work<S::Plan>>,
+    shared: &Arc<Shared<S>>,
+) -> Result<(), StartError> {
+    for index in 0..threads {
+        let (work, shared) = (work.clone(), Arc::clone(shared));
+        // Where a thread is told that a request is cancelled; made here, where it can still be reported.
+        let place = CancellablePlace::new().map_err(cannot_start)?;
+        start_thread(format!("request-{index}"), move || {
+            for work in work {
+                let socket = Arc::clone(&work.socket);
+                let announce = |canceller| socket.set_running(Some(Running::Thread(canceller)));
+                let answered = place.run(announce, || answer(&shared, work));
+                shared.mailboxes[socket.worker].send(Message::Answered(Box::new(answered)));
+            }
+        })?;
     }
-
-    /// Gives a request to a thread. There is one for each slot.
-    pub fn run(&self, work: Work<P>) {
-        // The threads live as long as the process.
-        let _ = self.0.send(work);
-    }
-
-    /// Starts the threads.
-    pub fn start<S: Service<Plan = P>>(
-        threads: usize,
-        work: &Receiver<Work<P>>,
-        shared: &Arc<Shared<S>>,
-    ) -> Result<(), StartError> {
-        for index in 0..threads {
-            let (work, shared) = (work.clone(), Arc::clone(shared));
-            // Where a thread is told that a request is cancelled; made here, where it can still be reported.
-            let place = CancellablePlace::new().map_err(cannot_start)?;
-            start_thread(format!("request-{index}"), move || {
-                for work in work {
-                    let socket = Arc::clone(&work.socket);
-                    let announce = |canceller| socket.set_running(Some(Running::Thread(canceller)));
-                    let answered = place.run(announce, || answer(&shared, work));
-                    shared.mailboxes[socket.worker].send(Message::Answered(Box::new(answered)));
-                }
-            })?;
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! A few worker threads (`server.rs`, `worker.rs`) each run an event loop and share the listening socket (`listener.rs`). A connection
 //! (`socket.rs`, `connection.rs`) stays with one worker. What a request is about is for the [`Service`] to say (`service.rs`).
 
+mod access_log;
 mod admission;
 pub mod body;
 pub mod budget;
@@ -15,6 +16,8 @@ pub mod pauses;
 pub mod response;
 mod server;
 mod service;
+mod shared;
+mod slots;
 mod socket;
 mod table;
 mod worker;

@@ -3,22 +3,24 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::unbounded;
+
 use crate::error::{RequestError, StartError};
-use crate::http::admission::Slots;
 use crate::http::budget::Budget;
-use crate::http::executor::{Threads, Work};
+use crate::http::executor;
 use crate::http::listener::Listener;
 use crate::http::pauses;
 use crate::http::response;
 #[cfg(doc)]
 use crate::http::service::Lane;
 use crate::http::service::Service;
+use crate::http::shared::{Mailbox, Message, Shared, start_thread};
+use crate::http::slots::Slots;
 use crate::http::socket::Socket;
-use crate::http::worker::{Message, Worker};
-use crate::wait::{self, Mutex, Reactor, Remote};
+use crate::http::worker::Worker;
+use crate::wait::{self, Reactor};
 
 /// Requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
@@ -65,46 +67,6 @@ impl Workers {
 /// A running server. Its threads end with the process.
 pub struct Server<S: Service>(Arc<Shared<S>>);
 
-/// What workers share.
-pub(super) struct Shared<S: Service> {
-    pub listener: Listener<S::Plan>,
-    pub budget: Arc<Budget>,
-    pub slots: Slots<Work<S::Plan>>,
-    pub service: S,
-    pub deadline: Duration,
-    /// Requests but those that are answered immediately are refused from now on.
-    pub is_refusing: AtomicBool,
-    /// By the number of the worker.
-    pub mailboxes: Vec<Mailbox<S::Plan>>,
-    /// Where requests run when they are no coroutines.
-    pub threads: Option<Threads<S::Plan>>,
-}
-
-/// Messages to a worker.
-pub(super) struct Mailbox<P> {
-    remote: Arc<Remote>,
-    messages: Mutex<Vec<Message<P>>>,
-}
-
-impl<P> Mailbox<P> {
-    fn new() -> Result<Self, StartError> {
-        let remote = Remote::new();
-        Ok(Self {
-            remote: Arc::new(remote.map_err(cannot_start)?),
-            messages: Mutex::default(),
-        })
-    }
-
-    pub fn send(&self, message: Message<P>) {
-        self.messages.lock().push(message);
-        self.remote.nudge();
-    }
-
-    pub fn take(&self) -> Vec<Message<P>> {
-        std::mem::take(&mut *self.messages.lock())
-    }
-}
-
 impl<S: Service> Server<S> {
     /// Opens the port and starts the workers. `announce` gets the server before the first request is taken: the
     /// supervisor must have it by then, or a signal would end the program without draining it.
@@ -135,7 +97,7 @@ impl<S: Service> Server<S> {
         let (threads, work) = match settings.workers {
             Workers::Coroutines(_) => (None, None),
             Workers::Threads(_) => {
-                let (threads, work) = Threads::new();
+                let (threads, work) = unbounded();
                 (Some(threads), Some(work))
             }
         };
@@ -152,7 +114,7 @@ impl<S: Service> Server<S> {
         pauses::tick();
         announce(Self(Arc::clone(&shared)));
         if let Some(work) = work {
-            Threads::start(settings.slots, &work, &shared)?;
+            executor::start_threads(settings.slots, &work, &shared)?;
         }
         for index in 0..workers {
             let shared = Arc::clone(&shared);
@@ -196,16 +158,4 @@ impl<S: Service> Server<S> {
             let _ = wait::until(Instant::now() + FINISH_STEP);
         }
     }
-}
-
-pub(super) fn start_thread(
-    name: String,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<(), StartError> {
-    let started = thread::Builder::new().name(name).spawn(run);
-    started.map(drop).map_err(cannot_start)
-}
-
-pub(super) fn cannot_start(error: std::io::Error) -> StartError {
-    StartError::failed(format!("cannot start a thread: {error}"))
 }

@@ -1,44 +1,31 @@
-//! One worker: its event loop, its connections, and the requests at work on them.
+//! One worker: its event loop and its connections. The requests on them are in `requests.rs`.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
 use crate::error::RequestError;
-use crate::http::admission::{Placement, TOO_MANY_REQUESTS};
+use crate::http::access_log::{CLIENT_HUNG_UP, log_access};
 use crate::http::budget::Buffer;
-use crate::http::connection::{Arrived, Connection, Step};
-use crate::http::executor::{Answered, Work, answer, waited_too_long};
+use crate::http::connection::{Connection, Step};
+use crate::http::executor::waited_too_long;
 use crate::http::head::Head;
 use crate::http::listener::LISTENER;
 use crate::http::pauses;
-use crate::http::response::{self, Response, ResponseWriter};
-use crate::http::server::{Shared, start_thread};
-use crate::http::service::{Lane, Planned, Request, Service};
-use crate::http::socket::{Running, Socket};
-use crate::logging::FRONT;
-use crate::wait::{self, Event, Reactor, Spawned};
+use crate::http::response::{Response, ResponseWriter};
+use crate::http::service::{Planned, Request, Service};
+use crate::http::shared::{Answered, Message, Shared, Work};
+use crate::http::socket::Socket;
+use crate::wait::{self, Event, Reactor};
+
+mod requests;
 
 /// How often to look for connections on which something takes too long.
 const TICK: Duration = Duration::from_millis(100);
-/// What nginx logs for a client that has hung up. Nobody gets it.
-const CLIENT_HUNG_UP: u16 = 499;
-
-/// What others tell a worker.
-pub enum Message<P> {
-    /// A slot is free for this request.
-    Run(Box<Work<P>>),
-    /// A request was answered elsewhere.
-    Answered(Box<Answered<P>>),
-    /// Requests at work are to be refused, because the server ends.
-    Refuse,
-}
-
 /// See the module.
 pub struct Worker<S: Service> {
     index: usize,
@@ -194,133 +181,6 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Takes a request that has arrived.
-    fn take(&mut self, socket: &SocketOf<S>, arrived: Arrived, planned: Planned<S::Plan>) {
-        let shared = Arc::clone(&self.shared);
-        let Arrived {
-            head,
-            body,
-            received,
-        } = arrived;
-        // Its body may have been there all the time that this process did not run.
-        let from = match planned.lane {
-            Lane::Request => received.max(pauses::last_end()),
-            Lane::Immediate | Lane::Thread => received,
-        };
-        let work = Work {
-            socket: Arc::clone(socket),
-            request: Request {
-                head,
-                body,
-                received: from,
-                deadline: from + shared.deadline,
-            },
-            plan: planned.plan,
-            has_slot: planned.lane == Lane::Request,
-        };
-        match planned.lane {
-            Lane::Immediate => {
-                let answered = answer(&shared, work);
-                self.send(
-                    socket,
-                    Some(&answered.request.head),
-                    answered.response,
-                    received,
-                );
-            }
-            _ if shared.is_refusing.load(Ordering::SeqCst) => {
-                self.reply(socket, work.request, stopping().into());
-            }
-            Lane::Thread => self.run_on_thread(work),
-            Lane::Request => match shared.slots.admit(work) {
-                Placement::Run(work) => self.runnable.push_back(work),
-                Placement::Queued => {}
-                Placement::Refused(work) => self.turn_away(work),
-            },
-        }
-    }
-
-    /// Starts a request that has a slot.
-    fn start(&mut self, work: Work<S::Plan>) {
-        let socket = Arc::clone(&work.socket);
-        if socket.has_hung_up() {
-            close(&socket);
-            return self.finish(Answered {
-                socket,
-                request: work.request,
-                has_slot: work.has_slot,
-                response: RequestError::hung_up().into(),
-            });
-        }
-        if let Some(threads) = &self.shared.threads {
-            return threads.run(work);
-        }
-        if let Err(e) = self.reactor.prepare() {
-            log::error!("no memory for a request's stack: {e}");
-            return self.finish(Answered {
-                socket,
-                request: work.request,
-                has_slot: work.has_slot,
-                response: RequestError::busy("There is no memory for the request; try again.")
-                    .into(),
-            });
-        }
-        let shared = Arc::clone(&self.shared);
-        match self.reactor.spawn(move || answer(&shared, work)) {
-            Spawned::Done(result) => self.done.push(result),
-            Spawned::Waiting(task) => socket.set_running(Some(Running::Coroutine(task))),
-        }
-    }
-
-    /// Runs a request on a thread of its own.
-    fn run_on_thread(&mut self, work: Work<S::Plan>) {
-        // Where it can be had back from when there is no thread.
-        let (give, take) = crossbeam_channel::bounded::<Work<S::Plan>>(1);
-        let (taken, shared) = (take.clone(), Arc::clone(&self.shared));
-        let run = move || {
-            for work in taken.try_iter() {
-                let worker = work.socket.worker;
-                let answered = answer(&shared, work);
-                shared.mailboxes[worker].send(Message::Answered(Box::new(answered)));
-            }
-        };
-        // There is room for one.
-        let _ = give.send(work);
-        let Err(error) = start_thread("manage".into(), run) else {
-            return;
-        };
-        log::error!("{error}");
-        for work in take.try_iter() {
-            match self.shared.service.without_thread(&work.plan, &error) {
-                Some(response) => self.reply(&work.socket, work.request, response),
-                None => self.runnable.push_back(work),
-            }
-        }
-    }
-
-    /// Sends a response, and gives the slot to the next request.
-    fn finish(&mut self, answered: Answered<S::Plan>) {
-        let Answered {
-            socket,
-            request,
-            response,
-            has_slot,
-        } = answered;
-        socket.set_running(None);
-        self.reply(&socket, request, response);
-        if !has_slot {
-            return;
-        }
-        match self.shared.slots.next() {
-            Some(work) if work.socket.worker == self.index => self.runnable.push_back(work),
-            Some(work) => {
-                let worker = work.socket.worker;
-                self.shared.mailboxes[worker].send(Message::Run(Box::new(work)));
-            }
-            None => {}
-        }
-    }
-
     fn reply(&mut self, socket: &SocketOf<S>, request: Request, response: Response) {
         let Request {
             head,
@@ -331,24 +191,6 @@ impl<S: Service> Worker<S> {
         drop(body);
         self.guarded(socket, |worker| {
             worker.send(socket, Some(&head), response, received);
-        });
-    }
-
-    /// Answers that there is no room, in as little time as possible.
-    fn turn_away(&mut self, work: Work<S::Plan>) {
-        static BUSY: LazyLock<Vec<u8>> =
-            LazyLock::new(|| response::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
-        let Work {
-            socket, request, ..
-        } = work;
-        let head = &request.head;
-        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(&socket, head) {
-            let response = RequestError::busy(TOO_MANY_REQUESTS).into();
-            return self.reply(&socket, request, response);
-        }
-        log_access(&socket, Some(head), 503, BUSY.len(), request.received);
-        self.guarded(&socket, |worker| {
-            worker.respond(&socket, ResponseWriter::prepared(&BUSY), true);
         });
     }
 
@@ -381,27 +223,6 @@ impl<S: Service> Worker<S> {
     fn keeps(&self, socket: &SocketOf<S>, head: &Head) -> bool {
         head.keeps_connection()
             && (!self.shared.listener.is_closed() || socket.connection().has_more(&**socket))
-    }
-
-    /// Ends the work on a request whose client has hung up.
-    fn cancel(&mut self, socket: &SocketOf<S>) {
-        match socket.take_running() {
-            Some(Running::Coroutine(task)) => {
-                close(socket);
-                self.reactor.cancel(task, &mut self.done);
-            }
-            Some(Running::Thread(canceller)) => {
-                close(socket);
-                canceller.cancel();
-            }
-            None => {
-                let is_this = |work: &Work<S::Plan>| Arc::ptr_eq(&work.socket, socket);
-                for work in self.shared.slots.take_from_backlog(is_this) {
-                    close(socket);
-                    self.reply(socket, work.request, Response::empty());
-                }
-            }
-        }
     }
 
     /// Gives up what takes too long, and accepts connections again if that had paused.
@@ -456,32 +277,7 @@ impl<S: Service> Worker<S> {
     }
 }
 
-/// Ends a connection whose client has hung up while its request was at work.
-fn close<P>(socket: &Socket<P>) {
-    socket.connection().close();
-}
-
 /// The response while the server ends.
 fn stopping() -> RequestError {
     RequestError::new(503, "The server is stopping.")
-}
-
-fn log_access<P>(
-    socket: &Socket<P>,
-    head: Option<&Head>,
-    status: u16,
-    bytes: usize,
-    received: Instant,
-) {
-    if !log::log_enabled!(target: FRONT, log::Level::Info) {
-        return; // what follows costs
-    }
-    let (method, target) = head.map_or(("-", "-"), |head| (head.method(), head.target()));
-    log::info!(
-        target: FRONT,
-        "{} \"{method} {}\" {status} {bytes} {:.1} ms",
-        socket.peer,
-        target.escape_default(),
-        received.elapsed().as_secs_f64() * 1000.0
-    );
 }

@@ -127,27 +127,19 @@ impl Backend {
         memory: &Buffer,
         deadline: Instant,
     ) -> Result<TfsAnswer, RequestError> {
-        let too_late = |why: &str| RequestError::deadline(self.limit, why);
         let outgoing = Outgoing::new(request)?;
-        let (mut losses, mut closed) = (Losses::default(), 0);
+        let mut tries = Tries::default();
         let mut deadline = deadline;
-        // Since when the deadline counts.
-        let mut begin = deadline
-            .checked_sub(self.limit)
-            .unwrap_or_else(Instant::now);
         // What may have come while we did not run is not late.
-        let mut has_more_time = |deadline: &mut Instant| {
-            let last_pause = pauses::last_end();
-            let had_pause = last_pause > begin;
-            if had_pause {
-                begin = last_pause;
-                *deadline = last_pause + self.limit;
-            }
-            had_pause
+        let has_more_time = |deadline: &mut Instant| {
+            let from_last_pause = pauses::last_end() + self.limit;
+            let has_more = from_last_pause > *deadline;
+            *deadline = from_last_pause.max(*deadline);
+            has_more
         };
         let mut preferred = choice.as_ref().map(Choice::index);
         loop {
-            let limit = losses.concurrency_limit();
+            let limit = tries.losses.concurrency_limit();
             let lease = match self.pool.acquire(limit, preferred, deadline) {
                 Ok(lease) => lease,
                 Err(Unavailable::TimedOut(_)) if has_more_time(&mut deadline) => continue,
@@ -163,9 +155,8 @@ impl Backend {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::Deadline) if has_more_time(&mut deadline) => continue,
                 Err(SendError::Deadline) => {
-                    return Err(too_late(&format!(
-                        "TensorFlow Serving instance {index} did not answer in time"
-                    )));
+                    let why = format!("TensorFlow Serving instance {index} did not answer in time");
+                    return Err(RequestError::deadline(self.limit, &why));
                 }
                 Err(SendError::Cancelled) => return Err(RequestError::hung_up()),
                 Err(SendError::NoRoom(why)) => return Err(why.for_answer()),
@@ -185,30 +176,14 @@ impl Backend {
                 Err(SendError::Lost(why)) => why,
             };
             preferred = None;
-            let times = if self.is_gone(&lease, deadline)? {
-                losses.add();
-                losses.count()
-            } else {
-                closed += 1;
-                closed
-            };
+            let is_gone = self.is_gone(&lease, deadline)?;
             drop(lease);
+            let times = tries.note_loss(is_gone);
             log::warn!(
                 "instance {index}: {why}; request to {} lost {times} times",
                 request.path
             );
-            if losses.is_poison() {
-                let text = format!(
-                    "TensorFlow Serving ended {times} times while it worked on this request, at last on nothing else"
-                );
-                return Err(RequestError::new(502, text));
-            }
-            if closed == MAX_CLOSED {
-                let text = format!(
-                    "TensorFlow Serving closed the connection {closed} times without an answer: {why}"
-                );
-                return Err(RequestError::new(502, text));
-            }
+            tries.check(&why)?;
         }
     }
 
@@ -247,6 +222,48 @@ impl Backend {
             .wait_until_gone(deadline.min(pause))
             .map_err(hung_up)?;
         Ok(is_gone || !self.client.is_open(self.ports[lease.index()].rest))
+    }
+}
+
+/// How often a request was lost.
+#[derive(Debug, Default)]
+struct Tries {
+    /// With instances that ended.
+    losses: Losses,
+    /// With connections that instances closed, which go on.
+    closed: u32,
+}
+
+impl Tries {
+    /// Counts a loss; returns how many of its kind there are.
+    fn note_loss(&mut self, is_gone: bool) -> u32 {
+        if is_gone {
+            self.losses.add();
+            return self.losses.count();
+        }
+        self.closed += 1;
+        self.closed
+    }
+
+    /// Whether the request may be sent again. `why` is how it was lost last.
+    ///
+    /// # Errors
+    /// 502 when it is given up.
+    fn check(&self, why: &str) -> Result<(), RequestError> {
+        let text = if self.losses.is_poison() {
+            let times = self.losses.count();
+            format!(
+                "TensorFlow Serving ended {times} times while it worked on this request, at last on nothing else"
+            )
+        } else if self.closed >= MAX_CLOSED {
+            let times = self.closed;
+            format!(
+                "TensorFlow Serving closed the connection {times} times without an answer: {why}"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(RequestError::new(502, text))
     }
 }
 

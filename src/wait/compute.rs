@@ -8,7 +8,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Condition, Mutex, reactor};
+use super::{Condition, Mutex, task};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -51,7 +51,7 @@ pub fn compute_large<T: Send + 'static>(
 /// # Panics
 /// When `work` does.
 pub fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let Some(jobs) = JOBS.get().filter(|_| reactor::is_task()) else {
+    let Some(jobs) = JOBS.get().filter(|_| task::is_task()) else {
         return work();
     };
     let place = Arc::new((Mutex::new(None), Condition::new()));

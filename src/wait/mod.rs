@@ -13,7 +13,9 @@ mod condition;
 mod coroutine;
 mod lock;
 mod reactor;
+mod remote;
 mod stream;
+mod task;
 mod thread;
 
 use std::io;
@@ -24,8 +26,10 @@ pub use compute::{compute, compute_large, start_computing};
 pub use condition::Condition;
 pub use coroutine::STACK_BYTES;
 pub use lock::{Mutex, MutexGuard};
-pub use reactor::{Event, Reactor, Remote, Spawned, TaskId, Token, worker_number};
+pub use reactor::{Event, Reactor, Spawned, TaskId};
+pub use remote::{Remote, Token};
 pub use stream::{Stream, is_cancelled};
+pub use task::worker_number;
 pub use thread::{CancellablePlace, Canceller};
 
 /// What a socket is to become ready for.
@@ -74,7 +78,7 @@ pub fn until(time: Instant) -> Result<(), WaitError> {
 
 /// Lets the other requests on this thread go on first.
 pub fn give_way() {
-    if reactor::is_task() {
+    if task::is_task() {
         let _ = wait(What::Turn, None, Cancelling::IsIgnored);
     }
 }
@@ -82,7 +86,7 @@ pub fn give_way() {
 /// Gives way when this many bytes and those before, since the last wait, have taken a while to move. A peer that is as quick
 /// as we are would otherwise keep a request from ever waiting.
 fn moved(bytes: usize) {
-    if reactor::bytes_moved(bytes) >= TURN_BYTES {
+    if task::bytes_moved(bytes) >= TURN_BYTES {
         give_way();
     }
 }
@@ -118,8 +122,8 @@ fn wait(
 ) -> io::Result<Result<(), WaitError>> {
     debug_assert_eq!(lock::held(), 0, "a lock is held across a wait");
     debug_assert!(!std::thread::panicking(), "a wait while unwinding");
-    if reactor::is_task() {
-        reactor::wait(what, deadline, cancelling)
+    if task::is_task() {
+        task::wait(what, deadline, cancelling)
     } else {
         thread::wait(what, deadline, cancelling)
     }
@@ -128,14 +132,14 @@ fn wait(
 /// Ends the next [`What::Wakeup`] of the place that made it, once.
 #[derive(Debug, Clone)]
 enum Waker {
-    Task(reactor::TaskWaker),
+    Task(task::TaskWaker),
     Thread(thread::ThreadWaker),
 }
 
 impl Waker {
     /// A waker for this place's next wait.
     fn new() -> Self {
-        match reactor::waker() {
+        match task::waker() {
             Some(waker) => Self::Task(waker),
             None => Self::Thread(thread::waker()),
         }

@@ -3,35 +3,28 @@
 //! The worker's own files are registered with it, too; their events are handed out. Coroutines stay on their worker, so nothing
 //! here needs a lock but the list of those that other threads have woken.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 
-use super::coroutine::{self, Coroutine, Progress, Resumed, Stack};
-use super::{Cancelling, Interest, Mutex, WaitError, What};
+use super::WaitError;
+use super::coroutine::{Coroutine, Progress, Resumed, Stack};
+use super::remote::{NUDGE, Remote, TASK, Token};
+use super::task::{CURRENT, TURN_MASK, Task, WORKER};
 
 /// Events taken from the system at once.
 const MAX_EVENTS: usize = 64;
 /// Unused stacks kept; the pages that were touched stay with them.
 const MAX_STACKS: usize = 64;
-
-/// Marks tokens of coroutines.
-const TASK: u64 = 1 << 63;
-/// The token of the event that ends the worker's wait.
-const NUDGE: u64 = TASK - 1;
-
-/// Identifies a file among the worker's own; less than 2^62.
-pub type Token = u64;
 
 /// What happened on a file of the worker's own.
 #[derive(Debug, Clone, Copy)]
@@ -57,200 +50,6 @@ pub enum Spawned<R> {
     /// It waits.
     Waiting(TaskId),
 }
-
-/// The part of a reactor that other threads use.
-#[derive(Debug)]
-pub struct Remote {
-    epoll: OwnedFd,
-    event: OwnedFd,
-    /// Coroutines to resume, with the number of the wait that is over.
-    woken: Mutex<Vec<(u32, u32)>>,
-    /// Whether there is something to look for but events.
-    is_nudged: AtomicBool,
-    /// Whether the worker waits for events, or is about to.
-    sleeps: AtomicBool,
-}
-
-impl Remote {
-    /// The shared part of a reactor that is made by its own thread.
-    ///
-    /// # Errors
-    /// When there are no descriptors.
-    pub fn new() -> io::Result<Self> {
-        let remote = Self {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            woken: Mutex::default(),
-            is_nudged: AtomicBool::new(false),
-            sleeps: AtomicBool::new(false),
-        };
-        remote.register(&remote.event, NUDGE, EventFlags::IN)?;
-        Ok(remote)
-    }
-
-    /// Has the worker look for messages, soon.
-    pub fn nudge(&self) {
-        self.is_nudged.store(true, Ordering::SeqCst);
-        if self.sleeps.swap(false, Ordering::SeqCst) {
-            // It cannot be full: the worker empties it.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// Registers a file of the worker's own. It is gone with the file.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn register(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::add(
-            &self.epoll,
-            file,
-            EventData::new_u64(token),
-            flags,
-        )?)
-    }
-
-    /// Changes for what a registered file is watched.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn watch(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::modify(
-            &self.epoll,
-            file,
-            EventData::new_u64(token),
-            flags,
-        )?)
-    }
-
-    /// Watches a file no longer.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn unregister(&self, file: impl AsFd) -> io::Result<()> {
-        Ok(epoll::delete(&self.epoll, file)?)
-    }
-}
-
-/// A coroutine as it sees itself. Shared with the reactor, which runs on the same thread.
-#[derive(Debug)]
-struct Task {
-    remote: Arc<Remote>,
-    index: u32,
-    /// Number of the current or next wait; what wakes an earlier one comes too late.
-    turn: Cell<u32>,
-    deadline: Cell<Option<Instant>>,
-    ignores_cancelling: Cell<bool>,
-    is_cancelled: Cell<bool>,
-    /// Bytes read and written since the last wait.
-    bytes_moved: Cell<usize>,
-}
-
-thread_local! {
-    /// The coroutine that runs on this thread now.
-    static CURRENT: RefCell<Option<Rc<Task>>> = const { RefCell::new(None) };
-    static WORKER: Cell<usize> = const { Cell::new(0) };
-}
-
-/// The number of this thread's reactor; 0 on threads without one. For things of which each worker is to have its own, so
-/// that workers do not compete for them.
-pub fn worker_number() -> usize {
-    WORKER.get()
-}
-
-fn current() -> Option<Rc<Task>> {
-    CURRENT.with_borrow(Clone::clone)
-}
-
-/// Whether the caller is a coroutine.
-pub(super) fn is_task() -> bool {
-    CURRENT.with_borrow(Option::is_some)
-}
-
-/// Counts bytes that the coroutine which calls this has moved since its last wait. 0 on plain threads.
-pub(super) fn bytes_moved(more: usize) -> usize {
-    CURRENT.with_borrow(|task| match task {
-        Some(task) => {
-            task.bytes_moved.set(task.bytes_moved.get() + more);
-            task.bytes_moved.get()
-        }
-        None => 0,
-    })
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct TaskWaker {
-    remote: Arc<Remote>,
-    index: u32,
-    turn: u32,
-}
-
-impl TaskWaker {
-    fn of(task: &Task) -> Self {
-        Self {
-            remote: Arc::clone(&task.remote),
-            index: task.index,
-            turn: task.turn.get(),
-        }
-    }
-
-    pub(super) fn wake(&self) {
-        self.remote.woken.lock().push((self.index, self.turn));
-        self.remote.nudge();
-    }
-}
-
-/// A waker for the next wait of the coroutine that calls this.
-pub(super) fn waker() -> Option<TaskWaker> {
-    current().as_deref().map(TaskWaker::of)
-}
-
-/// Suspends the coroutine that calls this.
-pub(super) fn wait(
-    what: What,
-    deadline: Option<Instant>,
-    cancelling: Cancelling,
-) -> io::Result<Resumed> {
-    let Some(task) = current() else {
-        return Ok(Ok(()));
-    };
-    let ignores_cancelling = cancelling == Cancelling::IsIgnored;
-    if task.is_cancelled.get() && !ignores_cancelling {
-        return Ok(Err(WaitError::Cancelled));
-    }
-    match what {
-        What::Socket(socket, interest) => task.watch_once(socket, interest)?,
-        What::Turn => TaskWaker::of(&task).wake(),
-        What::Wakeup | What::Time => {}
-    }
-    task.bytes_moved.set(0);
-    task.deadline.set(deadline);
-    task.ignores_cancelling.set(ignores_cancelling);
-    let how = coroutine::suspend();
-    task.turn.set(task.turn.get().wrapping_add(1));
-    Ok(how)
-}
-
-impl Task {
-    /// Has the next event on this socket end the current wait.
-    fn watch_once(&self, socket: BorrowedFd, interest: Interest) -> io::Result<()> {
-        let flags = match interest {
-            Interest::Read => EventFlags::IN | EventFlags::RDHUP,
-            Interest::Write => EventFlags::OUT,
-        } | EventFlags::ONESHOT;
-        let token = TASK | u64::from(self.turn.get() & TURN_MASK) << 32 | u64::from(self.index);
-        let epoll = &self.remote.epoll;
-        // Most sockets have been waited for on this worker before.
-        match epoll::modify(epoll, socket, EventData::new_u64(token), flags) {
-            Err(Errno::NOENT) => epoll::add(epoll, socket, EventData::new_u64(token), flags)?,
-            other => other?,
-        }
-        Ok(())
-    }
-}
-
-/// The part of a turn's number that is in a token.
-const TURN_MASK: u32 = u32::MAX >> 1;
 
 struct Slot<R> {
     generation: u32,

@@ -1,0 +1,122 @@
+//! The limit of requests at work: which run now, which wait in the backlog, and which are turned away.
+
+use std::collections::VecDeque;
+
+use crate::wait::{Mutex, MutexGuard};
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Placement<T> {
+    /// It runs now; [`Slots::next`] is to be called when it is done.
+    Run(T),
+    /// It is queued until a slot frees up.
+    Queued,
+    /// The backlog is full.
+    Refused(T),
+}
+
+/// A number of slots, and a bounded backlog for when all are taken.
+#[derive(Debug)]
+pub struct Slots<T> {
+    state: Mutex<State<T>>,
+    slots: usize,
+    max_backlog: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    taken: usize,
+    backlog: VecDeque<T>,
+}
+
+impl<T> Slots<T> {
+    /// Free slots and an empty backlog.
+    pub fn new(slots: usize, max_backlog: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                taken: 0,
+                backlog: VecDeque::new(),
+            }),
+            slots,
+            max_backlog,
+        }
+    }
+
+    /// Asks for a slot.
+    pub fn admit(&self, work: T) -> Placement<T> {
+        let mut state = self.lock();
+        if state.taken < self.slots {
+            state.taken += 1;
+            Placement::Run(work)
+        } else if state.backlog.len() < self.max_backlog {
+            state.backlog.push_back(work);
+            Placement::Queued
+        } else {
+            Placement::Refused(work)
+        }
+    }
+
+    /// After a piece of work: the next one from the backlog, else the slot is free again.
+    pub fn next(&self) -> Option<T> {
+        let mut state = self.lock();
+        let next = state.backlog.pop_front();
+        if next.is_none() {
+            state.taken -= 1;
+        }
+        next
+    }
+
+    /// Takes the work that `is_meant` out of the backlog.
+    pub fn take_from_backlog(&self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+        let backlog = &mut self.lock().backlog;
+        let (meant, others) = backlog.drain(..).partition(is_meant);
+        *backlog = others;
+        Vec::from(meant)
+    }
+
+    /// Whether more work would be refused.
+    pub fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.taken == self.slots && state.backlog.len() >= self.max_backlog
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_then_queues_then_refuses() {
+        let slots = Slots::new(2, 1);
+        assert_eq!(slots.admit(1), Placement::Run(1));
+        assert_eq!(slots.admit(2), Placement::Run(2));
+        assert_eq!(slots.admit(3), Placement::Queued);
+        assert!(slots.is_full());
+        assert_eq!(slots.admit(4), Placement::Refused(4));
+        assert_eq!(slots.next(), Some(3));
+        assert!(!slots.is_full());
+        assert_eq!(slots.next(), None);
+        assert_eq!(slots.admit(5), Placement::Run(5));
+        assert_eq!(slots.next(), None);
+        assert_eq!(slots.next(), None);
+    }
+
+    #[test]
+    fn what_waits_can_be_taken_out() {
+        let slots = Slots::new(1, 4);
+        assert_eq!(slots.admit(0), Placement::Run(0));
+        for work in 1..5 {
+            assert_eq!(slots.admit(work), Placement::Queued);
+        }
+        let mut odd = slots.take_from_backlog(|work| work % 2 == 1);
+        odd.sort_unstable();
+        assert_eq!(odd, [1, 3]);
+        assert_eq!(slots.next(), Some(2));
+        assert_eq!(slots.next(), Some(4));
+        assert_eq!(slots.next(), None);
+    }
+}

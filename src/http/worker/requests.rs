@@ -1,0 +1,198 @@
+//! The requests of a worker's connections: where each runs, and what becomes of it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+
+use super::{SocketOf, Worker, stopping};
+use crate::error::RequestError;
+use crate::http::access_log::log_access;
+use crate::http::admission::TOO_MANY_REQUESTS;
+use crate::http::connection::Arrived;
+use crate::http::executor::answer;
+use crate::http::pauses;
+use crate::http::response::{self, Response, ResponseWriter};
+use crate::http::service::{Lane, Planned, Request, Service};
+use crate::http::shared::{Answered, Message, Work, start_thread};
+use crate::http::slots::Placement;
+use crate::http::socket::{Running, Socket};
+use crate::wait::Spawned;
+
+impl<S: Service> Worker<S> {
+    /// Takes a request that has arrived.
+    pub(super) fn take(
+        &mut self,
+        socket: &SocketOf<S>,
+        arrived: Arrived,
+        planned: Planned<S::Plan>,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        let Arrived {
+            head,
+            body,
+            received,
+        } = arrived;
+        // Its body may have been there all the time that this process did not run.
+        let from = match planned.lane {
+            Lane::Request => received.max(pauses::last_end()),
+            Lane::Immediate | Lane::Thread => received,
+        };
+        let work = Work {
+            socket: Arc::clone(socket),
+            request: Request {
+                head,
+                body,
+                received: from,
+                deadline: from + shared.deadline,
+            },
+            plan: planned.plan,
+            has_slot: planned.lane == Lane::Request,
+        };
+        match planned.lane {
+            Lane::Immediate => {
+                let answered = answer(&shared, work);
+                self.send(
+                    socket,
+                    Some(&answered.request.head),
+                    answered.response,
+                    received,
+                );
+            }
+            _ if shared.is_refusing.load(Ordering::SeqCst) => {
+                self.reply(socket, work.request, stopping().into());
+            }
+            Lane::Thread => self.run_on_thread(work),
+            Lane::Request => match shared.slots.admit(work) {
+                Placement::Run(work) => self.runnable.push_back(work),
+                Placement::Queued => {}
+                Placement::Refused(work) => self.turn_away(work),
+            },
+        }
+    }
+
+    /// Starts a request that has a slot.
+    pub(super) fn start(&mut self, work: Work<S::Plan>) {
+        let socket = Arc::clone(&work.socket);
+        if socket.has_hung_up() {
+            socket.connection().close();
+            return self.finish(Answered {
+                socket,
+                request: work.request,
+                has_slot: work.has_slot,
+                response: RequestError::hung_up().into(),
+            });
+        }
+        if let Some(threads) = &self.shared.threads {
+            // They live as long as the process.
+            let _ = threads.send(work);
+            return;
+        }
+        if let Err(e) = self.reactor.prepare() {
+            log::error!("no memory for a request's stack: {e}");
+            return self.finish(Answered {
+                socket,
+                request: work.request,
+                has_slot: work.has_slot,
+                response: RequestError::busy("There is no memory for the request; try again.")
+                    .into(),
+            });
+        }
+        let shared = Arc::clone(&self.shared);
+        match self.reactor.spawn(move || answer(&shared, work)) {
+            Spawned::Done(result) => self.done.push(result),
+            Spawned::Waiting(task) => socket.set_running(Some(Running::Coroutine(task))),
+        }
+    }
+
+    /// Runs a request on a thread of its own.
+    pub(super) fn run_on_thread(&mut self, work: Work<S::Plan>) {
+        // Where it can be had back from when there is no thread.
+        let (give, take) = crossbeam_channel::bounded::<Work<S::Plan>>(1);
+        let (taken, shared) = (take.clone(), Arc::clone(&self.shared));
+        let run = move || {
+            for work in taken.try_iter() {
+                let worker = work.socket.worker;
+                let answered = answer(&shared, work);
+                shared.mailboxes[worker].send(Message::Answered(Box::new(answered)));
+            }
+        };
+        // There is room for one.
+        let _ = give.send(work);
+        let Err(error) = start_thread("manage".into(), run) else {
+            return;
+        };
+        log::error!("{error}");
+        for work in take.try_iter() {
+            match self.shared.service.without_thread(&work.plan, &error) {
+                Some(response) => self.reply(&work.socket, work.request, response),
+                None => self.runnable.push_back(work),
+            }
+        }
+    }
+
+    /// Sends a response, and gives the slot to the next request.
+    pub(super) fn finish(&mut self, answered: Answered<S::Plan>) {
+        let Answered {
+            socket,
+            request,
+            response,
+            has_slot,
+        } = answered;
+        socket.set_running(None);
+        self.reply(&socket, request, response);
+        if !has_slot {
+            return;
+        }
+        match self.shared.slots.next() {
+            Some(work) if work.socket.worker == self.index => self.runnable.push_back(work),
+            Some(work) => {
+                let worker = work.socket.worker;
+                self.shared.mailboxes[worker].send(Message::Run(Box::new(work)));
+            }
+            None => {}
+        }
+    }
+
+    /// Answers that there is no room, in as little time as possible.
+    pub(super) fn turn_away(&mut self, work: Work<S::Plan>) {
+        static BUSY: LazyLock<Vec<u8>> =
+            LazyLock::new(|| response::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
+        let Work {
+            socket, request, ..
+        } = work;
+        let head = &request.head;
+        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(&socket, head) {
+            let response = RequestError::busy(TOO_MANY_REQUESTS).into();
+            return self.reply(&socket, request, response);
+        }
+        log_access(&socket, Some(head), 503, BUSY.len(), request.received);
+        self.guarded(&socket, |worker| {
+            worker.respond(&socket, ResponseWriter::prepared(&BUSY), true);
+        });
+    }
+
+    /// Ends the work on a request whose client has hung up.
+    pub(super) fn cancel(&mut self, socket: &SocketOf<S>) {
+        match socket.take_running() {
+            Some(Running::Coroutine(task)) => {
+                close(socket);
+                self.reactor.cancel(task, &mut self.done);
+            }
+            Some(Running::Thread(canceller)) => {
+                close(socket);
+                canceller.cancel();
+            }
+            None => {
+                let is_this = |work: &Work<S::Plan>| Arc::ptr_eq(&work.socket, socket);
+                for work in self.shared.slots.take_from_backlog(is_this) {
+                    close(socket);
+                    self.reply(socket, work.request, Response::empty());
+                }
+            }
+        }
+    }
+}
+
+/// Ends a connection whose client has hung up while its request was at work.
+fn close<P>(socket: &Socket<P>) {
+    socket.connection().close();
+}
