@@ -4,6 +4,8 @@
 //! waits, within its deadline, while there is none. Requests that were lost with members are subject to quarantine, see
 //! `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that use a pool: see [`Capacity`].
 
+mod lease;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use crate::dispatch::quarantine::{ConcurrencyLimit, Load, Queue, Ticket};
 use crate::error::RequestError;
 use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
+
+pub use lease::{Choice, Lease};
 
 /// How a member is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,25 +116,6 @@ struct Member<C> {
     generation: u64,
     /// The requests that this generation has.
     load: Load,
-}
-
-/// A place for one request at a member; given back when dropped.
-#[derive(Debug)]
-pub struct Lease<C: Capacity> {
-    pool: Arc<Pool<C>>,
-    index: usize,
-    generation: u64,
-    limit: ConcurrencyLimit,
-    place: C::Place,
-    is_discarded: bool,
-}
-
-/// A member at which a request is expected soon. It counts when others choose theirs; nobody waits for it.
-#[derive(Debug)]
-pub struct Choice<C: Capacity> {
-    pool: Arc<Pool<C>>,
-    index: usize,
-    generation: u64,
 }
 
 impl<C: Capacity> Pool<C> {
@@ -344,101 +329,6 @@ impl<C: Capacity> Pool<C> {
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.state.lock().queue.len()
-    }
-}
-
-impl<C: Capacity> Lease<C> {
-    /// Number of the member.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The place.
-    pub fn place(&self) -> &C::Place {
-        &self.place
-    }
-
-    /// Whether the member has ceased to take requests since the lease began. Waits for that until `limit`.
-    ///
-    /// # Errors
-    /// [`WaitError::Cancelled`].
-    pub fn wait_until_gone(&self, limit: Instant) -> Result<bool, WaitError> {
-        let mut state = self.pool.state.lock();
-        loop {
-            if state.members[self.index].generation != self.generation {
-                return Ok(true);
-            }
-            if Instant::now() >= limit {
-                return Ok(false);
-            }
-            let waited;
-            (state, waited) = self.pool.wait(state, limit);
-            if waited == Err(WaitError::Cancelled) {
-                return Err(WaitError::Cancelled);
-            }
-        }
-    }
-
-    /// Nobody waits for the request's answer any more: its place is still taken, but not in quarantine.
-    pub fn leave_quarantine(&mut self) {
-        if self.limit == ConcurrencyLimit::ANY {
-            return;
-        }
-        let mut state = self.pool.state.lock();
-        let member = &mut state.members[self.index];
-        if member.generation == self.generation {
-            member.load.remove(self.limit);
-            member.load.add(ConcurrencyLimit::ANY);
-        }
-        self.limit = ConcurrencyLimit::ANY;
-        drop(state);
-        self.pool.freed.notify_all();
-    }
-
-    /// Ends the lease of a place that is of no more use.
-    pub fn discard(mut self) {
-        self.is_discarded = true;
-    }
-}
-
-impl<C: Capacity> Drop for Lease<C> {
-    fn drop(&mut self) {
-        let mut state = self.pool.state.lock();
-        let mut wake_all = state.queue.has_quarantined();
-        let member = &mut state.members[self.index];
-        if member.generation == self.generation {
-            wake_all |= member.load.has_quarantined();
-            member.load.remove(self.limit);
-            if let Some(capacity) = &mut member.capacity
-                && !self.is_discarded
-            {
-                capacity.give_back(self.place.clone());
-            }
-        }
-        let is_awaited = !state.queue.is_empty();
-        drop(state);
-        if wake_all {
-            self.pool.freed.notify_all();
-        } else if is_awaited {
-            self.pool.freed.notify_one();
-        }
-    }
-}
-
-impl<C: Capacity> Choice<C> {
-    /// Number of the member.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-}
-
-impl<C: Capacity> Drop for Choice<C> {
-    fn drop(&mut self) {
-        let mut state = self.pool.state.lock();
-        let member = &mut state.members[self.index];
-        if member.generation == self.generation {
-            member.load.expected -= 1;
-        }
     }
 }
 
