@@ -3,7 +3,7 @@
 //! Input: HTTP status, one byte; the answer's body.
 
 use sagemaker_tfs::supervisor::lifecycle::Status;
-use sagemaker_tfs::tfs::client::TfsAnswer;
+use sagemaker_tfs::tfs::message::TfsAnswer;
 use sagemaker_tfs::tfs::status::{Versions, of_model};
 use serde_json::Value;
 

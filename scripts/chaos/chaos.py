@@ -37,7 +37,7 @@ RELIABILITY = ROOT / "docs" / "RELIABILITY.md"
 REGION = re.compile(r"(<!-- chaos:start -->\n).*?(<!-- chaos:end -->)", re.DOTALL)
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 WORKERS = 2
-# Of each server; all of their requests fit into its 64 slots, so that none may be turned away.
+# Of each server; all of their requests fit into its slots, so that none may be turned away.
 CLIENTS = 16
 # Load without faults, after which memory and descriptors are looked at for the first time.
 WARM_UP_SECONDS = 15

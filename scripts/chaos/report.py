@@ -18,17 +18,15 @@ MOST_MORE_DESCRIPTORS = 16
 MOST_MORE_THREADS = 16
 # What may be kept after a rest, by its causes: on two CPUs 1 + 32 + 6 MB. A leak of 2 KB a request is more after five minutes.
 #
-# - For each slot a connection to TFS with a buffer each way. The server has one backend: both TFS processes share the
-#   kept connections.
+# - Connections to TFS with a buffer each way: more than there are requests at once in a run.
 # - In each arena of glibc, of which there is one for each CPU (src/allocator.rs), 8 MiB at the top and as much in pieces
 #   below something that is in use.
 # - The heads of a crowd, likewise.
-SLOTS = 64
-BACKENDS = 1
+KEPT_CONNECTIONS = 64
 CONNECTION_BUFFERS = 2 * 8 * 1024
 ARENAS = min(max(os.cpu_count() or 1, 2), 8)
 KEPT_IN_AN_ARENA = 16 << 20
-MOST_MORE_MEMORY = SLOTS * BACKENDS * CONNECTION_BUFFERS + ARENAS * KEPT_IN_AN_ARENA + CROWD * CROWD_HEAD_BYTES
+MOST_MORE_MEMORY = KEPT_CONNECTIONS * CONNECTION_BUFFERS + ARENAS * KEPT_IN_AN_ARENA + CROWD * CROWD_HEAD_BYTES
 # Under load: the limit of all bodies, and what accepted requests grow to beyond it.
 MOST_MORE_MEMORY_UNDER_LOAD = BODY_MEMORY * 5 // 4 + MOST_MORE_MEMORY
 

@@ -12,7 +12,7 @@ use crate::http::budget::Buffer;
 use crate::http::response::Response;
 use crate::models::exhaustion;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::wait::compute_large;
 
 impl Api {
@@ -52,7 +52,9 @@ impl Api {
         let path = model_path(&attributes, &served.default_model);
         if let Some(handlers) = &served.handlers {
             let request = handlers::invocation::Request {
-                attributes,
+                model_name: attributes.model_name,
+                model_version: attributes.model_version,
+                method: attributes.method.map(attributes::Method::as_str),
                 custom_attributes: custom_attributes.as_deref(),
                 path: &path,
                 content_type,

@@ -17,7 +17,7 @@ use crate::http::response::Response;
 use crate::http::{Lane, Planned, Request, Service};
 use crate::models::backend::ModelBackend;
 use crate::models::registry::Registry;
-use crate::tfs::client::Method;
+use crate::tfs::message::Method;
 
 use route::{Route, route};
 

@@ -14,7 +14,7 @@ use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::models::registry::Registry;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::client::{Method, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest};
 
 /// Models in a page when the request does not say.
 const DEFAULT_PAGE: usize = 100;

@@ -7,7 +7,7 @@ use crate::error::RequestError;
 use crate::http::Request;
 use crate::http::response::Response;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::client::{Method, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest};
 
 impl Api {
     /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.

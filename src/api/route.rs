@@ -1,7 +1,7 @@
 //! Which request wants what, by method and path.
 
 use crate::error::RequestError;
-use crate::tfs::client::Method;
+use crate::tfs::message::Method;
 
 /// What a request wants.
 #[derive(Debug, PartialEq, Eq)]

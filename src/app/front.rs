@@ -5,7 +5,7 @@ use std::thread;
 use crate::api::{Api, Mode};
 use crate::config::{self, Config};
 use crate::error::StartError;
-use crate::handlers::worker;
+use crate::handlers::launch;
 use crate::http::{self, Server};
 use crate::supervisor::drain::Drain;
 use crate::supervisor::handle::SupervisorHandle;
@@ -83,5 +83,5 @@ fn channel_files(config: &Config, mode: &Mode) -> usize {
         Mode::Fixed(served) => usize::from(served.handlers.is_some()),
         Mode::Registry(_) => config::MODELS_AT_WORK,
     };
-    worker::FILES_A_CHANNEL * scripts * worker::workers(config) * worker::channels(config)
+    launch::FILES_A_CHANNEL * scripts * launch::workers(config) * launch::channels(config)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Config, MultiModelConfig};
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
-use crate::handlers::worker::Launch;
+use crate::handlers::launch::Launch;
 use crate::handlers::{self, packages};
 use crate::models::backend::HandlerWorkers;
 use crate::supervisor::handle::SupervisorHandle;

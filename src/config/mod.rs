@@ -6,7 +6,6 @@
 
 mod model_name;
 mod ports;
-mod reader;
 pub mod settings;
 #[cfg(test)]
 mod testing;
@@ -21,12 +20,12 @@ use log::LevelFilter;
 
 pub use self::model_name::is_model_name;
 pub use self::ports::InstancePorts;
-use self::reader::Reader;
 use self::settings::Setting;
 pub use self::settings::aws::AwsConfig;
 pub use self::settings::handlers::{HandlerConfig, WorkerClass};
 pub use self::settings::model_server::Batching;
 pub use self::settings::multi_model::MultiModelConfig;
+use self::settings::reader::Reader;
 pub use self::settings::server::Workers;
 use self::settings::{batch_transform, model_server, multi_model, server};
 use crate::error::StartError;

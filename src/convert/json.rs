@@ -5,9 +5,12 @@
 
 use std::ops::Range;
 
-use crate::convert::depth::end_of_string;
 use crate::error::RequestError;
 use crate::http::budget::{Buffer, NoRoom};
+
+mod scan;
+
+use scan::{Broken, Shape, Value, Values, is_key, is_main_key, trim_space};
 
 /// Members that an object may have beside its rows, to be joined with others: TensorFlow Serving knows one.
 const MAX_JOINED_MEMBERS: usize = 16;
@@ -48,6 +51,12 @@ enum Failure {
 impl From<NoRoom> for Failure {
     fn from(no_room: NoRoom) -> Self {
         Self::NoRoom(no_room)
+    }
+}
+
+impl From<Broken> for Failure {
+    fn from(_: Broken) -> Self {
+        Self::Broken
     }
 }
 
@@ -153,28 +162,6 @@ fn join(
     Ok(())
 }
 
-/// A top-level value.
-struct Value {
-    range: Range<usize>,
-    shape: Shape,
-}
-
-impl Value {
-    fn text<'a>(&self, body: &'a [u8]) -> &'a [u8] {
-        &body[self.range.clone()]
-    }
-}
-
-/// What a top-level value means.
-enum Shape {
-    /// An object that is a request to TensorFlow Serving.
-    Request,
-    /// A list of lists, or a list of objects: the instances.
-    Instances,
-    /// Anything else: one instance.
-    Instance,
-}
-
 /// The key and value of a member of an object, as they stand in the body.
 type Member<'a> = (&'a [u8], &'a [u8]);
 
@@ -230,227 +217,6 @@ impl<'a> Request<'a> {
         };
         self.main.0 == other.main.0 && pairs(self) == pairs(other)
     }
-}
-
-/// Whether a key, quotes included, makes its object a request.
-fn is_main_key(text: &[u8]) -> bool {
-    let mut names = ["instances", "inputs", "examples"].iter();
-    names.any(|name| is_key(text, name))
-}
-
-/// Whether a key as it stands in the body, quotes included, means `name`.
-fn is_key(text: &[u8], name: &str) -> bool {
-    let inner = &text[1..text.len() - 1];
-    if inner.contains(&b'\\') {
-        serde_json::from_slice::<String>(text).is_ok_and(|key| key == name)
-    } else {
-        inner == name.as_bytes()
-    }
-}
-
-/// Steps over the top-level values of a body.
-struct Values<'a> {
-    body: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Values<'a> {
-    /// The next top-level value, or `None` at the end.
-    fn next_value(&mut self) -> Result<Option<Value>, Failure> {
-        self.skip_space();
-        let start = self.at;
-        let shape = match self.peek() {
-            None => return Ok(None),
-            Some(b'{') => self.object()?,
-            Some(b'[') => self.list()?,
-            Some(_) => {
-                self.skip_value()?;
-                Shape::Instance
-            }
-        };
-        Ok(Some(Value {
-            range: start..self.at,
-            shape,
-        }))
-    }
-
-    fn object(&mut self) -> Result<Shape, Failure> {
-        let mut shape = Shape::Instance;
-        self.each_member(|key, _| {
-            if is_main_key(key) {
-                shape = Shape::Request;
-            }
-            Ok(())
-        })?;
-        Ok(shape)
-    }
-
-    /// Steps over an object, member by member: key, quotes included, and value.
-    fn each_member(
-        &mut self,
-        mut see: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.skip_space();
-            if self.peek() != Some(b'"') {
-                return Err(Failure::Broken);
-            }
-            let key = self.value_text()?;
-            self.skip_space();
-            self.expect(b':')?;
-            self.skip_space();
-            let value = self.value_text()?;
-            see(key, value)?;
-            self.skip_space();
-            match self.next_byte()? {
-                b',' => {}
-                b'}' => return Ok(()),
-                _ => return Err(Failure::Broken),
-            }
-        }
-    }
-
-    /// A list is scanned element by element only as long as it may be the instances.
-    fn list(&mut self) -> Result<Shape, Failure> {
-        self.at += 1;
-        let mut opening = None;
-        loop {
-            self.skip_space();
-            let first = self.peek().ok_or(Failure::Broken)?;
-            let nested = matches!(first, b'[' | b'{');
-            if !nested || opening.is_some_and(|o| o != first) {
-                self.skip_nested(1)?;
-                return Ok(Shape::Instance);
-            }
-            opening = Some(first);
-            self.skip_value()?;
-            self.skip_space();
-            match self.next_byte()? {
-                b',' => {}
-                b']' => return Ok(Shape::Instances),
-                _ => return Err(Failure::Broken),
-            }
-        }
-    }
-
-    fn value_text(&mut self) -> Result<&'a [u8], Failure> {
-        let start = self.at;
-        self.skip_value()?;
-        Ok(&self.body[start..self.at])
-    }
-
-    /// Steps over one value.
-    fn skip_value(&mut self) -> Result<(), Failure> {
-        match self.peek().ok_or(Failure::Broken)? {
-            b'"' => self.skip_string(),
-            b'{' | b'[' => {
-                self.at += 1;
-                self.skip_nested(1)
-            }
-            b'}' | b']' | b',' | b':' => Err(Failure::Broken),
-            _ => {
-                let rest = &self.body[self.at..];
-                let end = rest.iter().position(|&b| {
-                    is_space(b) || matches!(b, b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
-                });
-                self.at += end.unwrap_or(rest.len());
-                Ok(())
-            }
-        }
-    }
-
-    /// From inside `depth` open brackets to behind the one that closes the outermost.
-    fn skip_nested(&mut self, mut depth: usize) -> Result<(), Failure> {
-        /// Long runs of numbers are passed in blocks; the compiler turns the test into vector instructions.
-        const BLOCK: usize = 32;
-        loop {
-            while let Some(block) = self.body.get(self.at..self.at + BLOCK) {
-                if block.iter().fold(false, |any, &b| any | is_structural(b)) {
-                    break;
-                }
-                self.at += BLOCK;
-            }
-            let end = self.body.len().min(self.at + BLOCK);
-            while self.at < end {
-                match self.body[self.at] {
-                    b'"' => {
-                        self.skip_string()?;
-                        continue;
-                    }
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => depth -= 1,
-                    _ => {}
-                }
-                self.at += 1;
-                if depth == 0 {
-                    return Ok(());
-                }
-            }
-            if self.at >= self.body.len() {
-                return Err(Failure::Broken);
-            }
-        }
-    }
-
-    fn skip_string(&mut self) -> Result<(), Failure> {
-        self.at = end_of_string(self.body, self.at + 1).ok_or(Failure::Broken)?;
-        Ok(())
-    }
-
-    fn skip_space(&mut self) {
-        while self.peek().is_some_and(is_space) {
-            self.at += 1;
-        }
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), Failure> {
-        if self.next_byte()? == byte {
-            Ok(())
-        } else {
-            Err(Failure::Broken)
-        }
-    }
-
-    fn next_byte(&mut self) -> Result<u8, Failure> {
-        let byte = self.peek().ok_or(Failure::Broken)?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.body.get(self.at).copied()
-    }
-}
-
-fn trim_space(mut text: &[u8]) -> &[u8] {
-    while let [first, rest @ ..] = text
-        && is_space(*first)
-    {
-        text = rest;
-    }
-    while let [rest @ .., last] = text
-        && is_space(*last)
-    {
-        text = rest;
-    }
-    text
-}
-
-/// JSON's white space, which has no form feed.
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// A quote or a bracket. With bit 5 set, `[` becomes `{` and `]` becomes `}`.
-fn is_structural(byte: u8) -> bool {
-    let folded = byte | 0x20;
-    (byte == b'"') | (folded == b'{') | (folded == b'}')
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 //! waits, within its deadline, while there is none. Requests that were lost with members are subject to quarantine, see
 //! `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that use a pool: see [`Capacity`].
 
-mod lease;
-
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +11,8 @@ use std::time::{Duration, Instant};
 use crate::dispatch::quarantine::{ConcurrencyLimit, Load, Queue, Ticket};
 use crate::error::RequestError;
 use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
+
+mod lease;
 
 pub use lease::{Choice, Lease};
 

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use ureq::http::StatusCode;
 
-use crate::api::attributes::Attributes;
 use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
 use crate::handlers::channels::{Fate, Outcome, Reply};
-use crate::handlers::pool::{Lease, Pool};
+use crate::handlers::lease::Lease;
+use crate::handlers::pool::Pool;
 use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::client::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
@@ -36,9 +36,13 @@ pub struct Handlers {
 /// A request as handlers see it.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The model, version and method it names.
-    pub attributes: Attributes<'a>,
-    /// The header they are from.
+    /// The model it names.
+    pub model_name: Option<&'a str>,
+    /// The version it names.
+    pub model_version: Option<&'a str>,
+    /// TensorFlow Serving's method that it names.
+    pub method: Option<&'static str>,
+    /// The header `X-Amzn-SageMaker-Custom-Attributes`.
     pub custom_attributes: Option<&'a str>,
     /// Path of the model in TensorFlow Serving's API.
     pub path: &'a str,
@@ -251,11 +255,10 @@ impl Handlers {
 
     fn context<'a>(&self, request: &Request<'a>, instance: usize) -> Context<'a> {
         let ports = self.backend.ports[instance];
-        let attributes = &request.attributes;
         Context {
-            model_name: attributes.model_name.map(Cow::Borrowed),
-            model_version: attributes.model_version.map(Cow::Borrowed),
-            method: attributes.method.map(|method| method.as_str().into()),
+            model_name: request.model_name.map(Cow::Borrowed),
+            model_version: request.model_version.map(Cow::Borrowed),
+            method: request.method.map(Cow::Borrowed),
             rest_uri: format!("http://localhost:{}{}", ports.rest, request.path).into(),
             grpc_port: ports.grpc,
             custom_attributes: request.custom_attributes.map(Cow::Borrowed),

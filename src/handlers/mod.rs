@@ -7,6 +7,8 @@ pub mod channels;
 pub mod interpreter;
 pub mod invocation;
 mod late_answers;
+pub mod launch;
+mod lease;
 pub mod packages;
 pub mod pool;
 pub mod worker;

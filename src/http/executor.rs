@@ -7,6 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::{RequestError, StartError};
+use crate::http::pauses;
 use crate::http::response::Response;
 use crate::http::server::{Shared, cannot_start, start_thread};
 use crate::http::service::{Request, Service};
@@ -40,6 +41,9 @@ pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S
         has_slot,
     } = work;
     let response = catch_unwind(AssertUnwindSafe(|| {
+        // The request may have been taken just before this process was stopped.
+        let from = request.received.max(pauses::last_end());
+        request.deadline = from + shared.deadline;
         if Instant::now() >= request.deadline {
             return waited_too_long(shared).into();
         }

@@ -57,7 +57,7 @@ pub struct Listener<P> {
     /// The open connections.
     pub table: Table<P>,
     /// What may be closed for new connections.
-    pub(super) candidates: Mutex<Candidates>,
+    candidates: Mutex<Candidates>,
     /// Memory for what clients send.
     budget: Arc<Budget>,
     next_id: AtomicU64,
@@ -206,6 +206,12 @@ impl<P> Listener<P> {
         }
     }
 
+    /// Closes the most dispensable connection, if there is one.
+    fn make_room(&self) -> bool {
+        let turn_away = |socket: &Socket<P>| self.turn_away(&socket.stream);
+        self.candidates.lock().make_room(&self.table, turn_away)
+    }
+
     /// There are no descriptors left: the one in reserve lets one client be told.
     fn turn_away_with_reserve(&self) -> bool {
         let mut place = self.reserve.lock();
@@ -218,7 +224,7 @@ impl<P> Listener<P> {
     }
 
     /// Tells a client that there is no room.
-    pub(super) fn turn_away(&self, mut socket: &TcpStream) {
+    fn turn_away(&self, mut socket: &TcpStream) {
         // Without waiting for a request: it is all the client will read, unless it has sent much already.
         let _ = socket.write(&self.full);
         let _ = socket.shutdown(std::net::Shutdown::Write);

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use ureq::http::StatusCode;
 
-use crate::convert::accept::DEFAULT_TYPE;
 use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::http::head::Head;
@@ -34,11 +33,11 @@ impl Response {
         }
     }
 
-    /// An answer with a JSON body.
+    /// A response with a JSON body.
     pub fn json(status: u16, body: impl Into<Buffer>) -> Self {
         Self {
             status,
-            content_type: Some(DEFAULT_TYPE.into()),
+            content_type: Some("application/json".into()),
             body: body.into(),
             header: None,
             ends_connection: false,

@@ -244,6 +244,7 @@ impl<S: Service> Worker<S> {
     fn start(&mut self, work: Work<S::Plan>) {
         let socket = Arc::clone(&work.socket);
         if socket.has_hung_up() {
+            close(&socket);
             return self.finish(Answered {
                 socket,
                 request: work.request,
@@ -360,6 +361,7 @@ impl<S: Service> Worker<S> {
         received: Instant,
     ) {
         if socket.connection().is_closed() {
+            self.shared.listener.table.remove(socket);
             return log_access(socket, head, CLIENT_HUNG_UP, 0, received);
         }
         let keep = !response.ends_connection && head.is_some_and(|head| self.keeps(socket, head));

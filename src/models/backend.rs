@@ -8,8 +8,9 @@ use crossbeam_channel::Sender;
 
 use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
+use crate::handlers::launch::{Launch, label};
 use crate::handlers::pool::Pool;
-use crate::handlers::worker::{Launch, Worker, label};
+use crate::handlers::worker::Worker;
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::unit::{StartFailure, Unit};

@@ -5,7 +5,7 @@ use memchr::memmem;
 
 use crate::error::RequestError;
 use crate::memory;
-use crate::tfs::client::TfsAnswer;
+use crate::tfs::message::TfsAnswer;
 
 /// TensorFlow Serving's status for a lack of memory, and for a request that waited too long to get into a batch. A full
 /// queue of batches is 503.

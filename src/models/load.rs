@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use crate::config::{Config, InstancePorts};
 use crate::error::RequestError;
 use crate::handlers::interpreter::Interpreter;
-use crate::handlers::worker::Launch;
+use crate::handlers::launch::Launch;
 use crate::handlers::{self, packages};
 use crate::memory;
 use crate::models::Model;

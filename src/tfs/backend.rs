@@ -9,7 +9,8 @@ use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::http::pauses;
-use crate::tfs::client::{Client, LOCAL_PAUSE, SendError, TfsAnswer, TfsRequest};
+use crate::tfs::client::{Client, LOCAL_PAUSE, SendError};
+use crate::tfs::message::{TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
 use crate::wait::{self, Mutex, WaitError};
 
@@ -129,7 +130,11 @@ impl Backend {
         let too_late = |why: &str| RequestError::deadline(self.limit, why);
         let outgoing = Outgoing::new(request)?;
         let (mut losses, mut closed) = (Losses::default(), 0);
-        let (mut begin, mut deadline) = (Instant::now(), deadline);
+        let mut deadline = deadline;
+        // Since when the deadline counts.
+        let mut begin = deadline
+            .checked_sub(self.limit)
+            .unwrap_or_else(Instant::now);
         // What may have come while we did not run is not late.
         let mut has_more_time = |deadline: &mut Instant| {
             let last_pause = pauses::last_end();

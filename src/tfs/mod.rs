@@ -11,6 +11,7 @@ pub mod flags;
 mod framing;
 pub mod gpu;
 pub mod instance;
+pub mod message;
 pub mod model;
 pub mod outgoing;
 pub mod probe;

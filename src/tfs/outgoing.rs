@@ -8,7 +8,7 @@ use ureq::http::HeaderValue;
 use ureq::http::uri::PathAndQuery;
 
 use crate::error::RequestError;
-use crate::tfs::client::{Method, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest};
 
 /// A request that can be sent.
 #[derive(Debug)]

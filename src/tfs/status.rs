@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::supervisor::lifecycle::Status;
-use crate::tfs::client::TfsAnswer;
+use crate::tfs::message::TfsAnswer;
 use crate::tfs::model::Model;
 
 /// A model and the versions of it that a model server is configured to serve.

@@ -2,8 +2,8 @@
 //! is left to `s3`.
 
 use super::format::text;
+use super::reader::Reader;
 use super::{Group, TypedSetting, setting};
-use crate::config::reader::Reader;
 
 settings! {
     "AWS (used to download the handler for all models)":

@@ -1,6 +1,6 @@
 //! Batch transform jobs: what SageMaker says about them.
 
-use super::format::{BOOL, Format, NOT_NEGATIVE, whole, whole_number};
+use super::format::{BOOL, Format, NOT_NEGATIVE, whole};
 use super::{Group, TypedSetting, setting};
 
 settings! {
@@ -9,8 +9,8 @@ settings! {
     /// Whether this is a batch transform job: longer deadlines and queues.
     BATCH: bool = setting("SAGEMAKER_BATCH", BOOL).default("false");
 
-    /// Concurrent requests of a batch transform job. Raises the number of worker threads when larger than their default,
-    /// 64; reported by `/execution-parameters`, where 8 is the default.
+    /// Concurrent requests of a batch transform job. Raises the number of requests worked on at once when larger than its
+    /// default, 512; reported by `/execution-parameters`, where 8 is the default.
     MAX_CONCURRENT: u32 = setting(
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", whole!("a whole number", 0..=10000, "; 0 counts as unset"));
 

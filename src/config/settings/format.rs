@@ -14,9 +14,12 @@ pub struct Format<T> {
 /// A whole number in a range. `accepts` is the first text, the range and the optional second text.
 macro_rules! whole {
     ($what:literal, $low:literal..=$high:literal $(, $more:literal)?) => {
-        Format {
+        $crate::config::settings::format::Format {
             accepts: concat!($what, " from ", $low, " to ", $high $(, $more)?),
-            parse: |text| whole_number(text).filter(|number| ($low..=$high).contains(number)),
+            parse: |text| {
+                let number = $crate::config::settings::format::whole_number(text);
+                number.filter(|number| ($low..=$high).contains(number))
+            },
         }
     };
 }

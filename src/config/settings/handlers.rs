@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::format::{Format, SECONDS, UP_TO_1000};
+use super::reader::Reader;
 use super::{Group, TypedSetting, setting};
-use crate::config::reader::Reader;
 
 settings! {
     "Python handlers":

@@ -33,6 +33,7 @@ mod format;
 pub mod handlers;
 pub mod model_server;
 pub mod multi_model;
+pub(super) mod reader;
 pub mod server;
 
 /// All groups, in the order of the documentation.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::format::{self, BOOL, Format, NOT_NEGATIVE, POSITIVE, SECONDS, UP_TO_1000, text};
+use super::reader::Reader;
 use super::{Group, TypedSetting, setting};
 use crate::config::model_name::is_model_name;
-use crate::config::reader::Reader;
 
 settings! {
     "TensorFlow Serving":

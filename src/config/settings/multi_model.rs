@@ -2,8 +2,8 @@
 
 use super::aws::AwsConfig;
 use super::format::{BOOL, Format, text};
+use super::reader::Reader;
 use super::{Group, TypedSetting, setting};
-use crate::config::reader::Reader;
 
 settings! {
     "Multi-model endpoints":

@@ -36,7 +36,7 @@ settings! {
     SINGLE_THREADED: bool = setting("SAGEMAKER_TFS_SINGLE_THREADED", BOOL).flag("single-threaded").default("false");
 
     /// Threads that serve requests: a number (each request is a coroutine that suspends while it waits), or `threads`:
-    /// each request at work keeps a thread of a fixed pool, for debuggers and platforms without coroutines.
+    /// each request at work keeps a thread of a fixed pool, for debuggers and systems where coroutines do not work.
     WORKERS: Workers = setting("SAGEMAKER_TFS_WORKERS", WORKERS_FORMAT).default_cpus(256);
 
     /// Memory for all requests in flight together: large heads, bodies, their conversions, and the answers. Requests

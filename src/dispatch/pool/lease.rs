@@ -1,4 +1,4 @@
-//! What a request has of a pool: a place at a member, or a member that expects it.
+//! What a request has of a pool: a place at a member, or the prospect of one. Each is given back when it is dropped.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,14 +16,6 @@ pub struct Lease<C: Capacity> {
     pub(super) limit: ConcurrencyLimit,
     pub(super) place: C::Place,
     pub(super) is_discarded: bool,
-}
-
-/// A member at which a request is expected soon. It counts when others choose theirs; nobody waits for it.
-#[derive(Debug)]
-pub struct Choice<C: Capacity> {
-    pub(super) pool: Arc<Pool<C>>,
-    pub(super) index: usize,
-    pub(super) generation: u64,
 }
 
 impl<C: Capacity> Lease<C> {
@@ -102,6 +94,14 @@ impl<C: Capacity> Drop for Lease<C> {
             self.pool.freed.notify_one();
         }
     }
+}
+
+/// A member at which a request is expected soon. It counts when others choose theirs; nobody waits for it.
+#[derive(Debug)]
+pub struct Choice<C: Capacity> {
+    pub(super) pool: Arc<Pool<C>>,
+    pub(super) index: usize,
+    pub(super) generation: u64,
 }
 
 impl<C: Capacity> Choice<C> {

@@ -1,0 +1,252 @@
+//! Steps over JSON by its structure: strings, nesting, the keys that make an object a request.
+
+use std::ops::Range;
+
+use crate::convert::depth::end_of_string;
+
+/// The structure is not that of JSON values.
+#[derive(Debug)]
+pub struct Broken;
+
+/// A top-level value.
+pub struct Value {
+    pub range: Range<usize>,
+    pub shape: Shape,
+}
+
+impl Value {
+    pub fn text<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        &body[self.range.clone()]
+    }
+}
+
+/// What a top-level value means.
+pub enum Shape {
+    /// An object that is a request to TensorFlow Serving.
+    Request,
+    /// A list of lists, or a list of objects: the instances.
+    Instances,
+    /// Anything else: one instance.
+    Instance,
+}
+
+/// Whether a key, quotes included, makes its object a request.
+pub fn is_main_key(text: &[u8]) -> bool {
+    let mut names = ["instances", "inputs", "examples"].iter();
+    names.any(|name| is_key(text, name))
+}
+
+/// Whether a key as it stands in the body, quotes included, means `name`.
+pub fn is_key(text: &[u8], name: &str) -> bool {
+    let inner = &text[1..text.len() - 1];
+    if inner.contains(&b'\\') {
+        serde_json::from_slice::<String>(text).is_ok_and(|key| key == name)
+    } else {
+        inner == name.as_bytes()
+    }
+}
+
+/// Steps over the top-level values of a body.
+pub struct Values<'a> {
+    pub body: &'a [u8],
+    pub at: usize,
+}
+
+impl<'a> Values<'a> {
+    /// The next top-level value, or `None` at the end.
+    pub fn next_value(&mut self) -> Result<Option<Value>, Broken> {
+        self.skip_space();
+        let start = self.at;
+        let shape = match self.peek() {
+            None => return Ok(None),
+            Some(b'{') => self.object()?,
+            Some(b'[') => self.list()?,
+            Some(_) => {
+                self.skip_value()?;
+                Shape::Instance
+            }
+        };
+        Ok(Some(Value {
+            range: start..self.at,
+            shape,
+        }))
+    }
+
+    fn object(&mut self) -> Result<Shape, Broken> {
+        let mut shape = Shape::Instance;
+        self.each_member(|key, _| {
+            if is_main_key(key) {
+                shape = Shape::Request;
+            }
+            Ok::<_, Broken>(())
+        })?;
+        Ok(shape)
+    }
+
+    /// Steps over an object, member by member: key, quotes included, and value.
+    pub fn each_member<E: From<Broken>>(
+        &mut self,
+        mut see: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.at += 1;
+        self.skip_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.skip_space();
+            if self.peek() != Some(b'"') {
+                return Err(Broken.into());
+            }
+            let key = self.value_text()?;
+            self.skip_space();
+            self.expect(b':')?;
+            self.skip_space();
+            let value = self.value_text()?;
+            see(key, value)?;
+            self.skip_space();
+            match self.next_byte()? {
+                b',' => {}
+                b'}' => return Ok(()),
+                _ => return Err(Broken.into()),
+            }
+        }
+    }
+
+    /// A list is scanned element by element only as long as it may be the instances.
+    fn list(&mut self) -> Result<Shape, Broken> {
+        self.at += 1;
+        let mut opening = None;
+        loop {
+            self.skip_space();
+            let first = self.peek().ok_or(Broken)?;
+            let nested = matches!(first, b'[' | b'{');
+            if !nested || opening.is_some_and(|o| o != first) {
+                self.skip_nested(1)?;
+                return Ok(Shape::Instance);
+            }
+            opening = Some(first);
+            self.skip_value()?;
+            self.skip_space();
+            match self.next_byte()? {
+                b',' => {}
+                b']' => return Ok(Shape::Instances),
+                _ => return Err(Broken),
+            }
+        }
+    }
+
+    fn value_text(&mut self) -> Result<&'a [u8], Broken> {
+        let start = self.at;
+        self.skip_value()?;
+        Ok(&self.body[start..self.at])
+    }
+
+    /// Steps over one value.
+    fn skip_value(&mut self) -> Result<(), Broken> {
+        match self.peek().ok_or(Broken)? {
+            b'"' => self.skip_string(),
+            b'{' | b'[' => {
+                self.at += 1;
+                self.skip_nested(1)
+            }
+            b'}' | b']' | b',' | b':' => Err(Broken),
+            _ => {
+                let rest = &self.body[self.at..];
+                let end = rest.iter().position(|&b| {
+                    is_space(b) || matches!(b, b'{' | b'}' | b'[' | b']' | b',' | b':' | b'"')
+                });
+                self.at += end.unwrap_or(rest.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// From inside `depth` open brackets to behind the one that closes the outermost.
+    fn skip_nested(&mut self, mut depth: usize) -> Result<(), Broken> {
+        /// Long runs of numbers are passed in blocks; the compiler turns the test into vector instructions.
+        const BLOCK: usize = 32;
+        loop {
+            while let Some(block) = self.body.get(self.at..self.at + BLOCK) {
+                if block.iter().fold(false, |any, &b| any | is_structural(b)) {
+                    break;
+                }
+                self.at += BLOCK;
+            }
+            let end = self.body.len().min(self.at + BLOCK);
+            while self.at < end {
+                match self.body[self.at] {
+                    b'"' => {
+                        self.skip_string()?;
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
+                }
+                self.at += 1;
+                if depth == 0 {
+                    return Ok(());
+                }
+            }
+            if self.at >= self.body.len() {
+                return Err(Broken);
+            }
+        }
+    }
+
+    fn skip_string(&mut self) -> Result<(), Broken> {
+        self.at = end_of_string(self.body, self.at + 1).ok_or(Broken)?;
+        Ok(())
+    }
+
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(is_space) {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Broken> {
+        if self.next_byte()? == byte {
+            Ok(())
+        } else {
+            Err(Broken)
+        }
+    }
+
+    fn next_byte(&mut self) -> Result<u8, Broken> {
+        let byte = self.peek().ok_or(Broken)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.body.get(self.at).copied()
+    }
+}
+
+pub fn trim_space(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is_space(*first)
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && is_space(*last)
+    {
+        text = rest;
+    }
+    text
+}
+
+/// JSON's white space, which has no form feed.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// A quote or a bracket. With bit 5 set, `[` becomes `{` and `]` becomes `}`.
+fn is_structural(byte: u8) -> bool {
+    let folded = byte | 0x20;
+    (byte == b'"') | (folded == b'{') | (folded == b'}')
+}
