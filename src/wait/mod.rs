@@ -13,6 +13,7 @@ mod condition;
 mod coroutine;
 mod lock;
 mod reactor;
+mod remote;
 mod stream;
 mod thread;
 
@@ -24,7 +25,8 @@ pub use compute::{compute, compute_large, start_computing};
 pub use condition::Condition;
 pub use coroutine::STACK_BYTES;
 pub use lock::{Mutex, MutexGuard};
-pub use reactor::{Event, Reactor, Remote, Spawned, TaskId, Token, worker_number};
+pub use reactor::{Event, Reactor, Spawned, TaskId, worker_number};
+pub use remote::{Remote, Token};
 pub use stream::{Stream, is_cancelled};
 pub use thread::{CancellablePlace, Canceller};
 

@@ -5,33 +5,26 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use super::coroutine::{self, Coroutine, Progress, Resumed, Stack};
-use super::{Cancelling, Interest, Mutex, WaitError, What};
+use super::remote::{NUDGE, Remote, TASK, Token};
+use super::{Cancelling, Interest, WaitError, What};
 
 /// Events taken from the system at once.
 const MAX_EVENTS: usize = 64;
 /// Unused stacks kept; the pages that were touched stay with them.
 const MAX_STACKS: usize = 64;
-
-/// Marks tokens of coroutines.
-const TASK: u64 = 1 << 63;
-/// The token of the event that ends the worker's wait.
-const NUDGE: u64 = TASK - 1;
-
-/// Identifies a file among the worker's own; less than 2^62.
-pub type Token = u64;
 
 /// What happened on a file of the worker's own.
 #[derive(Debug, Clone, Copy)]
@@ -56,80 +49,6 @@ pub enum Spawned<R> {
     Done(thread::Result<R>),
     /// It waits.
     Waiting(TaskId),
-}
-
-/// The part of a reactor that other threads use.
-#[derive(Debug)]
-pub struct Remote {
-    epoll: OwnedFd,
-    event: OwnedFd,
-    /// Coroutines to resume, with the number of the wait that is over.
-    woken: Mutex<Vec<(u32, u32)>>,
-    /// Whether there is something to look for but events.
-    is_nudged: AtomicBool,
-    /// Whether the worker waits for events, or is about to.
-    sleeps: AtomicBool,
-}
-
-impl Remote {
-    /// The shared part of a reactor that is made by its own thread.
-    ///
-    /// # Errors
-    /// When there are no descriptors.
-    pub fn new() -> io::Result<Self> {
-        let remote = Self {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            woken: Mutex::default(),
-            is_nudged: AtomicBool::new(false),
-            sleeps: AtomicBool::new(false),
-        };
-        remote.register(&remote.event, NUDGE, EventFlags::IN)?;
-        Ok(remote)
-    }
-
-    /// Has the worker look for messages, soon.
-    pub fn nudge(&self) {
-        self.is_nudged.store(true, Ordering::SeqCst);
-        if self.sleeps.swap(false, Ordering::SeqCst) {
-            // It cannot be full: the worker empties it.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// Registers a file of the worker's own. It is gone with the file.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn register(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::add(
-            &self.epoll,
-            file,
-            EventData::new_u64(token),
-            flags,
-        )?)
-    }
-
-    /// Changes for what a registered file is watched.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn watch(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::modify(
-            &self.epoll,
-            file,
-            EventData::new_u64(token),
-            flags,
-        )?)
-    }
-
-    /// Watches a file no longer.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn unregister(&self, file: impl AsFd) -> io::Result<()> {
-        Ok(epoll::delete(&self.epoll, file)?)
-    }
 }
 
 /// A coroutine as it sees itself. Shared with the reactor, which runs on the same thread.
@@ -216,6 +135,8 @@ pub(super) fn wait(
     };
     let ignores_cancelling = cancelling == Cancelling::IsIgnored;
     if task.is_cancelled.get() && !ignores_cancelling {
+        // It is over before it began, and its waker must not end the next wait.
+        task.end_turn();
         return Ok(Err(WaitError::Cancelled));
     }
     match what {
@@ -227,11 +148,15 @@ pub(super) fn wait(
     task.deadline.set(deadline);
     task.ignores_cancelling.set(ignores_cancelling);
     let how = coroutine::suspend();
-    task.turn.set(task.turn.get().wrapping_add(1));
+    task.end_turn();
     Ok(how)
 }
 
 impl Task {
+    fn end_turn(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
     /// Has the next event on this socket end the current wait.
     fn watch_once(&self, socket: BorrowedFd, interest: Interest) -> io::Result<()> {
         let flags = match interest {
