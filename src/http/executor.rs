@@ -13,7 +13,7 @@ use crate::http::server::{Shared, cannot_start, start_thread};
 use crate::http::service::{Request, Service};
 use crate::http::socket::{Running, Socket};
 use crate::http::worker::Message;
-use crate::wait::CancellablePlace;
+use crate::wait::{CancellablePlace, Canceller};
 
 /// A request to be answered, and whose it is.
 pub struct Work<P> {
@@ -95,12 +95,24 @@ impl<P: Send + 'static> Threads<P> {
             start_thread(format!("request-{index}"), move || {
                 for work in work {
                     let socket = Arc::clone(&work.socket);
-                    let announce = |canceller| socket.set_running(Some(Running::Thread(canceller)));
+                    let announce = |canceller| announce(&socket, canceller);
                     let answered = place.run(announce, || answer(&shared, work));
                     shared.mailboxes[socket.worker].send(Message::Answered(Box::new(answered)));
                 }
             })?;
         }
         Ok(())
+    }
+}
+
+/// Notes what cancels the request that this thread is about to answer.
+fn announce<P>(socket: &Socket<P>, canceller: Canceller) {
+    socket.set_running(Some(Running::Thread(canceller)));
+    // A hang-up is reported once: if it was before that, the worker found nothing to cancel.
+    if socket.has_hung_up()
+        && let Some(Running::Thread(canceller)) = socket.take_running()
+    {
+        socket.connection().close();
+        canceller.cancel();
     }
 }
