@@ -20,6 +20,9 @@ const DEFAULT_REQUEST_MEMORY: u64 = 1 << 30;
 /// The part of all memory that requests may take when nothing is set. TensorFlow Serving needs some for each of them, too.
 const REQUEST_MEMORY_PART: u64 = 4;
 
+/// Requests that wait for a slot; each holds its connection and its body.
+const MAX_BACKLOG: usize = 1024;
+
 /// Opens the port. From now on the supervisor drains requests when a signal ends the program.
 ///
 /// # Errors
@@ -69,6 +72,7 @@ fn server_settings(config: &Config, mode: &Mode, cpus: usize) -> http::Settings 
             config::Workers::Threads => http::Workers::Threads(cpus),
         },
         slots,
+        backlog: MAX_BACKLOG,
         deadline: config.deadline,
         memory: usize::try_from(memory).unwrap_or(usize::MAX),
         // With few descriptors they get half of them.

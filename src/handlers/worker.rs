@@ -310,3 +310,129 @@ impl Unit for Worker {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handlers::interpreter::Interpreter;
+
+    /// A worker whose process is never started.
+    fn worker(launch: Launch) -> Worker {
+        let (supervisor, _) = SupervisorHandle::new();
+        let id = supervisor.new_id();
+        Worker::new(id, 0, Arc::new(launch), Pool::new(1), supervisor)
+    }
+
+    fn launch() -> Launch {
+        Launch {
+            workers: 1,
+            model: None,
+            program: "/no/such/program".into(),
+            script: "/code/inference.py".into(),
+            interpreter: Interpreter {
+                executable: "python3".into(),
+                version: "3.11.7".to_owned(),
+                prefix: "/usr".into(),
+            },
+            worker_class: WorkerClass::Sync,
+            channels: 1,
+            log_level: "INFO",
+            packages: None,
+            env: Vec::new(),
+            directory: None,
+            has_terminal: false,
+            timeout: Some(Duration::from_secs(30)),
+        }
+    }
+
+    #[test]
+    fn workers_are_called_by_their_model_where_there_are_several() {
+        assert_eq!(worker(launch()).name(), "Python worker 0");
+        let model = Some("m".to_owned());
+        assert_eq!(
+            worker(Launch { model, ..launch() }).name(),
+            "Python worker m/0"
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let mut worker = worker(launch());
+        let Err(failure) = worker.start(1) else {
+            panic!("it has started");
+        };
+        let text = failure.text;
+        assert!(
+            text.starts_with("/no/such/program is not found beside"),
+            "{text}"
+        );
+        // No process, so nothing but the end that was reported.
+        let ended = worker.ended("exited".to_owned());
+        assert_eq!((ended.reason.as_str(), ended.was_useful), ("exited", false));
+    }
+
+    #[test]
+    fn a_missing_library_is_explained() {
+        let worker = worker(launch());
+        let text = worker.refusal("exited with code 127: libpython3.11.so.1.0: cannot open");
+        assert!(
+            text.contains("/code/inference.py cannot be used: exited"),
+            "{text}"
+        );
+        assert!(text.contains("install it (on Debian"), "{text}");
+        assert!(
+            !worker
+                .refusal("exited with code 1: libpython")
+                .contains("install")
+        );
+    }
+
+    #[test]
+    fn a_worker_that_failed_twice_in_a_row_is_not_waited_for() {
+        let mut worker = worker(launch());
+        let now = Instant::now();
+        let down = |reason: &str| Phase::Down {
+            retry_at: now,
+            reason: reason.to_owned(),
+        };
+        let mut problem = |phase: &Phase, failures| {
+            worker.publish(1, phase, now, failures);
+            worker.pool.check().unwrap_err()
+        };
+        let first = problem(&down("Traceback\nValueError: no"), 1);
+        assert!(first.contains("down (ValueError: no)"), "{first}");
+        let second = problem(&down("Traceback\nValueError: no"), 2);
+        assert!(second.contains("failing (ValueError: no)"), "{second}");
+        let again = problem(&Phase::Starting, 2);
+        assert!(again.contains("failing (ValueError: no)"), "{again}");
+    }
+
+    #[test]
+    fn calls_are_looked_at_often_enough_for_their_limit() {
+        for (timeout, interval) in [(100, 100), (3000, 300), (600_000, 1000)] {
+            let interval = Duration::from_millis(interval);
+            assert_eq!(
+                Worker::check_interval(Duration::from_millis(timeout)),
+                interval
+            );
+        }
+        let mut worker = worker(launch());
+        let now = Instant::now();
+        assert_eq!(worker.next_check(), None);
+        worker.publish(1, &Phase::Starting, now, 0);
+        let next = worker.next_check().unwrap();
+        assert_eq!(worker.check(now), None);
+        assert_eq!(worker.next_check(), Some(next), "it was too early");
+        assert_eq!(worker.check(next), None);
+        assert_eq!(worker.next_check(), Some(next + LOADING_REPORT));
+        worker.publish(
+            1,
+            &Phase::Ending {
+                reason: String::new(),
+            },
+            now,
+            0,
+        );
+        assert_eq!(worker.next_check(), None);
+    }
+}

@@ -10,8 +10,8 @@ use crate::error::{RequestError, StartError};
 use crate::http::pauses;
 use crate::http::service::Service;
 use crate::http::shared::{Answered, Message, Shared, Work, cannot_start, start_thread};
-use crate::http::socket::Running;
-use crate::wait::CancellablePlace;
+use crate::http::socket::{Running, Socket};
+use crate::wait::{CancellablePlace, Canceller};
 
 /// Answers a request, however long it takes.
 pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S::Plan> {
@@ -60,11 +60,23 @@ pub fn start_threads<S: Service>(
         start_thread(format!("request-{index}"), move || {
             for work in work {
                 let socket = Arc::clone(&work.socket);
-                let announce = |canceller| socket.set_running(Some(Running::Thread(canceller)));
+                let announce = |canceller| announce(&socket, canceller);
                 let answered = place.run(announce, || answer(&shared, work));
                 shared.mailboxes[socket.worker].send(Message::Answered(Box::new(answered)));
             }
         })?;
     }
     Ok(())
+}
+
+/// Notes what cancels the request that this thread is about to answer.
+fn announce<P>(socket: &Socket<P>, canceller: Canceller) {
+    socket.set_running(Some(Running::Thread(canceller)));
+    // A hang-up is reported once: if it was before that, the worker found nothing to cancel.
+    if socket.has_hung_up()
+        && let Some(Running::Thread(canceller)) = socket.take_running()
+    {
+        socket.connection().close();
+        canceller.cancel();
+    }
 }

@@ -104,6 +104,14 @@ impl<P> Listener<P> {
         })
     }
 
+    /// Its address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
     /// Has a worker accept connections. When several do, the system wakes one of them.
     pub fn watch(&self, worker: usize) {
         let flags = EventFlags::IN | EventFlags::EXCLUSIVE;

@@ -1,6 +1,7 @@
 //! The server: its settings, what its workers share, and its end.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,8 +23,6 @@ use crate::http::socket::Socket;
 use crate::http::worker::Worker;
 use crate::wait::{self, Reactor};
 
-/// Requests that wait for a slot; each holds its connection and its body.
-const MAX_BACKLOG: usize = 1024;
 /// Time for the last responses to leave.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
 /// How often to look whether they have.
@@ -38,6 +37,8 @@ pub struct Settings {
     pub workers: Workers,
     /// Requests at work at once, in [`Lane::Request`].
     pub slots: usize,
+    /// Requests that may wait for a slot; each holds its connection and its body.
+    pub backlog: usize,
     /// Time for a whole request, from the end of its head.
     pub deadline: Duration,
     /// Bytes of memory for all requests.
@@ -104,7 +105,7 @@ impl<S: Service> Server<S> {
         let shared = Arc::new(Shared {
             listener,
             budget,
-            slots: Slots::new(settings.slots, MAX_BACKLOG),
+            slots: Slots::new(settings.slots, settings.backlog),
             service,
             deadline: settings.deadline,
             is_refusing: AtomicBool::new(false),
@@ -124,6 +125,14 @@ impl<S: Service> Server<S> {
             })?;
         }
         Ok(())
+    }
+
+    /// Where it listens. The port is the system's choice if none was set.
+    ///
+    /// # Errors
+    /// The system's, which should not happen.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.0.listener.local_address()
     }
 
     /// Refuses new connections; open ones are served on and told that they end.
@@ -159,3 +168,6 @@ impl<S: Service> Server<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

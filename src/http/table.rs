@@ -74,3 +74,57 @@ impl<P> Table<P> {
         self.sockets.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http::budget::Budget;
+
+    fn socket(id: u64, worker: usize) -> Arc<Socket<()>> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        Arc::new(Socket::new(id, stream, peer, worker, &Budget::new(1)))
+    }
+
+    fn ids(sockets: &[Arc<Socket<()>>]) -> Vec<u64> {
+        let mut ids = Vec::from_iter(sockets.iter().map(|socket| socket.id));
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn new_connections_go_to_the_worker_with_the_fewest() {
+        let table = Table::new(3);
+        assert_eq!(table.least_loaded(2), 2, "they are equal");
+        for (id, worker) in [(1, 2), (2, 0), (3, 2)] {
+            table.insert(socket(id, worker));
+        }
+        assert_eq!(table.least_loaded(2), 1);
+        table.insert(socket(4, 1));
+        assert_eq!(table.least_loaded(1), 1);
+        assert_eq!(table.least_loaded(2), 0);
+        // Twice is once.
+        let gone = table.get(3).unwrap();
+        table.remove(&gone);
+        table.remove(&gone);
+        assert_eq!(table.least_loaded(2), 2);
+        assert_eq!(table.len(), 3);
+    }
+
+    #[test]
+    fn connections_are_found_by_number_and_by_worker() {
+        let table = Table::new(2);
+        for (id, worker) in [(1, 0), (2, 1), (3, 0)] {
+            table.insert(socket(id, worker));
+        }
+        assert_eq!(ids(&table.all()), [1, 2, 3]);
+        assert_eq!(ids(&table.of_worker(0)), [1, 3]);
+        assert_eq!(ids(&table.of_worker(1)), [2]);
+        table.remove(&table.get(1).unwrap());
+        assert!(table.get(1).is_none());
+        assert_eq!(ids(&table.of_worker(0)), [3]);
+    }
+}

@@ -129,22 +129,22 @@ impl Backend {
     ) -> Result<TfsAnswer, RequestError> {
         let outgoing = Outgoing::new(request)?;
         let mut tries = Tries::default();
-        let mut time = Time::until(deadline, self.limit);
+        let mut deadline = deadline;
         let mut preferred = choice.as_ref().map(Choice::index);
         loop {
             let limit = tries.losses.concurrency_limit();
-            let lease = match self.pool.acquire(limit, preferred, time.deadline) {
+            let lease = match self.pool.acquire(limit, preferred, deadline) {
                 Ok(lease) => lease,
-                Err(Unavailable::TimedOut(_)) if time.is_extended() => continue,
+                Err(Unavailable::TimedOut(_)) if self.has_more_time(&mut deadline) => continue,
                 Err(why) => return Err(why.into_error(self.limit)),
             };
             // It is no longer expected there, but sent.
             drop(choice.take());
             let index = lease.index();
             let port = self.ports[index].rest;
-            let why = match (self.client).send(port, &outgoing, memory, time.deadline) {
+            let why = match (self.client).send(port, &outgoing, memory, deadline) {
                 Ok(answer) => return Ok(answer),
-                Err(SendError::Deadline) if time.is_extended() => continue,
+                Err(SendError::Deadline) if self.has_more_time(&mut deadline) => continue,
                 Err(SendError::Deadline) => {
                     let why = format!("TensorFlow Serving instance {index} did not answer in time");
                     return Err(RequestError::deadline(self.limit, &why));
@@ -153,21 +153,21 @@ impl Backend {
                 Err(SendError::NoRoom(why)) => return Err(why.for_answer()),
                 Err(SendError::Local(why)) => {
                     drop(lease);
-                    self.wait_for_resources(&why, time.deadline)?;
+                    self.wait_for_resources(&why, deadline)?;
                     continue;
                 }
                 Err(SendError::Refused) => {
                     drop(lease);
                     preferred = None;
                     let pause = Instant::now() + NEWS_PAUSE;
-                    let waited = self.pool.wait_for_change(time.deadline.min(pause));
+                    let waited = self.pool.wait_for_change(deadline.min(pause));
                     waited.map_err(hung_up)?;
                     continue;
                 }
                 Err(SendError::Lost(why)) => why,
             };
             preferred = None;
-            let is_gone = self.is_gone(&lease, time.deadline)?;
+            let is_gone = self.is_gone(&lease, deadline)?;
             drop(lease);
             let times = tries.note_loss(is_gone);
             log::warn!(
@@ -176,6 +176,14 @@ impl Backend {
             );
             tries.check(&why)?;
         }
+    }
+
+    /// Moves the deadline if this process was paused, and says whether: what may have come meanwhile is not late.
+    fn has_more_time(&self, deadline: &mut Instant) -> bool {
+        let from_last_pause = pauses::last_end() + self.limit;
+        let has_more = from_last_pause > *deadline;
+        *deadline = from_last_pause.max(*deadline);
+        has_more
     }
 
     /// This process ran out of something that a connection needs: waits a little for it.
@@ -213,36 +221,6 @@ impl Backend {
             .wait_until_gone(deadline.min(pause))
             .map_err(hung_up)?;
         Ok(is_gone || !self.client.is_open(self.ports[lease.index()].rest))
-    }
-}
-
-/// The time that a request has.
-struct Time {
-    /// Since when it counts.
-    begin: Instant,
-    deadline: Instant,
-    limit: Duration,
-}
-
-impl Time {
-    fn until(deadline: Instant, limit: Duration) -> Self {
-        let begin = deadline.checked_sub(limit).unwrap_or_else(Instant::now);
-        Self {
-            begin,
-            deadline,
-            limit,
-        }
-    }
-
-    /// Whether the time counts anew because this process did not run: what may have come meanwhile is not late.
-    fn is_extended(&mut self) -> bool {
-        let last_pause = pauses::last_end();
-        let had_pause = last_pause > self.begin;
-        if had_pause {
-            self.begin = last_pause;
-            self.deadline = last_pause + self.limit;
-        }
-        had_pause
     }
 }
 

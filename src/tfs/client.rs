@@ -320,27 +320,4 @@ fn is_local(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_runs_out_here_is_not_the_model_servers_fault() {
-        for errno in [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::NOMEM,
-            Errno::NOBUFS,
-            Errno::ADDRNOTAVAIL,
-            Errno::AGAIN,
-        ] {
-            let error = Error::Io(io::Error::from_raw_os_error(errno.raw_os_error()));
-            assert!(matches!(send_error(error), SendError::Local(_)), "{errno}");
-        }
-        for errno in [Errno::CONNRESET, Errno::PIPE] {
-            let error = Error::Io(io::Error::from_raw_os_error(errno.raw_os_error()));
-            assert!(matches!(send_error(error), SendError::Lost(_)), "{errno}");
-        }
-        let refused = io::Error::from_raw_os_error(Errno::CONNREFUSED.raw_os_error());
-        assert!(matches!(send_error(Error::Io(refused)), SendError::Refused));
-    }
-}
+mod tests;

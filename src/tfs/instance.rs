@@ -239,3 +239,121 @@ fn describe(phase: &Phase) -> (Health, String) {
         _ => (Health::Coming, phase.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::InstancePorts;
+
+    /// An instance of the model m that would be started with this program on these ports.
+    fn instance(program: &str, ports: InstancePorts) -> Instance {
+        let limit = Duration::from_secs(1);
+        let (supervisor, _) = SupervisorHandle::new();
+        let launch = Launch {
+            program: program.into(),
+            version: Some("2.19.1".to_owned()),
+            args: Vec::new(),
+            env: Vec::new(),
+            ports,
+        };
+        let models = vec![Versions {
+            name: "m".to_owned(),
+            numbers: vec![1],
+        }];
+        Instance::new(
+            supervisor.new_id(),
+            0,
+            "0".to_owned(),
+            launch,
+            Arc::new(Backend::new(vec![ports], limit, 1, 1)),
+            models,
+            supervisor,
+        )
+        .unwrap()
+    }
+
+    /// Two free ports, which are ours as long as the listeners live.
+    fn ports() -> (InstancePorts, [TcpListener; 2]) {
+        let listeners = [0, 1].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [grpc, rest] = [0, 1].map(|n: usize| listeners[n].local_addr().unwrap().port());
+        (InstancePorts { grpc, rest }, listeners)
+    }
+
+    fn failure(instance: &mut Instance) -> String {
+        match instance.start(1) {
+            Ok(_) => panic!("it has started"),
+            Err(failure) => failure.text,
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_before_the_program_is_started() {
+        let (ports, [grpc, rest]) = ports();
+        let mut instance = instance("/no/such/program", ports);
+        let text = failure(&mut instance);
+        assert!(text.contains(&format!("port {}", ports.grpc)), "{text}");
+        assert!(text.contains("SAGEMAKER_SAFE_PORT_RANGE"), "{text}");
+        drop(grpc);
+        let text = failure(&mut instance);
+        assert!(text.contains(&format!("port {}", ports.rest)), "{text}");
+        drop(rest);
+        let text = failure(&mut instance);
+        assert!(text.starts_with("/no/such/program is not found;"), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_on_path_is_named() {
+        let (ports, listeners) = ports();
+        drop(listeners);
+        let text = failure(&mut instance("no-such-model-server", ports));
+        assert!(
+            text.contains("no-such-model-server is not found on PATH;"),
+            "{text}"
+        );
+        assert!(text.contains("--model-server"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_flag_counts_only_before_anything_else_is_heard() {
+        let (ports, _listeners) = ports();
+        let starting = instance("program", ports);
+        let mut watch = starting.watch_for_unknown_flags(1);
+        watch("some other line");
+        assert_eq!(starting.first_news.get(), None);
+        watch("unknown argument: --new_flag=1");
+        assert_eq!(starting.first_news.get(), Some(&FirstNews::MissesFlag));
+
+        let serving = instance("program", ports);
+        serving.first_news.set(FirstNews::Available).unwrap();
+        serving.watch_for_unknown_flags(1)("unknown argument: --new_flag=1");
+        assert_eq!(serving.first_news.get(), Some(&FirstNews::Available));
+    }
+
+    #[test]
+    fn requests_go_to_an_instance_that_is_ready() {
+        let (ports, _listeners) = ports();
+        let mut instance = instance("program", ports);
+        let backend = Arc::clone(&instance.backend);
+        let now = Instant::now();
+        let reason = || "hangs".to_owned();
+        for (phase, is_serving) in [
+            (Phase::Starting, false),
+            (Phase::Ready, true),
+            (Phase::Unresponsive { reason: reason() }, false),
+            (Phase::Ready, true),
+            (Phase::Ending { reason: reason() }, false),
+            (
+                Phase::Down {
+                    retry_at: now,
+                    reason: reason(),
+                },
+                false,
+            ),
+        ] {
+            instance.publish(1, &phase, now, 0);
+            assert_eq!(backend.pool.check().is_ok(), is_serving, "{phase}");
+        }
+        let problem = backend.pool.check().unwrap_err();
+        assert!(problem.contains("down (hangs)"), "{problem}");
+    }
+}

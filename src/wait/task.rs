@@ -98,6 +98,8 @@ pub(super) fn wait(
     };
     let ignores_cancelling = cancelling == Cancelling::IsIgnored;
     if task.is_cancelled.get() && !ignores_cancelling {
+        // It is over before it began, and its waker must not end the next wait.
+        task.end_turn();
         return Ok(Err(WaitError::Cancelled));
     }
     match what {
@@ -109,11 +111,15 @@ pub(super) fn wait(
     task.deadline.set(deadline);
     task.ignores_cancelling.set(ignores_cancelling);
     let how = coroutine::suspend();
-    task.turn.set(task.turn.get().wrapping_add(1));
+    task.end_turn();
     Ok(how)
 }
 
 impl Task {
+    fn end_turn(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
     /// Has the next event on this socket end the current wait.
     fn watch_once(&self, socket: BorrowedFd, interest: Interest) -> io::Result<()> {
         let flags = match interest {

@@ -1,1 +1,41 @@
-//! The same tests for coroutines and for threads, and what only coroutines can do.
+//! The same tests for threads and for coroutines (`everywhere.rs`, `cancelling.rs`), and those of what only one of them has
+//! (`coroutines.rs`, `computing.rs`).
+
+mod cancelling;
+mod computing;
+mod coroutines;
+mod everywhere;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use super::testing::*;
+use super::*;
+
+/// A number that is waited for.
+#[derive(Default)]
+struct Counter {
+    number: Mutex<usize>,
+    changed: Condition,
+}
+
+impl Counter {
+    fn set(&self, number: usize) {
+        *self.number.lock() = number;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is at least this.
+    fn reach(&self, number: usize) {
+        let mut guard = self.number.lock();
+        while *guard < number {
+            let result;
+            (guard, result) = self.changed.wait(guard, far());
+            assert_ne!(result, Err(WaitError::TimedOut), "it hangs");
+        }
+    }
+}

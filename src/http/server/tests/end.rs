@@ -1,0 +1,93 @@
+//! The end of a server.
+
+use super::*;
+
+#[test]
+fn open_connections_are_served_on_and_told_that_they_end() {
+    with_both(2, |workers| {
+        let server = TestServer::start(workers, |_| {});
+        let mut held = server.hold("/hold");
+        let mut open = server.connect();
+        open.ask("/a").expect(200, "/a");
+        eventually(|| server.server.in_flight() == 1);
+        server.server.stop_accepting();
+        assert!(TcpStream::connect(server.address).is_err());
+        let last = open.ask("/b");
+        last.expect(200, "/b");
+        assert!(last.head.contains("\r\nConnection: close\r\n"), "{last:?}");
+        open.expect_end();
+        server.release();
+        let last = held.receive();
+        last.expect(200, "/hold");
+        assert!(last.head.contains("\r\nConnection: close\r\n"), "{last:?}");
+        held.expect_end();
+        eventually(|| server.server.in_flight() == 0);
+    });
+}
+
+#[test]
+fn a_connection_that_came_before_the_end_is_accepted() {
+    with_both(2, |workers| {
+        let server = TestServer::start(workers, |_| {});
+        let mut clients = Vec::from_iter((0..20).map(|_| server.connect()));
+        server.server.stop_accepting();
+        for client in &mut clients {
+            client.ask("/a").expect(200, "/a");
+        }
+    });
+}
+
+#[test]
+fn requests_that_wait_and_run_are_refused_in_the_end() {
+    with_both(1, |workers| {
+        let server = TestServer::start(workers, |settings| settings.slots = 1);
+        let mut running = server.hold("/stay");
+        let mut waiting = server.queue("/waiting");
+        let mut open = server.connect();
+        open.ask("/now").expect(200, "/now");
+        server.expect_begin("/now");
+        eventually(|| server.server.in_flight() == 2);
+        server.server.stop_accepting();
+        server.server.refuse_the_rest();
+        running
+            .receive()
+            .expect_part(503, "The server is stopping.");
+        waiting
+            .receive()
+            .expect_part(503, "The server is stopping.");
+        // New ones, too, but those that are answered immediately.
+        open.ask("/now").expect(200, "/now");
+        server.expect_begin("/now");
+        server.server.finish();
+        drop((running, waiting));
+        eventually(|| server.server.in_flight() == 0);
+        assert!(server.begun.is_empty(), "the one that waited never began");
+    });
+}
+
+#[test]
+fn new_requests_are_refused_in_the_end() {
+    with_both(1, |workers| {
+        let server = TestServer::start(workers, |_| {});
+        let mut open = server.connect();
+        open.ask("/a").expect(200, "/a");
+        server.server.refuse_the_rest();
+        open.ask("/a").expect_part(503, "The server is stopping.");
+        open.ask("/thread")
+            .expect_part(503, "The server is stopping.");
+        open.ask("/now").expect(200, "/now");
+    });
+}
+
+#[test]
+fn the_end_waits_for_responses_but_not_for_long() {
+    with_both(1, |workers| {
+        let server = TestServer::start(workers, |_| {});
+        server.server.finish();
+        let held = server.hold("/stay");
+        let began = Instant::now();
+        server.server.finish();
+        assert!(began.elapsed() >= FINISH_LIMIT);
+        drop(held);
+    });
+}
