@@ -48,6 +48,8 @@ pub trait Capacity: Debug {
     fn take(&mut self) -> Option<Self::Place>;
     /// A place is free again.
     fn give_back(&mut self, place: Self::Place);
+    /// A place that was taken will never be free again.
+    fn lose(&mut self, _place: Self::Place) {}
 }
 
 /// The parts of errors that name the members of a pool.

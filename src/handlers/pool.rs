@@ -21,6 +21,8 @@ pub struct Channels {
     worker: Arc<WorkerChannels>,
     /// The first channel is on the process's main thread, so it is taken first.
     free: BinaryHeap<Reverse<usize>>,
+    /// How many are of no more use.
+    lost: usize,
 }
 
 impl Channels {
@@ -30,14 +32,14 @@ impl Channels {
         Some(Self {
             worker: Arc::clone(worker),
             free: (0..channels).map(Reverse).collect(),
+            lost: 0,
         })
     }
 
-    /// Whether many channels of an idle process are lost: time for a new process.
+    /// Whether many channels are lost: time for a new process, once this one is idle.
     pub fn is_worn_out(&self) -> bool {
         let all = self.worker.loaded.get().map_or(0, |loaded| loaded.channels);
-        let lost = all - self.free.len();
-        lost * WORN_OUT_PART >= all.max(1)
+        self.lost * WORN_OUT_PART >= all.max(1)
     }
 }
 
@@ -50,16 +52,24 @@ impl Capacity for Channels {
     };
     type Place = (Arc<WorkerChannels>, usize);
 
+    /// A process that is worn out gets no more calls: under load it would never become idle and be replaced.
     fn has_free(&self) -> bool {
-        !self.free.is_empty()
+        !self.free.is_empty() && !self.is_worn_out()
     }
 
     fn take(&mut self) -> Option<Self::Place> {
+        if !self.has_free() {
+            return None;
+        }
         let Reverse(channel) = self.free.pop()?;
         Some((Arc::clone(&self.worker), channel))
     }
 
     fn give_back(&mut self, (_, channel): Self::Place) {
         self.free.push(Reverse(channel));
+    }
+
+    fn lose(&mut self, _: Self::Place) {
+        self.lost += 1;
     }
 }

@@ -14,6 +14,11 @@ pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Headers in it; SageMaker sends some ten, clients add some more.
 const MAX_HEADERS: usize = 128;
 
+/// Whether these bytes are nothing but line ends.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| b"\r\n".contains(byte))
+}
+
 /// Looks for the end of a head in bytes that arrive piece by piece; no byte is looked at twice.
 #[derive(Debug, Default)]
 pub struct Scanner {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
@@ -60,7 +60,6 @@ pub struct Listener<P> {
     candidates: Mutex<Candidates>,
     /// Memory for what clients send.
     budget: Arc<Budget>,
-    next_id: AtomicU64,
     max_connections: usize,
     is_closed: AtomicBool,
     /// A descriptor kept for the moment when there are none left.
@@ -95,7 +94,6 @@ impl<P> Listener<P> {
             workers,
             candidates: Mutex::default(),
             budget: Arc::clone(budget),
-            next_id: AtomicU64::new(LISTENER + 1),
             max_connections: max_connections.min(MAX_CONNECTIONS),
             is_closed: AtomicBool::new(false),
             reserve: Mutex::new(Some(reserve)),
@@ -204,8 +202,8 @@ impl<P> Listener<P> {
             ));
             return self.turn_away(&stream);
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let worker = self.table.least_loaded(acceptor);
+        let id = self.table.new_id(worker);
         let socket = Arc::new(Socket::new(id, stream, peer, worker, &self.budget));
         self.table.insert(Arc::clone(&socket));
         if let Err(e) = self.workers[worker].register(&socket.stream, id, ALL_CHANGES) {

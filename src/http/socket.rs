@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use crate::http::budget::Budget;
 use crate::http::connection::{Connection, Direction, Stream};
+use crate::http::head;
 use crate::http::service::Planned;
 use crate::wait::{Canceller, Mutex, MutexGuard, TaskId};
 
@@ -31,9 +33,23 @@ pub struct Socket<P> {
     running: Mutex<Option<Running>>,
     /// Whether the system has reported that the client sends nothing more.
     has_hung_up: AtomicBool,
-    /// Whether something was reported while a request was at work.
+    /// Whether the connection is gone in both directions.
+    is_reset: AtomicBool,
+    /// Whether something was reported that could not be read then.
     has_news: AtomicBool,
 }
+
+/// How a client has hung up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HangUp {
+    /// It sends nothing more.
+    Sending,
+    /// It neither sends nor reads.
+    Both,
+}
+
+/// Blank lines behind a request are no other request; some clients send one.
+const MAX_BLANK_BYTES: usize = 4;
 
 /// How a request at work can be cancelled.
 #[derive(Debug)]
@@ -61,6 +77,7 @@ impl<P> Socket<P> {
             connection: Mutex::new(Connection::new(Instant::now(), budget)),
             running: Mutex::default(),
             has_hung_up: AtomicBool::new(false),
+            is_reset: AtomicBool::new(false),
             has_news: AtomicBool::new(false),
         }
     }
@@ -85,7 +102,7 @@ impl<P> Socket<P> {
         self.running.lock().take()
     }
 
-    /// Notes that something was reported while a request was at work: it is not reported again.
+    /// Notes that something was reported that cannot be read now: it is not reported again.
     pub fn note_news(&self) {
         self.has_news.store(true, Ordering::Relaxed);
     }
@@ -95,23 +112,35 @@ impl<P> Socket<P> {
         self.has_news.swap(false, Ordering::Relaxed) || self.has_hung_up.load(Ordering::Relaxed)
     }
 
-    /// Notes that the client sends nothing more.
-    pub fn note_hang_up(&self) {
+    /// Notes that the client has hung up.
+    pub fn note_hang_up(&self, how: HangUp) {
         self.has_hung_up.store(true, Ordering::Relaxed);
+        if how == HangUp::Both {
+            self.is_reset.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// Whether the client has hung up, and has sent nothing that is still to be read.
+    /// Whether nobody waits for the response to the request at work: the client reads nothing more, or it sends nothing more
+    /// and no other request stands behind this one.
     pub fn has_hung_up(&self) -> bool {
-        self.has_hung_up.load(Ordering::Relaxed)
-            && !self.connection().has_input()
-            && !matches!(
-                recv(
-                    &self.stream,
-                    &mut [0u8],
-                    RecvFlags::PEEK | RecvFlags::DONTWAIT
-                ),
-                Ok((1.., _)) | Err(rustix::io::Errno::AGAIN)
-            )
+        self.is_reset.load(Ordering::Relaxed)
+            || self.has_hung_up.load(Ordering::Relaxed)
+                && !self.connection().has_request_behind()
+                && self.ends_with_blank_lines()
+    }
+
+    /// Whether what is still to be read from the system is nothing, or blank lines up to the end.
+    fn ends_with_blank_lines(&self) -> bool {
+        let mut bytes = [0u8; MAX_BLANK_BYTES + 1];
+        match recv(
+            &self.stream,
+            &mut bytes,
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        ) {
+            Ok((amount, _)) => amount <= MAX_BLANK_BYTES && head::is_blank(&bytes[..amount]),
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => true,
+        }
     }
 }
 

@@ -1,78 +1,89 @@
 //! The open connections, by number.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::http::socket::Socket;
 
-/// All open connections: looked up for each event, changed when one begins or ends.
+/// All open connections, by worker: looked up for each event, changed when one begins or ends.
 #[derive(Debug)]
 pub struct Table<P> {
-    sockets: RwLock<HashMap<u64, Arc<Socket<P>>>>,
-    /// How many each worker has.
-    loads: Vec<AtomicUsize>,
+    workers: Vec<RwLock<Sockets<P>>>,
+    last_number: AtomicU64,
 }
+
+type Sockets<P> = HashMap<u64, Arc<Socket<P>>>;
 
 impl<P> Table<P> {
     /// Without connections, for so many workers.
     pub fn new(workers: usize) -> Self {
         Self {
-            sockets: RwLock::default(),
-            loads: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            workers: (0..workers.max(1)).map(|_| RwLock::default()).collect(),
+            last_number: AtomicU64::new(0),
         }
+    }
+
+    /// The number of a new connection of this worker: positive, and never used again.
+    pub fn new_id(&self, worker: usize) -> u64 {
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        number * self.workers.len() as u64 + worker as u64
     }
 
     /// The worker with the fewest connections; `preferred` if it has no more than the others.
     pub fn least_loaded(&self, preferred: usize) -> usize {
-        let load = |worker: usize| self.loads[worker].load(Ordering::Relaxed);
-        let best = (0..self.loads.len()).min_by_key(|&worker| (load(worker), worker != preferred));
+        let load = |worker: usize| read(&self.workers[worker]).len();
+        let all = 0..self.workers.len();
+        let best = all.min_by_key(|&worker| (load(worker), worker != preferred));
         best.unwrap_or(preferred)
     }
 
     /// Adds a connection.
     pub fn insert(&self, socket: Arc<Socket<P>>) {
-        self.loads[socket.worker].fetch_add(1, Ordering::Relaxed);
-        self.write().insert(socket.id, socket);
+        write(self.of_id(socket.id)).insert(socket.id, socket);
     }
 
     /// Removes a connection. Its socket is closed, and with that leaves its worker's event loop, when the last reference goes.
     pub fn remove(&self, socket: &Socket<P>) {
-        let removed = self.write().remove(&socket.id);
-        if removed.is_some() {
-            self.loads[socket.worker].fetch_sub(1, Ordering::Relaxed);
-        }
+        let removed = write(self.of_id(socket.id)).remove(&socket.id);
+        drop(removed);
     }
 
     /// The connection with this number, if it is open.
     pub fn get(&self, id: u64) -> Option<Arc<Socket<P>>> {
-        self.read().get(&id).map(Arc::clone)
+        read(self.of_id(id)).get(&id).map(Arc::clone)
     }
 
     /// All connections.
     pub fn all(&self) -> Vec<Arc<Socket<P>>> {
-        self.read().values().map(Arc::clone).collect()
+        let workers = 0..self.workers.len();
+        workers.flat_map(|worker| self.of_worker(worker)).collect()
     }
 
     /// All connections of one worker.
     pub fn of_worker(&self, worker: usize) -> Vec<Arc<Socket<P>>> {
-        let sockets = self.read();
-        let own = sockets.values().filter(|socket| socket.worker == worker);
-        own.map(Arc::clone).collect()
+        read(&self.workers[worker])
+            .values()
+            .map(Arc::clone)
+            .collect()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.workers.iter().map(|sockets| read(sockets).len()).sum()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Arc<Socket<P>>>> {
-        self.sockets.read().unwrap_or_else(PoisonError::into_inner)
+    fn of_id(&self, id: u64) -> &RwLock<Sockets<P>> {
+        &self.workers[(id % self.workers.len() as u64) as usize]
     }
+}
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, Arc<Socket<P>>>> {
-        self.sockets.write().unwrap_or_else(PoisonError::into_inner)
-    }
+fn read<P>(sockets: &RwLock<Sockets<P>>) -> RwLockReadGuard<'_, Sockets<P>> {
+    sockets.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<P>(sockets: &RwLock<Sockets<P>>) -> RwLockWriteGuard<'_, Sockets<P>> {
+    sockets.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -99,7 +110,7 @@ mod tests {
     fn new_connections_go_to_the_worker_with_the_fewest() {
         let table = Table::new(3);
         assert_eq!(table.least_loaded(2), 2, "they are equal");
-        for (id, worker) in [(1, 2), (2, 0), (3, 2)] {
+        for (id, worker) in [(5, 2), (3, 0), (8, 2)] {
             table.insert(socket(id, worker));
         }
         assert_eq!(table.least_loaded(2), 1);
@@ -107,7 +118,7 @@ mod tests {
         assert_eq!(table.least_loaded(1), 1);
         assert_eq!(table.least_loaded(2), 0);
         // Twice is once.
-        let gone = table.get(3).unwrap();
+        let gone = table.get(8).unwrap();
         table.remove(&gone);
         table.remove(&gone);
         assert_eq!(table.least_loaded(2), 2);
@@ -117,14 +128,15 @@ mod tests {
     #[test]
     fn connections_are_found_by_number_and_by_worker() {
         let table = Table::new(2);
-        for (id, worker) in [(1, 0), (2, 1), (3, 0)] {
+        for (id, worker) in [(2, 0), (3, 1), (4, 0)] {
             table.insert(socket(id, worker));
         }
-        assert_eq!(ids(&table.all()), [1, 2, 3]);
-        assert_eq!(ids(&table.of_worker(0)), [1, 3]);
-        assert_eq!(ids(&table.of_worker(1)), [2]);
-        table.remove(&table.get(1).unwrap());
-        assert!(table.get(1).is_none());
-        assert_eq!(ids(&table.of_worker(0)), [3]);
+        assert_eq!(ids(&table.all()), [2, 3, 4]);
+        assert_eq!(ids(&table.of_worker(0)), [2, 4]);
+        assert_eq!(ids(&table.of_worker(1)), [3]);
+        table.remove(&table.get(2).unwrap());
+        assert!(table.get(2).is_none());
+        assert_eq!(ids(&table.of_worker(0)), [4]);
+        assert_eq!((table.new_id(0) % 2, table.new_id(1) % 2), (0, 1));
     }
 }

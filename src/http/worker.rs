@@ -19,7 +19,7 @@ use crate::http::pauses;
 use crate::http::response::{Response, ResponseWriter};
 use crate::http::service::{Planned, Request, Service};
 use crate::http::shared::{Answered, Message, Shared, Work};
-use crate::http::socket::Socket;
+use crate::http::socket::{HangUp, Socket};
 use crate::wait::{self, Event, Reactor};
 
 mod requests;
@@ -123,9 +123,10 @@ impl<S: Service> Worker<S> {
         let Some(socket) = self.shared.listener.table.get(event.token) else {
             return; // closed meanwhile
         };
-        let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        if event.flags.intersects(hang_up) {
-            socket.note_hang_up();
+        if event.flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            socket.note_hang_up(HangUp::Both);
+        } else if event.flags.contains(EventFlags::RDHUP) {
+            socket.note_hang_up(HangUp::Sending);
         }
         self.go_on(&socket);
     }
@@ -134,12 +135,12 @@ impl<S: Service> Worker<S> {
     fn go_on(&mut self, socket: &SocketOf<S>) {
         self.guarded(socket, |worker| {
             let step = worker.advance(socket, &mut socket.connection());
-            if matches!(step, Step::Busy) {
-                // What has happened is not reported again.
+            if matches!(step, Step::Busy | Step::Write) {
+                // Nothing has been read, and what has arrived is not reported again.
                 socket.note_news();
-                if socket.has_hung_up() {
-                    worker.cancel(socket);
-                }
+            }
+            if matches!(step, Step::Busy) && socket.has_hung_up() {
+                worker.cancel(socket);
             }
             worker.follow(socket, step);
         });

@@ -2,27 +2,38 @@
 
 use std::time::Instant;
 
-use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
+use crate::wait::{Condition, Mutex, WaitError};
 
-/// A number of permits that requests take and give back.
+/// A number of permits that requests take and give back, first come, first served.
 #[derive(Debug)]
 pub struct Semaphore {
-    permits: Mutex<usize>,
+    state: Mutex<State>,
     released: Condition,
+}
+
+#[derive(Debug)]
+struct State {
+    permits: usize,
+    /// Requests that wait for one. Others are not to overtake them.
+    waiting: usize,
 }
 
 impl Semaphore {
     /// A semaphore with this many permits.
     pub fn new(permits: usize) -> Self {
         Self {
-            permits: Mutex::new(permits),
+            state: Mutex::new(State {
+                permits,
+                waiting: 0,
+            }),
             released: Condition::new(),
         }
     }
 
-    /// Takes a permit if there is one.
+    /// Takes a permit if there is one that nobody waits for.
     pub fn try_acquire(&self) -> bool {
-        take(&mut self.lock())
+        let mut state = self.state.lock();
+        state.waiting == 0 && state.take()
     }
 
     /// Waits for a permit.
@@ -30,30 +41,43 @@ impl Semaphore {
     /// # Errors
     /// See [`WaitError`].
     pub fn acquire(&self, deadline: Instant) -> Result<(), WaitError> {
-        let mut permits = self.lock();
-        while !take(&mut permits) {
-            let waited;
-            (permits, waited) = self.released.wait(permits, Some(deadline));
-            waited?;
+        let mut state = self.state.lock();
+        if state.waiting == 0 && state.take() {
+            return Ok(());
         }
-        Ok(())
+        state.waiting += 1;
+        let result = loop {
+            let waited;
+            (state, waited) = self.released.wait(state, Some(deadline));
+            if state.take() {
+                break Ok(());
+            }
+            if let Err(error) = waited {
+                break Err(error);
+            }
+        };
+        state.waiting -= 1;
+        let is_next_due = state.permits > 0 && state.waiting > 0;
+        drop(state);
+        if is_next_due {
+            self.released.notify_one();
+        }
+        result
     }
 
     /// Gives a permit back.
     pub fn release(&self) {
-        *self.lock() += 1;
+        self.state.lock().permits += 1;
         self.released.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.permits.lock()
     }
 }
 
-fn take(permits: &mut usize) -> bool {
-    let is_free = *permits > 0;
-    *permits -= usize::from(is_free);
-    is_free
+impl State {
+    fn take(&mut self) -> bool {
+        let is_free = self.permits > 0;
+        self.permits -= usize::from(is_free);
+        is_free
+    }
 }
 
 #[cfg(test)]

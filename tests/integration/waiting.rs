@@ -405,6 +405,36 @@ fn a_client_that_reads_slowly_keeps_nobody_waiting() {
     }
 }
 
+/// What arrives while an answer waits for its reader is reported once, and not read then.
+#[test]
+fn a_request_sent_while_a_large_answer_is_not_read_is_answered() {
+    const ANSWER: usize = 64 << 20;
+    let server = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER).start();
+    let mut client = send(&server, &invocation(INSTANCES));
+    wait_until("the answer has begun", || client.is_readable());
+    client.send(&request("GET", "/ping", &[], b""));
+    // The answer does not fit into the buffers on its way, so the request stands behind it.
+    let answer = client.response();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.len() > ANSWER - 100, "{}", answer.body.len());
+    assert_eq!(client.response().status, 200, "the ping");
+}
+
+/// Some clients send a blank line behind a request.
+#[test]
+fn a_client_that_hangs_up_behind_a_blank_line_gives_its_place_back() {
+    let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
+    hold(&server, true);
+    let mut hanging = send(&server, &[&invocation(INSTANCES)[..], b"\r\n"].concat());
+    wait_for_in_flight(&server, 1);
+    hanging.half_close();
+    drop(hanging);
+    let mut next = send(&server, &invocation(INSTANCES));
+    wait_for_hung_up(&server, 1);
+    hold(&server, false);
+    assert_predicts(&mut next);
+}
+
 /// Whether a request is turned away before its body: neither slot nor backlog have room.
 fn is_full(server: &Server) -> bool {
     let mut connection = server.connect();

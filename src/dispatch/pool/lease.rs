@@ -80,10 +80,12 @@ impl<C: Capacity> Drop for Lease<C> {
         if member.generation == self.generation {
             wake_all |= member.load.has_quarantined();
             member.load.remove(self.limit);
-            if let Some(capacity) = &mut member.capacity
-                && !self.is_discarded
-            {
-                capacity.give_back(self.place.clone());
+            if let Some(capacity) = &mut member.capacity {
+                let place = self.place.clone();
+                match self.is_discarded {
+                    true => capacity.lose(place),
+                    false => capacity.give_back(place),
+                }
             }
         }
         let is_awaited = !state.queue.is_empty();

@@ -70,7 +70,7 @@ impl<P> Connection<P> {
         // If the socket is ready, this process was slow, not the client. What is read over may come without end.
         let is_read_over = matches!(self.phase, Phase::Skip(_) | Phase::Linger { .. });
         if !is_read_over && self.is_ready(stream) {
-            return None;
+            return Some(Step::Again);
         }
         Some(match what {
             Overdue::Close => {

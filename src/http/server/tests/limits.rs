@@ -4,6 +4,7 @@ use std::net::{IpAddr, TcpListener};
 
 use super::*;
 use crate::http::shared::Work;
+use crate::http::socket::HangUp;
 
 const CANCELLED: Result<(), WaitError> = Err(WaitError::Cancelled);
 
@@ -49,7 +50,7 @@ fn a_hang_up_just_before_a_thread_takes_the_request_is_seen() {
     let socket = Arc::new(Socket::new(1 << 40, stream, peer, 0, &shared.budget));
     drop(client);
     // The worker has seen the hang-up, and found nothing to cancel.
-    socket.note_hang_up();
+    socket.note_hang_up(HangUp::Sending);
     eventually(|| socket.has_hung_up());
     let now = Instant::now();
     let work = Work {
