@@ -248,6 +248,7 @@ pub fn in_flight() -> usize {
 }
 
 /// Channels of each Python worker of the class `gevent`.
+#[cfg(feature = "python")]
 pub fn gevent_channels(workers: usize) -> usize {
     (2 * slots()).div_ceil(workers).clamp(64, 512).min(slots())
 }
