@@ -9,7 +9,7 @@ use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
 use crate::http::budget::Buffer;
 use crate::http::pauses;
-use crate::tfs::client::{Client, LOCAL_PAUSE, SendError};
+use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
 use crate::tfs::message::{TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
 use crate::wait::{self, Mutex, WaitError};
@@ -66,6 +66,8 @@ pub struct Backend {
     pub client: Client,
     /// Ports of each instance.
     pub ports: Vec<InstancePorts>,
+    /// The REST API of each instance.
+    addresses: Vec<Address>,
     /// Requests sent to an instance at once, at most.
     in_flight: usize,
     /// The deadline of a whole request, for messages.
@@ -86,6 +88,7 @@ impl Backend {
         Self {
             pool: Pool::new(ports.len()),
             client: Client::new(connections),
+            addresses: ports.iter().map(|ports| Address::new(ports.rest)).collect(),
             ports,
             in_flight,
             limit,
@@ -141,8 +144,8 @@ impl Backend {
             // It is no longer expected there, but sent.
             drop(choice.take());
             let index = lease.index();
-            let port = self.ports[index].rest;
-            let why = match (self.client).send(port, &outgoing, memory, deadline) {
+            let to = &self.addresses[index];
+            let why = match (self.client).send(to, &outgoing, memory, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::Deadline) if self.has_more_time(&mut deadline) => continue,
                 Err(SendError::Deadline) => {

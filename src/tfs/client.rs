@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use ureq::http::uri::Scheme;
+use ureq::http::uri::{Authority, Parts, Scheme};
 use ureq::http::{self, HeaderMap, HeaderValue, Uri, header};
 use ureq::{Agent, AsSendBody, Body, Error};
 
@@ -13,11 +13,12 @@ use crate::http::budget::{Buffer, NoRoom, Reservation};
 use crate::supervisor::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::checked_body::CheckedBody;
+use crate::tfs::connection;
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
 use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::status::{self, Versions};
-use crate::tfs::transport::{self, Loopback};
+use crate::tfs::transport::{new_agent, with_deadline};
 use crate::wait;
 
 /// Why there is no answer.
@@ -41,6 +42,18 @@ pub enum SendError {
     /// The connection broke before the whole answer arrived.
     #[error("connection lost: {0}")]
     Lost(String),
+}
+
+/// Where a model server listens: a port on loopback.
+#[derive(Debug, Clone)]
+pub struct Address(Authority);
+
+impl Address {
+    /// The address with this port.
+    pub fn new(port: u16) -> Self {
+        let text = format!("localhost:{port}");
+        Self(Authority::try_from(text).expect("a host and a port"))
+    }
 }
 
 /// The client. Cheap to share by reference.
@@ -78,24 +91,23 @@ impl Client {
         agent.get_or_init(|| new_agent(self.connections))
     }
 
-    /// Sends `request` to the model server on this port and reads the whole answer, which is counted where `memory` is.
+    /// Sends `request` to the model server at this address and reads the whole answer, which is counted where `memory` is.
     ///
     /// # Errors
     /// See [`SendError`].
     pub fn send(
         &self,
-        port: u16,
+        to: &Address,
         request: &Outgoing,
         memory: &Buffer,
         deadline: Instant,
     ) -> Result<TfsAnswer, SendError> {
         let lost = |e: http::Error| SendError::Lost(e.to_string());
-        let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(format!("localhost:{port}"))
-            .path_and_query(request.target.clone())
-            .build()
-            .map_err(lost)?;
+        let mut uri = Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(to.0.clone());
+        uri.path_and_query = Some(request.target.clone());
+        let uri = Uri::from_parts(uri).map_err(|e| lost(e.into()))?;
         match &request.content {
             Content::None => {
                 let request = http::Request::get(uri).body(()).map_err(lost)?;
@@ -119,17 +131,13 @@ impl Client {
         memory: &Buffer,
         deadline: Instant,
     ) -> Result<TfsAnswer, SendError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if Instant::now() >= deadline {
             return Err(SendError::Deadline);
         }
         let _buffer = reserve_large_buffer(memory, sent)?;
-        let agent = self.agent();
-        let request = agent
-            .configure_request(request)
-            .timeout_global(Some(left))
-            .build();
-        let (mut head, body) = agent.run(request).map_err(send_error)?.into_parts();
+        let (mut head, body) = with_deadline(deadline, || self.agent().run(request))
+            .map_err(send_error)?
+            .into_parts();
         let status = head.status.as_u16();
         if status < 200 {
             return Err(SendError::Lost(format!("an answer with status {status}")));
@@ -149,7 +157,7 @@ impl Client {
 
     /// Whether somebody listens on this port.
     pub fn is_open(&self, port: u16) -> bool {
-        match transport::connect(port, Some(Instant::now() + STATUS_TIMEOUT)) {
+        match connection::connect(port, Some(Instant::now() + STATUS_TIMEOUT)) {
             Ok(_) => true,
             // A full queue of connections is one of somebody who listens. Other errors, such as a lack of descriptors,
             // say nothing about the model server.
@@ -189,9 +197,10 @@ impl Client {
             body: &CheckedBody::default(),
         };
         let request = Outgoing::new(&request).map_err(|e| e.text)?;
+        let address = Address::new(port);
         let deadline = Instant::now() + STATUS_TIMEOUT;
         let send = || loop {
-            match self.send(port, &request, &Buffer::default(), deadline) {
+            match self.send(&address, &request, &Buffer::default(), deadline) {
                 Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
                     let _ = wait::until(Instant::now() + LOCAL_PAUSE);
                 }
@@ -212,22 +221,6 @@ impl Client {
             other => Ok(other.map_err(|error| error.to_string())),
         }
     }
-}
-
-/// An agent that keeps up to `connections` idle connections.
-fn new_agent(connections: usize) -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .proxy(None)
-        .user_agent("")
-        .accept("")
-        .accept_encoding("")
-        .max_idle_connections(connections)
-        .max_idle_connections_per_host(connections)
-        .build();
-    Agent::with_parts(config, Loopback, Loopback)
 }
 
 /// The connection's buffer becomes large when so many bytes pass through it.

@@ -47,6 +47,22 @@ impl<'a> Outgoing<'a> {
     }
 }
 
+/// Whether a segment is `.` or `..`, percent-encoded or not.
+fn is_dot_segment(segment: &str) -> bool {
+    let mut rest = segment;
+    for _ in 0..2 {
+        let dot = [".", "%2e", "%2E"]
+            .iter()
+            .find_map(|dot| rest.strip_prefix(dot));
+        match dot {
+            Some("") => return true,
+            Some(left) => rest = left,
+            None => return false,
+        }
+    }
+    false
+}
+
 /// Checks a target and percent-encodes what RFC 3986 does not allow in it.
 fn target(text: &str) -> Result<PathAndQuery, RequestError> {
     let wrong = |why: &str| Err(RequestError::bad_request(format!("The path {why}.")));
@@ -63,8 +79,7 @@ fn target(text: &str) -> Result<PathAndQuery, RequestError> {
         if segment.is_empty() && segments.peek().is_some() {
             return wrong("has an empty segment (//)");
         }
-        let plain = segment.replace("%2e", ".").replace("%2E", ".");
-        if plain == "." || plain == ".." {
+        if is_dot_segment(segment) {
             return wrong("has a segment . or ..");
         }
     }

@@ -1,27 +1,54 @@
-//! ureq's way to a model server: plain TCP on loopback, with as few system calls and wake-ups as can be.
-//!
-//! ureq's own transport sends head and body of a request in two writes, which wakes the model server twice, and
-//! spends several more calls on each request. This one keeps small writes until the answer is waited for.
+//! ureq's way to a model server.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::mem;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+use ureq::{Agent, Error, Timeout};
 
-use crate::tfs::framing::WatchedBuffers;
-use crate::wait::{self, Interest, Stream};
+use crate::tfs::connection::Connection;
+use crate::tfs::idle::IdleConnections;
+
+/// An agent that keeps up to `connections` idle connections. Its calls are made with [`with_deadline`].
+pub fn new_agent(connections: usize) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
+        .build();
+    let idle = Arc::new(IdleConnections::new(connections));
+    Agent::with_parts(config, ToLoopback { idle }, Loopback)
+}
+
+thread_local! {
+    /// The deadline of the call that this thread begins.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Makes one call of a [`new_agent`], which ends with [`Timeout::Global`] at the deadline.
+///
+/// ureq's own time-outs come with a copy of the agent's configuration for each request, and read the clock more often.
+pub fn with_deadline<R>(deadline: Instant, call: impl FnOnce() -> R) -> R {
+    // The call takes it when it asks for a connection, before it first waits.
+    DEADLINE.set(Some(deadline));
+    call()
+}
 
 /// Resolves every name to loopback: model servers run beside us. ureq's resolver would start a thread a request.
 #[derive(Debug)]
-pub struct Loopback;
+struct Loopback;
 
 impl Resolver for Loopback {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
@@ -34,7 +61,12 @@ impl Resolver for Loopback {
     }
 }
 
-impl Connector for Loopback {
+#[derive(Debug)]
+struct ToLoopback {
+    idle: Arc<IdleConnections>,
+}
+
+impl Connector for ToLoopback {
     type Out = LoopbackTransport;
 
     fn connect(
@@ -43,129 +75,79 @@ impl Connector for Loopback {
         _: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         let address = details.addrs.first().ok_or(Error::HostNotFound)?;
-        let stream = connect(address.port(), deadline(details.timeout))
-            .map_err(|e| timed(e, details.timeout))?;
-        stream.set_nodelay(true)?;
+        let deadline = DEADLINE.take().ok_or(Error::ConnectionFailed)?;
+        let connection = match self.idle.take(address.port()) {
+            Some(connection) => connection,
+            None => Connection::new(address.port(), deadline).map_err(error)?,
+        };
         Ok(Some(LoopbackTransport {
-            stream,
-            buffers: WatchedBuffers::new(),
-            unsent: Vec::new(),
+            connection: Some(connection),
+            deadline,
             has_answered: false,
+            idle: Arc::clone(&self.idle),
         }))
     }
 }
 
-/// Connects to a port on loopback. The socket is in non-blocking mode.
-///
-/// On loopback this either succeeds or is refused at once; a full backlog makes it wait.
-///
-/// # Errors
-/// The system's, and those of a wait.
-pub fn connect(port: u16, deadline: Option<Instant>) -> io::Result<TcpStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    match rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
-        Ok(()) => {}
-        Err(Errno::INPROGRESS | Errno::INTR) => {
-            wait::for_socket(&socket, Interest::Write, deadline)?;
-            sockopt::socket_error(&socket)??;
-        }
-        Err(e) => return Err(e.into()),
-    }
-    Ok(socket.into())
-}
-
-/// Output up to this many bytes waits for more.
-const KEEP: usize = 16 * 1024;
-
-/// A connection to a model server.
+/// A connection while a request uses it.
 #[derive(Debug)]
-pub struct LoopbackTransport {
-    stream: TcpStream,
-    buffers: WatchedBuffers,
-    unsent: Vec<u8>,
-    /// Whether nobody has asked since the last bytes came.
+struct LoopbackTransport {
+    /// There until this is dropped.
+    connection: Option<Connection>,
+    deadline: Instant,
+    /// Whether ureq has said that the connection may be used again.
     has_answered: bool,
+    idle: Arc<IdleConnections>,
 }
 
 impl LoopbackTransport {
-    fn flush(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.unsent.is_empty() {
-            return Ok(());
-        }
-        let result = Stream::new(&self.stream, deadline).write_all(&self.unsent);
-        self.unsent.clear();
-        result
+    fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("it is not dropped")
     }
 }
 
 impl Transport for LoopbackTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
+        self.connection().buffers()
     }
 
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.buffers.request_sent(amount);
-        let output = &self.buffers.output()[..amount];
-        if self.unsent.len() + amount <= KEEP {
-            // This much fits into the socket's buffer: it can be written later without a deadline.
-            self.unsent.extend_from_slice(output);
-            return Ok(());
-        }
-        let mut stream = Stream::new(&self.stream, deadline(timeout));
-        let result = stream
-            .write_all(&self.unsent)
-            .and_then(|()| stream.write_all(output));
-        self.unsent.clear();
-        result.map_err(|e| timed(e, timeout))
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        let deadline = self.deadline;
+        self.connection().send(amount, deadline).map_err(error)
     }
 
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let deadline = deadline(timeout);
-        self.flush(deadline).map_err(|e| timed(e, timeout))?;
-        let mut stream = Stream::new(&self.stream, deadline);
-        // There is nothing to read yet: this is asked for right after a request, or when all there was has been read.
-        let read = stream
-            .wait_for_input()
-            .and_then(|()| stream.read(self.buffers.input_append_buf()));
-        match read {
-            Ok(amount) => {
-                self.buffers.input_appended(amount);
-                self.has_answered = true;
-                Ok(amount > 0)
-            }
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        let deadline = self.deadline;
+        match self.connection().receive(deadline) {
+            Ok(amount) => Ok(amount > 0),
             // ureq would take a reset for the end of an answer without a length.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => {
                 Err(Error::Io(io::Error::new(ErrorKind::BrokenPipe, e)))
             }
-            Err(e) => Err(timed(e, timeout)),
+            Err(e) => Err(error(e)),
         }
     }
 
+    /// ureq asks when an answer has ended as it should, before it gives the connection back.
     fn is_open(&mut self) -> bool {
-        use rustix::net::{RecvFlags, recv};
-        if !self.buffers.is_sound() || !self.unsent.is_empty() {
-            return false;
-        }
-        // ureq asks when an answer has ended and once more before the next request. What the model server sends meanwhile
-        // is seen then.
-        if mem::take(&mut self.has_answered) {
-            return true;
-        }
-        // Nothing to read and no end: the idle connection is still good.
-        let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        recv(&self.stream, &mut byte, flags) == Err(rustix::io::Errno::AGAIN)
+        self.has_answered = self.connection().is_sound();
+        self.has_answered
     }
 }
 
-fn deadline(timeout: NextTimeout) -> Option<Instant> {
-    timeout.not_zero().map(|left| Instant::now() + *left)
+impl Drop for LoopbackTransport {
+    fn drop(&mut self) {
+        if self.has_answered {
+            self.connection
+                .take()
+                .map(|connection| self.idle.put(connection));
+        }
+    }
 }
 
-fn timed(error: io::Error, timeout: NextTimeout) -> Error {
+fn error(error: io::Error) -> Error {
     match error.kind() {
-        ErrorKind::TimedOut => Error::Timeout(timeout.reason),
+        ErrorKind::TimedOut => Error::Timeout(Timeout::Global),
         _ => Error::Io(error),
     }
 }

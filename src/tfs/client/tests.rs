@@ -98,7 +98,12 @@ fn post(client: &Client, port: u16, body: &[u8], within: Duration) -> Result<Tfs
         body: &CheckedBody::check(body.to_vec().into()).unwrap(),
     };
     let request = Outgoing::new(&request).unwrap();
-    client.send(port, &request, &Buffer::default(), Instant::now() + within)
+    client.send(
+        &Address::new(port),
+        &request,
+        &Buffer::default(),
+        Instant::now() + within,
+    )
 }
 
 fn get(client: &Client, port: u16) -> Result<TfsAnswer, SendError> {
@@ -113,7 +118,12 @@ fn get_within(client: &Client, port: u16, within: Duration) -> Result<TfsAnswer,
         body: &CheckedBody::default(),
     };
     let request = Outgoing::new(&request).unwrap();
-    client.send(port, &request, &Buffer::default(), Instant::now() + within)
+    client.send(
+        &Address::new(port),
+        &request,
+        &Buffer::default(),
+        Instant::now() + within,
+    )
 }
 
 /// Sends GET and expects this answer.
@@ -229,7 +239,7 @@ fn an_answer_for_which_there_is_no_memory_is_not_read() {
         };
         let request = Outgoing::new(&request).unwrap();
         let deadline = Instant::now() + LIMIT;
-        let error = Client::new(1).send(server.port, &request, &memory, deadline);
+        let error = Client::new(1).send(&Address::new(server.port), &request, &memory, deadline);
         let error = error.unwrap_err();
         assert!(
             matches!(error, SendError::NoRoom(NoRoom::Ever)),
