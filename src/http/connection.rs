@@ -3,6 +3,7 @@
 //! A state machine over bytes. It never blocks and knows no sockets but by [`Stream`], no threads and no routes:
 //! [`Connection::advance`] goes on as far as the bytes at hand allow and says what it needs then.
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
 use std::sync::Arc;
@@ -26,8 +27,14 @@ use timing::reading_time;
 
 /// Bytes read in one go; then it is another connection's turn.
 const TURN_BYTES: usize = 1 << 20;
-/// Room for what is read before it is known what it is. Most requests come whole, and it is free again at once.
+/// Room for what is read before it is known what it is. Most requests come whole.
 const READ_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    /// Where the starts of requests arrive: to allocate this much for each costs more than to copy it.
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(READ_BYTES));
+}
+
 /// A head of so many bytes is not counted, so that small requests are served when there is no memory for bodies.
 const FREE_HEAD_BYTES: usize = 1024;
 /// The same while much is coming that is not received directly, if there is memory for it.
@@ -367,8 +374,24 @@ impl<P> Connection<P> {
         Ok(Some(Step::Request(Box::new(request), plan)))
     }
 
+    /// Receives the start of a request.
+    fn receive_first(&mut self, stream: &impl Stream) -> Result<io::Result<usize>, RequestError> {
+        ROOM.with_borrow_mut(|room| {
+            room.clear();
+            let received = stream.receive(room);
+            // Not counted, so there is room for it.
+            self.input.set_free(READ_BYTES);
+            self.input
+                .reserve_exact(room.len())
+                .map_err(body::no_room)?;
+            self.input.bytes_mut().extend_from_slice(room);
+            Ok(received)
+        })
+    }
+
     fn receive(&mut self, stream: &impl Stream) -> Result<io::Result<usize>, RequestError> {
         let was_empty = self.input.is_empty();
+        let is_first = was_empty && matches!(self.phase, Phase::Head);
         let direct = match &mut self.phase {
             Phase::Body { body, .. } if was_empty => body.direct()?,
             _ => None,
@@ -376,6 +399,7 @@ impl<P> Connection<P> {
         let room = |bytes: &Vec<u8>| bytes.capacity() - bytes.len();
         let (room, received) = match direct {
             Some(bytes) => (room(bytes), stream.receive(bytes)),
+            None if is_first => (READ_BYTES, self.receive_first(stream)?),
             None => {
                 let large = !matches!(self.phase, Phase::Head)
                     && self
