@@ -12,10 +12,6 @@ use crate::wait::Mutex;
 /// A connection that nothing has used for so long is closed when another one becomes idle.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// A connection whose last answer ended less than this ago is used unseen. Should the model server have ended since then,
-/// the request is lost like one that was sent a little earlier.
-const FRESH: Duration = Duration::from_millis(1);
-
 /// Idle connections of one worker, the longest idle first.
 #[derive(Debug)]
 pub struct IdleConnections {

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -158,7 +159,7 @@ impl<R: 'static> Reactor<R> {
         events: &mut Vec<Event>,
         done: &mut Vec<thread::Result<R>>,
     ) -> io::Result<()> {
-        let mut happened = std::mem::take(&mut self.happened);
+        let mut happened = mem::take(&mut self.happened);
         happened.clear();
         self.remote.sleeps.store(true, Ordering::SeqCst);
         let timeout = match self.remote.is_nudged.swap(false, Ordering::SeqCst) {
@@ -190,7 +191,7 @@ impl<R: 'static> Reactor<R> {
             }
         }
         self.happened = happened;
-        let woken = std::mem::take(&mut *self.remote.woken.lock());
+        let woken = mem::take(&mut *self.remote.woken.lock());
         for (index, turn) in woken {
             done.extend(self.end_wait(index, |current| current == turn));
         }
@@ -275,6 +276,17 @@ impl<R: 'static> Reactor<R> {
                 }
                 self.free.push(index);
                 Some(result)
+            }
+        }
+    }
+}
+
+impl<R> Drop for Reactor<R> {
+    /// Leaks the coroutines that wait: unwinding them would run destructors, which may wait again. Only tests end with some.
+    fn drop(&mut self) {
+        for slot in &mut self.slots {
+            if let Some((_, coroutine)) = slot.entry.take() {
+                mem::forget(coroutine);
             }
         }
     }

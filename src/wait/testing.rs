@@ -1,7 +1,6 @@
 //! Where tests wait: threads, threads whose work can be cancelled, and coroutines.
 
 use std::io::Write;
-use std::mem::ManuallyDrop;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -104,8 +103,7 @@ pub fn everywhere(job: impl Fn() + Clone + Send + 'static) {
 /// A reactor that the test drives.
 pub struct TestWorker<R: 'static> {
     pub remote: Arc<Remote>,
-    /// Not dropped: it may not be as long as a coroutine waits, as after an assertion that failed.
-    reactor: ManuallyDrop<Reactor<R>>,
+    reactor: Reactor<R>,
     pub events: Vec<Event>,
     pub done: Vec<thread::Result<R>>,
 }
@@ -117,7 +115,7 @@ impl<R: 'static> TestWorker<R> {
 
     fn with(remote: Arc<Remote>) -> Self {
         Self {
-            reactor: ManuallyDrop::new(Reactor::new(&remote, 0)),
+            reactor: Reactor::new(&remote, 0),
             remote,
             events: Vec::new(),
             done: Vec::new(),

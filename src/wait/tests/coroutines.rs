@@ -26,6 +26,26 @@ fn coroutines_of_one_worker_notify_each_other() {
 }
 
 #[test]
+fn coroutines_that_wait_are_leaked_at_the_end_of_their_worker() {
+    struct WaitsWhenDropped(Arc<Counter>);
+    impl Drop for WaitsWhenDropped {
+        fn drop(&mut self) {
+            self.0.set(1);
+            let _ = until(soon().unwrap());
+        }
+    }
+    let counter = Arc::new(Counter::default());
+    let mut worker = TestWorker::new();
+    let waits = WaitsWhenDropped(Arc::clone(&counter));
+    worker.spawn(move || {
+        let _waits = waits;
+        let _ = until(far().unwrap());
+    });
+    drop(worker);
+    assert_eq!(*counter.number.lock(), 0);
+}
+
+#[test]
 fn who_gives_way_comes_after_the_others() {
     let mut worker = TestWorker::new();
     let order = Rc::new(RefCell::new(Vec::new()));
