@@ -261,17 +261,15 @@ impl<S: Service> Worker<S> {
     fn refuse_all(&mut self) {
         for socket in self.shared.listener.table.of_worker(self.index) {
             self.guarded(&socket, |worker| {
-                let mut connection = socket.connection();
+                let connection = socket.connection();
                 if connection.is_busy() {
                     let mut response = Response::from(stopping());
                     if connection.is_head_request() {
                         response.body = Buffer::default();
                     }
                     let keep = connection.has_more(&*socket);
-                    connection.answer(ResponseWriter::new(response, None, keep), keep);
-                    let step = worker.advance(&socket, &mut connection);
                     drop(connection);
-                    worker.follow(&socket, step);
+                    worker.respond(&socket, ResponseWriter::new(response, None, keep), keep);
                 }
             });
         }
