@@ -22,7 +22,7 @@ pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S
         has_slot,
     } = work;
     let response = catch_unwind(AssertUnwindSafe(|| {
-        // The request may have been taken just before this process was stopped.
+        // This process may have been stopped while the request arrived or waited.
         let from = request.received.max(pauses::last_end());
         request.deadline = from + shared.deadline;
         if Instant::now() >= request.deadline {
