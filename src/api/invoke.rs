@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use crate::api::attributes::{self, Attributes};
 use crate::api::{Api, Mode};
+use crate::budget::Buffer;
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::handlers;
 use crate::http::Request;
-use crate::http::budget::Buffer;
 use crate::http::response::Response;
 use crate::models::backend::ModelBackend;
 use crate::models::exhaustion;

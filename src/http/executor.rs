@@ -7,10 +7,10 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use crate::error::{RequestError, StartError};
-use crate::http::pauses;
 use crate::http::service::Service;
 use crate::http::shared::{Answered, Message, Shared, Work, cannot_start, start_thread};
 use crate::http::socket::{Running, Socket};
+use crate::pauses;
 use crate::wait::{CancellablePlace, Canceller};
 
 /// Answers a request, however long it takes.
