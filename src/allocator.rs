@@ -20,7 +20,7 @@ const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "8388608");
 const ARENA_MAX: &str = "MALLOC_ARENA_MAX";
 const ARENAS: RangeInclusive<usize> = 2..=8;
 const NAMES: [&str; 3] = [MMAP_THRESHOLD.0, TRIM_THRESHOLD.0, ARENA_MAX];
-/// Whoever sets this knows better.
+/// When this is set, it is left alone: it can say all that we would.
 const OTHER_SETTINGS: &str = "GLIBC_TUNABLES";
 /// Says that the settings are ours, and not for children.
 const MARK: &str = "_SAGEMAKER_TFS_ALLOCATOR";

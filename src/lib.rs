@@ -8,6 +8,7 @@
 pub mod allocator;
 pub mod api;
 pub mod app;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod convert;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod logging;
 pub mod memory;
 pub mod models;
+pub mod pauses;
 #[cfg(feature = "s3")]
 pub mod s3;
 #[allow(

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
 
+use sagemaker_tfs::budget::Budget;
 use sagemaker_tfs::convert::Format;
-use sagemaker_tfs::http::budget::Budget;
 
 const RUNS: usize = 15;
 const MEGABYTES: usize = 10;

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
 
+use sagemaker_tfs::budget::Budget;
 use sagemaker_tfs::http::body::{self, BodyDecoder};
-use sagemaker_tfs::http::budget::Budget;
 use sagemaker_tfs::http::connection::{Admission, Arrived, Connection, Direction, Step, Stream};
 use sagemaker_tfs::http::head::Head;
 use sagemaker_tfs::http::response::{Response, ResponseWriter};

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use sagemaker_tfs::budget::Buffer;
 use sagemaker_tfs::convert::json;
 use sagemaker_tfs::error::RequestError;
-use sagemaker_tfs::http::budget::Buffer;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Deserializer, Value};

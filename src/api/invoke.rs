@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use crate::api::attributes::{self, Attributes};
 use crate::api::{Api, Mode};
+use crate::budget::Buffer;
 use crate::convert::{Format, accept};
 use crate::error::RequestError;
 use crate::handlers;
 use crate::http::Request;
-use crate::http::budget::Buffer;
 use crate::http::response::Response;
 use crate::models::backend::ModelBackend;
 use crate::models::exhaustion;
@@ -33,22 +33,17 @@ impl Api {
         let deadline = *deadline;
         let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
         let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
-        let mut in_use;
-        let served = match &self.mode {
-            Mode::Fixed(served) => served,
-            Mode::Registry(registry) => {
-                let target = head.first("X-Amzn-SageMaker-Target-Model");
-                let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
-                    RequestError::bad_request(
-                        "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.",
-                    )
-                })?;
-                attributes.model_name = Some(name);
-                in_use = registry.get(name)?;
-                in_use.wait_for_turn(deadline)?;
-                in_use.backend()
-            }
+        let model = || {
+            let target = head.first("X-Amzn-SageMaker-Target-Model");
+            let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
+                RequestError::bad_request(
+                    "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.",
+                )
+            })?;
+            attributes.model_name = Some(name);
+            Ok(name)
         };
+        let served = self.backend(model, deadline)?;
         let content_type = head.first("Content-Type");
         let accept = head.list("Accept");
         let path = model_path(&attributes, &served.default_model);
@@ -73,7 +68,7 @@ impl Api {
             });
         }
         let body = converted(Format::of(content_type)?, mem::take(body))?;
-        self.predict(served, &path, &body, accept.as_deref(), deadline)
+        self.predict(&served, &path, &body, accept.as_deref(), deadline)
     }
 
     /// Asks TensorFlow Serving.

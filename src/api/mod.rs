@@ -10,13 +10,16 @@ mod models;
 mod passthrough;
 mod route;
 
+use std::ops::Deref;
+use std::time::Instant;
+
 use crate::config::Config;
 use crate::error::{RequestError, StartError};
 use crate::http::head::Head;
 use crate::http::response::Response;
 use crate::http::{Lane, Planned, Request, Service};
 use crate::models::backend::ModelBackend;
-use crate::models::registry::Registry;
+use crate::models::registry::{ModelLease, Registry};
 use crate::tfs::message::Method;
 
 use route::{Route, route};
@@ -32,6 +35,23 @@ pub enum Mode {
     Fixed(Box<ModelBackend>),
     /// Multi-model mode: what is loaded.
     Registry(Box<Registry>),
+}
+
+/// What serves one request.
+enum Backend<'a> {
+    Fixed(&'a ModelBackend),
+    Leased(ModelLease<'a>),
+}
+
+impl Deref for Backend<'_> {
+    type Target = ModelBackend;
+
+    fn deref(&self) -> &ModelBackend {
+        match self {
+            Self::Fixed(served) => served,
+            Self::Leased(lease) => lease.backend(),
+        }
+    }
 }
 
 /// The service behind the HTTP server.
@@ -129,6 +149,22 @@ impl Api {
             Route::LoadModel => self.load_model(request),
             Route::UnloadModel(name) => self.unload_model(request, &name),
             Route::DescribeModel(name) => self.describe_model(request, &name),
+        }
+    }
+
+    /// What serves a request, once it is its turn. `model` says which model it names, where there are several.
+    fn backend<'m>(
+        &self,
+        model: impl FnOnce() -> Result<&'m str, RequestError>,
+        deadline: Instant,
+    ) -> Result<Backend<'_>, RequestError> {
+        match &self.mode {
+            Mode::Fixed(served) => Ok(Backend::Fixed(served)),
+            Mode::Registry(registry) => {
+                let mut lease = registry.get(model()?)?;
+                lease.wait_for_turn(deadline)?;
+                Ok(Backend::Leased(lease))
+            }
         }
     }
 

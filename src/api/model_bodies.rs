@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::budget::Buffer;
 use crate::config::is_model_name;
 use crate::error::RequestError;
-use crate::http::budget::Buffer;
 use crate::models::registry::Registry;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsRequest};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::api::{Api, Mode};
+use crate::api::Api;
 use crate::error::RequestError;
 use crate::http::Request;
 use crate::http::response::Response;
@@ -30,15 +30,7 @@ impl Api {
             content_type: head.first("Content-Type"),
             body: &body,
         };
-        let mut in_use;
-        let served = match &self.mode {
-            Mode::Fixed(served) => served,
-            Mode::Registry(registry) => {
-                in_use = registry.get(model_in(path))?;
-                in_use.wait_for_turn(*deadline)?;
-                in_use.backend()
-            }
-        };
+        let served = self.backend(|| Ok(model_in(path)), *deadline)?;
         let answer = served.backend.call(&sent, &body, *deadline)?;
         Ok(Response {
             content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),

@@ -103,19 +103,15 @@ fn count_gpus(config: &Config, supervisor: &SupervisorHandle) -> Result<u32, Sta
 impl Prepared<'_> {
     /// Serves these models from now on.
     fn serve_models(self, models: &[Model], default_model: &str) -> Result<(), StartError> {
-        let Self {
-            config,
-            supervisor,
-            files,
-            workers,
-            gpus,
-        } = self;
+        let (config, supervisor) = (self.config, self.supervisor);
         let backend = backend::backend(config, &config.instance_ports);
-        let served = ModelBackend::new(&backend, workers.as_ref(), default_model, config);
+        let served = ModelBackend::new(&backend, self.workers.as_ref(), default_model, config);
         front::open(config, Mode::Fixed(Box::new(served)), supervisor)?;
-        backend::start_instances(config, files, &backend, models, gpus, supervisor, None)
-            .map_err(|failure| StartError::failed(failure.text))?;
-        match workers {
+        backend::start_instances(
+            config, self.files, &backend, models, self.gpus, supervisor, None,
+        )
+        .map_err(|failure| StartError::failed(failure.text))?;
+        match self.workers {
             Some(workers) => start_when_available(workers, backend, supervisor.clone()),
             None => Ok(()),
         }
@@ -123,25 +119,25 @@ impl Prepared<'_> {
 
     /// Serves models as clients load them.
     fn serve_registry(self, multi_model: &MultiModelConfig) -> Result<(), StartError> {
-        let Self {
-            config,
-            supervisor,
-            files,
-            workers,
-            gpus,
-        } = self;
+        let (config, supervisor) = (self.config, self.supervisor);
         let (low, high) = multi_model.ports;
         let ports = PortPool::new(low, high, config.port);
         // Models' files go below the program's own: models that are loaded when the program ends are not dropped.
         let config_of_models = Config {
-            tmp_dir: files.directory().to_owned(),
+            tmp_dir: self.files.directory().to_owned(),
             ..config.clone()
         };
         let handle = supervisor.clone();
-        let loader = Loader::new(&config_of_models, ports, handle, gpus, workers.clone());
+        let loader = Loader::new(
+            &config_of_models,
+            ports,
+            handle,
+            self.gpus,
+            self.workers.clone(),
+        );
         let registry = Registry::new(config, loader);
         front::open(config, Mode::Registry(Box::new(registry)), supervisor)?;
-        if let Some(workers) = workers {
+        if let Some(workers) = self.workers {
             workers.start(supervisor, None);
         }
         Ok(())

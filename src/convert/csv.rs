@@ -3,8 +3,8 @@
 //! RFC 4180 quoting. The `csv` crate does not tell a quoted field from a bare one, which decides between string
 //! and number here, so fields are found by hand; the tests hold the result against that crate.
 
+use crate::budget::{Buffer, NoRoom};
 use crate::error::RequestError;
-use crate::http::budget::{Buffer, NoRoom};
 
 /// The body TensorFlow Serving gets for a CSV body.
 ///

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
+use crate::budget::{Buffer, NoRoom};
 use crate::error::RequestError;
-use crate::http::budget::{Buffer, NoRoom};
 
 mod scan;
 

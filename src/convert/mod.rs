@@ -11,8 +11,8 @@ pub mod json;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::budget::{Buffer, NoRoom};
 use crate::error::RequestError;
-use crate::http::budget::{Buffer, NoRoom};
 
 /// How a request's body is turned into a request to TensorFlow Serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

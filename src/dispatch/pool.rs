@@ -1,7 +1,7 @@
 //! Processes of one kind, model servers or Python workers, as the requests that need one see them.
 //!
 //! The supervisor says how each member is. A request leases a place at the healthiest member with the least to do and
-//! waits, within its deadline, while there is none. Requests that were lost with members are subject to quarantine, see
+//! waits, within its deadline, while there is none, in order of arrival (`waiters.rs`). Requests that were lost with members are subject to quarantine, see
 //! `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that use a pool: see [`Capacity`].
 
 use std::fmt::Debug;
@@ -13,8 +13,10 @@ use crate::error::RequestError;
 use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
 
 mod lease;
+mod waiters;
 
 pub use lease::{Choice, Lease};
+use waiters::{Lent, Waiters};
 
 /// How a member is, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,16 +93,17 @@ impl Unavailable {
 #[derive(Debug)]
 pub struct Pool<C: Capacity> {
     state: Mutex<State<C>>,
-    /// A place has become free, or a member has changed.
-    freed: Condition,
     /// A member has changed.
     changed: Condition,
 }
 
 #[derive(Debug)]
-struct State<C> {
+struct State<C: Capacity> {
     members: Vec<Member<C>>,
+    /// Requests without a place, by the rules of quarantine.
     queue: Queue,
+    /// Those, and requests that were given a place and have yet to wake up.
+    waiters: Waiters<C>,
     /// Since when none is ready.
     none_ready_since: Option<Instant>,
     is_closed: bool,
@@ -136,18 +139,19 @@ impl<C: Capacity> Pool<C> {
             state: Mutex::new(State {
                 members: std::iter::repeat_with(member).take(members).collect(),
                 queue: Queue::default(),
+                waiters: Waiters::new(),
                 none_ready_since: Some(now),
                 is_closed: false,
             }),
-            freed: Condition::new(),
             changed: Condition::new(),
         })
     }
 
     /// Nobody gets a place any more: the model is unloaded.
     pub fn close(&self) {
-        self.state.lock().is_closed = true;
-        self.notify_all();
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        self.announce_change(state);
     }
 
     /// Says how a member is, since when, and in words what it is doing. When it begins to take requests, `capacity` is
@@ -164,26 +168,24 @@ impl<C: Capacity> Pool<C> {
         let member = &mut state.members[index];
         (member.health, member.what, member.since) = (health, what, since);
         if !health.takes_requests() {
-            member.take_no_more();
+            state.take_no_more(index);
         } else if member.capacity.is_none() {
             member.capacity = capacity;
         }
         state.note_readiness(since);
-        drop(state);
-        self.notify_all();
+        self.announce_change(state);
     }
 
     /// The process of a member has ended. What comes next for the member is said by [`Pool::set`].
     pub fn process_ended(&self, index: usize) {
         let mut state = self.state.lock();
-        let member = &mut state.members[index];
-        if member.take_no_more() {
+        if state.take_no_more(index) {
             let now = Instant::now();
+            let member = &mut state.members[index];
             (member.health, member.what, member.since) = (Health::Coming, "down".into(), now);
             state.note_readiness(now);
         }
-        drop(state);
-        self.notify_all();
+        self.announce_change(state);
     }
 
     /// Leases a place for a request with this limit, waiting for one until `deadline`. At the member number `preferred`,
@@ -198,46 +200,45 @@ impl<C: Capacity> Pool<C> {
         deadline: Instant,
     ) -> Result<Lease<C>, Unavailable> {
         let mut state = self.state.lock();
-        let mut ticket = None;
-        let mut waited = Ok(());
-        let found = loop {
-            if state.is_closed {
-                break Err(Unavailable::TimedOut("the model was unloaded".into()));
-            }
-            if let Some(found) = state.lend(ticket, limit, preferred) {
-                break Ok(found);
-            }
-            let now = Instant::now();
-            if state.members.iter().all(|m| m.health == Health::Failing) {
-                break Err(Unavailable::Failing(state.describe(now)));
-            }
-            if waited == Err(WaitError::Cancelled) {
-                break Err(Unavailable::Cancelled);
-            }
-            if now >= deadline {
-                break Err(Unavailable::TimedOut(state.why_not(now)));
-            }
-            ticket.get_or_insert_with(|| state.queue.enter(limit));
-            (state, waited) = self.freed.wait(state, Some(deadline));
-        };
-        let wake_all = ticket.is_some_and(|ticket| state.queue.leave(ticket));
-        // One wake-up may stand for several places that became free.
-        let wake_one = found.is_ok() && !state.queue.is_empty() && state.has_free_place();
-        drop(state);
-        if wake_all {
-            self.freed.notify_all();
-        } else if wake_one {
-            self.freed.notify_one();
+        if let Some(lent) = state.lend(None, limit, preferred) {
+            return Ok(self.lease(lent, limit));
         }
-        let (index, generation, place) = found?;
-        Ok(Lease {
+        if let Some(reason) = state.refusal(None, deadline) {
+            return Err(reason);
+        }
+        let (ticket, woken) = state.begin_wait(limit, preferred);
+        let reason = loop {
+            let waited;
+            (state, waited) = woken.wait(state, Some(deadline));
+            if waited == Err(WaitError::Cancelled) {
+                break Unavailable::Cancelled;
+            }
+            if let Some(reason) = state.refusal(Some(ticket), deadline) {
+                break reason;
+            }
+            if let Some(lent) = state.pick_up(ticket) {
+                return Ok(self.lease(lent, limit));
+            }
+        };
+        let too_late = state.give_up(ticket).map(|lent| self.lease(lent, limit));
+        // Those behind it may have waited for it alone.
+        let served = state.hand_over();
+        drop(state);
+        waiters::wake(&served);
+        // Gives the place to the next.
+        drop(too_late);
+        Err(reason)
+    }
+
+    fn lease(self: &Arc<Self>, lent: Lent<C>, limit: ConcurrencyLimit) -> Lease<C> {
+        Lease {
             pool: Arc::clone(self),
-            index,
-            generation,
+            index: lent.index,
+            generation: lent.generation,
             limit,
-            place,
+            place: lent.place,
             is_discarded: false,
-        })
+        }
     }
 
     /// Chooses the member for a request that will be sent later, without waiting: the one that would be leased now; one
@@ -322,15 +323,21 @@ impl<C: Capacity> Pool<C> {
         self.changed.wait(state, Some(limit))
     }
 
-    fn notify_all(&self) {
-        self.freed.notify_all();
+    /// A member has changed, or the pool: places may be free, or those who wait be without hope.
+    fn announce_change(&self, mut state: MutexGuard<State<C>>) {
+        let woken = match state.is_hopeless() {
+            true => state.all_waiting(),
+            false => state.hand_over(),
+        };
+        drop(state);
+        waiters::wake(&woken);
         self.changed.notify_all();
     }
 
     /// How many wait for a place.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.state.lock().queue.len()
+        self.state.lock().queue.waiting()
     }
 }
 
@@ -351,36 +358,6 @@ impl<C: Capacity> Member<C> {
 }
 
 impl<C: Capacity> State<C> {
-    /// A free place, now taken: number and generation of its member, and the place.
-    fn lend(
-        &mut self,
-        ticket: Option<Ticket>,
-        limit: ConcurrencyLimit,
-        preferred: Option<usize>,
-    ) -> Option<(usize, u64, C::Place)> {
-        let members = self.members.iter().enumerate();
-        let serving = members.filter(|(_, member)| member.capacity.is_some());
-        let best = serving.clone().map(|(_, member)| member.health).min()?;
-        let loads = serving
-            .filter(|(_, member)| member.health == best)
-            .map(|(index, member)| (index, &member.load));
-        let has_free = |index: usize| self.members[index].has_free_place();
-        let choose = |is_usable: &dyn Fn(usize) -> bool| {
-            self.queue.choose(ticket, limit, loads.clone(), is_usable)
-        };
-        let index = preferred
-            .and_then(|preferred| choose(&|index| index == preferred && has_free(index)))
-            .or_else(|| choose(&has_free))?;
-        let member = &mut self.members[index];
-        let place = member.capacity.as_mut()?.take()?;
-        member.load.add(limit);
-        Some((index, member.generation, place))
-    }
-
-    fn has_free_place(&self) -> bool {
-        self.members.iter().any(Member::has_free_place)
-    }
-
     fn note_readiness(&mut self, changed: Instant) {
         if self.members.iter().any(|m| m.health == Health::Ready) {
             self.none_ready_since = None;
@@ -389,11 +366,24 @@ impl<C: Capacity> State<C> {
         }
     }
 
-    /// Why there is no place for a request.
-    fn why_not(&self, now: Instant) -> String {
-        match self.has_free_place() {
-            true => C::WORDS.quarantine.into(),
-            false => self.describe(now),
+    /// Whether nobody gets a place, however long it waits.
+    fn is_hopeless(&self) -> bool {
+        self.is_closed || self.members.iter().all(|m| m.health == Health::Failing)
+    }
+
+    /// Why a request must wait no longer; `ticket` is its place in the queue.
+    fn refusal(&self, ticket: Option<Ticket>, deadline: Instant) -> Option<Unavailable> {
+        let now = Instant::now();
+        if self.is_closed {
+            Some(Unavailable::TimedOut("the model was unloaded".into()))
+        } else if self.is_hopeless() {
+            Some(Unavailable::Failing(self.describe(now)))
+        } else if now < deadline {
+            None
+        } else if self.is_held_back(ticket) {
+            Some(Unavailable::TimedOut(C::WORDS.quarantine.into()))
+        } else {
+            Some(Unavailable::TimedOut(self.describe(now)))
         }
     }
 

@@ -56,7 +56,8 @@ impl ConcurrencyLimit {
     /// No limit: the request is not quarantined.
     pub const ANY: Self = Self(usize::MAX);
 
-    fn is_quarantined(self) -> bool {
+    /// Whether there is one.
+    pub fn is_quarantined(self) -> bool {
         self != Self::ANY
     }
 }
@@ -89,25 +90,18 @@ impl Load {
         }
     }
 
-    /// Whether quarantined requests are among them: then others may wait for one to leave.
-    pub fn has_quarantined(&self) -> bool {
-        !self.quarantined.is_empty()
-    }
-
     fn has_room(&self, limit: ConcurrencyLimit) -> bool {
         let limit = self.quarantined.iter().fold(limit, |a, &b| a.min(b));
         self.requests < limit.0
     }
 }
 
-/// The requests that wait to be sent. A quarantined one waits until all that came before it are gone, and one process is
-/// then kept free for it; the others wait in no order.
+/// The requests that wait to be sent, in order of arrival. A quarantined one waits until all that came before it are gone,
+/// and one process is then kept free for it; those behind it may pass it, but not each other.
 #[derive(Debug, Default)]
 pub struct Queue {
-    last: u64,
-    waiting: BTreeMap<u64, ConcurrencyLimit>,
-    /// How many of them are quarantined. Mostly none, and then nobody looks through the others.
-    quarantined: usize,
+    last: Ticket,
+    waiting: BTreeMap<Ticket, ConcurrencyLimit>,
 }
 
 /// A place in the queue.
@@ -118,33 +112,30 @@ impl Queue {
     pub fn enter(&mut self, limit: ConcurrencyLimit) -> Ticket {
         self.last += 1;
         self.waiting.insert(self.last, limit);
-        self.quarantined += usize::from(limit.is_quarantined());
         self.last
     }
 
-    /// A request waits no more. Says whether all others must look again: they may have waited behind a quarantined
-    /// request, and this may have been the last one.
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let had_quarantined = self.has_quarantined();
-        let limit = self.waiting.remove(&ticket);
-        self.quarantined -= usize::from(limit.is_some_and(ConcurrencyLimit::is_quarantined));
-        had_quarantined
+    /// A request that had left waits again, as if it had not left.
+    pub fn reenter(&mut self, ticket: Ticket, limit: ConcurrencyLimit) {
+        self.waiting.insert(ticket, limit);
     }
 
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// A request waits no more.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.waiting.remove(&ticket);
+    }
+
+    /// The first request that waits, or the first one behind `ticket`.
+    pub fn next(&self, ticket: Option<Ticket>) -> Option<(Ticket, ConcurrencyLimit)> {
+        let from = ticket.map_or(0, |ticket| ticket + 1);
+        let next = self.waiting.range(from..).next();
+        next.map(|(&ticket, &limit)| (ticket, limit))
     }
 
     /// How many wait.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// Whether quarantined requests wait: then all must look again whenever something changes.
-    pub fn has_quarantined(&self) -> bool {
-        self.quarantined > 0
     }
 
     /// The process that a request may be sent to now, if any: of those in `loads` the one with the least to do.
@@ -156,14 +147,14 @@ impl Queue {
         loads: impl Iterator<Item = (usize, &'a Load)> + Clone,
         is_usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let mut earlier = self.waiting.range(..ticket.unwrap_or(u64::MAX));
-        let requests = |(_, load): &(usize, &Load)| load.requests;
+        let mut earlier = self.waiting.range(..ticket.unwrap_or(Ticket::MAX));
         let mut kept_free = None;
-        if limit.is_quarantined() {
-            if earlier.next().is_some() {
+        if let Some((_, first)) = earlier.next() {
+            let mut all = std::iter::once(first).chain(earlier.map(|(_, limit)| limit));
+            if limit.is_quarantined() || !all.all(|limit| limit.is_quarantined()) {
                 return None;
             }
-        } else if self.has_quarantined() && earlier.any(|(_, limit)| limit.is_quarantined()) {
+            let requests = |(_, load): &(usize, &Load)| load.requests;
             kept_free = loads.clone().min_by_key(requests).map(|(index, _)| index);
         }
         let loads = loads.filter(|&(index, load)| {
@@ -232,7 +223,7 @@ mod tests {
         let mut loads = [load(&[ALONE])];
         assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), None);
         loads[0].remove(ALONE);
-        assert!(!loads[0].has_quarantined());
+        assert!(loads[0].quarantined.is_empty());
         assert_eq!(choose(&queue, None, ALONE, &loads), Some(0));
         loads[0].add(ConcurrencyLimit::ANY);
         assert_eq!(choose(&queue, None, ALONE, &loads), None);
@@ -268,25 +259,41 @@ mod tests {
     }
 
     #[test]
-    fn a_quarantined_request_waits_for_those_before_it_and_others_do_not_wait_for_each_other() {
+    fn requests_wait_for_those_before_them() {
+        const ANY: ConcurrencyLimit = ConcurrencyLimit::ANY;
         let mut queue = Queue::default();
-        let [old, older] = [
-            queue.enter(ConcurrencyLimit::ANY),
-            queue.enter(ConcurrencyLimit::ANY),
-        ];
+        let [first, second] = [queue.enter(ANY), queue.enter(ANY)];
         let last = queue.enter(ALONE);
-        let loads = [load(&[])];
-        assert!(queue.has_quarantined());
-        assert_eq!(choose(&queue, Some(last), ALONE, &loads), None);
-        assert_eq!(
-            choose(&queue, Some(older), ConcurrencyLimit::ANY, &loads),
-            Some(0)
-        );
-        queue.leave(old);
-        queue.leave(older);
-        assert_eq!(choose(&queue, Some(last), ALONE, &loads), Some(0));
+        let loads = [load(&[]), load(&[ANY])];
+        let chosen = |queue: &Queue, ticket, limit| choose(queue, ticket, limit, &loads);
+        assert_eq!(chosen(&queue, Some(second), ANY), None);
+        assert_eq!(chosen(&queue, None, ANY), None, "a newcomer is the last");
+        assert_eq!(chosen(&queue, Some(last), ALONE), None);
+        assert_eq!(chosen(&queue, Some(first), ANY), Some(0));
+        queue.leave(first);
+        assert_eq!(chosen(&queue, Some(second), ANY), Some(0));
+        queue.reenter(first, ANY);
+        assert_eq!(chosen(&queue, Some(second), ANY), None, "it is back");
+        queue.leave(first);
+        queue.leave(second);
+        assert_eq!(chosen(&queue, Some(last), ALONE), Some(0));
+        // One that is not quarantined passes one that is.
+        assert_eq!(chosen(&queue, None, ANY), Some(1));
+        assert_eq!(chosen(&queue, None, ALONE), None);
         queue.leave(last);
-        assert!(queue.is_empty());
+        assert_eq!(queue.next(None), None);
+    }
+
+    #[test]
+    fn the_queue_is_walked_in_order_of_arrival() {
+        let mut queue = Queue::default();
+        let tickets = [ConcurrencyLimit::ANY, ALONE, ConcurrencyLimit(8)].map(|l| queue.enter(l));
+        assert_eq!(queue.next(None), Some((tickets[0], ConcurrencyLimit::ANY)));
+        assert_eq!(queue.next(Some(tickets[0])), Some((tickets[1], ALONE)));
+        queue.leave(tickets[1]);
+        let last = Some((tickets[2], ConcurrencyLimit(8)));
+        assert_eq!(queue.next(Some(tickets[0])), last);
+        assert_eq!(queue.next(Some(tickets[2])), None);
     }
 
     /// One process, rounds of time: what was sent is answered in the round after, unless a poisonous one is beside it,

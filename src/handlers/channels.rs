@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
-use crate::http::budget::{Buffer, NoRoom};
+use crate::budget::{Buffer, NoRoom};
 use crate::wait::{Condition, Mutex, Stream, WaitError, is_cancelled};
 use crate::worker_protocol::frame::{self, Answer, Call, Incoming, Shape};
 use crate::worker_protocol::record::{self, Record};

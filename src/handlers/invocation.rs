@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use ureq::http::StatusCode;
 
+use crate::budget::Buffer;
 use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
 use crate::handlers::channels::{Fate, Outcome, Reply};
 use crate::handlers::lease::Lease;
 use crate::handlers::pool::Pool;
-use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsAnswer, TfsRequest};

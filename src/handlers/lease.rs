@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::budget::Buffer;
 use crate::dispatch::pool::{self, Unavailable};
 use crate::dispatch::quarantine::ConcurrencyLimit;
 use crate::handlers::channels::{Fate, Outcome, WorkerChannels};
 use crate::handlers::late_answers;
 use crate::handlers::pool::{Channels, Pool};
-use crate::http::budget::Buffer;
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Shape};
 

@@ -1,8 +1,8 @@
 //! Whether a request may come: decided by its head, before its body is read.
 
+use crate::budget::NoRoom;
 use crate::error::RequestError;
 use crate::http::body::{self, BodyDecoder, BodyLength};
-use crate::http::budget::NoRoom;
 use crate::http::connection::Admission;
 use crate::http::head::Head;
 use crate::http::service::{Planned, Service};

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::budget::{Budget, Buffer, NoRoom};
 use crate::error::RequestError;
-use crate::http::budget::{Budget, Buffer, NoRoom};
 use crate::http::head::Head;
 
 /// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.

@@ -9,9 +9,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::budget::{Budget, Buffer};
 use crate::error::RequestError;
 use crate::http::body::{self, BodyDecoder};
-use crate::http::budget::{Budget, Buffer};
 use crate::http::head::{self, Head, Scanner};
 use crate::http::response::ResponseWriter;
 
@@ -483,8 +483,8 @@ mod tests {
         STALL_LIMIT,
     };
     use super::*;
+    use crate::budget::Budget;
     use crate::http::body;
-    use crate::http::budget::Budget;
     use crate::http::response::Response;
 
     /// A client: what it sends, piece by piece, and what it gets.

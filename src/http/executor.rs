@@ -7,10 +7,10 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use crate::error::{RequestError, StartError};
-use crate::http::pauses;
 use crate::http::service::Service;
 use crate::http::shared::{Answered, Message, Shared, Work, cannot_start, start_thread};
 use crate::http::socket::{Running, Socket};
+use crate::pauses;
 use crate::wait::{CancellablePlace, Canceller};
 
 /// Answers a request, however long it takes.
@@ -22,7 +22,7 @@ pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S
         has_slot,
     } = work;
     let response = catch_unwind(AssertUnwindSafe(|| {
-        // The request may have been taken just before this process was stopped.
+        // This process may have been stopped while the request arrived or waited.
         let from = request.received.max(pauses::last_end());
         request.deadline = from + shared.deadline;
         if Instant::now() >= request.deadline {

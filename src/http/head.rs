@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
+use crate::budget::Reservation;
 use crate::error::RequestError;
-use crate::http::budget::Reservation;
 
 /// Bytes of a whole head; nginx takes as many.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;

@@ -11,8 +11,8 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use crate::budget::Budget;
 use crate::error::StartError;
-use crate::http::budget::Budget;
 use crate::http::eviction::Candidates;
 use crate::http::socket::Socket;
 use crate::http::table::Table;

@@ -6,13 +6,11 @@
 mod access_log;
 mod admission;
 pub mod body;
-pub mod budget;
 pub mod connection;
 mod eviction;
 mod executor;
 pub mod head;
 mod listener;
-pub mod pauses;
 pub mod response;
 mod server;
 mod service;

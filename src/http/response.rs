@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use ureq::http::StatusCode;
 
+use crate::budget::Buffer;
 use crate::error::RequestError;
-use crate::http::budget::Buffer;
 use crate::http::head::Head;
 
 /// A response to a request.

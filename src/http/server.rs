@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 
+use crate::budget::Budget;
 use crate::error::{RequestError, StartError};
-use crate::http::budget::Budget;
 use crate::http::executor;
 use crate::http::listener::Listener;
-use crate::http::pauses;
 use crate::http::response;
 #[cfg(doc)]
 use crate::http::service::Lane;
@@ -21,6 +20,7 @@ use crate::http::shared::{Mailbox, Message, Shared, start_thread};
 use crate::http::slots::Slots;
 use crate::http::socket::Socket;
 use crate::http::worker::Worker;
+use crate::pauses;
 use crate::wait::{self, Reactor};
 
 /// Time for the last responses to leave.

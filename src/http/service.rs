@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use crate::budget::Buffer;
 use crate::error::StartError;
-use crate::http::budget::Buffer;
 use crate::http::head::Head;
 use crate::http::response::Response;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use crate::budget::Budget;
 use crate::error::StartError;
-use crate::http::budget::Budget;
 use crate::http::listener::Listener;
 use crate::http::response::Response;
 use crate::http::service::{Request, Service};

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use crate::http::budget::Budget;
+use crate::budget::Budget;
 use crate::http::connection::{Connection, Direction, Stream};
 use crate::http::head;
 use crate::http::service::Planned;

@@ -91,7 +91,7 @@ mod tests {
     use std::net::{IpAddr, TcpListener, TcpStream};
 
     use super::*;
-    use crate::http::budget::Budget;
+    use crate::budget::Budget;
 
     fn socket(id: u64, worker: usize) -> Arc<Socket<()>> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

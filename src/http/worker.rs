@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
+use crate::budget::Buffer;
 use crate::error::RequestError;
 use crate::http::access_log::{CLIENT_HUNG_UP, log_access};
-use crate::http::budget::Buffer;
 use crate::http::connection::{Connection, Step};
 use crate::http::executor::waited_too_long;
 use crate::http::head::Head;
 use crate::http::listener::LISTENER;
-use crate::http::pauses;
 use crate::http::response::{Response, ResponseWriter};
 use crate::http::service::{Planned, Request, Service};
 use crate::http::shared::{Answered, Message, Shared, Work};
 use crate::http::socket::{HangUp, Socket};
+use crate::pauses;
 use crate::wait::{self, Event, Reactor};
 
 mod requests;
@@ -261,17 +261,15 @@ impl<S: Service> Worker<S> {
     fn refuse_all(&mut self) {
         for socket in self.shared.listener.table.of_worker(self.index) {
             self.guarded(&socket, |worker| {
-                let mut connection = socket.connection();
+                let connection = socket.connection();
                 if connection.is_busy() {
                     let mut response = Response::from(stopping());
                     if connection.is_head_request() {
                         response.body = Buffer::default();
                     }
                     let keep = connection.has_more(&*socket);
-                    connection.answer(ResponseWriter::new(response, None, keep), keep);
-                    let step = worker.advance(&socket, &mut connection);
                     drop(connection);
-                    worker.follow(&socket, step);
+                    worker.respond(&socket, ResponseWriter::new(response, None, keep), keep);
                 }
             });
         }

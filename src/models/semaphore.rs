@@ -1,5 +1,7 @@
 //! A counting semaphore: limits how many requests of one model run at once.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::wait::{Condition, Mutex, WaitError};
@@ -8,14 +10,15 @@ use crate::wait::{Condition, Mutex, WaitError};
 #[derive(Debug)]
 pub struct Semaphore {
     state: Mutex<State>,
-    released: Condition,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Free permits; none while requests wait.
     permits: usize,
-    /// Requests that wait for one. Others are not to overtake them.
-    waiting: usize,
+    last: u64,
+    /// Requests that wait, by their numbers in order of arrival. One that is no longer here has been given a permit.
+    waiting: BTreeMap<u64, Arc<Condition>>,
 }
 
 impl Semaphore {
@@ -24,16 +27,15 @@ impl Semaphore {
         Self {
             state: Mutex::new(State {
                 permits,
-                waiting: 0,
+                last: 0,
+                waiting: BTreeMap::new(),
             }),
-            released: Condition::new(),
         }
     }
 
     /// Takes a permit if there is one that nobody waits for.
     pub fn try_acquire(&self) -> bool {
-        let mut state = self.state.lock();
-        state.waiting == 0 && state.take()
+        self.state.lock().take()
     }
 
     /// Waits for a permit.
@@ -42,33 +44,46 @@ impl Semaphore {
     /// See [`WaitError`].
     pub fn acquire(&self, deadline: Instant) -> Result<(), WaitError> {
         let mut state = self.state.lock();
-        if state.waiting == 0 && state.take() {
+        if state.take() {
             return Ok(());
         }
-        state.waiting += 1;
-        let result = loop {
+        state.last += 1;
+        let (number, given) = (state.last, Arc::new(Condition::new()));
+        state.waiting.insert(number, Arc::clone(&given));
+        loop {
             let waited;
-            (state, waited) = self.released.wait(state, Some(deadline));
-            if state.take() {
-                break Ok(());
+            (state, waited) = given.wait(state, Some(deadline));
+            let is_given = !state.waiting.contains_key(&number);
+            match waited {
+                Ok(()) if is_given => return Ok(()),
+                Ok(()) => {}
+                Err(error) => {
+                    state.waiting.remove(&number);
+                    drop(state);
+                    if is_given {
+                        self.release();
+                    }
+                    return Err(error);
+                }
             }
-            if let Err(error) = waited {
-                break Err(error);
-            }
-        };
-        state.waiting -= 1;
-        let is_next_due = state.permits > 0 && state.waiting > 0;
-        drop(state);
-        if is_next_due {
-            self.released.notify_one();
         }
-        result
     }
 
-    /// Gives a permit back.
+    /// Gives a permit back, to the request that has waited longest, if one waits.
     pub fn release(&self) {
-        self.state.lock().permits += 1;
-        self.released.notify_one();
+        let mut state = self.state.lock();
+        let first = state.waiting.pop_first();
+        state.permits += usize::from(first.is_none());
+        drop(state);
+        if let Some((_, given)) = first {
+            given.notify_one();
+        }
+    }
+
+    /// How many wait for a permit.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
     }
 }
 
@@ -83,6 +98,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wait::testing::{CANCELLABLE, PLACES, SHORT, TestWorker, start};
+    use crate::wait::until;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
     use std::time::Duration;
 
@@ -98,6 +116,89 @@ mod tests {
         assert!(semaphore.acquire(Instant::now()).is_err());
         semaphore.release();
         assert!(semaphore.try_acquire());
+    }
+
+    #[test]
+    fn a_permit_is_not_taken_by_one_that_came_later_and_wakes_earlier() {
+        let semaphore = Arc::new(Semaphore::new(0));
+        let mut worker = TestWorker::new();
+        let theirs = Arc::clone(&semaphore);
+        // It has no turn until the end, as on a busy worker.
+        let first = worker.spawn(move || theirs.acquire(Instant::now() + LONG));
+        assert!(first.is_some());
+        thread::scope(|scope| {
+            let second = scope.spawn(|| semaphore.acquire(Instant::now() + 5 * SHORT));
+            while semaphore.waiting() < 2 && !second.is_finished() {
+                thread::yield_now();
+            }
+            semaphore.release();
+            assert_eq!(second.join().unwrap(), Err(WaitError::TimedOut));
+        });
+        assert!(!semaphore.try_acquire(), "it has an owner");
+        assert_eq!(worker.results(1), [Ok(())]);
+        semaphore.release();
+        assert!(semaphore.try_acquire(), "nobody waits");
+    }
+
+    #[test]
+    fn in_a_crowd_no_permit_is_lost() {
+        let semaphore = Arc::new(Semaphore::new(2));
+        let at_work = Arc::new(AtomicUsize::new(0));
+        let jobs = Vec::from_iter((0..12).map(|number: usize| {
+            let (semaphore, at_work) = (Arc::clone(&semaphore), Arc::clone(&at_work));
+            start(PLACES[number % PLACES.len()], move || {
+                for visit in number..number + 100 {
+                    let is_patient = !visit.is_multiple_of(3);
+                    let patience = match is_patient {
+                        true => LONG,
+                        false => Duration::from_micros(visit as u64),
+                    };
+                    let acquired = semaphore.acquire(Instant::now() + patience);
+                    assert!(!is_patient || acquired.is_ok());
+                    if acquired.is_ok() {
+                        assert!(at_work.fetch_add(1, Ordering::SeqCst) < 2);
+                        let _ = until(Instant::now() + Duration::from_micros(20));
+                        at_work.fetch_sub(1, Ordering::SeqCst);
+                        semaphore.release();
+                    }
+                }
+            })
+        }));
+        jobs.into_iter().for_each(|job| job.join());
+        assert_eq!(semaphore.waiting(), 0);
+        assert!(semaphore.try_acquire() && semaphore.try_acquire() && !semaphore.try_acquire());
+    }
+
+    #[test]
+    fn one_that_hangs_up_passes_its_permit_on() {
+        for round in 0..100 {
+            let semaphore = Arc::new(Semaphore::new(0));
+            let wait = |number: usize| {
+                let semaphore = Arc::clone(&semaphore);
+                start(CANCELLABLE[(round + number) % 2], move || {
+                    let acquired = semaphore.acquire(Instant::now() + LONG);
+                    if acquired.is_ok() {
+                        semaphore.release();
+                    }
+                    acquired
+                })
+            };
+            let hangs_up = wait(0);
+            while semaphore.waiting() < 1 {
+                thread::yield_now();
+            }
+            let stays = wait(1);
+            while semaphore.waiting() < 2 {
+                thread::yield_now();
+            }
+            thread::scope(|scope| {
+                scope.spawn(|| semaphore.release());
+                (hangs_up.cancel)();
+            });
+            let _either = hangs_up.join();
+            assert_eq!(stays.join(), Ok(()));
+            assert!(semaphore.try_acquire());
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reaping: collects the exit status of child processes, whoever started them.
+//! Reaping: collects the exit status of child processes, our own and inherited ones.
 //!
 //! As process 1 of a container we inherit every orphan, so we wait for any child, not only for those we know.
 

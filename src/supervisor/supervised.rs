@@ -45,7 +45,7 @@ enum Stage {
     Stopping {
         /// When to kill its process.
         kill_at: Option<Instant>,
-        /// Dropped with the unit, for whoever waits until nothing is left of it.
+        /// Dropped with the unit, so that a thread can wait until nothing is left of it.
         _stopped: Sender<()>,
     },
 }
@@ -227,7 +227,7 @@ impl SupervisedUnit {
                 lifecycle.failures(),
             );
         }
-        // If others can do its work, a failed start does not block whoever waits for it; it is tried again and again.
+        // If others can do its work, a failed start does not block the load that waits for it; it is tried again and again.
         let is_spared = matches!(lifecycle.phase(), Phase::Down { .. }) && !lifecycle.may_give_up();
         if *lifecycle.phase() == Phase::Ready || is_spared {
             self.started();
@@ -259,7 +259,7 @@ impl SupervisedUnit {
         }
     }
 
-    /// It never came up. Whoever waits for it hears why; if nobody does, the program ends, unless it is ending already:
+    /// It never came up. A load that waits for it gets the reason; if none does, the program ends, unless it is ending already:
     /// then the process may have been asked to end just as we were, for example by Ctrl-C.
     fn give_up(&mut self, reason: &str, is_draining: bool) -> Result<(), StartError> {
         let text = self.unit.refusal(reason);

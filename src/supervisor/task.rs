@@ -16,7 +16,7 @@ pub type Reply = Sender<Result<String, StartFailure>>;
 pub struct Task {
     process: Box<dyn ProcessHandle>,
     reply: Reply,
-    /// Dropped with the task, for whoever waits until nothing is left of it.
+    /// Dropped with the task, so that a thread can wait until nothing is left of it.
     _stopped: Option<Sender<()>>,
 }
 

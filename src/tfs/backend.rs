@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::budget::Buffer;
 use crate::config::InstancePorts;
 use crate::dispatch::pool::{self, Capacity, Health, Unavailable, Words};
 use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
-use crate::http::budget::Buffer;
-use crate::http::pauses;
+use crate::pauses;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
 use crate::tfs::message::{TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;

@@ -2,9 +2,9 @@
 
 use std::ops::Deref;
 
+use crate::budget::Buffer;
 use crate::convert::depth::{self, MAX_DEPTH};
 use crate::error::RequestError;
-use crate::http::budget::Buffer;
 use crate::wait::compute_large;
 
 /// The body of a request to TensorFlow Serving, which parses every body as JSON, whatever its content type. This one is

@@ -9,7 +9,7 @@ use ureq::http::uri::{Authority, Parts, Scheme};
 use ureq::http::{self, HeaderMap, HeaderValue, Uri, header};
 use ureq::{Agent, AsSendBody, Body, Error};
 
-use crate::http::budget::{Buffer, NoRoom, Reservation};
+use crate::budget::{Buffer, NoRoom, Reservation};
 use crate::supervisor::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::checked_body::CheckedBody;

@@ -4,7 +4,7 @@
 
 use ureq::http::{HeaderMap, header};
 
-use crate::http::budget::Buffer;
+use crate::budget::Buffer;
 use crate::tfs::checked_body::CheckedBody;
 
 /// The methods that TensorFlow Serving may get; see `outgoing.rs` for why there are no others.

@@ -69,19 +69,6 @@ impl Remote {
         )?)
     }
 
-    /// Changes for what a registered file is watched.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn watch(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::modify(
-            &self.epoll,
-            file,
-            EventData::new_u64(token),
-            flags,
-        )?)
-    }
-
     /// Watches a file no longer.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::support::{Connection, INSTANCES, LIMIT, Server, Setup, processes, req
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Starts the server without files that whoever runs the tests left open. It would pass them on.
+/// Starts the server without the files that the caller of the tests left open. The server would pass them on.
 const CLEAN: &[&str] = &[
     "bash",
     "-c",

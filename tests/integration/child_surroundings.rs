@@ -54,7 +54,7 @@ fn signals_of_children_are_as_ours_were_at_the_start() {
         let server = noting().wrapper(wrapper).start();
         let noted = fs::read_to_string(server.path("status")).expect("it was noted");
         assert_eq!(signals(&noted, "SigBlk"), 0);
-        // What whoever runs the tests ignores is ignored here, too. We ignore SIGPIPE ourselves: a child whose
+        // Signals that the caller of the tests ignores are ignored here, too. We ignore SIGPIPE ourselves: a child whose
         // output nobody reads is to end by it.
         let ours = signals(&status(server.pid()), "SigIgn");
         let theirs = signals(&noted, "SigIgn");

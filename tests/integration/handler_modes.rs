@@ -122,7 +122,7 @@ fn two_threads_of_gthread_run_calls_at_the_same_time() {
         .worker_class("gthread")
         .var("SAGEMAKER_GUNICORN_THREADS", 2)
         .start();
-    // The barrier is made once, by whoever comes first.
+    // The first call makes the barrier.
     let meet = |name| format!("globals().setdefault('{name}', threading.Barrier(2)).wait()");
     let orders = (0..8).map(|n| json!({"n": n, "input": meet("a"), "output": meet("b")}));
     let mut sent: Vec<_> = orders

@@ -74,7 +74,7 @@ fn a_thousand_exceptions_leave_nothing_in_memory() {
     assert_eq!(server.python_worker_pid(0), pids[1], "the same process");
 }
 
-/// Whoever holds the worker's ends of its channels could keep the server from noticing that it is gone.
+/// A process that holds the worker's ends of its channels could keep the server from noticing that it is gone.
 #[test]
 fn forked_children_neither_hide_the_death_of_a_worker_nor_stay() {
     for start in [
@@ -112,7 +112,7 @@ fn programs_that_handlers_start_do_not_have_the_channels() {
         let text = server.invoke("{}").text();
         let files: Vec<_> = text.lines().filter_map(|l| l.split_once(" -> ")).collect();
         assert!(files.len() >= 3, "{text}");
-        // What this program has was passed on by whoever runs the tests.
+        // This program's own files were passed on by the caller of the tests.
         let inherited = std::fs::read_dir("/proc/self/fd").expect("it can be read");
         let inherited: Vec<_> = inherited
             .filter_map(|e| std::fs::read_link(e.ok()?.path()).ok())

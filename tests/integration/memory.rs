@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::thread;
 
-use crate::support::{Connection, INSTANCES, Server, Setup, processes, request, wait_until};
+use crate::support::{
+    Connection, INSTANCES, Response, Server, Setup, processes, request, wait_until,
+};
 
 /// `SAGEMAKER_TFS_MAX_BODY_MEMORY_MB`.
 const LIMIT_MB: usize = 64;
@@ -97,7 +99,8 @@ fn no_body_takes_more_than_the_limit_and_a_quarter() {
         let server = start();
         let peak = peak(&server, || {
             let answer = server.post("/invocations", &[("Content-Type", content_type)], &body);
-            let expected = [200, 400, 413, 503];
+            // Nobody else uses memory, so it is no time to "try again".
+            let expected = [200, 400, 413, 507];
             assert!(
                 expected.contains(&answer.status),
                 "{name}: {}",
@@ -221,10 +224,29 @@ fn answers_are_counted_too() {
         assert_eq!(answer.body.len(), body.len());
         let large = [&body[..], &vec![b' '; LIMIT / 8 * 3][..]].concat();
         let answer = server.invoke(&large);
-        assert_eq!(answer.status, 503, "{}", answer.text());
-        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert_never(&answer);
     });
     assert!(peak <= PEAK, "{} MB", peak >> 20);
+    server.assert_serves();
+}
+
+/// It is alone, and still there is not enough: trying again would not help.
+fn assert_never(answer: &Response) {
+    assert_eq!(answer.status, 507, "{}", answer.text());
+    assert_eq!(answer.header("retry-after"), None);
+    let text = answer.text();
+    assert!(text.contains("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB"), "{text}");
+}
+
+/// What a body is converted to may be what does not fit: then it is the body that is too large.
+#[test]
+fn a_conversion_that_never_fits_is_refused_for_ever() {
+    let server = start();
+    let body = filled("", "\u{1}", "");
+    let headers = [("Content-Type", "text/csv")];
+    let answer = server.post("/invocations", &headers, &body);
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert_eq!(answer.header("retry-after"), None);
     server.assert_serves();
 }
 
@@ -243,10 +265,13 @@ def output_handler(response, context):
     let server = start_with(setup.var("FAKE_TFS_ANSWER", "echo"));
     let large = filled("{\"instances\":[1", ",1", "]}");
     let fitting = [&large[..large.len() / 2], b"1]}"].concat();
-    for (body, expected) in [(fitting, 200), (large, 503)] {
+    for (body, fits) in [(fitting, true), (large, false)] {
         let peak = peak(&server, || {
             let answer = server.invoke(&body);
-            assert_eq!(answer.status, expected, "{}", answer.text());
+            match fits {
+                true => assert_eq!(answer.status, 200, "{}", answer.text()),
+                false => assert_never(&answer),
+            }
         });
         assert!(peak <= PEAK, "{} MB", peak >> 20);
         server.assert_serves();

@@ -40,7 +40,8 @@ settings! {
     WORKERS: Workers = setting("SAGEMAKER_TFS_WORKERS", WORKERS_FORMAT).default_cpus(256);
 
     /// Memory for all requests in flight together: large heads, bodies, their conversions, and the answers. Requests
-    /// for which there is no room get 503; one that alone needs more, or a body of more than 1 GiB, gets 413.
+    /// for which there is no room get 503. One that alone needs more gets 413, or 507 when it is the answer that does not
+    /// fit; a body of more than 1 GiB gets 413.
     BODY_MEMORY: u32 = setting("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", whole!("a whole number of MB", 1..=1048576))
         .unset_means("a quarter of the memory of the machine or the container");
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Capacity, Pool};
+use super::{Capacity, Pool, waiters};
 use crate::dispatch::quarantine::ConcurrencyLimit;
 use crate::wait::WaitError;
 
@@ -62,8 +62,9 @@ impl<C: Capacity> Lease<C> {
             member.load.add(ConcurrencyLimit::ANY);
         }
         self.limit = ConcurrencyLimit::ANY;
+        let served = state.hand_over();
         drop(state);
-        self.pool.freed.notify_all();
+        waiters::wake(&served);
     }
 
     /// Ends the lease of a place that is of no more use.
@@ -75,10 +76,8 @@ impl<C: Capacity> Lease<C> {
 impl<C: Capacity> Drop for Lease<C> {
     fn drop(&mut self) {
         let mut state = self.pool.state.lock();
-        let mut wake_all = state.queue.has_quarantined();
         let member = &mut state.members[self.index];
         if member.generation == self.generation {
-            wake_all |= member.load.has_quarantined();
             member.load.remove(self.limit);
             if let Some(capacity) = &mut member.capacity {
                 let place = self.place.clone();
@@ -88,13 +87,9 @@ impl<C: Capacity> Drop for Lease<C> {
                 }
             }
         }
-        let is_awaited = !state.queue.is_empty();
+        let served = state.hand_over();
         drop(state);
-        if wake_all {
-            self.pool.freed.notify_all();
-        } else if is_awaited {
-            self.pool.freed.notify_one();
-        }
+        waiters::wake(&served);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The pool with members that are made up: each has a number of places.
 
+mod order;
+
 use std::thread;
 
 use super::*;

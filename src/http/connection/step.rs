@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::budget::Buffer;
 use crate::error::RequestError;
 use crate::http::body::BodyDecoder;
-use crate::http::budget::Buffer;
 use crate::http::head::Head;
 
 /// A request that has arrived as a whole.

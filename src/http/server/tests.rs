@@ -12,7 +12,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
-use crate::http::budget::Buffer;
+use crate::budget::Buffer;
 use crate::http::head::Head;
 use crate::http::response::Response;
 use crate::http::service::{Lane, Planned, Request};

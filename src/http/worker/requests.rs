@@ -9,7 +9,6 @@ use crate::http::access_log::log_access;
 use crate::http::admission::TOO_MANY_REQUESTS;
 use crate::http::connection::Arrived;
 use crate::http::executor::answer;
-use crate::http::pauses;
 use crate::http::response::{self, Response, ResponseWriter};
 use crate::http::service::{Lane, Planned, Request, Service};
 use crate::http::shared::{Answered, Message, Work, start_thread};
@@ -31,18 +30,13 @@ impl<S: Service> Worker<S> {
             body,
             received,
         } = arrived;
-        // Its body may have been there all the time that this process did not run.
-        let from = match planned.lane {
-            Lane::Request => received.max(pauses::last_end()),
-            Lane::Immediate | Lane::Thread => received,
-        };
         let work = Work {
             socket: Arc::clone(socket),
             request: Request {
                 head,
                 body,
-                received: from,
-                deadline: from + shared.deadline,
+                received,
+                deadline: received + shared.deadline,
             },
             plan: planned.plan,
             has_slot: planned.lane == Lane::Request,

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::bounded;
 
 use super::*;
-use crate::http::budget::Budget;
+use crate::budget::Budget;
 use crate::wait::testing::{CANCELLABLE, LIMIT, PLACES, SHORT, everywhere, start};
 
 /// A model server that follows a script on a thread of its own.

@@ -275,7 +275,8 @@ fn the_workers_own_files_are_reported() {
     worker.turn();
     let event = worker.events.pop().unwrap();
     assert_eq!((event.token, event.flags), (7, EventFlags::IN));
-    remote.watch(&one, 9, EventFlags::OUT).unwrap();
+    remote.unregister(&one).unwrap();
+    remote.register(&one, 9, EventFlags::OUT).unwrap();
     worker.turn();
     let event = worker.events.pop().unwrap();
     assert_eq!((event.token, event.flags), (9, EventFlags::OUT));

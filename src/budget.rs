@@ -3,6 +3,9 @@
 //! Memory is reserved before it is allocated, and a request that finds no room gets an error. Arriving bodies may use
 //! the whole limit. Accepted requests may use a sixteenth more for conversions and answers, so that a flood of new bodies
 //! cannot keep them from being answered.
+//!
+//! What a request has already counts against it: a request that needs more together than all there is can never be
+//! served, and is told so ([`NoRoom::Ever`]) instead of to try again.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -36,7 +39,7 @@ enum Stage {
 pub enum NoRoom {
     /// Other requests use the memory; later there may be enough.
     Now,
-    /// The request asks for more than the limit.
+    /// With what the request has already, it is more than the limit.
     Ever,
 }
 
@@ -61,7 +64,7 @@ impl NoRoom {
             Self::Now => self.into(),
             Self::Ever => RequestError::new(
                 507,
-                "The answer needs more memory than SAGEMAKER_TFS_MAX_BODY_MEMORY_MB allows.",
+                "The request and its answer need more memory than SAGEMAKER_TFS_MAX_BODY_MEMORY_MB allows.",
             ),
         }
     }
@@ -102,14 +105,48 @@ impl Budget {
     /// # Errors
     /// When there is no room for them.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, NoRoom> {
-        let mut reservation = Reservation::new(self, Stage::Arriving, 0);
+        let mut reservation = Reservation::new(&Account::new(self), Stage::Arriving, 0);
         reservation.resize(bytes).map(|()| reservation)
     }
 
     fn buffer(self: &Arc<Self>, stage: Stage, free: usize) -> Buffer {
         Buffer {
             bytes: Vec::new(),
-            counted: Some(Reservation::new(self, stage, free)),
+            counted: Some(Reservation::new(&Account::new(self), stage, free)),
+        }
+    }
+}
+
+/// What one request has of the budget.
+#[derive(Debug)]
+struct Account {
+    budget: Arc<Budget>,
+    used: AtomicUsize,
+}
+
+impl Account {
+    fn new(budget: &Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self {
+            budget: Arc::clone(budget),
+            used: AtomicUsize::new(0),
+        })
+    }
+
+    /// Takes more, up to `limit` in all.
+    fn take(&self, more: usize, limit: usize) -> Result<(), NoRoom> {
+        let relaxed = Ordering::Relaxed;
+        let fits = |used: usize| used.checked_add(more).filter(|&total| total <= limit);
+        fits(self.used.load(relaxed)).ok_or(NoRoom::Ever)?;
+        let updated = self.budget.used.fetch_update(relaxed, relaxed, fits);
+        updated.map_err(|_| NoRoom::Now)?;
+        self.used.fetch_add(more, relaxed);
+        Ok(())
+    }
+
+    fn give_back(&self, less: usize) {
+        if less > 0 {
+            self.used.fetch_sub(less, Ordering::Relaxed);
+            self.budget.used.fetch_sub(less, Ordering::Relaxed);
         }
     }
 }
@@ -117,7 +154,7 @@ impl Budget {
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    budget: Arc<Budget>,
+    account: Arc<Account>,
     stage: Stage,
     /// So many bytes are not counted.
     free: usize,
@@ -125,9 +162,9 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    fn new(budget: &Arc<Budget>, stage: Stage, free: usize) -> Self {
+    fn new(account: &Arc<Account>, stage: Stage, free: usize) -> Self {
         Self {
-            budget: Arc::clone(budget),
+            account: Arc::clone(account),
             stage,
             free,
             bytes: 0,
@@ -137,23 +174,17 @@ impl Reservation {
     /// Changes the reservation to what a capacity of `capacity` bytes needs.
     fn resize(&mut self, capacity: usize) -> Result<(), NoRoom> {
         let bytes = capacity.saturating_sub(self.free);
-        let (relaxed, used) = (Ordering::Relaxed, &self.budget.used);
-        if let Some(less) = self.bytes.checked_sub(bytes) {
-            if less > 0 {
-                used.fetch_sub(less, relaxed);
+        match bytes.checked_sub(self.bytes) {
+            None => self.account.give_back(self.bytes - bytes),
+            Some(0) => {}
+            Some(more) => {
+                let whole = self.account.budget.limit;
+                let limit = match self.stage {
+                    Stage::Arriving => whole,
+                    Stage::Accepted => whole + whole / GROWTH_PART,
+                };
+                self.account.take(more, limit)?;
             }
-        } else {
-            let limit = match self.stage {
-                Stage::Arriving => self.budget.limit,
-                Stage::Accepted => self.budget.limit + self.budget.limit / GROWTH_PART,
-            };
-            if bytes > limit {
-                return Err(NoRoom::Ever);
-            }
-            let more = bytes - self.bytes;
-            let fits = |used: usize| used.checked_add(more).filter(|&total| total <= limit);
-            used.fetch_update(relaxed, relaxed, fits)
-                .map_err(|_| NoRoom::Now)?;
         }
         self.bytes = bytes;
         Ok(())
@@ -162,7 +193,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.account.give_back(self.bytes);
     }
 }
 
@@ -175,27 +206,36 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer in the same budget, for what these bytes are converted to.
+    /// An empty buffer of the same request, for what these bytes are converted to.
     pub fn sibling(&self) -> Self {
-        self.budget().map(Budget::accepted).unwrap_or_default()
+        Self {
+            bytes: Vec::new(),
+            counted: self.reservation(),
+        }
     }
 
-    /// Reserves more memory for the same request, in the same budget.
+    /// Reserves more memory for the same request.
     ///
     /// # Errors
     /// When there is no room for them.
     pub fn beside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
-        let Some(budget) = self.budget() else {
+        let Some(mut reservation) = self.reservation() else {
             return Ok(None);
         };
-        let mut reservation = Reservation::new(budget, Stage::Accepted, 0);
         reservation.resize(bytes)?;
         Ok(Some(reservation))
     }
 
+    /// An empty reservation for the same request.
+    fn reservation(&self) -> Option<Reservation> {
+        let counted = self.counted.as_ref();
+        counted.map(|counted| Reservation::new(&counted.account, Stage::Accepted, 0))
+    }
+
     /// The budget it is counted in.
     pub fn budget(&self) -> Option<&Arc<Budget>> {
-        self.counted.as_ref().map(|counted| &counted.budget)
+        let counted = self.counted.as_ref();
+        counted.map(|counted| &counted.account.budget)
     }
 
     /// Makes room for exactly `more` bytes.
@@ -333,6 +373,30 @@ mod tests {
         assert!(budget.has_room(0), "a request without a body always fits");
         drop((first, second, answer));
         assert!(budget.has_room(800) && !budget.has_room(usize::MAX));
+    }
+
+    #[test]
+    fn what_a_request_has_already_counts_against_it() {
+        let budget = Budget::new(800);
+        let mut body = budget.arriving(0);
+        body.reserve_exact(500).unwrap();
+        let mut converted = body.sibling();
+        assert_eq!(converted.reserve_exact(351), Err(NoRoom::Ever));
+        converted.reserve_exact(200).unwrap();
+        let mut answer = converted.sibling();
+        assert_eq!(answer.reserve_exact(151), Err(NoRoom::Ever));
+        assert_eq!(answer.beside(151).err(), Some(NoRoom::Ever));
+        // Other requests are not to blame for that, and it is not to blame for theirs.
+        let mut other = budget.arriving(0);
+        assert_eq!(other.reserve_exact(101), Err(NoRoom::Now));
+        other.reserve_exact(100).unwrap();
+        assert_eq!(answer.reserve_exact(100), Err(NoRoom::Now));
+        // What it gives back it may have again.
+        drop(other);
+        drop(converted);
+        assert_eq!(answer.reserve_exact(350), Ok(()));
+        drop((body, answer));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }
 
     #[test]
