@@ -1,6 +1,7 @@
 //! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::api::attributes::{self, Attributes};
@@ -64,7 +65,7 @@ impl Api {
                 content_length: head
                     .first("Content-Length")
                     .and_then(|length| length.parse().ok()),
-                body,
+                body: Arc::new(mem::take(body)),
             };
             let answer = handlers.invoke(&request, deadline)?;
             return Ok(Response {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::StatusCode;
+use ureq::http::{HeaderMap, StatusCode};
 
 use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
@@ -14,7 +14,7 @@ use crate::handlers::pool::Pool;
 use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
@@ -52,8 +52,8 @@ pub struct Request<'a> {
     pub accept: Option<&'a str>,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-    /// The body.
-    pub body: &'a Buffer,
+    /// The body. A call may need it for longer than its request: see `abandoned_calls.rs`.
+    pub body: Arc<Buffer>,
 }
 
 /// What a handler answers.
@@ -142,12 +142,15 @@ impl Handlers {
             .acquire(ConcurrencyLimit::ANY, None, deadline)
             .map_err(|why| why.into_error(self.limit))?;
         let context = self.context(request, instance.index());
-        let call = |number, deadline| Call::Request {
-            number,
+        let call = |number| Call::Request { number, context };
+        match self.call(
+            lease,
+            "handler",
+            call,
+            &request.body,
+            &request.body,
             deadline,
-            context,
-        };
-        match self.call(lease, "handler", call, request.body, request.body, deadline)? {
+        )? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -163,13 +166,9 @@ impl Handlers {
     ) -> Result<Answer, Miss> {
         let choice = self.backend.pool.choose();
         let context = self.context(request, choice.index());
-        let call = |number, deadline| Call::Request {
-            number,
-            deadline,
-            context,
-        };
-        let memory = request.body;
-        let reply = self.call(lease, "input_handler", call, request.body, memory, deadline)?;
+        let call = |number| Call::Request { number, context };
+        let memory = &request.body;
+        let reply = self.call(lease, "input_handler", call, memory, memory, deadline)?;
         let Reply::ForModelServer { content_type, body } = reply else {
             return Err(confused());
         };
@@ -182,20 +181,10 @@ impl Handlers {
         };
         let answer = (self.backend).call_chosen(Some(choice), &sent, memory, deadline)?;
         drop(body);
-        let response = response(&answer);
-        let call = |number, deadline| Call::Response {
-            number,
-            deadline,
-            response,
-        };
-        match self.call(
-            lease,
-            "output_handler",
-            call,
-            &answer.body,
-            memory,
-            deadline,
-        )? {
+        let response = response(answer.status, &answer.headers);
+        let call = |number| Call::Response { number, response };
+        let body = Arc::new(answer.body);
+        match self.call(lease, "output_handler", call, &body, memory, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -205,8 +194,8 @@ impl Handlers {
         &self,
         lease: &mut Lease,
         function: &str,
-        head: impl FnOnce(u64, u64) -> Call<'c>,
-        body: &[u8],
+        head: impl FnOnce(u64) -> Call<'c>,
+        body: &Arc<Buffer>,
         memory: &Buffer,
         deadline: Instant,
     ) -> Result<Reply, Miss> {
@@ -214,8 +203,8 @@ impl Handlers {
         let error = match outcome {
             Outcome::Answered(Reply::Raised(text)) => RequestError::new(500, text),
             Outcome::Answered(reply) => return Ok(reply),
-            Outcome::Late(WaitError::Cancelled) => RequestError::hung_up(),
-            Outcome::Late(WaitError::TimedOut) | Outcome::Interrupted => {
+            Outcome::Abandoned(WaitError::Cancelled) => RequestError::hung_up(),
+            Outcome::Abandoned(WaitError::TimedOut) => {
                 RequestError::deadline(self.limit, &format!("{function} did not return in time"))
             }
             Outcome::NoRoom(why) => why.for_answer(),
@@ -270,11 +259,11 @@ impl Handlers {
     }
 }
 
-fn response(answer: &TfsAnswer) -> Response<'_> {
-    let reason = StatusCode::from_u16(answer.status).ok();
-    let headers = answer.headers.iter();
+fn response(status: u16, headers: &HeaderMap) -> Response<'_> {
+    let reason = StatusCode::from_u16(status).ok();
+    let headers = headers.iter();
     Response {
-        status: answer.status,
+        status,
         reason: reason
             .and_then(|status| status.canonical_reason())
             .unwrap_or_default()

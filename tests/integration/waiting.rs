@@ -290,6 +290,42 @@ fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
     assert_eq!(server.python_workers().len(), 1);
 }
 
+/// Calls wait in a busy worker, the large ones half sent, for they are more than a socket holds.
+#[cfg(feature = "python")]
+#[test]
+fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() {
+    let server = setup().obedient_pair().worker_class("gevent").start();
+    server.assert_handlers_serve(1);
+    let pid = server.python_worker_pid(0);
+    let order = |name: &str, bytes: usize| {
+        let large = "x".repeat(bytes);
+        json!({"name": name, "input": "note(request['name'])", "large": large})
+    };
+    for round in 1..=3 {
+        let gate = format!("gate {round}");
+        let first = json!({"gate": gate, "input": "note('first'); wait_at(request['gate'])"});
+        let mut first = server.order(&first);
+        let notes = server.wait_for_notes(2 * round - 1);
+        assert_eq!(notes.last().map(String::as_str), Some("first"));
+        let leaving: Vec<_> = [10, 300_000, 5 << 20]
+            .map(|bytes| server.order(&order("leaving", bytes)))
+            .into();
+        let mut staying = server.order(&order("staying", 300_000));
+        for _ in 0..10 {
+            assert_eq!(server.ping().status, 200);
+        }
+        drop(leaving);
+        // The worker is still busy.
+        wait_for_hung_up(&server, 3 * round);
+        server.open_gate(&gate);
+        assert_eq!(first.response().status, 200);
+        assert_eq!(staying.response().status, 200);
+    }
+    assert_eq!(server.notes(), ["first", "staying"].repeat(3));
+    assert_eq!(server.python_worker_pid(0), pid);
+    assert!(!server.log().contains("given up"));
+}
+
 #[test]
 fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
     const CLIENTS: usize = 8;
