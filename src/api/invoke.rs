@@ -1,7 +1,6 @@
 //! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
 
 use std::mem;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::api::attributes::{self, Attributes};
@@ -65,7 +64,7 @@ impl Api {
                 content_length: head
                     .first("Content-Length")
                     .and_then(|length| length.parse().ok()),
-                body: Arc::new(mem::take(body)),
+                body,
             };
             let answer = handlers.invoke(&request, deadline)?;
             return Ok(Response {

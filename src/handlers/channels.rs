@@ -7,8 +7,8 @@
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
@@ -22,7 +22,7 @@ mod round_trip;
 
 pub use round_trip::{Outcome, Reply};
 
-use round_trip::RoundTrip;
+use round_trip::{Abandoned, RoundTrip};
 
 /// A process that hung up is reaped by then, and the reason for its end known.
 const END_WAIT: Duration = Duration::from_secs(2);
@@ -58,7 +58,7 @@ struct Channel {
     /// What the greenlets had computed by then, in nanoseconds; see [`record::Turn::computed_until`].
     computed_before: AtomicU64,
     /// What is left of a call that was abandoned.
-    abandoned: Mutex<Option<RoundTrip>>,
+    abandoned: Mutex<Option<Abandoned>>,
 }
 
 /// What a worker says when its script is loaded.
@@ -178,7 +178,7 @@ impl WorkerChannels {
         &self,
         channel: usize,
         head: impl FnOnce(u64) -> Call<'a>,
-        body: &Arc<Buffer>,
+        body: &[u8],
         memory: &Buffer,
         deadline: Instant,
     ) -> (u64, Outcome) {
@@ -202,10 +202,11 @@ impl WorkerChannels {
             });
         match outcome {
             Outcome::Abandoned(_) => {
+                // In this order: the worker must not run it with what stands for the rest of its body.
                 if let Err(e) = self.record.cancel(channel, number) {
-                    log::error!("the record of calls cannot be written: {e}");
+                    self.give_up_after(channel, &e);
                 }
-                *abandoned.lock() = Some(round_trip);
+                *abandoned.lock() = Some(round_trip.abandon());
                 return (number, outcome);
             }
             Outcome::Answered(_) | Outcome::NoRoom(_) => {
@@ -245,8 +246,8 @@ impl WorkerChannels {
     pub fn finish(&self, channel: usize) -> io::Result<()> {
         let channel = &self.channels[channel];
         let abandoned = channel.abandoned.lock().take();
-        if let Some(round_trip) = abandoned {
-            round_trip.finish(&mut channel.stream(None))?;
+        if let Some(abandoned) = abandoned {
+            abandoned.finish(&mut channel.stream(None))?;
         }
         channel.outstanding.store(0, Ordering::Relaxed);
         Ok(())

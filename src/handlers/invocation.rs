@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderMap, StatusCode};
+use ureq::http::StatusCode;
 
 use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
@@ -14,7 +14,7 @@ use crate::handlers::pool::Pool;
 use crate::http::budget::Buffer;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::message::{Method, TfsRequest};
+use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
@@ -52,8 +52,8 @@ pub struct Request<'a> {
     pub accept: Option<&'a str>,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-    /// The body. A call may need it for longer than its request: see `abandoned_calls.rs`.
-    pub body: Arc<Buffer>,
+    /// The body.
+    pub body: &'a Buffer,
 }
 
 /// What a handler answers.
@@ -143,14 +143,7 @@ impl Handlers {
             .map_err(|why| why.into_error(self.limit))?;
         let context = self.context(request, instance.index());
         let call = |number| Call::Request { number, context };
-        match self.call(
-            lease,
-            "handler",
-            call,
-            &request.body,
-            &request.body,
-            deadline,
-        )? {
+        match self.call(lease, "handler", call, request.body, request.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -167,7 +160,7 @@ impl Handlers {
         let choice = self.backend.pool.choose();
         let context = self.context(request, choice.index());
         let call = |number| Call::Request { number, context };
-        let memory = &request.body;
+        let memory = request.body;
         let reply = self.call(lease, "input_handler", call, memory, memory, deadline)?;
         let Reply::ForModelServer { content_type, body } = reply else {
             return Err(confused());
@@ -181,10 +174,16 @@ impl Handlers {
         };
         let answer = (self.backend).call_chosen(Some(choice), &sent, memory, deadline)?;
         drop(body);
-        let response = response(answer.status, &answer.headers);
+        let response = response(&answer);
         let call = |number| Call::Response { number, response };
-        let body = Arc::new(answer.body);
-        match self.call(lease, "output_handler", call, &body, memory, deadline)? {
+        match self.call(
+            lease,
+            "output_handler",
+            call,
+            &answer.body,
+            memory,
+            deadline,
+        )? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
         }
@@ -195,7 +194,7 @@ impl Handlers {
         lease: &mut Lease,
         function: &str,
         head: impl FnOnce(u64) -> Call<'c>,
-        body: &Arc<Buffer>,
+        body: &[u8],
         memory: &Buffer,
         deadline: Instant,
     ) -> Result<Reply, Miss> {
@@ -259,11 +258,11 @@ impl Handlers {
     }
 }
 
-fn response(status: u16, headers: &HeaderMap) -> Response<'_> {
-    let reason = StatusCode::from_u16(status).ok();
-    let headers = headers.iter();
+fn response(answer: &TfsAnswer) -> Response<'_> {
+    let reason = StatusCode::from_u16(answer.status).ok();
+    let headers = answer.headers.iter();
     Response {
-        status,
+        status: answer.status,
         reason: reason
             .and_then(|status| status.canonical_reason())
             .unwrap_or_default()

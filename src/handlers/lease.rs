@@ -54,7 +54,7 @@ impl Lease {
     pub fn call<'c>(
         &mut self,
         head: impl FnOnce(u64) -> Call<'c>,
-        body: &Arc<Buffer>,
+        body: &[u8],
         memory: &Buffer,
         deadline: Instant,
     ) -> (u64, Outcome) {
@@ -175,7 +175,7 @@ mod tests {
         let pool = pool(&worker);
         let now = Instant::now();
         let mut lease = acquire(&pool, now).unwrap();
-        let (number, outcome) = lease.call(call, &Arc::default(), &Buffer::default(), now);
+        let (number, outcome) = lease.call(call, b"", &Buffer::default(), now);
         assert_eq!(outcome, Outcome::Abandoned(WaitError::TimedOut));
         drop(lease);
         assert!(acquire(&pool, now).is_err());
@@ -193,7 +193,7 @@ mod tests {
         let pool = pool(&worker);
         let now = Instant::now();
         let mut lease = acquire(&pool, now).unwrap();
-        lease.call(call, &Arc::default(), &Buffer::default(), now);
+        lease.call(call, b"", &Buffer::default(), now);
         drop(lease);
         theirs.remove(0);
         while is_worn_out(&pool).is_none() {
@@ -213,7 +213,7 @@ mod tests {
             let mut lease = acquire(&pool, Instant::now()).unwrap();
             assert_eq!(lease.channel, channel);
             frame::write(&theirs[channel], &Answer::Failed, b"").unwrap();
-            let (_, outcome) = lease.call(call, &Arc::default(), &Buffer::default(), later());
+            let (_, outcome) = lease.call(call, b"", &Buffer::default(), later());
             assert!(matches!(outcome, Outcome::Garbled(_)), "{outcome:?}");
             drop(lease);
             assert_eq!(is_worn_out(&pool), Some(lost * WORN_OUT_PART >= 8));

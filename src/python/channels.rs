@@ -160,7 +160,7 @@ impl Channel {
             return Ok(Next::Closed);
         }
         if self.record.is_cancelled(self.index, number)? {
-            // The server reads over the answer, whatever it is.
+            // Not before: what the server sends of its body from then on stands for nothing. It reads over the answer.
             self.context = None;
             let head = Answer::Raised { number };
             self.transfer(py, |socket| frame::write(socket, &head, b""))?;

@@ -5,7 +5,8 @@
 //!
 //! Each call in progress has a socket of its own, a *channel*. On it calls and answers alternate: nobody sends a
 //! second frame before the other side answered the first. When the server gives up waiting, be it in the middle of a
-//! frame, it completes the call and reads over the late answer before it uses the channel again.
+//! frame, it cancels the call in the record, completes its frame and reads over the late answer before it uses the channel
+//! again.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
@@ -142,6 +143,7 @@ pub const MAX_BODY_BYTES: usize = 1 << 32;
 const ONE_WRITE: usize = 16 * 1024;
 /// A small frame is read in one go.
 const READ_BYTES: usize = 8 * 1024;
+static FILLER: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Writes a frame.
 ///
@@ -153,22 +155,31 @@ pub fn write(to: impl Write, head: &impl Serialize, body: &[u8]) -> io::Result<(
 
 /// A frame that is being written. When a write fails halfway, the next one continues there.
 #[derive(Debug)]
-pub struct Outgoing<B> {
+pub struct Outgoing<'a> {
     /// Prefix, head, and a small body.
     start: Vec<u8>,
-    /// A large body, until it is written.
-    body: Option<B>,
+    large_body: Body<'a>,
     written: usize,
 }
 
-impl<B: AsRef<[u8]>> Outgoing<B> {
+#[derive(Debug)]
+enum Body<'a> {
+    Given(&'a [u8]),
+    /// So many bytes of which those that are not written yet do not matter.
+    Filler(usize),
+}
+
+impl<'a> Outgoing<'a> {
     /// A frame of which nothing is written yet.
     ///
     /// # Errors
     /// `InvalidInput` for a head that is too long.
-    pub fn new(head: &impl Serialize, body: B) -> io::Result<Self> {
-        let length = body.as_ref().len();
-        let mut start = Vec::with_capacity(1024 + if length <= ONE_WRITE { length } else { 0 });
+    pub fn new(head: &impl Serialize, body: &'a [u8]) -> io::Result<Self> {
+        let (with_head, large) = match body.len() {
+            0..=ONE_WRITE => (body, &[][..]),
+            _ => (&[][..], body),
+        };
+        let mut start = Vec::with_capacity(1024 + with_head.len());
         start.resize(PREFIX_BYTES, 0);
         serde_json::to_writer(&mut start, head)?;
         let head_length = start.len() - PREFIX_BYTES;
@@ -177,57 +188,57 @@ impl<B: AsRef<[u8]>> Outgoing<B> {
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
         start[..4].copy_from_slice(&(head_length as u32).to_le_bytes());
-        start[4..PREFIX_BYTES].copy_from_slice(&(length as u64).to_le_bytes());
-        let body = if length <= ONE_WRITE {
-            start.extend_from_slice(body.as_ref());
-            None
-        } else {
-            Some(body)
-        };
+        start[4..PREFIX_BYTES].copy_from_slice(&(body.len() as u64).to_le_bytes());
+        start.extend_from_slice(with_head);
         Ok(Self {
             start,
-            body,
+            large_body: Body::Given(large),
             written: 0,
         })
     }
 
-    /// Writes what is left of it, and drops the body.
+    /// Writes what is left of it.
     ///
     /// # Errors
     /// As the writer.
     pub fn write(&mut self, mut to: impl Write) -> io::Result<()> {
-        let Self {
-            start,
-            body,
-            written,
-        } = self;
-        write_from(&mut to, start, written, 0)?;
-        if let Some(body) = body {
-            write_from(&mut to, body.as_ref(), written, start.len())?;
+        loop {
+            let piece = self.next_piece();
+            if piece.is_empty() {
+                return Ok(());
+            }
+            match to.write(piece) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.written += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
         }
-        *body = None;
-        Ok(())
     }
-}
 
-/// Writes `bytes`, which begin at `offset` of their frame, as far as they are not among the first `written` bytes of it.
-fn write_from(
-    mut to: impl Write,
-    bytes: &[u8],
-    written: &mut usize,
-    offset: usize,
-) -> io::Result<()> {
-    while let Some(rest) = bytes.get(*written - offset..)
-        && !rest.is_empty()
-    {
-        match to.write(rest) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(n) => *written += n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+    fn next_piece(&self) -> &[u8] {
+        let Some(body_written) = self.written.checked_sub(self.start.len()) else {
+            return &self.start[self.written..];
+        };
+        match self.large_body {
+            Body::Given(bytes) => &bytes[body_written..],
+            Body::Filler(length) => &FILLER[..FILLER.len().min(length - body_written)],
         }
     }
-    Ok(())
+
+    /// The same frame for a reader that has been told to ignore the body: zeros stand for what is not written yet, so the
+    /// body itself is not needed any more.
+    pub fn without_body(self) -> Outgoing<'static> {
+        let length = match self.large_body {
+            Body::Given(bytes) => bytes.len(),
+            Body::Filler(length) => length,
+        };
+        Outgoing {
+            start: self.start,
+            large_body: Body::Filler(length),
+            written: self.written,
+        }
+    }
 }
 
 /// A frame that is being read: its head, and the body when it is asked for. When a read fails halfway, the next one
@@ -462,7 +473,6 @@ mod tests {
             let mut pipe = Stuttering { bytes: Vec::new(), step, fails: false };
             let mut outgoing = Outgoing::new(&head, &body).unwrap();
             until_done(|| outgoing.write(&mut pipe));
-            prop_assert!(outgoing.body.is_none(), "what is written takes no memory");
             prop_assert_eq!(&pipe.bytes, &frame(&head, &body));
             let (mut incoming, mut read) = (Incoming::default(), 0);
             prop_assert!(until_done(|| incoming.read_head(&mut pipe)));
@@ -486,6 +496,25 @@ mod tests {
                 let _ = incoming.head::<Answer>();
                 let _ = incoming.head::<Call>();
             }
+        }
+    }
+
+    #[test]
+    fn a_frame_without_its_body_is_as_long_as_before() {
+        let body = vec![b'b'; 300_000];
+        let whole = frame(&Answer::Failed, &body);
+        for written in [0, 5, 100, 100_000, whole.len()] {
+            let mut outgoing = Outgoing::new(&Answer::Failed, &body).unwrap();
+            let mut start = vec![0; written];
+            // A slice takes as much as it has room for, and fails then.
+            let is_whole = outgoing.write(&mut start[..]).is_ok();
+            assert_eq!(is_whole, written == whole.len());
+            let mut rest = Vec::new();
+            outgoing.without_body().write(&mut rest).unwrap();
+            let all = [start, rest].concat();
+            let end = written.max(whole.len() - body.len());
+            assert!(all[..end] == whole[..end]);
+            assert!(all[end..] == vec![0; whole.len() - end]);
         }
     }
 

@@ -5,7 +5,6 @@
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 
 use crate::http::budget::{Buffer, NoRoom};
 use crate::wait::{Stream, WaitError};
@@ -56,33 +55,23 @@ pub enum Reply {
 
 /// A call that is being sent, or whose answer is awaited or being read.
 #[derive(Debug)]
-pub(super) struct RoundTrip {
+pub(super) struct RoundTrip<'a> {
     number: u64,
-    call: Outgoing<Body>,
+    call: Outgoing<'a>,
     answer: Incoming,
     /// Bytes of the answer's body that were read.
     read: usize,
 }
 
-/// A body that stays counted until it is sent.
-#[derive(Debug)]
-struct Body(Arc<Buffer>);
-
-impl AsRef<[u8]> for Body {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl RoundTrip {
+impl<'a> RoundTrip<'a> {
     /// A call of which nothing is sent yet.
     ///
     /// # Errors
     /// When it cannot be sent.
-    pub(super) fn new(number: u64, head: &Call, body: &Arc<Buffer>) -> io::Result<Self> {
+    pub(super) fn new(number: u64, head: &Call, body: &'a [u8]) -> io::Result<Self> {
         Ok(Self {
             number,
-            call: Outgoing::new(head, Body(Arc::clone(body)))?,
+            call: Outgoing::new(head, body)?,
             answer: Incoming::default(),
             read: 0,
         })
@@ -91,8 +80,8 @@ impl RoundTrip {
     /// Sends the call and waits for its answer, which is counted where `memory` is.
     ///
     /// # Errors
-    /// As the stream. When a wait ended early, [`RoundTrip::finish`] goes on from there; after any other error the channel
-    /// is of no more use.
+    /// As the stream. When a wait ended early, the call can be abandoned; after any other error the channel is of no more
+    /// use.
     pub(super) fn run(
         &mut self,
         stream: &mut Stream<UnixStream>,
@@ -113,6 +102,26 @@ impl RoundTrip {
         reply(self.answer.head()?, self.number, body).map(Outcome::Answered)
     }
 
+    /// What is left to do when nobody waits for the answer any more and the call is cancelled in the record. It does without
+    /// the call's body: the worker looks at the record once it has read all of the body, and ignores it.
+    pub(super) fn abandon(self) -> Abandoned {
+        let Self {
+            call, answer, read, ..
+        } = self;
+        let call = call.without_body();
+        Abandoned { call, answer, read }
+    }
+}
+
+/// A cancelled call that leaves something to be sent or read.
+#[derive(Debug)]
+pub(super) struct Abandoned {
+    call: Outgoing<'static>,
+    answer: Incoming,
+    read: usize,
+}
+
+impl Abandoned {
     /// Sends what is left of the call, and reads over what is left of its answer.
     ///
     /// # Errors
