@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+#[cfg(feature = "python")]
+use crate::support::handlers::answered;
 use crate::support::server::fake;
 use crate::support::setup::tested_workers;
 use crate::support::{
@@ -324,6 +326,40 @@ fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() 
     assert_eq!(server.notes(), ["first", "staying"].repeat(3));
     assert_eq!(server.python_worker_pid(0), pid);
     assert!(!server.log().contains("given up"));
+}
+
+/// Of a call that is abandoned half sent the worker gets no more than its length, and must not run it with that.
+#[cfg(feature = "python")]
+#[test]
+fn no_call_is_run_with_half_a_body() {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 40;
+    let server = setup().obedient_pair().worker_class("gevent").start();
+    server.assert_handlers_serve(1);
+    let pid = server.python_worker_pid(0);
+    let server = &server;
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for n in 0..REQUESTS {
+                    let large = "x".repeat(200_000 + 90_000 * (n % 7));
+                    let what = json!({"client": client, "n": n, "large": large});
+                    let mut connection = server.order(&what);
+                    match n % 4 {
+                        0 => answered(&mut connection, &what),
+                        1 => assert_eq!(server.ping().status, 200),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    server.obey(&json!({"n": 1}));
+    assert_eq!(server.python_worker_pid(0), pid);
+    let log = server.log();
+    for part in ["Traceback", "given up"] {
+        assert!(!log.contains(part), "{part}");
+    }
 }
 
 #[test]
