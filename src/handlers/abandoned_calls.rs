@@ -1,8 +1,8 @@
 //! Finishes calls that nobody waits for any more: sends what is left of them and reads over their answers, so that their
 //! channels can be used again.
 //!
-//! Somebody must, and at once: a worker that runs all calls on one thread can do nothing else until it has a call that it began
-//! to read, and its answer is taken. One thread does it for all workers, with a coroutine for each call.
+//! This cannot wait: a worker that runs all calls on one thread does nothing else until it has read a call to its end and
+//! its answer is taken. One thread does it for all workers, with a coroutine for each call.
 
 use std::io;
 use std::sync::{Arc, OnceLock};

@@ -160,7 +160,8 @@ impl Channel {
             return Ok(Next::Closed);
         }
         if self.record.is_cancelled(self.index, number)? {
-            // Not before: what the server sends of its body from then on stands for nothing. It reads over the answer.
+            // Checked after the body is read: the server cancels a call before it sends zeros in place of its body. It reads
+            // over the answer.
             self.context = None;
             let head = Answer::Raised { number };
             self.transfer(py, |socket| frame::write(socket, &head, b""))?;

@@ -1,7 +1,7 @@
 //! One call and its answer on a channel.
 //!
-//! It can be left at any point, in the middle of a frame, too, and finished later by somebody else. So neither a deadline nor
-//! a client's hanging up has to wait for the worker, which may be busy, or stopped, for minutes.
+//! It can be left at any point, also in the middle of a frame, and finished elsewhere. So neither a deadline nor a client's
+//! hanging up waits for the worker, which may be busy or stopped for minutes.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
@@ -25,8 +25,8 @@ pub enum Outcome {
     NoRoom(NoRoom),
     /// It cannot be sent, for this reason. The channel is as it was.
     Broken(String),
-    /// Something other than its answer arrived, for this reason, and the channel is closed. [`super::WorkerChannels::fate`] says whether
-    /// the call had begun; if it had not, it never will.
+    /// Something other than its answer arrived, for this reason, and the channel is closed.
+    /// [`super::WorkerChannels::fate`] says whether the call had begun; if it had not, it never will.
     Garbled(String),
     /// The process ended. Whether the call had begun is for [`super::WorkerChannels::fate`] to say.
     Lost,
