@@ -75,7 +75,7 @@ fn check_in_pieces(data: &[u8], pieces: usize) {
         answer.number();
     }
     if let Ok(call) = incoming.head::<Call>() {
-        call.place();
+        call.number();
     }
 
     let result = if body <= MAX_READ {

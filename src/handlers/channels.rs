@@ -1,8 +1,8 @@
 //! The channels to one Python worker process, and what is known of the calls on them.
 //!
 //! Each call in progress has a channel of its own, a socket on which calls and answers alternate. Who uses which channel is
-//! for `handlers/pool.rs`. A call gives way to its deadline and to its client's hanging up only between frames, where the
-//! channel stays usable; the answer is then read over by `handlers/late_answers.rs`.
+//! for `handlers/pool.rs`. A request gives a call up at once when its deadline passes or its client hangs up;
+//! `handlers/abandoned_calls.rs` finishes it, so that the channel can be used again.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 
-use crate::budget::{Buffer, NoRoom};
+use crate::budget::Buffer;
 use crate::wait::{Condition, Mutex, Stream, WaitError, is_cancelled};
-use crate::worker_protocol::frame::{self, Answer, Call, Incoming, Shape};
+use crate::worker_protocol::frame::{Answer, Call, Incoming, Shape};
 use crate::worker_protocol::record::{self, Record};
 
-/// The text of an exception may have all of a request in it, but clients are shown little of an error.
-const MAX_RAISED_BYTES: usize = 64 << 10;
+mod round_trip;
+
+pub use round_trip::{Outcome, Reply};
+
+use round_trip::{Abandoned, RoundTrip};
+
 /// A process that hung up is reaped by then, and the reason for its end known.
 const END_WAIT: Duration = Duration::from_secs(2);
 
@@ -53,6 +57,8 @@ struct Channel {
     sent: AtomicU64,
     /// What the greenlets had computed by then, in nanoseconds; see [`record::Turn::computed_until`].
     computed_before: AtomicU64,
+    /// What is left of a call that was abandoned.
+    abandoned: Mutex<Option<Abandoned>>,
 }
 
 /// What a worker says when its script is loaded.
@@ -64,48 +70,6 @@ pub struct Loaded {
     pub shape: Shape,
     /// Whether its calls can be greenlets.
     pub has_gevent: bool,
-}
-
-/// What became of a call.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It has an answer.
-    Answered(Reply),
-    /// The wait for its answer ended first, for this reason. The channel owes the answer: it can be used again once
-    /// [`WorkerChannels::read_over`] has read it.
-    Late(WaitError),
-    /// The deadline passed in the middle of a frame; the channel is closed.
-    Interrupted,
-    /// There is no memory for its answer.
-    NoRoom(NoRoom),
-    /// It cannot be sent, for this reason.
-    Broken(String),
-    /// Something other than its answer arrived, for this reason, and the channel is closed. [`WorkerChannels::fate`] says whether
-    /// the call had begun; if it had not, it never will.
-    Garbled(String),
-    /// The process ended. Whether the call had begun is for [`WorkerChannels::fate`] to say.
-    Lost,
-}
-
-/// A worker's answer.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// `input_handler` returned.
-    ForModelServer {
-        /// The body's type.
-        content_type: String,
-        /// The body.
-        body: Buffer,
-    },
-    /// `output_handler` or `handler` returned.
-    ForClient {
-        /// The body's type.
-        content_type: String,
-        /// The body.
-        body: Buffer,
-    },
-    /// The function raised an exception with this text.
-    Raised(String),
 }
 
 /// How far a call had come when its process ended.
@@ -127,12 +91,27 @@ impl Channel {
             outstanding: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             computed_before: AtomicU64::new(0),
+            abandoned: Mutex::new(None),
         })
     }
 
     fn close(&self) {
         // An error means that the other side is gone.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Bytes that are here before a call cannot be its answer, and a call that is not sent will not begin.
+    fn check_empty(&self) -> io::Result<()> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match recv(&self.socket, &mut [0], flags) {
+            Ok((0, _)) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {
+                let text = "bytes arrived that answer no call";
+                Err(io::Error::new(ErrorKind::InvalidData, text))
+            }
+            // Nothing is here, as expected; any other error comes up again in the next step.
+            Err(_) => Ok(()),
+        }
     }
 
     fn stream(&self, deadline: Option<Instant>) -> Stream<'_, UnixStream> {
@@ -194,59 +173,82 @@ impl WorkerChannels {
     }
 
     /// Sends a call on a channel that is the caller's alone and waits for the answer, which is counted where `memory` is.
-    /// `head` makes the call from its number and deadline.
+    /// `head` makes the call from its number.
     pub fn call<'a>(
         &self,
         channel: usize,
-        head: impl FnOnce(u64, u64) -> Call<'a>,
+        head: impl FnOnce(u64) -> Call<'a>,
         body: &[u8],
         memory: &Buffer,
         deadline: Instant,
     ) -> (u64, Outcome) {
-        let channel = &self.channels[channel];
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let head = head(number, nanoseconds(record::now() + left));
-        let now = record::now();
-        channel.sent.store(nanoseconds(now), Ordering::Relaxed);
-        let computed = self.record.turn().computed_until(now);
-        (channel.computed_before).store(nanoseconds(computed), Ordering::Relaxed);
-        channel.outstanding.store(number, Ordering::Release);
-        let outcome =
-            exchange(channel, number, &head, body, memory, deadline).unwrap_or_else(|e| {
-                // Half a frame was written or read, so what follows would make no sense.
-                channel.close();
-                let outcome = match e.kind() {
-                    ErrorKind::TimedOut => Outcome::Interrupted,
-                    ErrorKind::InvalidInput => Outcome::Broken(e.to_string()),
-                    ErrorKind::InvalidData => {
-                        self.garbled.store(true, Ordering::Relaxed);
-                        Outcome::Garbled(e.to_string())
-                    }
-                    _ => return Outcome::Lost,
-                };
-                log::error!("a channel to a Python worker is given up: {e}");
-                outcome
+        let mut round_trip = match RoundTrip::new(number, &head(number), body) {
+            Ok(round_trip) => round_trip,
+            Err(e) => return (number, Outcome::Broken(e.to_string())),
+        };
+        self.note_sent(channel, number);
+        let Channel {
+            outstanding,
+            abandoned,
+            ..
+        } = &self.channels[channel];
+        let mut stream = self.channels[channel].stream(Some(deadline));
+        let outcome = (self.channels[channel].check_empty())
+            .and_then(|()| round_trip.run(&mut stream, memory))
+            .unwrap_or_else(|e| match abandonment(&e) {
+                Some(why) => Outcome::Abandoned(why),
+                None => self.give_up_after(channel, &e),
             });
-        if matches!(outcome, Outcome::Answered(_) | Outcome::NoRoom(_)) {
-            let now = nanoseconds(record::now());
-            self.last_answer.fetch_max(now, Ordering::Relaxed);
+        match outcome {
+            Outcome::Abandoned(_) => {
+                // In this order: the worker must not run it with what stands for the rest of its body.
+                if let Err(e) = self.record.cancel(channel, number) {
+                    self.give_up_after(channel, &e);
+                }
+                *abandoned.lock() = Some(round_trip.abandon());
+                return (number, outcome);
+            }
+            Outcome::Answered(_) | Outcome::NoRoom(_) => {
+                let now = nanoseconds(record::now());
+                self.last_answer.fetch_max(now, Ordering::Relaxed);
+            }
+            _ => {}
         }
-        if !matches!(outcome, Outcome::Late(_)) {
-            channel.outstanding.store(0, Ordering::Relaxed);
-        }
+        outstanding.store(0, Ordering::Relaxed);
         (number, outcome)
     }
 
-    /// Reads over the answer that a channel owes, and waits for it as long as it takes.
+    fn note_sent(&self, channel: usize, number: u64) {
+        let channel = &self.channels[channel];
+        let now = record::now();
+        let computed = self.record.turn().computed_until(now);
+        (channel.sent).store(nanoseconds(now), Ordering::Relaxed);
+        (channel.computed_before).store(nanoseconds(computed), Ordering::Relaxed);
+        channel.outstanding.store(number, Ordering::Release);
+    }
+
+    /// Closes a channel on which there was this error: what follows on it would make no sense.
+    fn give_up_after(&self, channel: usize, error: &io::Error) -> Outcome {
+        self.channels[channel].close();
+        if error.kind() != ErrorKind::InvalidData {
+            return Outcome::Lost;
+        }
+        self.garbled.store(true, Ordering::Relaxed);
+        log::error!("a channel to a Python worker is given up: {error}");
+        Outcome::Garbled(error.to_string())
+    }
+
+    /// Sends what is left of the abandoned call on a channel and reads over its answer, and waits for that as long as it takes.
     ///
     /// # Errors
-    /// When it does not come: the process is gone. See [`WorkerChannels::give_up`].
-    pub fn read_over(&self, channel: usize) -> io::Result<()> {
+    /// When the process is gone. See [`WorkerChannels::give_up`].
+    pub fn finish(&self, channel: usize) -> io::Result<()> {
         let channel = &self.channels[channel];
-        let mut stream = channel.stream(None);
-        let late = Incoming::read(&mut stream)?.ok_or(ErrorKind::UnexpectedEof)?;
-        late.skip_body(&mut stream)?;
+        let abandoned = channel.abandoned.lock().take();
+        if let Some(abandoned) = abandoned {
+            abandoned.finish(&mut channel.stream(None))?;
+        }
         channel.outstanding.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -255,6 +257,7 @@ impl WorkerChannels {
     pub fn give_up(&self, channel: usize) {
         let channel = &self.channels[channel];
         channel.close();
+        *channel.abandoned.lock() = None;
         channel.outstanding.store(0, Ordering::Relaxed);
     }
 
@@ -358,323 +361,18 @@ impl WorkerChannels {
     }
 }
 
-/// Sends a call and waits for its answer. After an error the channel is of no more use.
-fn exchange(
-    channel: &Channel,
-    number: u64,
-    head: &Call,
-    body: &[u8],
-    memory: &Buffer,
-    deadline: Instant,
-) -> io::Result<Outcome> {
-    // Bytes that are here before the call cannot be its answer, and a call that is not sent will not begin.
-    match recv(
-        &channel.socket,
-        &mut [0],
-        RecvFlags::PEEK | RecvFlags::DONTWAIT,
-    ) {
-        Ok((0, _)) => return Ok(Outcome::Lost),
-        Ok(_) => {
-            let text = "bytes arrived that answer no call";
-            return Err(io::Error::new(ErrorKind::InvalidData, text));
-        }
-        // Nothing is here, as expected; any other error comes up again in the next step.
-        Err(_) => {}
+/// Why a wait ended early, if that is what the error says.
+fn abandonment(error: &io::Error) -> Option<WaitError> {
+    if is_cancelled(error) {
+        Some(WaitError::Cancelled)
+    } else {
+        (error.kind() == ErrorKind::TimedOut).then_some(WaitError::TimedOut)
     }
-    // A frame that is left half done costs the channel, so a client that hangs up does not end it.
-    let mut stream = channel.stream(Some(deadline)).ignoring_cancelling();
-    frame::write(&mut stream, head, body)?;
-    match channel.stream(Some(deadline)).wait_for_input() {
-        Err(e) if is_cancelled(&e) => return Ok(Outcome::Late(WaitError::Cancelled)),
-        Err(e) if e.kind() == ErrorKind::TimedOut => return Ok(Outcome::Late(WaitError::TimedOut)),
-        other => other?,
-    }
-    let Some(incoming) = Incoming::read(&mut stream)? else {
-        return Ok(Outcome::Lost);
-    };
-    let mut answer = memory.sibling();
-    if let Err(why) = answer.reserve_exact(incoming.body_length) {
-        incoming.skip_body(&mut stream)?;
-        return Ok(Outcome::NoRoom(why));
-    }
-    answer.bytes_mut().resize(incoming.body_length, 0);
-    incoming.read_body(&mut stream, answer.bytes_mut())?;
-    reply(incoming.head()?, number, answer).map(Outcome::Answered)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
     time.as_nanos() as u64
 }
 
-/// The answer to call `number`.
-fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
-    if answer.number() != number {
-        let text = format!("call {number} got the answer to call {}", answer.number());
-        return Err(io::Error::new(ErrorKind::InvalidData, text));
-    }
-    Ok(match answer {
-        Answer::ForModelServer { content_type, .. } => Reply::ForModelServer {
-            content_type: content_type.into_owned(),
-            body,
-        },
-        Answer::ForClient { content_type, .. } => Reply::ForClient {
-            content_type: content_type.into_owned(),
-            body,
-        },
-        Answer::Raised { .. } => {
-            let text = &body[..body.len().min(MAX_RAISED_BYTES)];
-            Reply::Raised(String::from_utf8_lossy(text).into_owned())
-        }
-        Answer::Loaded { .. } | Answer::Failed => {
-            return Err(ErrorKind::InvalidData.into());
-        }
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::worker_protocol::frame::Response;
-    use crate::worker_protocol::record::{Account, Runs};
-    use std::sync::Arc;
-    use std::thread;
-
-    /// The channels to a process, and the other ends.
-    fn process(channels: usize) -> (WorkerChannels, Vec<UnixStream>, Record) {
-        let (ours, theirs) = (0..channels).map(|_| UnixStream::pair().unwrap()).unzip();
-        let record = Record::new(channels).unwrap();
-        let other_side = Record::from_file(record.file().try_clone().unwrap().into());
-        (
-            WorkerChannels::new(ours, record).unwrap(),
-            theirs,
-            other_side,
-        )
-    }
-
-    fn call<'a>(number: u64, deadline: u64) -> Call<'a> {
-        let response = Response {
-            status: 200,
-            reason: "OK".into(),
-            headers: Vec::new(),
-        };
-        Call::Response {
-            number,
-            deadline,
-            response,
-        }
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(20)
-    }
-
-    fn later() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
-
-    fn answer(to: &UnixStream, number: u64, body: &[u8]) {
-        let content_type = "text/plain".into();
-        let head = Answer::ForClient {
-            number,
-            content_type,
-        };
-        frame::write(to, &head, body).unwrap();
-    }
-
-    /// Sends a call and waits for the answer.
-    fn call_on(process: &WorkerChannels, channel: usize, deadline: Instant) -> (u64, Outcome) {
-        process.call(channel, call, b"", &Buffer::default(), deadline)
-    }
-
-    fn answered(body: &[u8]) -> Outcome {
-        Outcome::Answered(Reply::ForClient {
-            content_type: "text/plain".into(),
-            body: body.to_vec().into(),
-        })
-    }
-
-    #[test]
-    fn a_late_answer_is_not_taken_for_the_next_one() {
-        let (process, theirs, _) = process(1);
-        let (first, outcome) = call_on(&process, 0, soon());
-        assert_eq!(outcome, Outcome::Late(WaitError::TimedOut));
-        // Before the next call comes: two frames at once would be read as a broken one.
-        Incoming::read(&theirs[0]).unwrap().unwrap();
-        thread::scope(|scope| {
-            let reader = scope.spawn(|| process.read_over(0));
-            // More than the socket holds: somebody takes it.
-            answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
-            reader.join().unwrap().unwrap();
-        });
-        let outcome = thread::scope(|scope| {
-            let next = scope.spawn(|| call_on(&process, 0, later()).1);
-            Incoming::read(&theirs[0]).unwrap().unwrap();
-            answer(&theirs[0], first + 1, b"right");
-            next.join().unwrap()
-        });
-        assert_eq!(outcome, answered(b"right"));
-    }
-
-    #[test]
-    fn a_large_call_that_nobody_reads_costs_the_channel() {
-        let (process, _theirs, _) = process(1);
-        let body = vec![0; 10 << 20];
-        let (_, outcome) = process.call(0, call, &body, &Buffer::default(), soon());
-        assert_eq!(outcome, Outcome::Interrupted);
-    }
-
-    #[test]
-    fn the_record_tells_what_had_begun() {
-        let (process, theirs, record) = process(2);
-        let lost = thread::scope(|scope| {
-            let calls = [0, 1].map(|channel| {
-                let process = &process;
-                scope.spawn(move || call_on(process, channel, later()))
-            });
-            let incoming = Incoming::read(&theirs[1]).unwrap().unwrap();
-            let Call::Response { number, .. } = incoming.head().unwrap() else {
-                panic!()
-            };
-            record.begin(1, number).unwrap();
-            // Both calls are on their way before the process ends.
-            Incoming::read(&theirs[0]).unwrap().unwrap();
-            assert!(process.has_overdue_calls(Duration::ZERO, record::now()));
-            assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
-            process.close();
-            calls.map(|call| call.join().unwrap())
-        });
-        assert_eq!((&lost[0].1, &lost[1].1), (&Outcome::Lost, &Outcome::Lost));
-        assert_eq!(process.fate(0, lost[0].0), Fate::NotBegun);
-        assert_eq!(process.fate(1, lost[1].0), Fate::Overdue);
-    }
-
-    #[test]
-    fn a_call_counts_until_its_late_answer_is_there() {
-        let (process, theirs, record) = process(1);
-        let (number, _) = call_on(&process, 0, soon());
-        assert!(
-            process.is_stuck(Duration::ZERO, record::now()),
-            "it has not begun"
-        );
-        assert!(!process.is_stuck(Duration::from_secs(60), record::now()));
-        assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
-        record.begin(0, number).unwrap();
-        assert!(!process.is_stuck(Duration::from_secs(60), record::now()));
-        answer(&theirs[0], number, b"late");
-        process.read_over(0).unwrap();
-        assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
-        assert!(!process.is_stuck(Duration::ZERO, record::now()));
-    }
-
-    #[test]
-    fn the_first_word_is_loaded_or_a_reason() {
-        let (good, theirs, _) = process(2);
-        let first_word = Answer::Loaded {
-            channels: 9,
-            shape: Shape::Pair,
-            has_gevent: true,
-        };
-        frame::write(&theirs[0], &first_word, b"").unwrap();
-        assert_eq!(good.wait_until_loaded(), Ok(()));
-        let loaded = Loaded {
-            channels: 2,
-            shape: Shape::Pair,
-            has_gevent: true,
-        };
-        assert_eq!(good.loaded.get(), Some(&loaded));
-
-        let (bad, theirs, _) = process(1);
-        frame::write(&theirs[0], &Answer::Failed, b"Traceback").unwrap();
-        assert_eq!(bad.wait_until_loaded(), Err("Traceback".into()));
-
-        let (gone, theirs, _) = process(1);
-        drop(theirs);
-        assert_eq!(gone.wait_until_loaded(), Err(String::new()));
-    }
-
-    #[test]
-    fn the_answer_to_another_call_costs_the_channel() {
-        let (process, theirs, record) = process(2);
-        for (channel, fate) in [(0, Fate::NotBegun), (1, Fate::Running)] {
-            let (number, outcome) = thread::scope(|scope| {
-                let call = scope.spawn(|| call_on(&process, channel, later()));
-                let incoming = Incoming::read(&theirs[channel]).unwrap().unwrap();
-                let (number, _) = incoming.head::<Call>().unwrap().place();
-                if fate == Fate::Running {
-                    record.begin(channel, number).unwrap();
-                }
-                answer(&theirs[channel], number + 7, b"another's");
-                call.join().unwrap()
-            });
-            assert!(matches!(outcome, Outcome::Garbled(_)), "{outcome:?}");
-            assert_eq!(process.fate(channel, number), fate);
-            assert!(Incoming::read(&theirs[channel]).unwrap().is_none());
-        }
-        assert!(process.has_garbled() && !process.has_answered());
-    }
-
-    #[test]
-    fn greenlets_that_take_turns_are_neither_overdue_nor_stuck() {
-        const LIMIT: Duration = Duration::from_secs(30);
-        let (process, theirs, record) = process(3);
-        let mut account = Account::new(Arc::new(record), 3);
-        for (channel, other_end) in theirs.iter().enumerate().take(2) {
-            let (number, _) = call_on(&process, channel, soon());
-            Incoming::read(other_end).unwrap().unwrap();
-            account.begin(channel, number).unwrap();
-        }
-        let start = record::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let is_hung = |seconds| {
-            let now = at(seconds);
-            process.is_stuck(LIMIT, now) || process.has_overdue_calls(LIMIT, now)
-        };
-        account.switched(Runs::Call(0), start).unwrap();
-        assert!(!is_hung(25));
-        account.switched(Runs::Call(1), at(25)).unwrap();
-        assert!(!is_hung(50));
-        // A third one is sent, and has to wait for the others.
-        call_on(&process, 2, soon());
-        account.switched(Runs::Hub, at(50)).unwrap();
-        assert!(!is_hung(50));
-        assert!(
-            process.is_stuck(LIMIT, at(81)),
-            "the third could have begun"
-        );
-        assert!(
-            process.has_overdue_calls(LIMIT, at(81)),
-            "the others wait too long"
-        );
-    }
-
-    #[test]
-    fn a_greenlet_that_keeps_the_thread_is_overdue_alone() {
-        let (process, theirs, record) = process(2);
-        let mut account = Account::new(Arc::new(record), 2);
-        let mut numbers = [0; 2];
-        for channel in [0, 1] {
-            (numbers[channel], _) = call_on(&process, channel, soon());
-            Incoming::read(&theirs[channel]).unwrap().unwrap();
-            account.begin(channel, numbers[channel]).unwrap();
-        }
-        let start = record::now();
-        account.switched(Runs::Call(1), start).unwrap();
-        let limit = Duration::from_secs(30);
-        assert!(!process.has_overdue_calls(limit, start + limit / 2));
-        assert!(process.has_overdue_calls(limit, start + limit * 2));
-        assert_eq!(process.fate(0, numbers[0]), Fate::Running);
-        assert_eq!(process.fate(1, numbers[1]), Fate::Overdue);
-    }
-
-    #[test]
-    fn a_script_thread_that_keeps_the_thread_makes_the_worker_stuck() {
-        let (process, _theirs, record) = process(1);
-        let mut account = Account::new(Arc::new(record), 1);
-        call_on(&process, 0, soon());
-        let start = record::now();
-        account.switched(Runs::Other, start).unwrap();
-        let limit = Duration::from_secs(30);
-        assert!(!process.is_stuck(limit, start + limit / 2));
-        assert!(process.is_stuck(limit, start + limit * 2));
-    }
-}
+mod tests;

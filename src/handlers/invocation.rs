@@ -142,11 +142,7 @@ impl Handlers {
             .acquire(ConcurrencyLimit::ANY, None, deadline)
             .map_err(|why| why.into_error(self.limit))?;
         let context = self.context(request, instance.index());
-        let call = |number, deadline| Call::Request {
-            number,
-            deadline,
-            context,
-        };
+        let call = |number| Call::Request { number, context };
         match self.call(lease, "handler", call, request.body, request.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
             _ => Err(confused()),
@@ -163,13 +159,9 @@ impl Handlers {
     ) -> Result<Answer, Miss> {
         let choice = self.backend.pool.choose();
         let context = self.context(request, choice.index());
-        let call = |number, deadline| Call::Request {
-            number,
-            deadline,
-            context,
-        };
+        let call = |number| Call::Request { number, context };
         let memory = request.body;
-        let reply = self.call(lease, "input_handler", call, request.body, memory, deadline)?;
+        let reply = self.call(lease, "input_handler", call, memory, memory, deadline)?;
         let Reply::ForModelServer { content_type, body } = reply else {
             return Err(confused());
         };
@@ -183,11 +175,7 @@ impl Handlers {
         let answer = (self.backend).call_chosen(Some(choice), &sent, memory, deadline)?;
         drop(body);
         let response = response(&answer);
-        let call = |number, deadline| Call::Response {
-            number,
-            deadline,
-            response,
-        };
+        let call = |number| Call::Response { number, response };
         match self.call(
             lease,
             "output_handler",
@@ -205,7 +193,7 @@ impl Handlers {
         &self,
         lease: &mut Lease,
         function: &str,
-        head: impl FnOnce(u64, u64) -> Call<'c>,
+        head: impl FnOnce(u64) -> Call<'c>,
         body: &[u8],
         memory: &Buffer,
         deadline: Instant,
@@ -214,8 +202,8 @@ impl Handlers {
         let error = match outcome {
             Outcome::Answered(Reply::Raised(text)) => RequestError::new(500, text),
             Outcome::Answered(reply) => return Ok(reply),
-            Outcome::Late(WaitError::Cancelled) => RequestError::hung_up(),
-            Outcome::Late(WaitError::TimedOut) | Outcome::Interrupted => {
+            Outcome::Abandoned(WaitError::Cancelled) => RequestError::hung_up(),
+            Outcome::Abandoned(WaitError::TimedOut) => {
                 RequestError::deadline(self.limit, &format!("{function} did not return in time"))
             }
             Outcome::NoRoom(why) => why.for_answer(),

@@ -9,8 +9,8 @@ use std::time::Instant;
 use crate::budget::Buffer;
 use crate::dispatch::pool::{self, Unavailable};
 use crate::dispatch::quarantine::ConcurrencyLimit;
+use crate::handlers::abandoned_calls;
 use crate::handlers::channels::{Fate, Outcome, WorkerChannels};
-use crate::handlers::late_answers;
 use crate::handlers::pool::{Channels, Pool};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Shape};
@@ -20,7 +20,7 @@ use crate::worker_protocol::frame::{Call, Shape};
 pub struct Lease {
     worker: Arc<WorkerChannels>,
     channel: usize,
-    /// Until the channel is left to `late_answers.rs`.
+    /// Until the channel is left to `abandoned_calls.rs`.
     lease: Option<pool::Lease<Channels>>,
     is_broken: bool,
 }
@@ -53,7 +53,7 @@ impl Lease {
     /// Sends a call and waits for its answer; see [`WorkerChannels::call`].
     pub fn call<'c>(
         &mut self,
-        head: impl FnOnce(u64, u64) -> Call<'c>,
+        head: impl FnOnce(u64) -> Call<'c>,
         body: &[u8],
         memory: &Buffer,
         deadline: Instant,
@@ -63,15 +63,13 @@ impl Lease {
         }
         let (number, outcome) = (self.worker).call(self.channel, head, body, memory, deadline);
         match outcome {
-            Outcome::Answered(_) | Outcome::NoRoom(_) => {}
-            Outcome::Late(_) => self
+            Outcome::Answered(_) | Outcome::NoRoom(_) | Outcome::Broken(_) => {}
+            Outcome::Abandoned(_) => self
                 .lease
                 .take()
                 .into_iter()
-                .for_each(late_answers::read_over),
-            Outcome::Interrupted | Outcome::Broken(_) | Outcome::Garbled(_) | Outcome::Lost => {
-                self.is_broken = true;
-            }
+                .for_each(abandoned_calls::finish),
+            Outcome::Garbled(_) | Outcome::Lost => self.is_broken = true,
         }
         (number, outcome)
     }
@@ -140,10 +138,9 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    fn call<'a>(number: u64, deadline: u64) -> Call<'a> {
+    fn call<'a>(number: u64) -> Call<'a> {
         Call::Response {
             number,
-            deadline,
             response: Response {
                 status: 200,
                 reason: "OK".into(),
@@ -173,13 +170,13 @@ mod tests {
 
     #[test]
     fn a_channel_that_owes_an_answer_is_leased_when_it_has_come() {
-        late_answers::start_reader().unwrap();
+        abandoned_calls::start().unwrap();
         let (worker, theirs) = worker(1);
         let pool = pool(&worker);
         let now = Instant::now();
         let mut lease = acquire(&pool, now).unwrap();
         let (number, outcome) = lease.call(call, b"", &Buffer::default(), now);
-        assert_eq!(outcome, Outcome::Late(WaitError::TimedOut));
+        assert_eq!(outcome, Outcome::Abandoned(WaitError::TimedOut));
         drop(lease);
         assert!(acquire(&pool, now).is_err());
         assert_eq!(is_worn_out(&pool), None, "its code still runs");
@@ -191,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_channel_whose_late_answer_never_comes_is_lost() {
-        late_answers::start_reader().unwrap();
+        abandoned_calls::start().unwrap();
         let (worker, mut theirs) = worker(2);
         let pool = pool(&worker);
         let now = Instant::now();

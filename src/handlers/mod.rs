@@ -3,10 +3,10 @@
 //! Each runs in processes of its own, `sagemaker-tfs-python`: a call that hangs or crashes costs its process and
 //! never the server. This module finds the script, keeps the workers and takes requests through them.
 
+mod abandoned_calls;
 pub mod channels;
 pub mod interpreter;
 pub mod invocation;
-mod late_answers;
 pub mod launch;
 mod lease;
 pub mod packages;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::WorkerClass;
 use crate::dispatch::pool::Health;
+use crate::handlers::abandoned_calls;
 use crate::handlers::channels::WorkerChannels;
-use crate::handlers::late_answers;
 use crate::handlers::launch::Launch;
 use crate::handlers::pool::{Channels, Pool};
 use crate::supervisor::child::{Child, Streams};
@@ -76,7 +76,7 @@ impl Worker {
     }
 
     fn try_start(&mut self, process_number: u64) -> io::Result<Child> {
-        late_answers::start_reader()?;
+        abandoned_calls::start()?;
         let launch = &self.launch;
         let pairs = (0..launch.channels).map(|_| UnixStream::pair());
         let (ours, theirs): (Vec<_>, Vec<_>) =

@@ -11,25 +11,12 @@ use super::{Cancelling, Interest, WaitError, What, moved, wait};
 pub struct Stream<'a, S> {
     socket: &'a S,
     deadline: Option<Instant>,
-    cancelling: Cancelling,
 }
 
 impl<'a, S: AsFd> Stream<'a, S> {
     /// `socket` must be in non-blocking mode.
     pub fn new(socket: &'a S, deadline: Option<Instant>) -> Self {
-        Self {
-            socket,
-            deadline,
-            cancelling: Cancelling::Ends,
-        }
-    }
-
-    /// Its waits go on when nobody needs the result any more. For what must not be left half done.
-    pub fn ignoring_cancelling(self) -> Self {
-        Self {
-            cancelling: Cancelling::IsIgnored,
-            ..self
-        }
+        Self { socket, deadline }
     }
 
     /// Waits until there is something to read. Saves the attempt where nothing is there yet, as after a request.
@@ -42,7 +29,7 @@ impl<'a, S: AsFd> Stream<'a, S> {
 
     fn wait(&self, interest: Interest) -> io::Result<()> {
         let event = What::Socket(self.socket.as_fd(), interest);
-        wait(event, self.deadline, self.cancelling)?.map_err(error)
+        wait(event, self.deadline, Cancelling::Ends)?.map_err(error)
     }
 
     fn retry(

@@ -4,8 +4,9 @@
 //! in JSON and a body as it is, so that a large body is copied, never re-encoded. Both executables use this module.
 //!
 //! Each call in progress has a socket of its own, a *channel*. On it calls and answers alternate: nobody sends a
-//! second frame before the other side answered the first. When the server gives up waiting, it reads over the late
-//! answer before it uses the channel again.
+//! second frame before the other side answered the first. When the server gives up waiting, be it in the middle of a
+//! frame, it cancels the call in the record, completes its frame and reads over the late answer before it uses the channel
+//! again.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,8 +20,6 @@ pub enum Call<'a> {
     Request {
         /// Number of the call, from 1; grows on each channel.
         number: u64,
-        /// From when on nobody waits for the answer, in nanoseconds by `record::now`.
-        deadline: u64,
         /// For the script.
         #[serde(borrow)]
         context: Context<'a>,
@@ -29,8 +28,6 @@ pub enum Call<'a> {
     Response {
         /// Number of the call.
         number: u64,
-        /// As above.
-        deadline: u64,
         /// For the script.
         #[serde(borrow)]
         response: Response<'a>,
@@ -38,15 +35,10 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Number of the call and its deadline.
-    pub fn place(&self) -> (u64, u64) {
+    /// Number of the call.
+    pub fn number(&self) -> u64 {
         match self {
-            Self::Request {
-                number, deadline, ..
-            }
-            | Self::Response {
-                number, deadline, ..
-            } => (*number, *deadline),
+            Self::Request { number, .. } | Self::Response { number, .. } => *number,
         }
     }
 }
@@ -151,35 +143,111 @@ pub const MAX_BODY_BYTES: usize = 1 << 32;
 const ONE_WRITE: usize = 16 * 1024;
 /// A small frame is read in one go.
 const READ_BYTES: usize = 8 * 1024;
+static FILLER: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Writes a frame.
 ///
 /// # Errors
-/// As the writer; `InvalidInput` for a head that is too long, of which nothing is written.
-pub fn write(mut to: impl Write, head: &impl Serialize, body: &[u8]) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(1024 + body.len().min(ONE_WRITE));
-    bytes.resize(PREFIX_BYTES, 0);
-    serde_json::to_writer(&mut bytes, head)?;
-    let head_length = bytes.len() - PREFIX_BYTES;
-    if head_length > MAX_HEAD_BYTES {
-        let text = "headers or a content type are too long";
-        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+/// As [`Outgoing::new`] and [`Outgoing::write`].
+pub fn write(to: impl Write, head: &impl Serialize, body: &[u8]) -> io::Result<()> {
+    Outgoing::new(head, body)?.write(to)
+}
+
+/// A frame that is being written. When a write fails halfway, the next one continues there.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Prefix, head, and a small body.
+    start: Vec<u8>,
+    large_body: Body<'a>,
+    written: usize,
+}
+
+#[derive(Debug)]
+enum Body<'a> {
+    Given(&'a [u8]),
+    /// So many bytes of which those that are not written yet do not matter.
+    Filler(usize),
+}
+
+impl<'a> Outgoing<'a> {
+    /// A frame of which nothing is written yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a head that is too long.
+    pub fn new(head: &impl Serialize, body: &'a [u8]) -> io::Result<Self> {
+        let (with_head, large) = match body.len() {
+            0..=ONE_WRITE => (body, &[][..]),
+            _ => (&[][..], body),
+        };
+        let mut start = Vec::with_capacity(1024 + with_head.len());
+        start.resize(PREFIX_BYTES, 0);
+        serde_json::to_writer(&mut start, head)?;
+        let head_length = start.len() - PREFIX_BYTES;
+        if head_length > MAX_HEAD_BYTES {
+            let text = "headers or a content type are too long";
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        start[..4].copy_from_slice(&(head_length as u32).to_le_bytes());
+        start[4..PREFIX_BYTES].copy_from_slice(&(body.len() as u64).to_le_bytes());
+        start.extend_from_slice(with_head);
+        Ok(Self {
+            start,
+            large_body: Body::Given(large),
+            written: 0,
+        })
     }
-    bytes[..4].copy_from_slice(&(head_length as u32).to_le_bytes());
-    bytes[4..PREFIX_BYTES].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    if body.len() <= ONE_WRITE {
-        bytes.extend_from_slice(body);
-        to.write_all(&bytes)
-    } else {
-        to.write_all(&bytes)?;
-        to.write_all(body)
+
+    /// Writes what is left of it.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn write(&mut self, mut to: impl Write) -> io::Result<()> {
+        loop {
+            let piece = self.next_piece();
+            if piece.is_empty() {
+                return Ok(());
+            }
+            match to.write(piece) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => self.written += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn next_piece(&self) -> &[u8] {
+        let Some(body_written) = self.written.checked_sub(self.start.len()) else {
+            return &self.start[self.written..];
+        };
+        match self.large_body {
+            Body::Given(bytes) => &bytes[body_written..],
+            Body::Filler(length) => &FILLER[..FILLER.len().min(length - body_written)],
+        }
+    }
+
+    /// The same frame for a reader that has been told to ignore the body: zeros stand for what is not written yet, so the
+    /// body itself is not needed any more.
+    pub fn without_body(self) -> Outgoing<'static> {
+        let length = match self.large_body {
+            Body::Given(bytes) => bytes.len(),
+            Body::Filler(length) => length,
+        };
+        Outgoing {
+            start: self.start,
+            large_body: Body::Filler(length),
+            written: self.written,
+        }
     }
 }
 
-/// A frame that is being read: its head, and the body when it is asked for.
-#[derive(Debug)]
+/// A frame that is being read: its head, and the body when it is asked for. When a read fails halfway, the next one
+/// continues there.
+#[derive(Debug, Default)]
 pub struct Incoming {
     bytes: Vec<u8>,
+    filled: usize,
+    /// 0 until the head is there.
     head_end: usize,
     /// Length of the whole body.
     pub body_length: usize,
@@ -189,16 +257,30 @@ impl Incoming {
     /// Reads up to the end of the head, and maybe some of the body. `None`: the other side is gone.
     ///
     /// # Errors
-    /// As the reader; `InvalidData` for what is no frame. With [`ErrorKind::Interrupted`] and
-    /// [`ErrorKind::WouldBlock`] nothing has been read.
-    pub fn read(mut from: impl Read) -> io::Result<Option<Self>> {
-        let mut bytes = vec![0; READ_BYTES];
-        let mut filled = from.read(&mut bytes)?;
-        if filled == 0 {
-            return Ok(None);
+    /// As [`Incoming::read_head`].
+    pub fn read(from: impl Read) -> io::Result<Option<Self>> {
+        let mut incoming = Self::default();
+        let is_there = incoming.read_head(from)?;
+        Ok(is_there.then_some(incoming))
+    }
+
+    /// Reads up to the end of the head, and maybe some of the body, unless that is done. `false`: the other side is gone.
+    ///
+    /// # Errors
+    /// As the reader; `InvalidData` for what is no frame.
+    pub fn read_head(&mut self, mut from: impl Read) -> io::Result<bool> {
+        if self.head_end > 0 {
+            return Ok(true);
         }
-        filled = fill(&mut from, &mut bytes, filled, PREFIX_BYTES)?;
-        let (head_length, rest) = bytes.split_first_chunk().expect("a prefix is there");
+        if self.filled == 0 {
+            self.bytes.resize(READ_BYTES, 0);
+            self.filled = from.read(&mut self.bytes)?;
+            if self.filled == 0 {
+                return Ok(false);
+            }
+        }
+        fill(&mut from, &mut self.bytes[..PREFIX_BYTES], &mut self.filled)?;
+        let (head_length, rest) = self.bytes.split_first_chunk().expect("a prefix is there");
         let head_length = u32::from_le_bytes(*head_length) as usize;
         let body_length = rest.first_chunk().expect("a prefix is there");
         let body_length = u64::from_le_bytes(*body_length);
@@ -206,20 +288,17 @@ impl Incoming {
             return Err(broken("a frame announces impossible lengths"));
         }
         let head_end = PREFIX_BYTES + head_length;
-        if bytes.len() < head_end {
-            bytes.resize(head_end, 0);
+        if self.bytes.len() < head_end {
+            self.bytes.resize(head_end, 0);
         }
-        filled = fill(&mut from, &mut bytes, filled, head_end)?;
+        fill(&mut from, &mut self.bytes[..head_end], &mut self.filled)?;
         let body_length = body_length as usize;
-        if filled - head_end > body_length {
+        if self.filled - head_end > body_length {
             return Err(broken("there is more behind a frame"));
         }
-        bytes.truncate(filled);
-        Ok(Some(Self {
-            bytes,
-            head_end,
-            body_length,
-        }))
+        self.bytes.truncate(self.filled);
+        (self.head_end, self.body_length) = (head_end, body_length);
+        Ok(true)
     }
 
     /// The head.
@@ -236,48 +315,66 @@ impl Incoming {
         &self.bytes[self.head_end..]
     }
 
-    /// Reads over the rest of the body.
+    /// Reads over the body.
     ///
     /// # Errors
     /// As the reader.
     pub fn skip_body(&self, from: impl Read) -> io::Result<()> {
-        let rest = (self.body_length - self.body_start().len()) as u64;
-        match io::copy(&mut from.take(rest), &mut io::sink())? {
-            skipped if skipped == rest => Ok(()),
-            _ => Err(ErrorKind::UnexpectedEof.into()),
-        }
+        self.skip_rest(from, &mut 0)
     }
 
-    /// Reads the rest of the body into `body`, which is as long as the whole.
+    /// Reads over what is left of the body after the first `read` bytes, and counts in `read`.
     ///
     /// # Errors
     /// As the reader.
-    pub fn read_body(&self, mut from: impl Read, body: &mut [u8]) -> io::Result<()> {
-        let (start, rest) = body.split_at_mut(self.body_start().len());
-        start.copy_from_slice(self.body_start());
-        from.read_exact(rest)
+    pub fn skip_rest(&self, mut from: impl Read, read: &mut usize) -> io::Result<()> {
+        *read = (*read).max(self.body_start().len());
+        let mut bytes = [0; READ_BYTES];
+        while *read < self.body_length {
+            let length = bytes.len().min(self.body_length - *read);
+            *read += read_some(&mut from, &mut bytes[..length])?;
+        }
+        Ok(())
+    }
+
+    /// Reads the body into `body`, which is as long as the whole.
+    ///
+    /// # Errors
+    /// As the reader.
+    pub fn read_body(&self, from: impl Read, body: &mut [u8]) -> io::Result<()> {
+        self.read_rest(from, body, &mut 0)
+    }
+
+    /// Reads what is left of the body after the first `read` bytes, and counts in `read`.
+    ///
+    /// # Errors
+    /// As the reader.
+    pub fn read_rest(&self, from: impl Read, body: &mut [u8], read: &mut usize) -> io::Result<()> {
+        let start = self.body_start();
+        if *read < start.len() {
+            body[..start.len()].copy_from_slice(start);
+            *read = start.len();
+        }
+        fill(from, body, read)
     }
 }
 
-/// Reads until `wanted` bytes are there.
-fn fill(
-    mut from: impl Read,
-    bytes: &mut [u8],
-    mut filled: usize,
-    wanted: usize,
-) -> io::Result<usize> {
-    while filled < wanted {
-        match from.read(&mut bytes[filled..]) {
+/// Reads until `bytes` are full.
+fn fill(mut from: impl Read, bytes: &mut [u8], filled: &mut usize) -> io::Result<()> {
+    while *filled < bytes.len() {
+        *filled += read_some(&mut from, &mut bytes[*filled..])?;
+    }
+    Ok(())
+}
+
+fn read_some(mut from: impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(bytes) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => filled += n,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                return Err(broken("the rest of a frame did not come in time"));
-            }
-            Err(e) => return Err(e),
+            read => return read,
         }
     }
-    Ok(filled)
 }
 
 fn broken(text: impl Into<String>) -> io::Error {
@@ -305,6 +402,55 @@ mod tests {
         }
     }
 
+    /// Takes and gives at most so many bytes at a time, and fails every second time.
+    struct Stuttering {
+        bytes: Vec<u8>,
+        step: usize,
+        fails: bool,
+    }
+
+    impl Stuttering {
+        fn turn(&mut self) -> io::Result<()> {
+            self.fails = !self.fails;
+            match self.fails {
+                true => Err(ErrorKind::TimedOut.into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Read for Stuttering {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.turn()?;
+            let length = self.step.min(buffer.len()).min(self.bytes.len());
+            buffer[..length].copy_from_slice(&self.bytes[..length]);
+            self.bytes.drain(..length);
+            Ok(length)
+        }
+    }
+
+    impl Write for Stuttering {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.turn()?;
+            let length = self.step.min(bytes.len());
+            self.bytes.extend_from_slice(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn until_done<T>(mut attempt: impl FnMut() -> io::Result<T>) -> T {
+        loop {
+            match attempt() {
+                Ok(done) => return done,
+                Err(e) => assert_eq!(e.kind(), ErrorKind::TimedOut),
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(text in ".{0,200}", body: Vec<u8>, drip in 1usize..40) {
@@ -319,11 +465,56 @@ mod tests {
         }
 
         #[test]
+        fn what_failed_halfway_continues_there(
+            text in ".{0,200}", length in 0usize..40_000, step in 1usize..30_000, skips: bool,
+        ) {
+            let head = Answer::ForClient { number: 7, content_type: text.into() };
+            let body = Vec::from_iter((0..length).map(|n| n as u8));
+            let mut pipe = Stuttering { bytes: Vec::new(), step, fails: false };
+            let mut outgoing = Outgoing::new(&head, &body).unwrap();
+            until_done(|| outgoing.write(&mut pipe));
+            prop_assert_eq!(&pipe.bytes, &frame(&head, &body));
+            let (mut incoming, mut read) = (Incoming::default(), 0);
+            prop_assert!(until_done(|| incoming.read_head(&mut pipe)));
+            prop_assert_eq!(incoming.head::<Answer>().unwrap(), head);
+            let mut whole = vec![0; incoming.body_length];
+            // As if the reader lost interest halfway.
+            let read_part = incoming.read_rest(&mut pipe, &mut whole, &mut read);
+            if skips || read_part.is_ok() {
+                until_done(|| incoming.skip_rest(&mut pipe, &mut read));
+            } else {
+                until_done(|| incoming.read_rest(&mut pipe, &mut whole, &mut read));
+                prop_assert_eq!(whole, body);
+            }
+            prop_assert_eq!(read, length);
+            prop_assert!(pipe.bytes.is_empty());
+        }
+
+        #[test]
         fn rubbish_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
             if let Ok(Some(incoming)) = Incoming::read(&bytes[..]) {
                 let _ = incoming.head::<Answer>();
                 let _ = incoming.head::<Call>();
             }
+        }
+    }
+
+    #[test]
+    fn a_frame_without_its_body_is_as_long_as_before() {
+        let body = vec![b'b'; 300_000];
+        let whole = frame(&Answer::Failed, &body);
+        for written in [0, 5, 100, 100_000, whole.len()] {
+            let mut outgoing = Outgoing::new(&Answer::Failed, &body).unwrap();
+            let mut start = vec![0; written];
+            // A slice takes as much as it has room for, and fails then.
+            let is_whole = outgoing.write(&mut start[..]).is_ok();
+            assert_eq!(is_whole, written == whole.len());
+            let mut rest = Vec::new();
+            outgoing.without_body().write(&mut rest).unwrap();
+            let all = [start, rest].concat();
+            let end = written.max(whole.len() - body.len());
+            assert!(all[..end] == whole[..end]);
+            assert!(all[end..] == vec![0; whole.len() - end]);
         }
     }
 
@@ -382,7 +573,6 @@ mod tests {
     fn a_call_has_its_context() {
         let call = Call::Request {
             number: 3,
-            deadline: 5,
             context: Context {
                 model_name: None,
                 model_version: Some("12".into()),

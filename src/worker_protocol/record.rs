@@ -2,10 +2,12 @@
 //!
 //! The worker notes a call before it runs it, with one write and without waking anybody. When the worker dies, the
 //! server reads here which calls had begun; the others can be given to another worker. While it lives, the watchdog
-//! reads here how long a call has been running.
+//! reads here how long a call has been running. The server notes which calls are cancelled: the worker does not run those
+//! that it has yet to begin.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -54,9 +56,10 @@ pub struct Turn {
     pub computed: Duration,
 }
 
-/// A number and two times of 8 bytes each, padded so that no entry crosses a page. The first entry is the turn, then comes
-/// the call of each channel.
+/// A number and two times, which the worker writes, and the number of a cancelled call, which the server writes; each has 8
+/// bytes. The first entry is the turn, then comes the call of each channel.
 const ENTRY_BYTES: usize = 32;
+const CANCELLED: Range<usize> = 24..ENTRY_BYTES;
 /// An entry is read again, at most this often, until two reads agree: the worker may be writing it.
 const MAX_READS: usize = 100;
 
@@ -158,6 +161,26 @@ impl Record {
         }
     }
 
+    /// Notes that nobody waits for a call any more.
+    ///
+    /// # Errors
+    /// As [`Record::begin`].
+    pub fn cancel(&self, channel: usize, number: u64) -> io::Result<()> {
+        let offset = (1 + channel) * ENTRY_BYTES + CANCELLED.start;
+        self.0.write_all_at(&number.to_le_bytes(), offset as u64)
+    }
+
+    /// Whether nobody waits any more for this call, the latest on its channel.
+    ///
+    /// # Errors
+    /// As [`Record::begin`].
+    pub fn is_cancelled(&self, channel: usize, number: u64) -> io::Result<bool> {
+        let offset = (1 + channel) * ENTRY_BYTES + CANCELLED.start;
+        let mut cancelled = [0; CANCELLED.end - CANCELLED.start];
+        self.0.read_exact_at(&mut cancelled, offset as u64)?;
+        Ok(u64::from_le_bytes(cancelled) == number)
+    }
+
     fn write_call(&self, channel: usize, call: Begun) -> io::Result<()> {
         self.write(1 + channel, call.number, call.at, call.base)
     }
@@ -167,10 +190,10 @@ impl Record {
     }
 
     fn write(&self, place: usize, number: u64, a: Duration, b: Duration) -> io::Result<()> {
-        let mut entry = [0; ENTRY_BYTES];
+        let mut entry = [0; CANCELLED.start];
         entry[..8].copy_from_slice(&number.to_le_bytes());
         entry[8..16].copy_from_slice(&(a.as_nanos() as u64).to_le_bytes());
-        entry[16..24].copy_from_slice(&(b.as_nanos() as u64).to_le_bytes());
+        entry[16..].copy_from_slice(&(b.as_nanos() as u64).to_le_bytes());
         self.0.write_all_at(&entry, (place * ENTRY_BYTES) as u64)
     }
 
@@ -272,6 +295,22 @@ mod tests {
         assert!(before <= begun.at && begun.at <= now());
         assert_eq!(other_side.last(0).number, u64::MAX);
         assert_eq!(other_side.last(1).number, 0);
+    }
+
+    #[test]
+    fn a_cancelled_call_is_one_call_of_one_channel() {
+        let record = Record::new(2).unwrap();
+        let worker = Record::from_file(record.file().try_clone().unwrap().into());
+        record.cancel(1, 7).unwrap();
+        worker.begin(1, 7).unwrap();
+        assert!(
+            worker.is_cancelled(1, 7).unwrap(),
+            "beginning changes nothing"
+        );
+        assert!(!worker.is_cancelled(0, 7).unwrap());
+        assert!(!worker.is_cancelled(1, 8).unwrap());
+        record.cancel(1, 8).unwrap();
+        assert_eq!(record.last(1).number, 7, "cancelling changes nothing else");
     }
 
     const SECOND: Duration = Duration::from_secs(1);

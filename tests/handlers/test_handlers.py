@@ -1,5 +1,6 @@
 """Python handlers as users write them: the table's scripts, and scripts with several requests at a time."""
 
+import http.client
 import json
 import os
 import pty
@@ -393,6 +394,34 @@ class Hosts(HandlerCase):
             self.assertIn("handler did not return within 2 s", hanging.result().text)
             self.assertEqual([answer.text for answer in answers], marks)
             self.ends_well(server)
+
+    def test_a_call_whose_client_hangs_up_before_it_begins_is_not_run(self):
+        # One greenlet keeps the thread, so the others do not begin; the large calls are half sent.
+        gate = self.folder() / "gate"
+        settings = {"SAGEMAKER_TFS_NGINX_LOGLEVEL": "info", "SAGEMAKER_TFS_WORKERS": "1"}
+        server = self.serve(Script("fallen_handler", settings=settings)).wait_ready()
+        with ThreadPoolExecutor(2) as threads:
+            holding = threads.submit(self.invoke, server, f"hold {gate}")
+            self.wait_for_log(server, "it holds")
+            leaving = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(3)]
+            for connection, length in zip(leaving, (10, 300_000, 5 << 20)):
+                connection.request("POST", "/invocations", b"note leaving".ljust(length, b"x"))
+            staying = threads.submit(self.invoke, server, "note staying".ljust(300_000, "x"))
+            for _ in range(10):
+                self.assertEqual(server.request("GET", "/ping").status, 200)
+            for connection in leaving:
+                connection.close()
+            self.wait_until(lambda: server.log().count('invocations" 499') == 3, "hang-ups", server)
+            self.assertFalse(holding.done() or staying.done())
+            gate.touch()
+            self.assertEqual(holding.result().status, 200)
+            self.assertEqual(staying.result().status, 200)
+        for length in (20, 300_000):
+            self.check_answer(server, self.invoke(server, "x" * length), text("x" * length))
+        self.ends_well(server)
+        self.assertIn("noted: note staying", server.log())
+        for part in ("leaving", "given up", "killed"):
+            self.assertNotIn(part, server.log())
 
     def test_what_others_compute_does_not_count_for_a_call(self):
         # All begin at once, wait, and compute one after the other, or by turns: each for less than the limit, all

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::handlers::{answered, failed};
+use crate::support::handlers::{answered, failed, order};
 use crate::support::{Server, Setup, processes, wait_until};
 
 /// What never ends: in Python, in a system call, and in C code that does not give the interpreter up.
@@ -212,6 +212,46 @@ fn a_late_answer_is_not_given_to_the_next_request() {
             "{class}: the same process"
         );
     }
+}
+
+/// They wait in the worker, the large ones half sent, for they are more than a socket holds.
+#[test]
+fn calls_that_expire_behind_another_cost_no_other_request_and_no_channel() {
+    const LIMIT: u32 = 5;
+    let server = Setup::new()
+        .obedient_pair()
+        .worker_class("gevent")
+        .deadline(LIMIT)
+        .call_limit(LIMIT)
+        .start();
+    let pid = server.python_worker_pid(0);
+    // The deadline counts from the head, so half of it is over when their calls are sent, and the limit of the one before
+    // them lies behind it.
+    let began = Instant::now();
+    let mut expiring = [10, 300_000, 5 << 20].map(|bytes| {
+        let what = json!({"input": "note('expired')", "large": "x".repeat(bytes)});
+        let (mut order, mut connection) = (order(&what), server.connect());
+        let end = order.split_off(order.len() - 1);
+        connection.send(&order);
+        (connection, end)
+    });
+    let half = Duration::from_secs(u64::from(LIMIT)) / 2;
+    wait_until("half of the deadline is over", || began.elapsed() > half);
+    let mut busy = hang(&server, "input", "wait_at('gate')");
+    for (connection, end) in &mut expiring {
+        connection.send(end);
+    }
+    for (connection, _) in &mut expiring {
+        failed(connection, 504, &["5 s", "input_handler did not return"]);
+    }
+    server.open_gate("gate");
+    assert_eq!(busy.response().status, 200);
+    for n in 0..20 {
+        server.obey(&json!({"n": n, "large": "x".repeat(n * 20_000)}));
+    }
+    assert_eq!(server.notes(), ["hangs"], "what has expired is not run");
+    assert_eq!(server.python_worker_pid(0), pid, "the same process");
+    assert!(!server.log().contains("given up"), "all channels are there");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+#[cfg(feature = "python")]
+use crate::support::handlers::answered;
 use crate::support::server::fake;
 use crate::support::setup::tested_workers;
 use crate::support::{
@@ -288,6 +290,76 @@ fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
     server.open_gate("gate");
     server.obey(&json!({"n": 1}));
     assert_eq!(server.python_workers().len(), 1);
+}
+
+/// Calls wait in a busy worker, the large ones half sent, for they are more than a socket holds.
+#[cfg(feature = "python")]
+#[test]
+fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() {
+    let server = setup().obedient_pair().worker_class("gevent").start();
+    server.assert_handlers_serve(1);
+    let pid = server.python_worker_pid(0);
+    let order = |name: &str, bytes: usize| {
+        let large = "x".repeat(bytes);
+        json!({"name": name, "input": "note(request['name'])", "large": large})
+    };
+    for round in 1..=3 {
+        let gate = format!("gate {round}");
+        let first = json!({"gate": gate, "input": "note('first'); wait_at(request['gate'])"});
+        let mut first = server.order(&first);
+        let notes = server.wait_for_notes(2 * round - 1);
+        assert_eq!(notes.last().map(String::as_str), Some("first"));
+        let leaving: Vec<_> = [10, 300_000, 5 << 20]
+            .map(|bytes| server.order(&order("leaving", bytes)))
+            .into();
+        let mut staying = server.order(&order("staying", 300_000));
+        for _ in 0..10 {
+            assert_eq!(server.ping().status, 200);
+        }
+        drop(leaving);
+        // The worker is still busy.
+        wait_for_hung_up(&server, 3 * round);
+        server.open_gate(&gate);
+        assert_eq!(first.response().status, 200);
+        assert_eq!(staying.response().status, 200);
+    }
+    assert_eq!(server.notes(), ["first", "staying"].repeat(3));
+    assert_eq!(server.python_worker_pid(0), pid);
+    assert!(!server.log().contains("given up"));
+}
+
+/// Of a call that is abandoned half sent the worker gets no more than its length, and must not run it with that.
+#[cfg(feature = "python")]
+#[test]
+fn no_call_is_run_with_half_a_body() {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 40;
+    let server = setup().obedient_pair().worker_class("gevent").start();
+    server.assert_handlers_serve(1);
+    let pid = server.python_worker_pid(0);
+    let server = &server;
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for n in 0..REQUESTS {
+                    let large = "x".repeat(200_000 + 90_000 * (n % 7));
+                    let what = json!({"client": client, "n": n, "large": large});
+                    let mut connection = server.order(&what);
+                    match n % 4 {
+                        0 => answered(&mut connection, &what),
+                        1 => assert_eq!(server.ping().status, 200),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    server.obey(&json!({"n": 1}));
+    assert_eq!(server.python_worker_pid(0), pid);
+    let log = server.log();
+    for part in ["Traceback", "given up"] {
+        assert!(!log.contains(part), "{part}");
+    }
 }
 
 #[test]

@@ -23,6 +23,12 @@ def handler(data, context):
         print("it loops")
         while True:
             pass
+    if what.startswith("hold "):
+        print("it holds")
+        while not os.path.exists(what[5:]):
+            pass
+    if what.startswith("note "):
+        print("noted: " + what[:20])
     if what.startswith("queue"):
         time.sleep(0.5)
         _compute(0.3)

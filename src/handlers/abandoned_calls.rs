@@ -1,7 +1,8 @@
-//! Reads over the answers that nobody waits for any more, so that their channels can be used again.
+//! Finishes calls that nobody waits for any more: sends what is left of them and reads over their answers, so that their
+//! channels can be used again.
 //!
-//! Somebody must, and at once: a worker that runs all calls on one thread can do nothing else until its answer is taken.
-//! One thread does it for all workers, with a coroutine for each channel that owes an answer.
+//! This cannot wait: a worker that runs all calls on one thread does nothing else until it has read a call to its end and
+//! its answer is taken. One thread does it for all workers, with a coroutine for each call.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -13,18 +14,18 @@ use crate::dispatch::pool::Lease;
 use crate::handlers::pool::Channels;
 use crate::wait::{Mutex, Reactor, Remote};
 
-/// A channel that owes an answer. Dropped before that was read, the channel is given up.
+/// The channel of an abandoned call. Dropped before that is finished, the channel is given up.
 #[derive(Debug)]
-struct Debt(Option<Lease<Channels>>);
+struct Abandoned(Option<Lease<Channels>>);
 
 /// The way to the thread.
 #[derive(Debug)]
-struct Reader {
-    debts: Sender<Debt>,
+struct Finisher {
+    calls: Sender<Abandoned>,
     remote: Arc<Remote>,
 }
 
-static READER: OnceLock<Reader> = OnceLock::new();
+static FINISHER: OnceLock<Finisher> = OnceLock::new();
 /// Held while the thread is started.
 static STARTING: Mutex<()> = Mutex::new(());
 
@@ -32,32 +33,32 @@ static STARTING: Mutex<()> = Mutex::new(());
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start_reader() -> io::Result<()> {
+pub fn start() -> io::Result<()> {
     let _starting = STARTING.lock();
-    if READER.get().is_some() {
+    if FINISHER.get().is_some() {
         return Ok(());
     }
-    let (debts, inbox) = unbounded();
+    let (calls, inbox) = unbounded();
     let remote = Arc::new(Remote::new()?);
     let theirs = Arc::clone(&remote);
     thread::Builder::new()
-        .name("late-answers".into())
+        .name("abandoned-calls".into())
         .spawn(move || {
-            if let Err(e) = read_all(Reactor::new(&theirs, 0), &inbox) {
-                log::error!("late answers of Python workers are read no more: {e}");
+            if let Err(e) = finish_all(Reactor::new(&theirs, 0), &inbox) {
+                log::error!("abandoned calls to Python workers are finished no more: {e}");
             }
         })?;
     // Nobody else starts it meanwhile.
-    let _ = READER.set(Reader { debts, remote });
+    let _ = FINISHER.set(Finisher { calls, remote });
     Ok(())
 }
 
-fn read_all(mut reactor: Reactor<()>, inbox: &Receiver<Debt>) -> io::Result<()> {
+fn finish_all(mut reactor: Reactor<()>, inbox: &Receiver<Abandoned>) -> io::Result<()> {
     let (mut events, mut done) = (Vec::new(), Vec::new());
     loop {
-        for debt in inbox.try_iter() {
+        for call in inbox.try_iter() {
             match reactor.prepare() {
-                Ok(()) => drop(reactor.spawn(|| debt.settle())),
+                Ok(()) => drop(reactor.spawn(|| call.finish())),
                 Err(e) => log::error!("a channel to a Python worker is given up: {e}"),
             }
         }
@@ -66,29 +67,29 @@ fn read_all(mut reactor: Reactor<()>, inbox: &Receiver<Debt>) -> io::Result<()> 
     }
 }
 
-/// Has the answer read over that the leased channel owes. The lease ends with that.
-pub fn read_over(mut lease: Lease<Channels>) {
+/// Has the abandoned call on the leased channel finished. The lease ends with that.
+pub fn finish(mut lease: Lease<Channels>) {
     // Its code still runs, but nobody is to wait for that.
     lease.leave_quarantine();
-    let debt = Debt(Some(lease));
-    if let Some(reader) = READER.get()
-        && reader.debts.send(debt).is_ok()
+    let call = Abandoned(Some(lease));
+    if let Some(finisher) = FINISHER.get()
+        && finisher.calls.send(call).is_ok()
     {
-        reader.remote.nudge();
+        finisher.remote.nudge();
     }
 }
 
-impl Debt {
-    fn settle(mut self) {
+impl Abandoned {
+    fn finish(mut self) {
         let Some(lease) = &self.0 else { return };
         let (worker, channel) = lease.place();
-        if worker.read_over(*channel).is_ok() {
+        if worker.finish(*channel).is_ok() {
             self.0 = None;
         }
     }
 }
 
-impl Drop for Debt {
+impl Drop for Abandoned {
     fn drop(&mut self) {
         if let Some(lease) = self.0.take() {
             let (worker, channel) = lease.place();
