@@ -3,7 +3,6 @@
 //! A state machine over bytes. It never blocks and knows no sockets but by [`Stream`], no threads and no routes:
 //! [`Connection::advance`] goes on as far as the bytes at hand allow and says what it needs then.
 
-use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
 use std::sync::Arc;
@@ -15,10 +14,12 @@ use crate::http::body::{self, BodyDecoder};
 use crate::http::head::{self, Head, Scanner};
 use crate::http::response::ResponseWriter;
 
+mod receiving;
 mod step;
 mod stream;
 mod timing;
 
+use receiving::READ_BYTES;
 pub use step::{Admission, Admit, Arrived, Step};
 use stream::send_some;
 pub use stream::{Direction, Stream};
@@ -27,18 +28,8 @@ use timing::reading_time;
 
 /// Bytes read in one go; then it is another connection's turn.
 const TURN_BYTES: usize = 1 << 20;
-/// Room for what is read before it is known what it is. Most requests come whole.
-const READ_BYTES: usize = 4 * 1024;
-
-thread_local! {
-    /// Where the starts of requests arrive: to allocate this much for each costs more than to copy it.
-    static ROOM: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(READ_BYTES));
-}
-
 /// A head of so many bytes is not counted, so that small requests are served when there is no memory for bodies.
 const FREE_HEAD_BYTES: usize = 1024;
-/// The same while much is coming that is not received directly, if there is memory for it.
-const LARGE_READ_BYTES: usize = 64 * 1024;
 
 /// What becomes of the connection once the response is sent.
 #[derive(Debug)]
@@ -372,72 +363,6 @@ impl<P> Connection<P> {
             received,
         };
         Ok(Some(Step::Request(Box::new(request), plan)))
-    }
-
-    /// Receives the start of a request.
-    fn receive_first(&mut self, stream: &impl Stream) -> Result<io::Result<usize>, RequestError> {
-        ROOM.with_borrow_mut(|room| {
-            room.clear();
-            let received = stream.receive(room);
-            // Not counted, so there is room for it.
-            self.input.set_free(READ_BYTES);
-            self.input
-                .reserve_exact(room.len())
-                .map_err(body::no_room)?;
-            self.input.bytes_mut().extend_from_slice(room);
-            Ok(received)
-        })
-    }
-
-    fn receive(&mut self, stream: &impl Stream) -> Result<io::Result<usize>, RequestError> {
-        let was_empty = self.input.is_empty();
-        let is_first = was_empty && matches!(self.phase, Phase::Head);
-        let direct = match &mut self.phase {
-            Phase::Body { body, .. } if was_empty => body.direct()?,
-            _ => None,
-        };
-        let room = |bytes: &Vec<u8>| bytes.capacity() - bytes.len();
-        let (room, received) = match direct {
-            Some(bytes) => (room(bytes), stream.receive(bytes)),
-            None if is_first => (READ_BYTES, self.receive_first(stream)?),
-            None => {
-                let large = !matches!(self.phase, Phase::Head)
-                    && self
-                        .input
-                        .reserve(LARGE_READ_BYTES, LARGE_READ_BYTES)
-                        .is_ok();
-                if !large {
-                    if was_empty {
-                        self.input.set_free(READ_BYTES);
-                    }
-                    let reserved = self.input.reserve_exact(READ_BYTES);
-                    let left = FREE_HEAD_BYTES.saturating_sub(self.input.len()).max(1);
-                    let reserved = reserved.or_else(|_| self.input.reserve_exact(left));
-                    reserved.map_err(body::no_room)?;
-                }
-                let bytes = self.input.bytes_mut();
-                (room(bytes), stream.receive(bytes))
-            }
-        };
-        self.is_drained = received.as_ref().map_or(true, |&amount| amount < room);
-        if let Ok(1..) = received {
-            self.moved = Instant::now();
-            let had_grace = !mem::take(&mut self.grace).is_zero();
-            match &mut self.phase {
-                Phase::Body { body, received, .. } => {
-                    if had_grace {
-                        *received = self.moved;
-                    }
-                    if was_empty && self.input.is_empty() {
-                        let more = body.received_directly();
-                        self.input.extend(&more).map_err(body::no_room)?;
-                    }
-                }
-                Phase::Head if was_empty || had_grace => self.since = self.moved,
-                _ => {}
-            }
-        }
-        Ok(received)
     }
 
     fn end_of_input(&mut self) -> Step<P> {

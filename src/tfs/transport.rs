@@ -137,10 +137,10 @@ impl Transport for LoopbackTransport {
 
 impl Drop for LoopbackTransport {
     fn drop(&mut self) {
-        if self.has_answered {
-            self.connection
-                .take()
-                .map(|connection| self.idle.put(connection));
+        if self.has_answered
+            && let Some(connection) = self.connection.take()
+        {
+            self.idle.put(connection);
         }
     }
 }
