@@ -222,7 +222,11 @@ impl WorkerChannels {
     fn note_sent(&self, channel: usize, number: u64) {
         let channel = &self.channels[channel];
         let now = record::now();
-        let computed = self.record.turn().computed_until(now);
+        // Only greenlets have turns.
+        let computed = match self.loaded.get().is_some_and(|loaded| loaded.has_gevent) {
+            true => self.record.turn().computed_until(now),
+            false => Duration::ZERO,
+        };
         (channel.sent).store(nanoseconds(now), Ordering::Relaxed);
         (channel.computed_before).store(nanoseconds(computed), Ordering::Relaxed);
         channel.outstanding.store(number, Ordering::Release);
