@@ -42,6 +42,31 @@ step() {
   fi
 }
 
+# together NAME COMMAND [NAME COMMAND]...: steps that wait most of their time, all at once. Each one's output is shown as it
+# comes, but not before the steps before it are done.
+together() {
+  local names=() pids=() index
+  OUTPUTS=$(mktemp -d)
+  trap 'rm -rf "$OUTPUTS"' EXIT
+  while (($#)); do
+    (
+      trap - INT
+      "$2"
+    ) >"$OUTPUTS/${#pids[@]}" 2>&1 </dev/null &
+    pids+=($!)
+    names+=("$1")
+    shift 2
+  done
+  for index in "${!pids[@]}"; do
+    step "${names[index]}" follow "${pids[index]}" "$OUTPUTS/$index"
+  done
+}
+
+# follow PID FILE: shows the output of a command in the background until it ends; its exit code.
+follow() {
+  tail --pid="$1" --lines=+1 --follow "$2" && wait "$1"
+}
+
 skip() {
   heading "$1"
   printf -- '--- SKIPPED: %s: %s\n' "$1" "$2"
@@ -114,16 +139,16 @@ local_model_server_tests() {
   .venv/bin/python -m unittest discover -s tests/local_model_server
 }
 
-real_tensorflow_tests() {
-  .venv/bin/python -m unittest discover --verbose -s tests/real_tensorflow
-}
-
 handler_tests() {
   .venv/bin/python -m unittest discover --verbose -s tests/handlers
 }
 
-multi_model_tests() {
-  .venv/bin/python -m unittest discover --verbose -s tests/multi_model
+real_tensorflow_and_multi_model_tests() {
+  local status=0 folder
+  for folder in real_tensorflow multi_model; do
+    .venv/bin/python -m unittest discover --verbose -s "tests/$folder" || status=$?
+  done
+  return "$status"
 }
 
 chaos_judgement_tests() {
@@ -178,12 +203,11 @@ else
   skip "dependencies (cargo-deny)" "it cannot be installed, see above"
 fi
 step "Rust tests, requests as coroutines (cargo test)" rust_tests
-step "integration tests, requests on threads (cargo test)" integration_tests_with_threads
-step "local model server" local_model_server_tests
 step "building for the next steps" build_for_python_tests
-step "sagemaker-tfs with real TensorFlow" real_tensorflow_tests
-step "handlers on real TensorFlow" handler_tests
-step "multi-model mode on real TensorFlow, its handler from S3" multi_model_tests
+together "integration tests, requests on threads (cargo test)" integration_tests_with_threads \
+  "local model server" local_model_server_tests
+together "handlers on real TensorFlow" handler_tests \
+  "sagemaker-tfs with real TensorFlow; multi-model mode, its handler from S3" real_tensorflow_and_multi_model_tests
 step "judgement of the chaos run" chaos_judgement_tests
 step "Dockerfiles (hadolint)" dockerfiles
 step "scripts for images, manifests, workflows, documents" deployment_tests

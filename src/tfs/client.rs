@@ -10,14 +10,11 @@ use ureq::http::{self, HeaderMap, HeaderValue, Uri, header};
 use ureq::{Agent, AsSendBody, Body, Error};
 
 use crate::budget::{Buffer, NoRoom, Reservation};
-use crate::supervisor::lifecycle::Status;
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
-use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::connection;
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
-use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::TfsAnswer;
 use crate::tfs::outgoing::{Content, Outgoing};
-use crate::tfs::status::{self, Versions};
 use crate::tfs::transport::{new_agent, with_deadline};
 use crate::wait;
 
@@ -72,8 +69,8 @@ const MAX_AGENTS: usize = 16;
 const MAX_RESERVED_BYTES: usize = 64 << 20;
 /// Of an error that is cut, this much is read and dropped to keep the connection.
 const MAX_SKIPPED_BYTES: u64 = 256 * 1024;
-/// Status answers are small and come at once, or the server hangs.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take that only shows whether somebody listens.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for a descriptor, or for another request's connection, before the next try.
 pub const LOCAL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -157,68 +154,11 @@ impl Client {
 
     /// Whether somebody listens on this port.
     pub fn is_open(&self, port: u16) -> bool {
-        match connection::connect(port, Some(Instant::now() + STATUS_TIMEOUT)) {
+        match connection::connect(port, Some(Instant::now() + LOOK_TIMEOUT)) {
             Ok(_) => true,
             // A full queue of connections is one of somebody who listens. Other errors, such as a lack of descriptors,
             // say nothing about the model server.
             Err(e) => e.kind() != ErrorKind::ConnectionRefused,
-        }
-    }
-
-    /// Asks the model server on this port whether all these versions of models are AVAILABLE.
-    ///
-    /// # Errors
-    /// When it could not be asked, for a reason of ours.
-    pub fn status(&self, port: u16, models: &[Versions]) -> Result<Status, String> {
-        let mut first_problem = None;
-        for model in models {
-            let status = match self.ask_for_status(port, &model.name)? {
-                Ok(answer) => status::of_model(&answer, model),
-                // It will not answer about the others either.
-                Err(problem) => return Ok(Status::Other(problem)),
-            };
-            match status {
-                Status::Available => {}
-                Status::Failed { .. } => return Ok(status),
-                Status::Other(_) => {
-                    first_problem.get_or_insert(status);
-                }
-            }
-        }
-        Ok(first_problem.unwrap_or(Status::Available))
-    }
-
-    /// The inner error is the model server's.
-    fn ask_for_status(&self, port: u16, model: &str) -> Result<Result<TfsAnswer, String>, String> {
-        let request = TfsRequest {
-            method: Method::Get,
-            path: &format!("/v1/models/{model}"),
-            content_type: None,
-            body: &CheckedBody::default(),
-        };
-        let request = Outgoing::new(&request).map_err(|e| e.text)?;
-        let address = Address::new(port);
-        let deadline = Instant::now() + STATUS_TIMEOUT;
-        let send = || loop {
-            match self.send(&address, &request, &Buffer::default(), deadline) {
-                Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
-                    let _ = wait::until(Instant::now() + LOCAL_PAUSE);
-                }
-                other => break other,
-            }
-        };
-        let answer = match send() {
-            // The connection was kept, and closed just as it was used.
-            Err(SendError::Lost(_)) => send(),
-            other => other,
-        };
-        match answer {
-            Err(SendError::Local(why)) => Err(why),
-            Err(SendError::Deadline) => Ok(Err(format!(
-                "no answer to a status request within {} s",
-                STATUS_TIMEOUT.as_secs()
-            ))),
-            other => Ok(other.map_err(|error| error.to_string())),
         }
     }
 }

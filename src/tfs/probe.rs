@@ -3,13 +3,22 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
+use crate::budget::Buffer;
 use crate::supervisor::lifecycle::Status;
 use crate::tfs::backend::Backend;
-use crate::tfs::status::Versions;
+use crate::tfs::checked_body::CheckedBody;
+use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
+use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::outgoing::Outgoing;
+use crate::tfs::status::{self, Versions};
+use crate::wait;
+
+/// Answers about a status are small and come at once, or the model server hangs.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +68,7 @@ impl Probe {
                         Ok(order) => (process, pace) = order,
                         Err(RecvTimeoutError::Timeout) if pace == Pace::Off => {}
                         Err(RecvTimeoutError::Timeout) => {
-                            match backend.client.status(port, &models) {
+                            match status_of(&backend.client, port, &models) {
                                 Ok(status) => {
                                     complained = false;
                                     report(process, status);
@@ -85,5 +94,62 @@ impl Probe {
     pub fn set_pace(&self, process: u64, pace: Pace) {
         // The thread ends only with this handle.
         let _ = self.orders.send((process, pace));
+    }
+}
+
+/// Asks the model server on this port whether all these versions of models are AVAILABLE.
+///
+/// # Errors
+/// When it could not be asked, for a reason of ours.
+pub(super) fn status_of(client: &Client, port: u16, models: &[Versions]) -> Result<Status, String> {
+    let mut first_problem = None;
+    for model in models {
+        let status = match ask(client, port, &model.name)? {
+            Ok(answer) => status::of_model(&answer, model),
+            // It will not answer about the others either.
+            Err(problem) => return Ok(Status::Other(problem)),
+        };
+        match status {
+            Status::Available => {}
+            Status::Failed { .. } => return Ok(status),
+            Status::Other(_) => {
+                first_problem.get_or_insert(status);
+            }
+        }
+    }
+    Ok(first_problem.unwrap_or(Status::Available))
+}
+
+/// The inner error is the model server's.
+fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsAnswer, String>, String> {
+    let request = TfsRequest {
+        method: Method::Get,
+        path: &format!("/v1/models/{model}"),
+        content_type: None,
+        body: &CheckedBody::default(),
+    };
+    let request = Outgoing::new(&request).map_err(|e| e.text)?;
+    let address = Address::new(port);
+    let deadline = Instant::now() + TIMEOUT;
+    let send = || loop {
+        match client.send(&address, &request, &Buffer::default(), deadline) {
+            Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
+                let _ = wait::until(Instant::now() + LOCAL_PAUSE);
+            }
+            other => break other,
+        }
+    };
+    let answer = match send() {
+        // The connection was kept, and closed just as it was used.
+        Err(SendError::Lost(_)) => send(),
+        other => other,
+    };
+    match answer {
+        Err(SendError::Local(why)) => Err(why),
+        Err(SendError::Deadline) => Ok(Err(format!(
+            "no answer to a status request within {} s",
+            TIMEOUT.as_secs()
+        ))),
+        other => Ok(other.map_err(|error| error.to_string())),
     }
 }

@@ -12,6 +12,11 @@ use crossbeam_channel::bounded;
 
 use super::*;
 use crate::budget::Budget;
+use crate::supervisor::lifecycle::Status;
+use crate::tfs::checked_body::CheckedBody;
+use crate::tfs::message::{Method, TfsRequest};
+use crate::tfs::probe::status_of;
+use crate::tfs::status::Versions;
 use crate::wait::testing::{CANCELLABLE, LIMIT, PLACES, SHORT, everywhere, start};
 
 /// A model server that follows a script on a thread of its own.
@@ -294,8 +299,11 @@ fn a_status_is_asked_for_each_model() {
             numbers: vec![1],
         });
         let client = Client::new(1);
-        assert_eq!(client.status(server.port, &models), Ok(Status::Available));
-        let second = client.status(server.port, &models).unwrap();
+        assert_eq!(
+            status_of(&client, server.port, &models),
+            Ok(Status::Available)
+        );
+        let second = status_of(&client, server.port, &models).unwrap();
         assert!(matches!(second, Status::Other(_)), "{second:?}");
         server.join();
     });
