@@ -222,10 +222,12 @@ impl WorkerChannels {
     fn note_sent(&self, channel: usize, number: u64) {
         let channel = &self.channels[channel];
         let now = record::now();
-        // Only greenlets have turns.
-        let computed = match self.loaded.get().is_some_and(|loaded| loaded.has_gevent) {
-            true => self.record.turn().computed_until(now),
-            false => Duration::ZERO,
+        let computed = match self.loaded.get() {
+            // The only calls that are greenlets, which take turns.
+            Some(loaded) if loaded.has_gevent && loaded.shape == Shape::Single => {
+                self.record.turn().computed_until(now)
+            }
+            _ => Duration::ZERO,
         };
         (channel.sent).store(nanoseconds(now), Ordering::Relaxed);
         (channel.computed_before).store(nanoseconds(computed), Ordering::Relaxed);

@@ -67,6 +67,12 @@ impl Connection {
         self.port
     }
 
+    /// What tells it from others in a test.
+    #[cfg(test)]
+    pub fn local_port(&self) -> u16 {
+        self.stream.local_addr().unwrap().port()
+    }
+
     /// Its buffers, in which ureq writes requests and reads answers.
     pub fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
