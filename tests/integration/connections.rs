@@ -270,6 +270,7 @@ fn a_connection_whose_request_has_arrived_does_not_make_room() {
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
         .start();
+    let alone = open_files(&server);
     for _ in 0..5 {
         let mut old: Vec<_> = (0..20).map(|_| server.connect()).collect();
         old.iter_mut().for_each(assert_works);
@@ -285,6 +286,11 @@ fn a_connection_whose_request_has_arrived_does_not_make_room() {
             let answer = connection.response();
             assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
         }
+        drop((old, younger));
+        // Next to those of this round, which the server has yet to see closed, there would be no room.
+        wait_until("their connections are closed", || {
+            open_files(&server) < alone + 20
+        });
     }
 }
 

@@ -36,9 +36,18 @@ fn invocation(body: &[u8]) -> Vec<u8> {
     request("POST", "/invocations", &[], body)
 }
 
+/// Has the model server answer and say that it closes the connection. Unannounced, the close may come only when the
+/// connection has been used again, and the log tells that the next request was lost.
+fn closing() -> String {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+    let length = PREDICTIONS.len();
+    let answer = format!("{head}\r\nContent-Length: {length}\r\n\r\n{PREDICTIONS}");
+    fake(&json!({"raw": answer, "close": "after_answer"}))
+}
+
 /// Has the model server close its connections to us, as they are asked for.
 fn end_connections(connection: &mut Connection) {
-    let closing = fake(&json!({"close": "after_answer"}));
+    let closing = closing();
     connection.send(&invocation(closing.as_bytes()));
     let answer = connection.response();
     assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
@@ -46,7 +55,7 @@ fn end_connections(connection: &mut Connection) {
 
 #[test]
 fn without_descriptors_a_healthy_model_server_is_not_blamed() {
-    let server = Setup::new().start();
+    let server = Setup::new().one_worker().start();
     let (mut client, mut health) = (server.connect(), server.connect());
     end_connections(&mut client);
     health.send(&request("GET", "/ping", &[], b""));
@@ -54,7 +63,7 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
     limit_files(&server, NONE);
     // Until no kept connection is left, the question for the status may have one.
     let waits = "no connection to TensorFlow Serving can be opened";
-    let closing = fake(&json!({"close": "after_answer"}));
+    let closing = closing();
     loop {
         client.send(&invocation(closing.as_bytes()));
         wait_until("an answer, or no descriptor for it", || {
@@ -82,7 +91,7 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
 
 #[test]
 fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
-    let server = Setup::new().deadline(1).start();
+    let server = Setup::new().deadline(1).one_worker().start();
     let mut client = server.connect();
     end_connections(&mut client);
     limit_files(&server, NONE);

@@ -453,12 +453,9 @@ fn pings_are_answered_while_all_processors_convert_large_bodies() {
 #[test]
 fn a_client_that_reads_slowly_keeps_nobody_waiting() {
     const ANSWER: usize = 64 << 20;
-    let mut setup = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER);
-    if !is_thread_each() {
-        // All requests are on the same thread.
-        setup = setup.var("SAGEMAKER_TFS_WORKERS", 1);
-    }
-    let server = setup.start();
+    let setup = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER);
+    // As coroutines, all requests are on the same thread.
+    let server = setup.one_worker().start();
     let mut slow: Vec<_> = (0..4)
         .map(|_| send(&server, &invocation(INSTANCES)))
         .collect();

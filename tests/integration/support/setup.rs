@@ -220,6 +220,14 @@ impl Setup {
         Server::new(child, self.temp, self.ports, self.instances)
     }
 
+    /// All requests, and the questions for the status, share the kept connections to the model server.
+    pub fn one_worker(self) -> Self {
+        match tested_workers() {
+            Some(_) => self,
+            None => self.var("SAGEMAKER_TFS_WORKERS", 1),
+        }
+    }
+
     /// Runs the program to its end.
     #[track_caller]
     pub fn run(self) -> Ended {
