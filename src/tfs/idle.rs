@@ -97,7 +97,7 @@ mod tests {
         let connections = [connect(a), connect(b), connect(a), connect(b)];
         let ids = connections.each_ref().map(id);
         connections.into_iter().for_each(|c| idle.put(c));
-        let mut take = |port| idle.take(port).map(|connection| id(&connection));
+        let take = |port| idle.take(port).map(|connection| id(&connection));
         assert_eq!(take(a), Some(ids[2]));
         assert_eq!(take(a), Some(ids[0]));
         assert_eq!(take(a), None);
@@ -111,7 +111,7 @@ mod tests {
         let connections = [connect(port), connect(port), connect(port)];
         let ids = connections.each_ref().map(id);
         connections.into_iter().for_each(|c| idle.put(c));
-        let mut take = || idle.take(port).map(|connection| id(&connection));
+        let take = || idle.take(port).map(|connection| id(&connection));
         assert_eq!([take(), take(), take()], [Some(ids[2]), Some(ids[1]), None]);
     }
 
