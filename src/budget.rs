@@ -84,12 +84,6 @@ impl Budget {
         self.limit
     }
 
-    /// Whether so many bytes more could arrive now.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        let used = self.used.load(Ordering::Relaxed);
-        bytes == 0 || used.saturating_add(bytes) <= self.limit
-    }
-
     /// An empty buffer for bytes that arrive. Up to `free` bytes of it are not counted.
     pub fn arriving(self: &Arc<Self>, free: usize) -> Buffer {
         self.buffer(Stage::Arriving, free)
@@ -98,15 +92,6 @@ impl Budget {
     /// An empty buffer for what an accepted request grows to.
     pub fn accepted(self: &Arc<Self>) -> Buffer {
         self.buffer(Stage::Accepted, 0)
-    }
-
-    /// Reserves memory for received bytes that are kept outside of a [`Buffer`].
-    ///
-    /// # Errors
-    /// When there is no room for them.
-    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, NoRoom> {
-        let mut reservation = Reservation::new(&Account::new(self), Stage::Arriving, 0);
-        reservation.resize(bytes).map(|()| reservation)
     }
 
     fn buffer(self: &Arc<Self>, stage: Stage, free: usize) -> Buffer {
@@ -130,6 +115,19 @@ impl Account {
             budget: Arc::clone(budget),
             used: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether it could take so many bytes that arrive.
+    fn check(&self, more: usize) -> Result<(), NoRoom> {
+        let fits = |used: &AtomicUsize, why| {
+            let total = used.load(Ordering::Relaxed).checked_add(more);
+            total
+                .filter(|&total| total <= self.budget.limit)
+                .map(drop)
+                .ok_or(why)
+        };
+        fits(&self.used, NoRoom::Ever)?;
+        fits(&self.budget.used, NoRoom::Now)
     }
 
     /// Takes more, up to `limit` in all.
@@ -210,7 +208,26 @@ impl Buffer {
     pub fn sibling(&self) -> Self {
         Self {
             bytes: Vec::new(),
-            counted: self.reservation(),
+            counted: self.reservation(Stage::Accepted),
+        }
+    }
+
+    /// An empty buffer of the same request, for more of it that arrives.
+    pub fn arriving_sibling(&self) -> Self {
+        Self {
+            bytes: Vec::new(),
+            counted: self.reservation(Stage::Arriving),
+        }
+    }
+
+    /// Whether so many bytes more of the same request could arrive now.
+    ///
+    /// # Errors
+    /// When they could not.
+    pub fn check_room(&self, bytes: usize) -> Result<(), NoRoom> {
+        match &self.counted {
+            Some(counted) if bytes > 0 => counted.account.check(bytes),
+            _ => Ok(()),
         }
     }
 
@@ -219,7 +236,19 @@ impl Buffer {
     /// # Errors
     /// When there is no room for them.
     pub fn beside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
-        let Some(mut reservation) = self.reservation() else {
+        self.reserve_at(Stage::Accepted, bytes)
+    }
+
+    /// Reserves memory for received bytes of the same request that are kept outside of a buffer.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn arriving_beside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
+        self.reserve_at(Stage::Arriving, bytes)
+    }
+
+    fn reserve_at(&self, stage: Stage, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
+        let Some(mut reservation) = self.reservation(stage) else {
             return Ok(None);
         };
         reservation.resize(bytes)?;
@@ -227,15 +256,9 @@ impl Buffer {
     }
 
     /// An empty reservation for the same request.
-    fn reservation(&self) -> Option<Reservation> {
+    fn reservation(&self, stage: Stage) -> Option<Reservation> {
         let counted = self.counted.as_ref();
-        counted.map(|counted| Reservation::new(&counted.account, Stage::Accepted, 0))
-    }
-
-    /// The budget it is counted in.
-    pub fn budget(&self) -> Option<&Arc<Budget>> {
-        let counted = self.counted.as_ref();
-        counted.map(|counted| &counted.account.budget)
+        counted.map(|counted| Reservation::new(&counted.account, stage, 0))
     }
 
     /// Makes room for exactly `more` bytes.
@@ -356,6 +379,11 @@ impl From<Vec<u8>> for Buffer {
 mod tests {
     use super::*;
 
+    /// Whether so many bytes of a new request could arrive.
+    fn has_room(budget: &Arc<Budget>, bytes: usize) -> bool {
+        budget.arriving(0).check_room(bytes).is_ok()
+    }
+
     #[test]
     fn new_bodies_must_fit_and_accepted_ones_may_grow_by_a_sixteenth() {
         let budget = Budget::new(800);
@@ -365,14 +393,14 @@ mod tests {
         assert_eq!(second.reserve_exact(301), Err(NoRoom::Now));
         assert_eq!(second.reserve_exact(801), Err(NoRoom::Ever));
         assert_eq!(second.reserve_exact(300), Ok(()));
-        assert!(budget.has_room(0) && !budget.has_room(1));
+        assert!(has_room(&budget, 0) && !has_room(&budget, 1));
         let mut answer = budget.accepted();
         assert_eq!(answer.reserve_exact(51), Err(NoRoom::Now));
         assert_eq!(answer.reserve_exact(851), Err(NoRoom::Ever));
         assert_eq!(answer.extend(&[1; 50]), Ok(()));
-        assert!(budget.has_room(0), "a request without a body always fits");
+        assert!(has_room(&budget, 0), "a request without a body always fits");
         drop((first, second, answer));
-        assert!(budget.has_room(800) && !budget.has_room(usize::MAX));
+        assert!(has_room(&budget, 800) && !has_room(&budget, usize::MAX));
     }
 
     #[test]
@@ -386,10 +414,16 @@ mod tests {
         let mut answer = converted.sibling();
         assert_eq!(answer.reserve_exact(151), Err(NoRoom::Ever));
         assert_eq!(answer.beside(151).err(), Some(NoRoom::Ever));
+        // Nor can more of the same request arrive.
+        assert_eq!(body.check_room(101), Err(NoRoom::Ever));
+        assert_eq!(body.arriving_beside(101).err(), Some(NoRoom::Ever));
+        assert_eq!(body.arriving_sibling().extend(&[1; 101]), Err(NoRoom::Ever));
+        assert_eq!(body.check_room(100), Ok(()));
         // Other requests are not to blame for that, and it is not to blame for theirs.
         let mut other = budget.arriving(0);
         assert_eq!(other.reserve_exact(101), Err(NoRoom::Now));
         other.reserve_exact(100).unwrap();
+        assert_eq!(body.check_room(1), Err(NoRoom::Now));
         assert_eq!(answer.reserve_exact(100), Err(NoRoom::Now));
         // What it gives back it may have again.
         drop(other);
@@ -421,7 +455,7 @@ mod tests {
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
         assert_eq!(buffer.settle(3), Ok(()));
         assert_eq!(budget.used.load(Ordering::Relaxed), 7);
-        let _others = budget.reserve((1 << 20) - 7).unwrap();
+        let _others = budget.arriving(0).arriving_beside((1 << 20) - 7).unwrap();
         assert_eq!(buffer.settle(2), Err(NoRoom::Now));
     }
 

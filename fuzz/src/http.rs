@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::{Duration, Instant};
 
-use sagemaker_tfs::budget::Budget;
+use sagemaker_tfs::budget::{Budget, Buffer};
 use sagemaker_tfs::http::body::{self, BodyDecoder};
 use sagemaker_tfs::http::connection::{Admission, Arrived, Connection, Direction, Step, Stream};
 use sagemaker_tfs::http::head::Head;
@@ -85,11 +85,10 @@ fn check_request(request: &Arrived) {
     }
 }
 
-fn admit(head: &Head, _: &[u8]) -> Admission<()> {
-    let budget = Budget::new(MAX_BODY);
+fn admit(head: &Head, arrived: &Buffer) -> Admission<()> {
     match body::length(head, MAX_BODY) {
         Ok(length) => Admission::Admitted {
-            body: BodyDecoder::new(length, true, MAX_BODY, &budget),
+            body: BodyDecoder::new(length, true, MAX_BODY, arrived.arriving_sibling()),
             limit: Duration::MAX,
             plan: (),
         },

@@ -1,6 +1,6 @@
 //! Whether a request may come: decided by its head, before its body is read.
 
-use crate::budget::NoRoom;
+use crate::budget::Buffer;
 use crate::error::RequestError;
 use crate::http::body::{self, BodyDecoder, BodyLength};
 use crate::http::connection::Admission;
@@ -16,7 +16,7 @@ const MAX_SKIPPED_BYTES: usize = 1 << 20;
 
 impl<S: Service> Shared<S> {
     /// Decides whether a request may come, by its head and by what has arrived behind it.
-    pub fn admit(&self, head: &Head, arrived: &[u8]) -> Admission<Planned<S::Plan>> {
+    pub fn admit(&self, head: &Head, arrived: &Buffer) -> Admission<Planned<S::Plan>> {
         let plan = self.service.plan(head);
         let wanted = plan.max_body;
         let limit = body::limit(&self.budget).min(wanted.unwrap_or(usize::MAX));
@@ -24,7 +24,7 @@ impl<S: Service> Shared<S> {
             Ok(length) => length,
             Err(error) => return Admission::Refused { error, rest: None },
         };
-        let body = |is_kept| BodyDecoder::new(length, is_kept, limit, &self.budget);
+        let body = |is_kept| BodyDecoder::new(length, is_kept, limit, arrived.arriving_sibling());
         let to_come = match length {
             BodyLength::Length(length) => length.saturating_sub(arrived.len()),
             BodyLength::Chunked => 1, // at least
@@ -35,8 +35,8 @@ impl<S: Service> Shared<S> {
             RequestError::new(417, "The only expectation met is: 100-continue")
         } else if wanted.is_some() && to_come > 0 && self.slots.is_full() {
             RequestError::busy(TOO_MANY_REQUESTS)
-        } else if wanted.is_some() && !self.budget.has_room(to_come) {
-            NoRoom::Now.into()
+        } else if let Some(Err(why)) = wanted.map(|_| arrived.check_room(to_come)) {
+            why.into()
         } else {
             return Admission::Admitted {
                 body: body(wanted.is_some()),

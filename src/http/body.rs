@@ -1,7 +1,6 @@
 //! Request bodies as they arrive: how long they are, where they end, and what of them is kept.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::budget::{Budget, Buffer, NoRoom};
 use crate::error::RequestError;
@@ -107,15 +106,16 @@ impl fmt::Display for BodyDecoder {
 }
 
 impl BodyDecoder {
-    /// A body of which nothing has arrived yet, of `limit` bytes at most. One that is not kept is read over.
-    pub fn new(length: BodyLength, is_kept: bool, limit: usize, budget: &Arc<Budget>) -> Self {
+    /// A body of which nothing has arrived yet, of `limit` bytes at most, to be kept in `bytes`, which is empty. One that is
+    /// not kept is read over.
+    pub fn new(length: BodyLength, is_kept: bool, limit: usize, bytes: Buffer) -> Self {
         Self {
             framing: match length {
                 BodyLength::Length(0) => Framing::End,
                 BodyLength::Length(left) => Framing::Length { left },
                 BodyLength::Chunked => Framing::ChunkSize,
             },
-            bytes: budget.arriving(0),
+            bytes,
             received: 0,
             is_kept,
             limit,
@@ -341,7 +341,7 @@ mod tests {
     }
 
     fn incoming(length: BodyLength, limit: usize) -> BodyDecoder {
-        BodyDecoder::new(length, true, limit, &Budget::new(limit))
+        BodyDecoder::new(length, true, limit, Budget::new(limit).arriving(0))
     }
 
     #[test]
@@ -450,24 +450,37 @@ mod tests {
         let budget = Budget::new(100_000);
         let mut other = budget.arriving(0);
         other.reserve_exact(90_000).unwrap();
-        let new = |is_kept| BodyDecoder::new(BodyLength::Length(20_000), is_kept, 100_000, &budget);
+        let new = |is_kept| {
+            BodyDecoder::new(
+                BodyLength::Length(20_000),
+                is_kept,
+                100_000,
+                budget.arriving(0),
+            )
+        };
         let mut body = new(true);
         assert_eq!(body.take(&[0; 15_000]).unwrap_err().status, 503);
         let mut body = new(false);
         assert_eq!(body.take(&[0; 30_000]).unwrap(), 20_000);
         assert!(body.is_whole() && body.into_bytes().is_empty());
         drop(other);
-        assert!(budget.has_room(100_000));
+        assert_eq!(budget.arriving(0).check_room(100_000), Ok(()));
     }
 
     #[test]
     fn memory_is_taken_as_bytes_arrive() {
         let budget = Budget::new(1 << 30);
-        let mut body = BodyDecoder::new(BodyLength::Length(1 << 29), true, 1 << 30, &budget);
+        let mut body = BodyDecoder::new(
+            BodyLength::Length(1 << 29),
+            true,
+            1 << 30,
+            budget.arriving(0),
+        );
         for _ in 0..100 {
             body.take(&[0; 1000]).unwrap();
         }
-        assert!(budget.has_room((1 << 30) - 4 * 100_000));
+        let most = (1 << 30) - 4 * 100_000;
+        assert_eq!(budget.arriving(0).check_room(most), Ok(()));
         assert_eq!(body.to_string(), "100000 of 536870912 bytes");
     }
 

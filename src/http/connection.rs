@@ -305,10 +305,9 @@ impl<P> Connection<P> {
         let bytes = self.input[..end].to_vec();
         self.input.consume(end);
         let mut head = Head::parse(bytes)?;
-        if head.size() > FREE_HEAD_BYTES
-            && let Some(budget) = self.input.budget()
-        {
-            head.memory = Some(budget.reserve(head.size()).map_err(body::no_room)?);
+        if head.size() > READ_BYTES {
+            let memory = self.input.arriving_beside(head.size());
+            head.memory = memory.map_err(body::no_room)?;
         }
         let received = Instant::now();
         self.is_head_request = head.method() == "HEAD";
@@ -477,13 +476,12 @@ mod tests {
     }
 
     /// Takes what fits into 1,000 bytes. A path `/busy` is refused.
-    fn admit(head: &Head, _: &[u8]) -> Admission<()> {
-        let budget = Budget::new(1000);
+    fn admit(head: &Head, arrived: &Buffer) -> Admission<()> {
         let length = match body::length(head, 1000) {
             Ok(length) => length,
             Err(error) => return Admission::Refused { error, rest: None },
         };
-        let body = |is_kept| BodyDecoder::new(length, is_kept, 1000, &budget);
+        let body = |is_kept| BodyDecoder::new(length, is_kept, 1000, arrived.arriving_sibling());
         if head.target() == "/busy" {
             return Admission::Refused {
                 error: RequestError::new(503, "busy"),
@@ -884,6 +882,6 @@ mod tests {
         let step = connection.advance(&client, &admit);
         assert_eq!(status(&step), 503);
         drop((connection, used));
-        assert!(budget.has_room(100_000));
+        assert_eq!(budget.arriving(0).check_room(100_000), Ok(()));
     }
 }

@@ -4,7 +4,7 @@
 //! only: sockets are non-blocking then, and what is not ready is waited for by `wait` of `greenlets.py`.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,7 @@ use rustix::net::{RecvFlags, recv};
 use sagemaker_tfs::worker_protocol::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
 use sagemaker_tfs::worker_protocol::record::{self, Account, Record, Runs};
 
+use crate::hub::{Cooperative, Hub};
 use crate::script::{Returned, Script};
 
 /// A socket on which calls and answers alternate.
@@ -35,53 +36,6 @@ pub struct Channel {
     account: Option<Arc<Mutex<Account>>>,
     /// The process that serves it: a script may fork.
     process: u32,
-}
-
-/// Waits while other greenlets run.
-struct Hub(Py<PyAny>);
-
-impl Hub {
-    fn wait(&self, py: Python, file: impl AsFd, for_writing: bool) -> io::Result<()> {
-        let arguments = (file.as_fd().as_raw_fd(), for_writing);
-        self.0.bind(py).call1(arguments).map(drop).map_err(other)
-    }
-}
-
-/// A channel's socket, which others must not be kept waiting for.
-struct Cooperative<'a, 'py> {
-    socket: &'a UnixStream,
-    hub: &'a Hub,
-    py: Python<'py>,
-}
-
-impl Read for Cooperative<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.socket.read(buffer) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.hub.wait(self.py, self.socket, false)?;
-                }
-                read => return read,
-            }
-        }
-    }
-}
-
-impl Write for Cooperative<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.socket.write(bytes) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.hub.wait(self.py, self.socket, true)?;
-                }
-                written => return written,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// What came of waiting for a call.
@@ -140,20 +94,7 @@ impl Channel {
             None => self.record.begin(self.index, number)?,
             Some(account) => lock(account).begin(self.index, number)?,
         }
-        let mut read = Ok(());
-        let body = PyBytes::new_with(py, incoming.body_length, |body| {
-            if body.len() == incoming.body_start().len() {
-                body.copy_from_slice(incoming.body_start());
-            } else {
-                read = self.transfer(py, |socket| incoming.read_body(socket, body));
-            }
-            Ok(())
-        });
-        read?;
-        if body.is_err() {
-            // There is no memory for it.
-            self.transfer(py, |socket| incoming.skip_body(socket))?;
-        }
+        let body = self.body(py, &incoming, number)?;
         // Checked after the call is recorded as begun. The server closes a channel before it reads the record, so a call
         // that it gives to another worker never runs here.
         if self.is_closed() {
@@ -187,6 +128,34 @@ impl Channel {
         }
         self.answer(py, script, number, returned)?;
         Ok(Next::Done)
+    }
+
+    /// The body of a call, or Python's error when there is no memory for it. Empty if nobody waits for the call: the server
+    /// counts the memory of a body no longer then, and there may be as many such calls as channels.
+    fn body<'py>(
+        &self,
+        py: Python<'py>,
+        incoming: &Incoming,
+        number: u64,
+    ) -> io::Result<PyResult<Bound<'py, PyBytes>>> {
+        let start = incoming.body_start();
+        if start.len() == incoming.body_length {
+            return Ok(Ok(PyBytes::new(py, start)));
+        }
+        if self.record.is_cancelled(self.index, number)? {
+            self.transfer(py, |socket| incoming.skip_body(socket))?;
+            return Ok(Ok(PyBytes::new(py, b"")));
+        }
+        let mut read = Ok(());
+        let body = PyBytes::new_with(py, incoming.body_length, |body| {
+            read = self.transfer(py, |socket| incoming.read_body(socket, body));
+            Ok(())
+        });
+        read?;
+        if body.is_err() {
+            self.transfer(py, |socket| incoming.skip_body(socket))?;
+        }
+        Ok(body)
     }
 
     /// Whether the server has given the channel up.

@@ -8,6 +8,7 @@
 
 mod channels;
 mod embed;
+mod hub;
 mod options;
 mod script;
 

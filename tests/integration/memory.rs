@@ -250,6 +250,47 @@ fn a_conversion_that_never_fits_is_refused_for_ever() {
     server.assert_serves();
 }
 
+/// What a request needs beside its body counts against it, so that it is not told to try again for ever: the buffer for
+/// chunks, and the head.
+#[test]
+fn what_a_request_needs_beside_its_body_is_its_own() {
+    let server = start();
+    let assert_never = |head: &str, body: &[u8]| {
+        let mut connection = server.connect();
+        // It is refused before it is sent as a whole.
+        let _ = connection.try_send(head.as_bytes());
+        let _ = connection.try_send(body);
+        let answer = connection.response();
+        assert_eq!(answer.status, 413, "{}", answer.text());
+        assert_eq!(answer.header("retry-after"), None);
+    };
+    for size in [LIMIT - 30_000, LIMIT, LIMIT + 1, LIMIT + 100_000] {
+        let head = format!(
+            "POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n"
+        );
+        assert_never(&head, &vec![b' '; size]);
+    }
+    let size = LIMIT - 30_000;
+    let head = format!(
+        "POST /invocations HTTP/1.1\r\nHost: x\r\nA: {}\r\nContent-Length: {size}\r\n\r\n",
+        "a".repeat(31_000)
+    );
+    assert_never(&head, &[]);
+    // A head of usual size takes nothing from the body.
+    let large = [
+        b"{\"instances\": [1.0, 2.0, 5.0]}",
+        &vec![b' '; LIMIT - 30][..],
+    ]
+    .concat();
+    let answer = server.post(
+        "/invocations",
+        &[("A", "a".repeat(3_500).as_str())],
+        &large[..LIMIT],
+    );
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    server.assert_serves();
+}
+
 /// Bodies, what handlers make of them, the model server's answer and the handlers': one after the other.
 #[cfg(feature = "python")]
 #[test]

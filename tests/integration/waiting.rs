@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 #[cfg(feature = "python")]
@@ -326,6 +327,40 @@ fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() 
     assert_eq!(server.notes(), ["first", "staying"].repeat(3));
     assert_eq!(server.python_worker_pid(0), pid);
     assert!(!server.log().contains("given up"));
+}
+
+/// The server counts the bodies of such calls no longer, so that a worker which went on after a pause would get all of them
+/// at once.
+#[cfg(feature = "python")]
+#[test]
+fn calls_whose_clients_hung_up_take_no_memory_in_the_worker() {
+    const BODY: usize = 8 << 20;
+    const CALLS: usize = 24;
+    let server = setup()
+        .obedient_handler()
+        .worker_class("gthread")
+        .var("SAGEMAKER_GUNICORN_THREADS", CALLS + 1)
+        .start();
+    let large = json!({"large": "x".repeat(BODY)});
+    server.obey(&large);
+    let pid = server.python_worker_pid(0);
+    let before = processes::memory(pid, "VmHWM");
+    processes::signal(pid, Signal::STOP);
+    for n in 1..=CALLS {
+        let leaving = server.order(&large);
+        for _ in 0..3 {
+            assert_eq!(server.ping().status, 200);
+        }
+        drop(leaving);
+        wait_for_hung_up(&server, n);
+    }
+    processes::signal(pid, Signal::CONT);
+    for _ in 0..=CALLS {
+        server.obey(&json!({"n": 1}));
+    }
+    let grown = processes::memory(pid, "VmHWM") - before;
+    assert!(grown < 4 * BODY as u64, "{} MB", grown >> 20);
+    assert_eq!(server.python_worker_pid(0), pid);
 }
 
 /// Of a call that is abandoned half sent the worker gets no more than its length, and must not run it with that.

@@ -58,4 +58,4 @@ pub enum Admission<P> {
 }
 
 /// Says whether a request may come, by its head and by what has arrived behind it.
-pub type Admit<'a, P> = &'a dyn Fn(&Head, &[u8]) -> Admission<P>;
+pub type Admit<'a, P> = &'a dyn Fn(&Head, &Buffer) -> Admission<P>;
