@@ -84,20 +84,12 @@ impl Budget {
         self.limit
     }
 
-    /// An empty buffer for bytes that arrive. Up to `free` bytes of it are not counted.
+    /// An empty buffer for bytes of a new request that arrive. Up to `free` bytes of it are not counted.
     pub fn arriving(self: &Arc<Self>, free: usize) -> Buffer {
-        self.buffer(Stage::Arriving, free)
-    }
-
-    /// An empty buffer for what an accepted request grows to.
-    pub fn accepted(self: &Arc<Self>) -> Buffer {
-        self.buffer(Stage::Accepted, 0)
-    }
-
-    fn buffer(self: &Arc<Self>, stage: Stage, free: usize) -> Buffer {
+        let account = Account::new(self);
         Buffer {
             bytes: Vec::new(),
-            counted: Some(Reservation::new(&Account::new(self), stage, free)),
+            counted: Some(Reservation::new(&account, Stage::Arriving, free)),
         }
     }
 }
@@ -119,21 +111,17 @@ impl Account {
 
     /// Whether it could take so many bytes that arrive.
     fn check(&self, more: usize) -> Result<(), NoRoom> {
-        let fits = |used: &AtomicUsize, why| {
-            let total = used.load(Ordering::Relaxed).checked_add(more);
-            total
-                .filter(|&total| total <= self.budget.limit)
-                .map(drop)
-                .ok_or(why)
-        };
-        fits(&self.used, NoRoom::Ever)?;
-        fits(&self.budget.used, NoRoom::Now)
+        let fits =
+            |used: &AtomicUsize| total(used.load(Ordering::Relaxed), more, self.budget.limit);
+        fits(&self.used).ok_or(NoRoom::Ever)?;
+        fits(&self.budget.used).ok_or(NoRoom::Now)?;
+        Ok(())
     }
 
     /// Takes more, up to `limit` in all.
     fn take(&self, more: usize, limit: usize) -> Result<(), NoRoom> {
         let relaxed = Ordering::Relaxed;
-        let fits = |used: usize| used.checked_add(more).filter(|&total| total <= limit);
+        let fits = |used| total(used, more, limit);
         fits(self.used.load(relaxed)).ok_or(NoRoom::Ever)?;
         let updated = self.budget.used.fetch_update(relaxed, relaxed, fits);
         updated.map_err(|_| NoRoom::Now)?;
@@ -147,6 +135,11 @@ impl Account {
             self.budget.used.fetch_sub(less, Ordering::Relaxed);
         }
     }
+}
+
+/// What is used together with `more`, if that is within the limit.
+fn total(used: usize, more: usize, limit: usize) -> Option<usize> {
+    used.checked_add(more).filter(|&total| total <= limit)
 }
 
 /// A part of the budget, given back when dropped.
@@ -394,7 +387,7 @@ mod tests {
         assert_eq!(second.reserve_exact(801), Err(NoRoom::Ever));
         assert_eq!(second.reserve_exact(300), Ok(()));
         assert!(has_room(&budget, 0) && !has_room(&budget, 1));
-        let mut answer = budget.accepted();
+        let mut answer = budget.arriving(0).sibling();
         assert_eq!(answer.reserve_exact(51), Err(NoRoom::Now));
         assert_eq!(answer.reserve_exact(851), Err(NoRoom::Ever));
         assert_eq!(answer.extend(&[1; 50]), Ok(()));

@@ -1,8 +1,9 @@
 //! Processes of one kind, model servers or Python workers, as the requests that need one see them.
 //!
 //! The supervisor says how each member is. A request leases a place at the healthiest member with the least to do and
-//! waits, within its deadline, while there is none, in order of arrival (`waiters.rs`). Requests that were lost with members are subject to quarantine, see
-//! `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that use a pool: see [`Capacity`].
+//! waits, within its deadline, while there is none, in order of arrival (`waiters.rs`). Requests that were lost with members
+//! are subject to quarantine, see `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that
+//! use a pool: see [`Capacity`].
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -222,9 +223,7 @@ impl<C: Capacity> Pool<C> {
         };
         let too_late = state.give_up(ticket).map(|lent| self.lease(lent, limit));
         // Those behind it may have waited for it alone.
-        let served = state.hand_over();
-        drop(state);
-        waiters::wake(&served);
+        waiters::serve(state);
         // Gives the place to the next.
         drop(too_late);
         Err(reason)

@@ -188,13 +188,9 @@ impl WorkerChannels {
             Err(e) => return (number, Outcome::Broken(e.to_string())),
         };
         self.note_sent(channel, number);
-        let Channel {
-            outstanding,
-            abandoned,
-            ..
-        } = &self.channels[channel];
-        let mut stream = self.channels[channel].stream(Some(deadline));
-        let outcome = (self.channels[channel].check_empty())
+        let place = &self.channels[channel];
+        let mut stream = place.stream(Some(deadline));
+        let outcome = (place.check_empty())
             .and_then(|()| round_trip.run(&mut stream, memory))
             .unwrap_or_else(|e| match abandonment(&e) {
                 Some(why) => Outcome::Abandoned(why),
@@ -206,7 +202,7 @@ impl WorkerChannels {
                 if let Err(e) = self.record.cancel(channel, number) {
                     self.give_up_after(channel, &e);
                 }
-                *abandoned.lock() = Some(round_trip.abandon());
+                *place.abandoned.lock() = Some(round_trip.abandon());
                 return (number, outcome);
             }
             Outcome::Answered(_) | Outcome::NoRoom(_) => {
@@ -215,7 +211,7 @@ impl WorkerChannels {
             }
             _ => {}
         }
-        outstanding.store(0, Ordering::Relaxed);
+        place.outstanding.store(0, Ordering::Relaxed);
         (number, outcome)
     }
 

@@ -28,7 +28,8 @@ use timing::reading_time;
 
 /// Bytes read in one go; then it is another connection's turn.
 const TURN_BYTES: usize = 1 << 20;
-/// A head of so many bytes is not counted, so that small requests are served when there is no memory for bodies.
+/// So many bytes of a head that is not whole yet are not counted, so that small requests are served when there is no memory
+/// for bodies. Whole heads are not counted up to [`READ_BYTES`].
 const FREE_HEAD_BYTES: usize = 1024;
 
 /// What becomes of the connection once the response is sent.

@@ -1,4 +1,4 @@
-//! HTTP to TensorFlow Serving: one agent, its connections kept and shared by all workers.
+//! HTTP to TensorFlow Serving: an agent for each worker, with kept connections of its own.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::OnceLock;
@@ -154,7 +154,7 @@ impl Client {
 
     /// Whether somebody listens on this port.
     pub fn is_open(&self, port: u16) -> bool {
-        match connection::connect(port, Some(Instant::now() + LOOK_TIMEOUT)) {
+        match connection::connect(port, Instant::now() + LOOK_TIMEOUT) {
             Ok(_) => true,
             // A full queue of connections is one of somebody who listens. Other errors, such as a lack of descriptors,
             // say nothing about the model server.

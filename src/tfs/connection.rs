@@ -20,13 +20,13 @@ use crate::wait::{self, Interest, Stream};
 ///
 /// # Errors
 /// The system's, and those of a wait.
-pub fn connect(port: u16, deadline: Option<Instant>) -> io::Result<TcpStream> {
+pub fn connect(port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
         Ok(()) => {}
         Err(Errno::INPROGRESS | Errno::INTR) => {
-            wait::for_socket(&socket, Interest::Write, deadline)?;
+            wait::for_socket(&socket, Interest::Write, Some(deadline))?;
             sockopt::socket_error(&socket)??;
         }
         Err(e) => return Err(e.into()),
@@ -52,7 +52,7 @@ impl Connection {
     /// # Errors
     /// As [`connect`].
     pub fn new(port: u16, deadline: Instant) -> io::Result<Self> {
-        let stream = connect(port, Some(deadline))?;
+        let stream = connect(port, deadline)?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
@@ -84,16 +84,22 @@ impl Connection {
     /// The system's, and those of a wait.
     pub fn send(&mut self, amount: usize, deadline: Instant) -> io::Result<()> {
         self.buffers.request_sent(amount);
-        let output = &self.buffers.output()[..amount];
-        if self.unsent.len() + amount <= KEEP {
-            // This much fits into the socket's buffer: it can be written later without a wait.
-            self.unsent.extend_from_slice(output);
+        if self.unsent.len() + amount > KEEP {
+            self.flush(deadline)?;
+            let output = &self.buffers.output()[..amount];
+            return Stream::new(&self.stream, Some(deadline)).write_all(output);
+        }
+        // This much fits into the socket's buffer: it can be written later without a wait.
+        self.unsent
+            .extend_from_slice(&self.buffers.output()[..amount]);
+        Ok(())
+    }
+
+    fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        if self.unsent.is_empty() {
             return Ok(());
         }
-        let mut stream = Stream::new(&self.stream, Some(deadline));
-        let result = stream
-            .write_all(&self.unsent)
-            .and_then(|()| stream.write_all(output));
+        let result = Stream::new(&self.stream, Some(deadline)).write_all(&self.unsent);
         self.unsent.clear();
         result
     }
@@ -103,12 +109,8 @@ impl Connection {
     /// # Errors
     /// The system's, and those of a wait.
     pub fn receive(&mut self, deadline: Instant) -> io::Result<usize> {
+        self.flush(deadline)?;
         let mut stream = Stream::new(&self.stream, Some(deadline));
-        if !self.unsent.is_empty() {
-            let result = stream.write_all(&self.unsent);
-            self.unsent.clear();
-            result?;
-        }
         // There is nothing to read yet: this is asked for right after a request, or when all there was has been read.
         stream.wait_for_input()?;
         let amount = stream.read(self.buffers.input_append_buf())?;

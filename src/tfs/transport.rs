@@ -61,6 +61,7 @@ impl Resolver for Loopback {
     }
 }
 
+/// Takes an idle connection, or makes one.
 #[derive(Debug)]
 struct ToLoopback {
     idle: Arc<IdleConnections>,
@@ -83,7 +84,7 @@ impl Connector for ToLoopback {
         Ok(Some(LoopbackTransport {
             connection: Some(connection),
             deadline,
-            has_answered: false,
+            is_reusable: false,
             idle: Arc::clone(&self.idle),
         }))
     }
@@ -95,8 +96,8 @@ struct LoopbackTransport {
     /// There until this is dropped.
     connection: Option<Connection>,
     deadline: Instant,
-    /// Whether ureq has said that the connection may be used again.
-    has_answered: bool,
+    /// Whether an answer has ended on it as it should, so that another request may use it.
+    is_reusable: bool,
     idle: Arc<IdleConnections>,
 }
 
@@ -130,14 +131,14 @@ impl Transport for LoopbackTransport {
 
     /// ureq asks when an answer has ended as it should, before it gives the connection back.
     fn is_open(&mut self) -> bool {
-        self.has_answered = self.connection().is_sound();
-        self.has_answered
+        self.is_reusable = self.connection().is_sound();
+        self.is_reusable
     }
 }
 
 impl Drop for LoopbackTransport {
     fn drop(&mut self) {
-        if self.has_answered
+        if self.is_reusable
             && let Some(connection) = self.connection.take()
         {
             self.idle.put(connection);

@@ -62,9 +62,7 @@ impl<C: Capacity> Lease<C> {
             member.load.add(ConcurrencyLimit::ANY);
         }
         self.limit = ConcurrencyLimit::ANY;
-        let served = state.hand_over();
-        drop(state);
-        waiters::wake(&served);
+        waiters::serve(state);
     }
 
     /// Ends the lease of a place that is of no more use.
@@ -87,9 +85,7 @@ impl<C: Capacity> Drop for Lease<C> {
                 }
             }
         }
-        let served = state.hand_over();
-        drop(state);
-        waiters::wake(&served);
+        waiters::serve(state);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Capacity, Member, State};
 use crate::dispatch::quarantine::{ConcurrencyLimit, Ticket};
-use crate::wait::Condition;
+use crate::wait::{Condition, MutexGuard};
 
 /// By their places in the queue.
 pub(super) type Waiters<C> = HashMap<Ticket, Waiter<C>>;
@@ -29,6 +29,13 @@ pub(super) struct Lent<C: Capacity> {
     pub(super) index: usize,
     pub(super) generation: u64,
     pub(super) place: C::Place,
+}
+
+/// Gives free places to those who wait, and wakes them.
+pub(super) fn serve<C: Capacity>(mut state: MutexGuard<State<C>>) {
+    let served = state.hand_over();
+    drop(state);
+    wake(&served);
 }
 
 /// Wakes waiters; without the lock, for which they would have to wait.

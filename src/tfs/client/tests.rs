@@ -235,7 +235,7 @@ fn an_answer_for_which_there_is_no_memory_is_not_read() {
             connection.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
             connection.expect_end();
         });
-        let memory = Budget::new(1000).accepted();
+        let memory = Budget::new(1000).arriving(0).sibling();
         let request = TfsRequest {
             method: Method::Get,
             path: "/v1/models/m",
