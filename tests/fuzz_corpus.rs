@@ -1,6 +1,6 @@
 //! Replays what fuzzing has found: the checks of the fuzz targets on every input in `fuzz/corpus` and `fuzz/findings`.
 //!
-//! Needs neither cargo-fuzz nor a nightly compiler. `tests/integration/malformed_requests.rs` sends
+//! Needs neither cargo-fuzz nor a nightly compiler. `tests/integration/http/malformed_requests.rs` sends
 //! `fuzz/corpus/http` through a socket, too.
 
 #![forbid(unsafe_code)]

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod checker;
+mod clock;
 mod modules;
 mod source;
+mod unchecked_code;
 
 use std::collections::BTreeSet;
 use std::fs;

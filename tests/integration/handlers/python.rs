@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::handler_refusals::assert_refused;
+use super::refusals::assert_refused;
 use crate::support::Setup;
 
 const HANDLER: &str =

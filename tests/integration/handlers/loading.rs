@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::handler_python::edited_python;
-use crate::handler_refusals::assert_refused;
+use super::python::edited_python;
+use super::refusals::assert_refused;
 use crate::support::handlers::answered;
 use crate::support::{Setup, processes, wait_for, wait_until};
 

@@ -1,0 +1,13 @@
+//! The HTTP server: connections, limits, malformed and hostile clients.
+
+mod chunked_bodies;
+mod connections;
+mod descriptors;
+mod hostile_clients;
+mod malformed_requests;
+mod memory;
+mod overload;
+mod protocol;
+mod responses;
+mod routes;
+mod waiting;

@@ -1,0 +1,22 @@
+//! Multi-model mode: loads, unloads and requests of models that come and go.
+
+mod failures;
+#[cfg(feature = "python")]
+mod handler_loading;
+#[cfg(feature = "python")]
+mod handler_packages;
+#[cfg(feature = "python")]
+mod handlers;
+mod independence;
+mod invoke;
+mod limits;
+mod list;
+mod load;
+mod many;
+mod restart;
+mod routes;
+mod safety;
+mod shutdown;
+#[cfg(feature = "python")]
+mod soak;
+mod unload;

@@ -1,0 +1,11 @@
+//! From the start to the first answer, and starts that are refused.
+
+mod discovery;
+mod limits;
+mod linkage;
+mod read_only;
+mod readiness;
+mod refusals;
+mod signals;
+mod unprivileged;
+mod wrong_settings;
