@@ -20,7 +20,7 @@
 #   --no-cache                 build every layer anew
 #   --dry-run                  print the commands only
 #
-# Without a registry: --base-image with an image of one's own, --executables and --model-server. docker/README.md has
+# Without a registry: --base-image with an image of one's own, --executables and --model-server. docs/DEPLOYING.md has
 # the commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
