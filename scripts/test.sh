@@ -164,10 +164,10 @@ deployment_tests() {
 }
 
 image_executables() {
-  local options=(--out target/executables --python /usr/bin/python3)
+  local options=()
   [[ -z ${SAGEMAKER_TFS_TEST_NO_AUDIT-} ]] || options+=(--no-audit)
-  ./scripts/executables.sh "${options[@]}"
-  ./scripts/executables.sh "${options[@]}" --flavor slim --out target/executables-slim
+  ./scripts/executables.sh --out target/executables --python /usr/bin/python3 "${options[@]}"
+  ./scripts/executables.sh --out target/executables-slim --flavor slim "${options[@]}"
 }
 
 container_tests() {
