@@ -1,4 +1,6 @@
 //! Routing: finds the route for a method and a path.
+//!
+//! `Api::plan` decides where each route runs and whether it takes a body; `Api::run` does its work.
 
 use crate::error::RequestError;
 use crate::tfs::message::Method;

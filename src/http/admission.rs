@@ -1,4 +1,7 @@
 //! Admission: decides by a request's head, before its body is read, whether the server accepts the request.
+//!
+//! The service's plan says whether the body is wanted and how large it may be. A request is refused if its body is too
+//! large, if no memory is left for it, or if neither a slot nor the backlog has room.
 
 use crate::budget::Buffer;
 use crate::error::RequestError;

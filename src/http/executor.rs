@@ -1,5 +1,5 @@
 //! Runs a request to its response, on whatever thread calls it, and starts the pool of threads for requests that are
-//! not coroutines.
+//! not coroutines. The connection's worker sends the response.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

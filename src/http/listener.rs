@@ -169,7 +169,7 @@ impl<P> Listener<P> {
                 }
                 Err(Errno::AGAIN) => return Accepting::Done,
                 Err(Errno::INVAL) if self.is_closed() => return Accepting::Done,
-                // These errors concern only this connection, which failed before it was accepted: accept(2).
+                // By accept(2), these errors concern only the one connection, which failed before it was accepted.
                 Err(
                     Errno::INTR
                     | Errno::CONNABORTED

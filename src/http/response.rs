@@ -1,4 +1,7 @@
-//! Responses, and how they are written to the wire.
+//! Responses, and their bytes on the wire.
+//!
+//! [`ResponseWriter`] holds the bytes and counts what has been sent; the connection's state machine (`connection.rs`)
+//! sends them.
 
 use std::borrow::Cow;
 use std::io::{IoSlice, Write};
@@ -125,7 +128,8 @@ impl ResponseWriter {
     }
 }
 
-/// Serialises a whole response for [`ResponseWriter::prepared`]. It has no `Date`, because it is sent again later.
+/// Serialises a whole response for [`ResponseWriter::prepared`]. It has no `Date`, because the same bytes are sent at
+/// different times.
 pub fn prepare(response: &Response) -> Vec<u8> {
     let mut bytes = head(response, None, None);
     bytes.extend_from_slice(&response.body);
@@ -216,7 +220,7 @@ mod tests {
         assert!(respond(old, false).contains("\r\nConnection: close\r\n"));
         let new = respond("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", true);
         assert!(new.starts_with("HTTP/1.1 404 Not Found\r\n"));
-        assert!(!new.contains("Socket:"));
+        assert!(!new.contains("Connection:"));
         assert!(
             new.ends_with("Content-Length: 2\r\n\r\n"),
             "no body to HEAD"

@@ -43,7 +43,7 @@ pub struct Settings {
     pub deadline: Duration,
     /// Memory for all requests, in bytes.
     pub memory: usize,
-    /// Most open connections, as far as the limit of descriptors allows.
+    /// Most open connections that the limit of descriptors allows.
     pub max_connections: usize,
 }
 

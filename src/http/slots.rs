@@ -1,4 +1,6 @@
 //! The limit on running requests: decides which requests run, which wait in the backlog, and which are refused.
+//!
+//! It only counts and queues: the workers run the requests and report when they are done.
 
 use std::collections::VecDeque;
 

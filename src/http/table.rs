@@ -1,4 +1,6 @@
 //! The table of open connections, by worker and by id.
+//!
+//! A connection is open as long as it is in the table. The listener adds connections; workers and eviction remove them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -29,7 +29,7 @@ const LINGER_STALL_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that can be closed to make room for new ones. Lower variants are closed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dispensable {
-    /// There is no request.
+    /// No request is in progress.
     Idle,
     /// The head is incomplete.
     Head,
