@@ -60,7 +60,7 @@ struct Slot<R> {
     entry: Option<(Rc<Task>, Coroutine<R>)>,
 }
 
-/// An event loop; see the [module](self). `R` is the result type of its coroutines.
+/// The event loop of one worker thread. `R` is the result type of its coroutines.
 pub struct Reactor<R> {
     remote: Arc<Remote>,
     slots: Vec<Slot<R>>,
