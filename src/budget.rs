@@ -1,11 +1,12 @@
-//! Memory whose size clients decide: what is received, its conversion, and the answer.
+//! The memory budget for everything whose size a client controls: received heads and bodies, converted bodies,
+//! responses.
 //!
-//! Memory is reserved before it is allocated, and a request that finds no room gets an error. Arriving bodies may use
-//! the whole limit. Accepted requests may use a sixteenth more for conversions and answers, so that a flood of new bodies
-//! cannot keep them from being answered.
+//! A [`Buffer`] reserves memory before it allocates, and a request for which no memory is left gets an error. Arriving
+//! bodies may use the whole limit. Accepted requests may use a sixteenth more for conversions and responses, so that a
+//! flood of new bodies cannot starve them.
 //!
-//! What a request has already counts against it: a request that needs more together than all there is can never be
-//! served, and is told so ([`NoRoom::Ever`]) instead of to try again.
+//! The budget also keeps an account for each request. A request that alone needs more than the limit can never be
+//! served, so it gets [`NoRoom::Ever`] instead of an invitation to try again.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -13,33 +14,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::RequestError;
 
-/// The part of the limit that accepted requests may take beyond it.
-const GROWTH_PART: usize = 16;
-/// Allocated at once for bytes that may become many.
-const FIRST_PIECE_BYTES: usize = 64 << 10;
+/// Accepted requests may exceed the limit by the limit divided by this.
+const GROWTH_DIVISOR: usize = 16;
+/// First allocation of a buffer that is likely to grow.
+const FIRST_ALLOCATION_BYTES: usize = 64 << 10;
 
-/// All the memory there is for requests.
+/// The memory that all requests together may use.
 #[derive(Debug)]
 pub struct Budget {
+    /// In bytes.
     limit: usize,
     used: AtomicUsize,
 }
 
-/// What memory is for.
+/// What a reservation is for. It decides which limit applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// A head or a body that is being received.
+    /// A head or body that is being received.
     Arriving,
-    /// The conversion or the answer of a request that was received.
+    /// The conversion or the response of a request that was received.
     Accepted,
 }
 
-/// A reservation failed.
+/// Why a reservation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoom {
-    /// Other requests use the memory; later there may be enough.
+    /// Other requests use the memory. A later attempt may succeed.
     Now,
-    /// With what the request has already, it is more than the limit.
+    /// Together with what the request holds already, the reservation exceeds the limit.
     Ever,
 }
 
@@ -58,20 +60,20 @@ impl From<NoRoom> for RequestError {
 }
 
 impl NoRoom {
-    /// The error when it is the answer that finds no room, not the body.
-    pub fn for_answer(self) -> RequestError {
+    /// The error when the response does not fit, rather than the request.
+    pub fn for_response(self) -> RequestError {
         match self {
             Self::Now => self.into(),
             Self::Ever => RequestError::new(
                 507,
-                "The request and its answer need more memory than SAGEMAKER_TFS_MAX_BODY_MEMORY_MB allows.",
+                "The request and its response need more memory than SAGEMAKER_TFS_MAX_BODY_MEMORY_MB allows.",
             ),
         }
     }
 }
 
 impl Budget {
-    /// Room for `limit` bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -79,22 +81,23 @@ impl Budget {
         })
     }
 
-    /// Bytes that fit in all.
+    /// The limit in bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// An empty buffer for bytes of a new request that arrive. Up to `free` bytes of it are not counted.
-    pub fn arriving(self: &Arc<Self>, free: usize) -> Buffer {
+    /// Opens an account for a new request and returns an empty buffer for its bytes. The first `uncounted` bytes of the
+    /// buffer do not count against the budget.
+    pub fn arriving(self: &Arc<Self>, uncounted: usize) -> Buffer {
         let account = Account::new(self);
         Buffer {
             bytes: Vec::new(),
-            counted: Some(Reservation::new(&account, Stage::Arriving, free)),
+            counted: Some(Reservation::new(&account, Stage::Arriving, uncounted)),
         }
     }
 }
 
-/// What one request has of the budget.
+/// The memory that one request uses.
 #[derive(Debug)]
 struct Account {
     budget: Arc<Budget>,
@@ -109,7 +112,7 @@ impl Account {
         })
     }
 
-    /// Whether it could take so many bytes that arrive.
+    /// Checks that `more` arriving bytes would fit.
     fn check(&self, more: usize) -> Result<(), NoRoom> {
         let fits =
             |used: &AtomicUsize| total(used.load(Ordering::Relaxed), more, self.budget.limit);
@@ -118,7 +121,7 @@ impl Account {
         Ok(())
     }
 
-    /// Takes more, up to `limit` in all.
+    /// Takes `more` bytes, unless the total exceeds `limit`.
     fn take(&self, more: usize, limit: usize) -> Result<(), NoRoom> {
         let relaxed = Ordering::Relaxed;
         let fits = |used| total(used, more, limit);
@@ -137,34 +140,35 @@ impl Account {
     }
 }
 
-/// What is used together with `more`, if that is within the limit.
+/// The sum of `used` and `more`, unless it exceeds the limit.
 fn total(used: usize, more: usize, limit: usize) -> Option<usize> {
     used.checked_add(more).filter(|&total| total <= limit)
 }
 
-/// A part of the budget, given back when dropped.
+/// A reserved part of the budget. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct Reservation {
     account: Arc<Account>,
     stage: Stage,
-    /// So many bytes are not counted.
-    free: usize,
+    /// This many bytes of the capacity are not counted.
+    uncounted: usize,
+    /// Bytes reserved now.
     bytes: usize,
 }
 
 impl Reservation {
-    fn new(account: &Arc<Account>, stage: Stage, free: usize) -> Self {
+    fn new(account: &Arc<Account>, stage: Stage, uncounted: usize) -> Self {
         Self {
             account: Arc::clone(account),
             stage,
-            free,
+            uncounted,
             bytes: 0,
         }
     }
 
-    /// Changes the reservation to what a capacity of `capacity` bytes needs.
+    /// Grows or shrinks the reservation to fit a capacity of `capacity` bytes.
     fn resize(&mut self, capacity: usize) -> Result<(), NoRoom> {
-        let bytes = capacity.saturating_sub(self.free);
+        let bytes = capacity.saturating_sub(self.uncounted);
         match bytes.checked_sub(self.bytes) {
             None => self.account.give_back(self.bytes - bytes),
             Some(0) => {}
@@ -172,7 +176,7 @@ impl Reservation {
                 let whole = self.account.budget.limit;
                 let limit = match self.stage {
                     Stage::Arriving => whole,
-                    Stage::Accepted => whole + whole / GROWTH_PART,
+                    Stage::Accepted => whole + whole / GROWTH_DIVISOR,
                 };
                 self.account.take(more, limit)?;
             }
@@ -188,16 +192,16 @@ impl Drop for Reservation {
     }
 }
 
-/// Bytes whose memory is reserved before it is allocated. Only the functions here make it grow.
+/// Bytes whose memory is reserved before it is allocated. Only the methods here grow the allocation.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// `None`: bytes whose number no client decides.
+    /// `None` if no client controls the number of bytes.
     counted: Option<Reservation>,
 }
 
 impl Buffer {
-    /// An empty buffer of the same request, for what these bytes are converted to.
+    /// An empty buffer for the same request, for a conversion of these bytes or for the response.
     pub fn sibling(&self) -> Self {
         Self {
             bytes: Vec::new(),
@@ -205,7 +209,7 @@ impl Buffer {
         }
     }
 
-    /// An empty buffer of the same request, for more of it that arrives.
+    /// An empty buffer for the same request, for more bytes that arrive.
     pub fn arriving_sibling(&self) -> Self {
         Self {
             bytes: Vec::new(),
@@ -213,10 +217,10 @@ impl Buffer {
         }
     }
 
-    /// Whether so many bytes more of the same request could arrive now.
+    /// Checks that `bytes` more bytes of the same request could arrive now, without reserving them.
     ///
     /// # Errors
-    /// When they could not.
+    /// When they do not fit.
     pub fn check_room(&self, bytes: usize) -> Result<(), NoRoom> {
         match &self.counted {
             Some(counted) if bytes > 0 => counted.account.check(bytes),
@@ -224,19 +228,19 @@ impl Buffer {
         }
     }
 
-    /// Reserves more memory for the same request.
+    /// Reserves memory for the same request that is kept outside of a buffer, while it is converted for example.
     ///
     /// # Errors
-    /// When there is no room for them.
-    pub fn beside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
+    /// When the memory is not available.
+    pub fn reserve_outside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
         self.reserve_at(Stage::Accepted, bytes)
     }
 
-    /// Reserves memory for received bytes of the same request that are kept outside of a buffer.
+    /// Reserves memory for received bytes of the same request that are kept outside of a buffer, such as a parsed head.
     ///
     /// # Errors
-    /// When there is no room for them.
-    pub fn arriving_beside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
+    /// When the memory is not available.
+    pub fn reserve_arriving_outside(&self, bytes: usize) -> Result<Option<Reservation>, NoRoom> {
         self.reserve_at(Stage::Arriving, bytes)
     }
 
@@ -248,16 +252,16 @@ impl Buffer {
         Ok(Some(reservation))
     }
 
-    /// An empty reservation for the same request.
+    /// An empty reservation on the account of the same request. `None` if the buffer is not counted.
     fn reservation(&self, stage: Stage) -> Option<Reservation> {
         let counted = self.counted.as_ref();
         counted.map(|counted| Reservation::new(&counted.account, stage, 0))
     }
 
-    /// Makes room for exactly `more` bytes.
+    /// Makes room for exactly `more` additional bytes.
     ///
     /// # Errors
-    /// When there is none; nothing has changed then.
+    /// When the memory is not available. The buffer is unchanged then.
     pub fn reserve_exact(&mut self, more: usize) -> Result<(), NoRoom> {
         let capacity = self.bytes.len().checked_add(more).ok_or(NoRoom::Ever)?;
         if capacity > self.bytes.capacity() {
@@ -269,26 +273,29 @@ impl Buffer {
         Ok(())
     }
 
-    /// Makes room for `more` bytes, and for some that may follow, up to `most` bytes in all.
+    /// Makes room for `more` additional bytes. If memory allows, doubles the capacity for bytes that may follow, but
+    /// not beyond `most` bytes in all.
     ///
     /// # Errors
-    /// When there is none; nothing has changed then.
+    /// When the memory is not available. The buffer is unchanged then.
     pub fn reserve(&mut self, more: usize, most: usize) -> Result<(), NoRoom> {
         let needed = self.bytes.len().checked_add(more).ok_or(NoRoom::Ever)?;
         if needed <= self.bytes.capacity() {
             return Ok(());
         }
-        let step = (2 * self.bytes.capacity()).max(FIRST_PIECE_BYTES).min(most);
+        let step = (2 * self.bytes.capacity())
+            .max(FIRST_ALLOCATION_BYTES)
+            .min(most);
         if step > needed && self.reserve_exact(step - self.bytes.len()).is_ok() {
             return Ok(());
         }
         self.reserve_exact(more)
     }
 
-    /// Makes room for the `likely` size of a conversion, or at least for `least` bytes.
+    /// Makes room for `likely` additional bytes, the expected size of a conversion, or at least for `least` bytes.
     ///
     /// # Errors
-    /// When there is not even room for those; nothing has changed then.
+    /// When not even `least` bytes are available. The buffer is unchanged then.
     pub fn reserve_likely(&mut self, likely: usize, least: usize) -> Result<(), NoRoom> {
         self.reserve_exact(likely)
             .or_else(|_| self.reserve_exact(least))
@@ -297,24 +304,24 @@ impl Buffer {
     /// Appends bytes.
     ///
     /// # Errors
-    /// When there is no room for them; nothing has changed then.
+    /// When the memory is not available. The buffer is unchanged then.
     pub fn extend(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         self.reserve(bytes.len(), usize::MAX)?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
-    /// Bytes it has room for without growing.
+    /// Bytes that fit without growing the allocation.
     pub fn room(&self) -> usize {
         self.bytes.capacity() - self.bytes.len()
     }
 
-    /// The bytes. Callers may append at most [`Buffer::room`] bytes.
+    /// The bytes. Callers may append at most [`Buffer::room`] bytes: more would allocate memory that is not reserved.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Removes so many bytes from the start.
+    /// Removes `amount` bytes from the start.
     pub fn consume(&mut self, amount: usize) {
         if amount == self.bytes.len() {
             self.bytes.clear();
@@ -323,20 +330,20 @@ impl Buffer {
         }
     }
 
-    /// From now on, `free` bytes are not counted.
-    pub fn set_free(&mut self, free: usize) {
+    /// Sets how many bytes do not count against the budget. The next change of the capacity applies it.
+    pub fn set_uncounted(&mut self, uncounted: usize) {
         if let Some(counted) = &mut self.counted {
-            counted.free = free;
+            counted.uncounted = uncounted;
         }
     }
 
-    /// Frees unused capacity, and counts all but `free` bytes from now on.
+    /// Frees unused capacity, and counts all but `uncounted` bytes from now on.
     ///
     /// # Errors
-    /// When there is no room for bytes that were not counted before.
-    pub fn settle(&mut self, free: usize) -> Result<(), NoRoom> {
+    /// When bytes that did not count before no longer fit.
+    pub fn settle(&mut self, uncounted: usize) -> Result<(), NoRoom> {
         self.bytes.shrink_to_fit();
-        self.set_free(free);
+        self.set_uncounted(uncounted);
         let counted = self.counted.as_mut();
         counted.map_or(Ok(()), |counted| counted.resize(self.bytes.capacity()))
     }
@@ -359,7 +366,7 @@ impl PartialEq for Buffer {
 impl Eq for Buffer {}
 
 impl From<Vec<u8>> for Buffer {
-    /// For bytes whose number no client decides; they are not counted.
+    /// A buffer of bytes whose number no client controls. It does not count against the budget.
     fn from(bytes: Vec<u8>) -> Self {
         Self {
             bytes,
@@ -372,62 +379,66 @@ impl From<Vec<u8>> for Buffer {
 mod tests {
     use super::*;
 
-    /// Whether so many bytes of a new request could arrive.
+    /// Whether `bytes` bytes of a new request could arrive.
     fn has_room(budget: &Arc<Budget>, bytes: usize) -> bool {
         budget.arriving(0).check_room(bytes).is_ok()
     }
 
     #[test]
-    fn new_bodies_must_fit_and_accepted_ones_may_grow_by_a_sixteenth() {
+    fn new_bodies_stay_within_the_limit_and_accepted_requests_may_exceed_it_by_a_sixteenth() {
         let budget = Budget::new(800);
         let (mut first, mut second) = (budget.arriving(0), budget.arriving(0));
         assert_eq!(first.reserve_exact(500), Ok(()));
-        assert_eq!(first.reserve_exact(100), Ok(()), "it has that already");
+        assert_eq!(
+            first.reserve_exact(100),
+            Ok(()),
+            "that much is reserved already"
+        );
         assert_eq!(second.reserve_exact(301), Err(NoRoom::Now));
         assert_eq!(second.reserve_exact(801), Err(NoRoom::Ever));
         assert_eq!(second.reserve_exact(300), Ok(()));
         assert!(has_room(&budget, 0) && !has_room(&budget, 1));
-        let mut answer = budget.arriving(0).sibling();
-        assert_eq!(answer.reserve_exact(51), Err(NoRoom::Now));
-        assert_eq!(answer.reserve_exact(851), Err(NoRoom::Ever));
-        assert_eq!(answer.extend(&[1; 50]), Ok(()));
+        let mut response = budget.arriving(0).sibling();
+        assert_eq!(response.reserve_exact(51), Err(NoRoom::Now));
+        assert_eq!(response.reserve_exact(851), Err(NoRoom::Ever));
+        assert_eq!(response.extend(&[1; 50]), Ok(()));
         assert!(has_room(&budget, 0), "a request without a body always fits");
-        drop((first, second, answer));
+        drop((first, second, response));
         assert!(has_room(&budget, 800) && !has_room(&budget, usize::MAX));
     }
 
     #[test]
-    fn what_a_request_has_already_counts_against_it() {
+    fn memory_that_a_request_holds_counts_against_its_own_limit() {
         let budget = Budget::new(800);
         let mut body = budget.arriving(0);
         body.reserve_exact(500).unwrap();
         let mut converted = body.sibling();
         assert_eq!(converted.reserve_exact(351), Err(NoRoom::Ever));
         converted.reserve_exact(200).unwrap();
-        let mut answer = converted.sibling();
-        assert_eq!(answer.reserve_exact(151), Err(NoRoom::Ever));
-        assert_eq!(answer.beside(151).err(), Some(NoRoom::Ever));
-        // Nor can more of the same request arrive.
+        let mut response = converted.sibling();
+        assert_eq!(response.reserve_exact(151), Err(NoRoom::Ever));
+        assert_eq!(response.reserve_outside(151).err(), Some(NoRoom::Ever));
+        // More bytes of the same request cannot arrive either.
         assert_eq!(body.check_room(101), Err(NoRoom::Ever));
-        assert_eq!(body.arriving_beside(101).err(), Some(NoRoom::Ever));
+        assert_eq!(body.reserve_arriving_outside(101).err(), Some(NoRoom::Ever));
         assert_eq!(body.arriving_sibling().extend(&[1; 101]), Err(NoRoom::Ever));
         assert_eq!(body.check_room(100), Ok(()));
-        // Other requests are not to blame for that, and it is not to blame for theirs.
+        // One request's account does not affect another's: they only share the limit.
         let mut other = budget.arriving(0);
         assert_eq!(other.reserve_exact(101), Err(NoRoom::Now));
         other.reserve_exact(100).unwrap();
         assert_eq!(body.check_room(1), Err(NoRoom::Now));
-        assert_eq!(answer.reserve_exact(100), Err(NoRoom::Now));
-        // What it gives back it may have again.
+        assert_eq!(response.reserve_exact(100), Err(NoRoom::Now));
+        // Released memory is available again.
         drop(other);
         drop(converted);
-        assert_eq!(answer.reserve_exact(350), Ok(()));
-        drop((body, answer));
+        assert_eq!(response.reserve_exact(350), Ok(()));
+        drop((body, response));
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn no_byte_is_allocated_that_is_not_reserved() {
+    fn every_allocated_byte_is_reserved() {
         let budget = Budget::new(1 << 20);
         let mut buffer = budget.arriving(100);
         let mut whole = Vec::new();
@@ -448,12 +459,15 @@ mod tests {
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
         assert_eq!(buffer.settle(3), Ok(()));
         assert_eq!(budget.used.load(Ordering::Relaxed), 7);
-        let _others = budget.arriving(0).arriving_beside((1 << 20) - 7).unwrap();
+        let _others = budget
+            .arriving(0)
+            .reserve_arriving_outside((1 << 20) - 7)
+            .unwrap();
         assert_eq!(buffer.settle(2), Err(NoRoom::Now));
     }
 
     #[test]
-    fn what_does_not_fit_doubled_may_fit_as_it_is() {
+    fn grows_exactly_when_doubling_does_not_fit() {
         let budget = Budget::new(100_000);
         let mut buffer = budget.arriving(0);
         buffer.extend(&[0; 60_000]).unwrap();
@@ -461,6 +475,6 @@ mod tests {
         assert_eq!(buffer.room(), 0);
         let mut announced = Budget::new(1 << 30).arriving(0);
         announced.reserve(1, 10).unwrap();
-        assert_eq!(announced.room(), 10, "no more than may come");
+        assert_eq!(announced.room(), 10, "no more than `most`");
     }
 }

@@ -179,7 +179,7 @@ class Maker:
         return self._bad(404, "Not Found", path=f"/{self.mark}")
 
     def wrong_method(self) -> Request:
-        request = self._bad(405, "Method Not Allowed: /invocations takes POST", method="PUT")
+        request = self._bad(405, "Method Not Allowed: /invocations accepts POST", method="PUT")
         is_right = request.is_right
         request.is_right = lambda answer: is_right(answer) and answer.headers.get("allow") == "POST"
         return request

@@ -1,31 +1,31 @@
-//! The `X-Amzn-SageMaker-Custom-Attributes` header: which model, version and method a request names.
+//! The `X-Amzn-SageMaker-Custom-Attributes` header: the model, version and method that a request asks for.
 //!
-//! The header carries up to 1,024 characters of comma-separated `key=value` pairs. Ours start with `tfs-`;
-//! all others belong to somebody else and are ignored.
+//! SageMaker limits the header to 1,024 characters. It holds comma-separated `key=value` pairs. Keys that start with
+//! `tfs-` are ours; the server ignores all others.
 
 use crate::config::is_model_name;
 use crate::error::RequestError;
 
-/// What the custom attributes say. Everything is optional.
+/// The attributes that the server knows. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {
-    /// `tfs-model-name`.
+    /// `tfs-model-name`: a valid model name.
     pub model_name: Option<&'a str>,
     /// `tfs-model-version`: decimal digits.
     pub model_version: Option<&'a str>,
-    /// `tfs-method`.
+    /// `tfs-method`: the inference method.
     pub method: Option<Method>,
 }
 
 /// TensorFlow Serving's inference methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
-    /// Arbitrary tensors in and out.
+    /// Takes and returns arbitrary tensors.
     #[default]
     Predict,
-    /// `tf.Example`s to labels with scores.
+    /// Takes `tf.Example`s and returns labels with scores.
     Classify,
-    /// `tf.Example`s to one number each.
+    /// Takes `tf.Example`s and returns one number for each.
     Regress,
 }
 
@@ -40,10 +40,10 @@ impl Method {
     }
 }
 
-/// Reads the header's value. When a key comes twice, the last one counts.
+/// Parses the header's value. If a key is repeated, the last value counts.
 ///
 /// # Errors
-/// 400 for a name, version or method of the wrong form.
+/// 400 for an invalid name, version or method.
 pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
     let mut attributes = Attributes::default();
     for pair in header.split(',') {
@@ -54,7 +54,7 @@ pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
         match key.trim() {
             "tfs-model-name" if is_model_name(value) => attributes.model_name = Some(value),
             "tfs-model-name" => {
-                return Err(wrong(
+                return Err(invalid(
                     "tfs-model-name",
                     value,
                     "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 255",
@@ -62,14 +62,14 @@ pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
             }
             "tfs-model-version" if is_version(value) => attributes.model_version = Some(value),
             "tfs-model-version" => {
-                return Err(wrong("tfs-model-version", value, "decimal digits"));
+                return Err(invalid("tfs-model-version", value, "decimal digits"));
             }
             "tfs-method" => {
                 attributes.method = Some(match value {
                     "predict" => Method::Predict,
                     "classify" => Method::Classify,
                     "regress" => Method::Regress,
-                    _ => return Err(wrong("tfs-method", value, "predict, classify or regress")),
+                    _ => return Err(invalid("tfs-method", value, "predict, classify or regress")),
                 });
             }
             _ => {}
@@ -82,7 +82,7 @@ fn is_version(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn wrong(key: &str, value: &str, accepted: &str) -> RequestError {
+fn invalid(key: &str, value: &str, accepted: &str) -> RequestError {
     RequestError::bad_request(format!(
         "Custom attribute {key} is {value:?}; accepted: {accepted}."
     ))
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn picks_ours_among_others() {
+    fn ignores_unknown_keys() {
         let parsed = parse(
             "c000b4f9, tfs-model-name=a.b-c_1 ,x=y=z,tfs-model-version=007,tfs-method=regress",
         );
@@ -108,19 +108,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_header_says_nothing() {
+    fn returns_no_attributes_for_a_header_without_known_keys() {
         assert_eq!(parse("").unwrap(), Attributes::default());
         assert_eq!(parse(",,=,a=b").unwrap(), Attributes::default());
     }
 
     #[test]
-    fn the_last_of_two_counts() {
+    fn the_last_of_repeated_keys_wins() {
         let parsed = parse("tfs-model-name=a,tfs-model-name=b").unwrap();
         assert_eq!(parsed.model_name, Some("b"));
     }
 
     #[test]
-    fn wrong_values_are_bad_requests() {
+    fn returns_400_for_invalid_values() {
         let too_long = format!("tfs-model-name={}", "a".repeat(256));
         for header in [
             "tfs-model-name=",

@@ -18,7 +18,7 @@ use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::wait::compute_large;
 
 impl Api {
-    /// Inference; `named` is the model of the path, where the path names one.
+    /// Runs inference. `named` is the model named by the path, if any.
     pub(super) fn invoke(
         &self,
         request: &mut Request,
@@ -37,17 +37,18 @@ impl Api {
             let target = head.first("X-Amzn-SageMaker-Target-Model");
             let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
                 RequestError::bad_request(
-                    "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.",
+                    "The request names no model: send the header X-Amzn-SageMaker-Target-Model or the custom \
+                     attribute tfs-model-name.",
                 )
             })?;
             attributes.model_name = Some(name);
             Ok(name)
         };
-        let served = self.backend(model, deadline)?;
+        let model_backend = self.backend(model, deadline)?;
         let content_type = head.first("Content-Type");
         let accept = head.list("Accept");
-        let path = model_path(&attributes, &served.default_model);
-        if let Some(handlers) = &served.handlers {
+        let path = model_path(&attributes, &model_backend.default_model);
+        if let Some(handlers) = &model_backend.handlers {
             let request = handlers::invocation::Request {
                 model_name: attributes.model_name,
                 model_version: attributes.model_version,
@@ -61,20 +62,20 @@ impl Api {
                     .and_then(|length| length.parse().ok()),
                 body,
             };
-            let answer = handlers.invoke(&request, deadline)?;
+            let response = handlers.invoke(&request, deadline)?;
             return Ok(Response {
-                content_type: Some(answer.content_type.into()),
-                ..Response::json(200, answer.body)
+                content_type: Some(response.content_type.into()),
+                ..Response::json(200, response.body)
             });
         }
         let body = converted(Format::of(content_type)?, mem::take(body))?;
-        self.predict(&served, &path, &body, accept.as_deref(), deadline)
+        self.predict(&model_backend, &path, &body, accept.as_deref(), deadline)
     }
 
-    /// Asks TensorFlow Serving.
+    /// Sends the converted request to TensorFlow Serving and lays out its response.
     fn predict(
         &self,
-        served: &ModelBackend,
+        model_backend: &ModelBackend,
         path: &str,
         body: &CheckedBody,
         accept: Option<&str>,
@@ -86,10 +87,10 @@ impl Api {
             content_type: Some("application/json"),
             body,
         };
-        let answer = served.backend.call(&sent, body, deadline);
+        let response = model_backend.backend.call(&sent, body, deadline);
         let TfsAnswer { status, body, .. } = match self.mode {
-            Mode::Fixed(_) => answer?,
-            Mode::Registry(_) => exhaustion::as_507(answer)?,
+            Mode::Fixed(_) => response?,
+            Mode::Registry(_) => exhaustion::as_507(response)?,
         };
         let (body, content_type) = laid_out(status, body, accept);
         Ok(Response {
@@ -99,7 +100,7 @@ impl Api {
     }
 }
 
-/// The body of a request to TensorFlow Serving.
+/// Converts a client's body to the body that TensorFlow Serving expects.
 fn converted(format: Format, mut body: Buffer) -> Result<CheckedBody, RequestError> {
     let body = compute_large(body.len(), move || {
         format.to_tfs(&mut body)?;
@@ -108,7 +109,7 @@ fn converted(format: Format, mut body: Buffer) -> Result<CheckedBody, RequestErr
     CheckedBody::check(body)
 }
 
-/// The body as the client wants it, and its content type.
+/// Lays out a response body as `accept` asks. Returns the body and its content type.
 fn laid_out(status: u16, mut body: Buffer, accept: Option<&str>) -> (Buffer, &'static str) {
     let accept = accept.map(str::to_owned);
     compute_large(body.len(), move || {
@@ -117,7 +118,7 @@ fn laid_out(status: u16, mut body: Buffer, accept: Option<&str>) -> (Buffer, &'s
     })
 }
 
-/// The path of a request in TensorFlow Serving's API.
+/// The path of the request in TensorFlow Serving's REST API.
 fn model_path(attributes: &Attributes, default_model: &str) -> String {
     let name = attributes.model_name.unwrap_or(default_model);
     let method = attributes.method.unwrap_or_default().as_str();

@@ -1,7 +1,8 @@
-//! What the routes do. [`Api`] is the service that the HTTP server is given.
+//! The routes of the server and their work: [`Api`] is the [`Service`] that the HTTP server runs.
 //!
-//! `route.rs` finds the route by method and path, once a request; `invoke.rs` is inference, `passthrough.rs` TensorFlow Serving's own API,
-//! `models.rs` the management of models in multi-model mode.
+//! `route.rs` finds a request's route, once, by method and path. `invoke.rs` does inference, `passthrough.rs` forwards
+//! TensorFlow Serving's own API, and `models.rs` manages models in multi-model mode. Converting bodies, calling
+//! TensorFlow Serving and running handlers belong to the modules below.
 
 pub mod attributes;
 mod invoke;
@@ -24,20 +25,21 @@ use crate::tfs::message::Method;
 
 use route::{Route, route};
 
-/// What `/execution-parameters` says when the job does not: SageMaker's default payload, and enough concurrency
-/// to keep a model server busy.
+/// Reported by `/execution-parameters` unless the job sets its own value: enough concurrency to keep a model server
+/// busy.
 const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
+/// The same for the payload: SageMaker's own default.
 const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
 
-/// What is served, by the mode the program runs in.
+/// The models that the server serves, by the mode it runs in.
 pub enum Mode {
-    /// What was there at the start.
+    /// Single-model mode: the models found at the start.
     Fixed(Box<ModelBackend>),
-    /// Multi-model mode: what is loaded.
+    /// Multi-model mode: the models loaded through `/models`.
     Registry(Box<Registry>),
 }
 
-/// What serves one request.
+/// The backend for one request. In multi-model mode it keeps the model loaded while the request runs.
 enum Backend<'a> {
     Fixed(&'a ModelBackend),
     Leased(ModelLease<'a>),
@@ -48,7 +50,7 @@ impl Deref for Backend<'_> {
 
     fn deref(&self) -> &ModelBackend {
         match self {
-            Self::Fixed(served) => served,
+            Self::Fixed(backend) => backend,
             Self::Leased(lease) => lease.backend(),
         }
     }
@@ -60,12 +62,12 @@ pub struct Api {
     execution_parameters: Vec<u8>,
 }
 
-/// What to do for a request.
+/// The decision about a request.
 #[derive(Debug)]
 pub enum Plan {
-    /// What the route asks for.
+    /// Do the route's work.
     Run(Route),
-    /// There is no such route, or not for this request.
+    /// Respond with this error: the route does not exist or does not accept the request.
     Refuse(RequestError),
 }
 
@@ -76,9 +78,9 @@ impl Service for Api {
         let multi_model = matches!(self.mode, Mode::Registry(_));
         let route = route(head.method(), head.target(), multi_model);
         let route = route.and_then(|route| match route {
-            // TensorFlow Serving would take the body for the next request.
+            // TensorFlow Serving would read the body as the next request.
             Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
-                "A body is taken with POST only below /tfs/.",
+                "Below /tfs/, only POST requests may have a body.",
             )),
             route => Ok(route),
         });
@@ -110,7 +112,7 @@ impl Service for Api {
 
     fn without_thread(&self, plan: &Plan, error: &StartError) -> Option<Response> {
         match plan {
-            // What it frees is needed.
+            // Unloading frees resources, so it has to happen anyway.
             Plan::Run(Route::UnloadModel(_)) => None,
             _ => {
                 let text = format!("Memory exhausted: no thread to load the model: {error}");
@@ -121,7 +123,7 @@ impl Service for Api {
 }
 
 impl Api {
-    /// Serves this.
+    /// A service for the models of `mode`.
     pub fn new(config: &Config, mode: Mode) -> Self {
         Self {
             mode,
@@ -152,14 +154,15 @@ impl Api {
         }
     }
 
-    /// What serves a request, once it is its turn. `model` says which model it names, where there are several.
+    /// The backend for a request. In multi-model mode, `model` returns the name of the model that the request asks for,
+    /// and the call waits for one of that model's permits, up to `deadline`.
     fn backend<'m>(
         &self,
         model: impl FnOnce() -> Result<&'m str, RequestError>,
         deadline: Instant,
     ) -> Result<Backend<'_>, RequestError> {
         match &self.mode {
-            Mode::Fixed(served) => Ok(Backend::Fixed(served)),
+            Mode::Fixed(backend) => Ok(Backend::Fixed(backend)),
             Mode::Registry(registry) => {
                 let mut lease = registry.get(model()?)?;
                 lease.wait_for_turn(deadline)?;
@@ -170,7 +173,7 @@ impl Api {
 
     fn ping(&self) -> Result<Response, RequestError> {
         let health = match &self.mode {
-            Mode::Fixed(served) => served.check(),
+            Mode::Fixed(backend) => backend.check(),
             Mode::Registry(registry) => registry.check(),
         };
         match health {
@@ -180,7 +183,7 @@ impl Api {
     }
 }
 
-/// Whether a head, whose lengths have been checked, says that a body follows.
+/// Whether the head announces a body. The server has validated its lengths already.
 fn announces_body(head: &Head) -> bool {
     let length = head.first("Content-Length").unwrap_or_default();
     length.bytes().any(|digit| digit != b'0') || head.first("Transfer-Encoding").is_some()

@@ -1,7 +1,7 @@
-//! What clients of `/models` send and read: the body of a load, the query and pages of the list, descriptions, and the
-//! sentences that say what was done.
+//! The bodies and queries of `/models`: parses load requests and list queries, and writes lists, descriptions and the
+//! confirmations of loads and unloads.
 //!
-//! Field names and texts are those of SageMaker's multi-model interface and of the older container.
+//! Field names and texts follow SageMaker's multi-model interface and the older container, so they must not change.
 
 use std::path::{Component, Path};
 use std::time::Instant;
@@ -16,14 +16,14 @@ use crate::models::registry::Registry;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsRequest};
 
-/// Models in a page when the request does not say.
+/// Models on a page of the list, unless the request sets a limit.
 const DEFAULT_PAGE: usize = 100;
 
-/// Loads a model as the body of `POST /models` says. Returns when it can be used: the sentence that says so.
+/// Loads the model that the body of `POST /models` names. Returns the confirmation once the model serves.
 ///
 /// # Errors
-/// 400 for a wrong body, name or url, 404 for a url without a model, 409 when the model is there, 408 when it takes too
-/// long, 507 when something runs out, 500 when it does not start.
+/// 400 for an invalid body, name or url, 404 for a url without a model, 409 when the name is taken, 408 when the load
+/// takes too long, 507 when memory, ports or processes run out, 500 when the model does not start.
 pub fn load(registry: &Registry, body: &[u8]) -> Result<String, RequestError> {
     let LoadRequest { model_name, url } = LoadRequest::parse(body)?;
     let ports = registry.load(&model_name, &url)?;
@@ -33,46 +33,46 @@ pub fn load(registry: &Registry, body: &[u8]) -> Result<String, RequestError> {
     ))
 }
 
-/// Unloads a model: the sentence that says so.
+/// Unloads a model. Returns the confirmation.
 ///
 /// # Errors
-/// 404 when it is not loaded.
+/// 404 when the model is not loaded.
 pub fn unload(registry: &Registry, name: &str) -> Result<String, RequestError> {
     registry.unload(name)?;
     Ok(format!("Successfully unloaded model {name}."))
 }
 
-/// A page of the loaded models by name, with the token for the next page if there is one.
+/// A page of the loaded models in the order of their names, with a token if another page follows.
 ///
 /// # Errors
-/// 400 for a wrong limit.
+/// 400 for an invalid limit.
 pub fn list(registry: &Registry, query: &str) -> Result<Value, RequestError> {
     let PageRequest { token, limit } = PageRequest::parse(query)?;
     let (page, has_more) = registry.list(token, limit);
     let describe = |(name, url): &(String, String)| json!({"modelName": name, "modelUrl": url});
-    let mut answer = json!({"models": page.iter().map(describe).collect::<Vec<_>>()});
+    let mut response = json!({"models": page.iter().map(describe).collect::<Vec<_>>()});
     if let (Some((last, _)), true) = (page.last(), has_more) {
-        answer["nextPageToken"] = json!(last);
+        response["nextPageToken"] = json!(last);
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// A loaded model, and what TensorFlow Serving says about its versions.
+/// Describes a loaded model, including the status of its versions as TensorFlow Serving reports it.
 ///
 /// # Errors
-/// 404 when it is not loaded, and what TensorFlow Serving's client says.
+/// 404 when the model is not loaded, and the errors of the call to TensorFlow Serving.
 pub fn describe(registry: &Registry, name: &str, deadline: Instant) -> Result<Value, RequestError> {
     let model = registry.get(name)?;
-    let question = TfsRequest {
+    let status_request = TfsRequest {
         method: Method::Get,
         path: &format!("/v1/models/{name}"),
         content_type: None,
         body: &CheckedBody::default(),
     };
     let backend = &model.backend().backend;
-    let answer = backend.call(&question, &Buffer::default(), deadline)?;
+    let response = backend.call(&status_request, &Buffer::default(), deadline)?;
     let mut description = json!({"modelName": name, "modelUrl": model.url()});
-    if let Ok(Value::Object(status)) = serde_json::from_slice(&answer.body) {
+    if let Ok(Value::Object(status)) = serde_json::from_slice(&response.body) {
         for (key, value) in status {
             description[key] = value;
         }
@@ -80,7 +80,7 @@ pub fn describe(registry: &Registry, name: &str, deadline: Instant) -> Result<Va
     Ok(description)
 }
 
-/// The body of `POST /models`. Nothing but its two strings is kept, however large the body is.
+/// The body of `POST /models`. Parsing keeps only these two strings; other fields are ignored.
 #[derive(Debug, Deserialize)]
 struct LoadRequest {
     model_name: String,
@@ -89,30 +89,30 @@ struct LoadRequest {
 
 impl LoadRequest {
     fn parse(body: &[u8]) -> Result<Self, RequestError> {
-        let wrong = |text: String| Err(RequestError::bad_request(text));
+        let bad_request = |text: String| Err(RequestError::bad_request(text));
         let load: Self = match serde_json::from_slice(body) {
             Ok(load) => load,
             Err(e) => {
-                return wrong(format!(
-                    "The body is not a JSON object with model_name and url, both as strings: {e}"
+                return bad_request(format!(
+                    "The body must be a JSON object with the strings model_name and url: {e}"
                 ));
             }
         };
         let (name, url) = (&load.model_name, &load.url);
         if !is_model_name(name) {
-            return wrong(format!(
+            return bad_request(format!(
                 "model_name is {name:?}; accepted: letters, digits, '.', '_' and '-', starting with a letter or digit, \
                  at most 255"
             ));
         }
         let path = Path::new(url);
-        // The url goes into messages, which are lines of the log.
+        // The url appears in log lines, where control characters could forge other lines.
         if !path.is_absolute()
             || path.components().any(|c| c == Component::ParentDir)
             || url.contains(char::is_control)
         {
-            return wrong(format!(
-                "url is {url:?}; accepted: an absolute path without \"..\" and control characters"
+            return bad_request(format!(
+                "url is {url:?}; accepted: an absolute path without \"..\" or control characters"
             ));
         }
         Ok(load)
@@ -122,7 +122,7 @@ impl LoadRequest {
 /// The query of `GET /models`.
 #[derive(Debug, PartialEq, Eq)]
 struct PageRequest<'a> {
-    /// The last name of the page before.
+    /// The last name of the previous page; empty for the first page.
     token: &'a str,
     limit: usize,
 }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_needs_name_and_url() {
+    fn load_requests_need_a_valid_name_and_url() {
         let good = br#"{"model_name": "m.1", "url": "/opt/ml/models/m.1/model"}"#;
         let load = LoadRequest::parse(good).unwrap();
         assert_eq!(load.model_name, "m.1");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_a_token_and_a_limit() {
+    fn page_requests_default_the_token_and_limit_and_reject_bad_limits() {
         for (query, token, limit) in [
             ("", "", DEFAULT_PAGE),
             ("limit=&next_page_token=", "", DEFAULT_PAGE),

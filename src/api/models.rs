@@ -1,4 +1,7 @@
-//! The management of models in multi-model mode: `/models`.
+//! Managing models in multi-model mode: listing, loading, describing and unloading through `/models`.
+//!
+//! This file handles HTTP: it checks where a request comes from and wraps the results. `model_bodies.rs` reads and
+//! writes the bodies; `models::registry` does the work.
 
 use serde_json::Value;
 
@@ -9,14 +12,14 @@ use crate::http::head::Head;
 use crate::http::response::Response;
 use crate::models::registry::Registry;
 
-/// The body of `POST /models` is a name and a path.
+/// Largest body of `POST /models`, which holds only a name and a path.
 pub const MAX_LOAD_BYTES: usize = 64 << 10;
 
 impl Api {
     fn registry(&self) -> Result<&Registry, RequestError> {
         match &self.mode {
             Mode::Registry(registry) => Ok(registry),
-            // There are no routes to it then.
+            // Unreachable: in this mode no route leads here.
             Mode::Fixed(_) => Err(RequestError::new(404, "Not Found")),
         }
     }
@@ -53,9 +56,9 @@ impl Api {
     }
 }
 
-/// A page in somebody's browser can send requests to this computer. Models, which bring scripts along, are not loaded
-/// for it: what a page can send without the browser asking us first is refused, and so is what a browser says comes
-/// from elsewhere.
+/// Keeps web pages from loading models, which may contain scripts. A page open in a browser on this computer can send
+/// requests to the server. So the server refuses content types that a browser sends without a CORS preflight, and
+/// requests whose `Origin` is another site.
 fn check_not_from_a_page(head: &Head) -> Result<(), RequestError> {
     let simple = [
         "text/plain",
@@ -72,19 +75,19 @@ fn check_not_from_a_page(head: &Head) -> Result<(), RequestError> {
     check_origin(head)
 }
 
-/// Refuses requests of pages that are not from this computer's own address.
+/// Refuses requests from web pages, except pages that this server's own loopback address served.
 fn check_origin(head: &Head) -> Result<(), RequestError> {
-    let is_ours = |origin: &str| {
+    let is_same_origin = |origin: &str| {
         let host = head.first("Host").unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         ["localhost", "127.0.0.1", "[::1]"].contains(&name)
             && origin.strip_prefix("http://") == Some(host)
     };
-    match head.values("Origin").all(is_ours) {
+    match head.values("Origin").all(is_same_origin) {
         true => Ok(()),
         false => Err(RequestError::new(
             403,
-            "Forbidden: models are not managed for pages of other origins",
+            "Forbidden: web pages of other origins may not manage models",
         )),
     }
 }
@@ -93,7 +96,7 @@ fn json(value: &Value) -> Response {
     Response::json(200, value.to_string().into_bytes())
 }
 
-/// Written as users of the older container match it: with a space after the colon.
+/// Formatted like the older container's responses, which users match as text: with a space after the colon.
 fn success(text: &str) -> Response {
     let body = format!("{{\"success\": {}}}", Value::from(text));
     Response::json(200, body.into_bytes())

@@ -1,4 +1,4 @@
-//! TensorFlow Serving's own API, below `/tfs`.
+//! TensorFlow Serving's own API, below `/tfs/`.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsRequest};
 
 impl Api {
-    /// `/tfs/...`: TensorFlow Serving's own API; body, status and content type pass unchanged.
+    /// Forwards a request to TensorFlow Serving. The bodies, the status and the content types pass unchanged.
     pub(super) fn pass_through(
         &self,
         request: &mut Request,
@@ -30,16 +30,16 @@ impl Api {
             content_type: head.first("Content-Type"),
             body: &body,
         };
-        let served = self.backend(|| Ok(model_in(path)), *deadline)?;
-        let answer = served.backend.call(&sent, &body, *deadline)?;
+        let model_backend = self.backend(|| Ok(model_in(path)), *deadline)?;
+        let response = model_backend.backend.call(&sent, &body, *deadline)?;
         Ok(Response {
-            content_type: answer.content_type().map(|t| Cow::Owned(t.to_owned())),
-            ..Response::json(answer.status, answer.body)
+            content_type: response.content_type().map(|t| Cow::Owned(t.to_owned())),
+            ..Response::json(response.status, response.body)
         })
     }
 }
 
-/// The model's name in a path of TensorFlow Serving's API.
+/// The name of the model in a path of TensorFlow Serving's REST API; empty if the path names none.
 fn model_in(path: &str) -> &str {
     let rest = path.strip_prefix("/v1/models/").unwrap_or_default();
     rest.split(['/', ':', '?']).next().unwrap_or_default()

@@ -1,35 +1,38 @@
-//! Which request wants what, by method and path.
+//! Routing: finds the route for a method and a path.
+//!
+//! `Api::plan` decides where each route runs and whether it takes a body; `Api::run` does its work.
 
 use crate::error::RequestError;
 use crate::tfs::message::Method;
 
-/// What a request wants.
+/// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// SageMaker's health check.
+    /// `/ping`: SageMaker's health check.
     Ping,
-    /// SageMaker batch transform asks how to call us.
+    /// `/execution-parameters`: SageMaker batch transform asks for concurrency and payload limits.
     ExecutionParameters,
-    /// Inference.
+    /// `/invocations`: inference.
     Invocations,
-    /// TensorFlow Serving's own API; path and query there. HEAD is sent as GET, and the body of its answer dropped.
+    /// `/tfs/...`: TensorFlow Serving's own API, with the method, path and query to send there. HEAD becomes GET; the
+    /// HTTP server drops the body of the response.
     Tfs(Method, String),
-    /// Multi-model mode: the list of models; the query.
+    /// `GET /models?QUERY` in multi-model mode: lists the models.
     ListModels(String),
-    /// Multi-model mode: load a model.
+    /// `POST /models` in multi-model mode: loads a model.
     LoadModel,
-    /// Multi-model mode: tell of this model.
+    /// `GET /models/NAME` in multi-model mode: describes a model.
     DescribeModel(String),
-    /// Multi-model mode: unload this model.
+    /// `DELETE /models/NAME` in multi-model mode: unloads a model.
     UnloadModel(String),
-    /// Multi-model mode: inference with this model.
+    /// `POST /models/NAME/invoke` in multi-model mode: inference with a model.
     InvokeModel(String),
 }
 
-/// Finds the route. `multi_model`: whether there are those of multi-model mode.
+/// Finds the route of a request target. `multi_model` adds the routes of multi-model mode.
 ///
 /// # Errors
-/// 404 for unknown paths, 405 for known ones with another method.
+/// 404 for an unknown path, 405 for a known path with a method it does not accept.
 pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, RequestError> {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let (route, accepted) = match path {
@@ -59,7 +62,7 @@ pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, Reques
     if accepted.split(", ").any(|name| name == method) {
         Ok(route)
     } else {
-        let text = format!("Method Not Allowed: {path} takes {accepted}");
+        let text = format!("Method Not Allowed: {path} accepts {accepted}");
         Err(RequestError {
             header: Some(("Allow", accepted)),
             ..RequestError::new(405, text)
@@ -72,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_routes() {
+    fn finds_known_routes() {
         for (method, url, expected) in [
             ("GET", "/ping", Route::Ping),
             ("HEAD", "/ping?x=1", Route::Ping),
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_404_or_405() {
+    fn returns_404_for_unknown_paths_and_405_for_other_methods() {
         for (method, url, status) in [
             ("GET", "/", 404),
             ("GET", "?x=/ping", 404),

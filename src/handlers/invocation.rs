@@ -206,7 +206,7 @@ impl Handlers {
             Outcome::Abandoned(WaitError::TimedOut) => {
                 RequestError::deadline(self.limit, &format!("{function} did not return in time"))
             }
-            Outcome::NoRoom(why) => why.for_answer(),
+            Outcome::NoRoom(why) => why.for_response(),
             Outcome::Broken(why) => {
                 let text = format!("The Python worker cannot run {function}: {why}");
                 RequestError::new(500, text)

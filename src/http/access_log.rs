@@ -1,4 +1,4 @@
-//! The line in the log for each request.
+//! The access log: one line for each request.
 
 use std::time::Instant;
 
@@ -6,10 +6,11 @@ use crate::http::head::Head;
 use crate::http::socket::Socket;
 use crate::logging::FRONT;
 
-/// What nginx logs for a client that has hung up. Nobody gets it.
+/// The status logged when the client hung up, as in nginx. It is never sent.
 pub const CLIENT_HUNG_UP: u16 = 499;
 
-/// Logs a request and its response, if that is wanted.
+/// Logs a request and its response at level `info`. `head` is `None` if the request had no readable head; `bytes` is
+/// the size of the response body, and `received` is when the head was complete.
 pub fn log_access<P>(
     socket: &Socket<P>,
     head: Option<&Head>,
@@ -18,7 +19,7 @@ pub fn log_access<P>(
     received: Instant,
 ) {
     if !log::log_enabled!(target: FRONT, log::Level::Info) {
-        return; // what follows costs
+        return; // formatting is not free
     }
     let (method, target) = head.map_or(("-", "-"), |head| (head.method(), head.target()));
     log::info!(

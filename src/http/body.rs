@@ -1,4 +1,4 @@
-//! Request bodies as they arrive: how long they are, where they end, and what of them is kept.
+//! Request bodies as they arrive: reads the announced length, finds the end, decodes chunks and stores the bytes.
 
 use std::fmt;
 
@@ -6,47 +6,48 @@ use crate::budget::{Budget, Buffer, NoRoom};
 use crate::error::RequestError;
 use crate::http::head::Head;
 
-/// Largest body taken: SageMaker's largest payload, 1 GB of asynchronous inference.
+/// Largest body accepted. SageMaker's largest payload is 1 GB, in asynchronous inference.
 const MAX_BODY_BYTES: usize = 1 << 30;
-/// A line with the size of a chunk, with extensions that nobody reads.
+/// Longest chunk-size line, including its extensions, which are ignored.
 const MAX_CHUNK_LINE_BYTES: usize = 256;
-/// Lines behind the last chunk, which nobody reads.
+/// Largest size of all trailers together, which are ignored.
 const MAX_TRAILER_BYTES: usize = 8 << 10;
 
-/// What the head says about the body.
+/// The length of the body as the head announces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
-    /// So many bytes; 0 when nothing is said.
+    /// A number of bytes; 0 if the head does not mention a body.
     Length(usize),
-    /// Chunks up to an end mark.
+    /// Chunked: the body marks its own end.
     Chunked,
 }
 
-/// Reads the lengths in the head.
+/// Reads the body length from a head.
 ///
 /// # Errors
-/// 400 when they are wrong or contradict each other, 501 for an encoding that is not known, 413 for more than `limit`
-/// bytes.
+/// 400 for invalid or contradictory lengths, 501 for an unknown transfer encoding, 413 for more than `limit` bytes.
 pub fn length(head: &Head, limit: usize) -> Result<BodyLength, RequestError> {
     let wrong = |text: &str| Err(RequestError::ending(400, text));
     let mut encodings = head.values("Transfer-Encoding").peekable();
     let Some(length) = head.first("Content-Length") else {
         return match (encodings.next(), encodings.next()) {
             (None, _) => Ok(BodyLength::Length(0)),
-            // Which proxies do not know, and take for no body at all.
-            (Some(_), _) if head.is_http_1_0 => wrong("HTTP/1.0 has no Transfer-Encoding."),
+            // Proxies that ignore the header in HTTP/1.0 would see no body here (RFC 9112, 6.1).
+            (Some(_), _) if head.is_http_1_0 => {
+                wrong("An HTTP/1.0 request must not have a Transfer-Encoding.")
+            }
             (Some(name), None) if name.eq_ignore_ascii_case("chunked") => Ok(BodyLength::Chunked),
             _ => Err(RequestError::ending(
                 501,
-                "The only Transfer-Encoding taken is: chunked",
+                "The only supported Transfer-Encoding is chunked.",
             )),
         };
     };
     if encodings.peek().is_some() {
-        return wrong("Both Content-Length and Transfer-Encoding are given.");
+        return wrong("The request has both Content-Length and Transfer-Encoding.");
     }
     if head.values("Content-Length").any(|other| other != length) {
-        return wrong("Content-Length is given twice, with different numbers.");
+        return wrong("The request has several different Content-Length headers.");
     }
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
         return wrong("Content-Length is not a number of bytes.");
@@ -57,7 +58,7 @@ pub fn length(head: &Head, limit: usize) -> Result<BodyLength, RequestError> {
     }
 }
 
-/// Bytes of the largest body, where the route has no smaller limit.
+/// The largest body in bytes, unless the route has a smaller limit.
 pub fn limit(budget: &Budget) -> usize {
     MAX_BODY_BYTES.min(budget.limit())
 }
@@ -66,31 +67,33 @@ fn too_large(limit: usize) -> RequestError {
     RequestError::ending(413, format!("The body is larger than {limit} bytes."))
 }
 
-/// A body that is arriving.
+/// Decodes a body while it arrives.
 #[derive(Debug)]
 pub struct BodyDecoder {
     framing: Framing,
-    /// What has arrived, if it is kept.
+    /// The decoded bytes, if they are kept.
     bytes: Buffer,
+    /// Number of bytes decoded so far.
     received: usize,
     is_kept: bool,
+    /// Largest size of the body.
     limit: usize,
 }
 
-/// What comes next.
+/// What the next bytes are.
 #[derive(Debug, PartialEq, Eq)]
 enum Framing {
-    /// So many bytes, up to the end.
+    /// The rest of a body with a known length.
     Length { left: usize },
-    /// The line with the size of a chunk.
+    /// The line with a chunk size.
     ChunkSize,
-    /// So many bytes of a chunk.
+    /// The rest of a chunk.
     ChunkData { left: u64 },
-    /// The line's end behind a chunk.
+    /// The CRLF after a chunk.
     ChunkEnd,
-    /// Lines up to an empty one; so many bytes of them were there.
+    /// Trailers, up to an empty line. `bytes` counts those that have been read.
     Trailers { bytes: usize },
-    /// Nothing.
+    /// Nothing: the body is complete.
     End,
 }
 
@@ -100,14 +103,14 @@ impl fmt::Display for BodyDecoder {
             Framing::Length { left } => {
                 write!(f, "{} of {} bytes", self.received, self.received + left)
             }
-            _ => write!(f, "{} bytes, in mid-chunk", self.received),
+            _ => write!(f, "{} bytes, before the end of its chunks", self.received),
         }
     }
 }
 
 impl BodyDecoder {
-    /// A body of which nothing has arrived yet, of `limit` bytes at most, to be kept in `bytes`, which is empty. One that is
-    /// not kept is read over.
+    /// A decoder for a body of at most `limit` bytes. It stores the body in the empty buffer `bytes` if `is_kept`, and
+    /// discards it otherwise.
     pub fn new(length: BodyLength, is_kept: bool, limit: usize, bytes: Buffer) -> Self {
         Self {
             framing: match length {
@@ -122,25 +125,25 @@ impl BodyDecoder {
         }
     }
 
-    /// Bytes of it that have arrived.
+    /// How many bytes of the body have arrived.
     pub fn received(&self) -> usize {
         self.received
     }
 
-    /// Whether all of it is there.
+    /// Whether the whole body has arrived.
     pub fn is_whole(&self) -> bool {
         self.framing == Framing::End
     }
 
-    /// The body.
+    /// The stored bytes.
     pub fn into_bytes(self) -> Buffer {
         self.bytes
     }
 
-    /// Takes what belongs to the body from the start of `input`; says how many bytes those are.
+    /// Decodes the bytes at the start of `input` that belong to the body. Returns how many bytes of `input` it used.
     ///
     /// # Errors
-    /// 400 for broken chunks, 413 for a body that is too large, 503 when there is no room for it now.
+    /// 400 for malformed chunks, 413 for a body that is too large, 503 when memory is short.
     pub fn take(&mut self, input: &[u8]) -> Result<usize, RequestError> {
         let mut at = 0;
         loop {
@@ -182,7 +185,7 @@ impl BodyDecoder {
                         2
                     }
                     [] | [b'\r'] => 0,
-                    _ => return Err(broken_chunk("a chunk is longer than its size")),
+                    _ => return Err(malformed_chunks("a chunk is longer than its size")),
                 },
                 Framing::Trailers { bytes } => match trailer(rest)? {
                     Some(2) => {
@@ -196,7 +199,7 @@ impl BodyDecoder {
                         line
                     }
                     None if rest.len() <= MAX_TRAILER_BYTES => 0,
-                    _ => return Err(broken_chunk("there are too many trailers")),
+                    _ => return Err(malformed_chunks("the trailers are too long")),
                 },
             };
             if taken == 0 {
@@ -206,10 +209,11 @@ impl BodyDecoder {
         }
     }
 
-    /// Where the next bytes can be received directly, without a copy. More may be received than belong to the body: see [`BodyDecoder::received_directly`].
+    /// Where to receive the next bytes without a copy. `None` if they have to be decoded or discarded. The bytes
+    /// received may extend past the body: call [`BodyDecoder::received_directly`] afterwards.
     ///
     /// # Errors
-    /// 503 when there is no room for it now.
+    /// 503 when memory is short.
     pub fn direct(&mut self) -> Result<Option<&mut Vec<u8>>, RequestError> {
         match self.framing {
             Framing::Length { .. } if self.is_kept => {
@@ -220,7 +224,7 @@ impl BodyDecoder {
         }
     }
 
-    /// After bytes were added to what [`BodyDecoder::direct`] gave: gives back those that do not belong to the body.
+    /// Counts the bytes added to the vector from [`BodyDecoder::direct`]. Returns those after the end of the body.
     pub fn received_directly(&mut self) -> Vec<u8> {
         let Framing::Length { left } = self.framing else {
             return Vec::new();
@@ -248,18 +252,18 @@ impl BodyDecoder {
         Ok(())
     }
 
-    /// Makes room for `more` bytes, and for some of those that may follow: memory is taken as bytes arrive, so that nobody
-    /// gets much of it for an announcement.
+    /// Makes room for `more` bytes and for some that may follow. Memory is reserved as bytes arrive, so announcing a
+    /// large body does not reserve much.
     fn make_room(&mut self, more: usize) -> Result<(), RequestError> {
         let whole = match self.framing {
             Framing::Length { left } => self.bytes.len() + left,
-            _ => self.limit, // it is not announced
+            _ => self.limit, // chunked bodies announce no length
         };
         self.bytes.reserve(more, whole).map_err(no_room)
     }
 }
 
-/// The error of a body in the midst of which there is no memory for the rest.
+/// The error when memory runs out in the middle of a head or body. It ends the connection.
 pub fn no_room(why: NoRoom) -> RequestError {
     RequestError {
         ends_connection: true,
@@ -267,18 +271,18 @@ pub fn no_room(why: NoRoom) -> RequestError {
     }
 }
 
-fn broken_chunk(why: &str) -> RequestError {
-    RequestError::ending(400, format!("The body cannot be read: {why}."))
+fn malformed_chunks(why: &str) -> RequestError {
+    RequestError::ending(400, format!("The chunked body is malformed: {why}."))
 }
 
-/// Length of the line with a chunk's size, and the size. `None` while it is not whole.
+/// Parses a chunk-size line: the length of the line and the size of the chunk. `None` while the line is incomplete.
 fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, RequestError> {
     let Some(&first) = input.first() else {
         return Ok(None);
     };
-    let wrong = || broken_chunk("the size of a chunk is wrong");
+    let wrong = || malformed_chunks("a chunk size is invalid");
     if !first.is_ascii_hexdigit() {
-        return Err(wrong()); // httparse takes an empty size for 0
+        return Err(wrong()); // httparse reads an empty size as 0
     }
     let line = &input[..input.len().min(MAX_CHUNK_LINE_BYTES)];
     match httparse::parse_chunk_size(line) {
@@ -291,7 +295,7 @@ fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, RequestError> {
         Ok(httparse::Status::Complete((length, size))) => {
             let line = &line[..length - 2];
             check_line(line)?;
-            // httparse takes white space behind the size; others may not.
+            // httparse accepts white space after the size; other parsers may not.
             let digits = line.split(|&b| b == b';').next().unwrap_or_default();
             match digits.iter().all(u8::is_ascii_hexdigit) {
                 true => Ok(Some((length, size))),
@@ -301,31 +305,30 @@ fn chunk_size(input: &[u8]) -> Result<Option<(usize, u64)>, RequestError> {
     }
 }
 
-/// Extensions are text: no control characters, the end of a line as somebody else sees it among them. A carriage
-/// return may come last, with the rest of the line's end still to come.
+/// Rejects control characters in chunk extensions, because another parser may see a line end in them. The last byte may
+/// be a carriage return whose line feed has not arrived.
 fn check_line(line: &[u8]) -> Result<(), RequestError> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line.iter().any(|&b| b.is_ascii_control() && b != b'\t') {
         false => Ok(()),
-        true => Err(broken_chunk(
-            "the size of a chunk has a control character behind it",
-        )),
+        true => Err(malformed_chunks("a control character follows a chunk size")),
     }
 }
 
-/// Length of the trailer at the start, or of the empty line in its place. `None` while it is not whole.
+/// The length of the first line: a trailer, or the empty line after the last trailer. `None` while the line is
+/// incomplete.
 fn trailer(input: &[u8]) -> Result<Option<usize>, RequestError> {
     let Some(end) = memchr::memchr(b'\n', input) else {
         return Ok(None);
     };
     let line = &input[..=end];
     if line != b"\r\n" {
-        // It has the form of a header, and is held against that as a head of one header would be.
+        // A trailer has the form of a header, so parse it as a header section of its own.
         let section = [line, b"\r\n"].concat();
         let mut headers = [httparse::EMPTY_HEADER];
         let parsed = httparse::parse_headers(&section, &mut headers);
         if !line.ends_with(b"\r\n") || !parsed.is_ok_and(|status| status.is_complete()) {
-            return Err(broken_chunk("a trailer is broken"));
+            return Err(malformed_chunks("a trailer is malformed"));
         }
     }
     Ok(Some(line.len()))
@@ -340,12 +343,12 @@ mod tests {
         Head::parse(format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into()).unwrap()
     }
 
-    fn incoming(length: BodyLength, limit: usize) -> BodyDecoder {
+    fn decoder(length: BodyLength, limit: usize) -> BodyDecoder {
         BodyDecoder::new(length, true, limit, Budget::new(limit).arriving(0))
     }
 
     #[test]
-    fn lengths_are_read_and_wrong_ones_refused() {
+    fn reads_valid_lengths_and_refuses_invalid_ones() {
         for (headers, expected) in [
             ("", Ok(BodyLength::Length(0))),
             ("Content-Length: 1000\r\n", Ok(BodyLength::Length(1000))),
@@ -380,7 +383,7 @@ mod tests {
         assert_eq!(error.status, 400);
     }
 
-    /// Gives `input` to the body piece by piece, as a connection does. What is left of it at the end.
+    /// Feeds `input` to the decoder piece by piece, as a connection does. Returns what does not belong to the body.
     fn feed(body: &mut BodyDecoder, input: &[u8], piece: usize) -> Result<Vec<u8>, RequestError> {
         let mut buffer = Vec::new();
         for piece in input.chunks(piece) {
@@ -392,10 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_taken_off_in_whatever_pieces_they_come() {
+    fn decodes_chunks_split_at_any_point() {
         let input = b"3\r\nabc\r\n0A;x=\"y\"\r\n0123456789\r\n00\r\nTrailer: x\r\nB: c\r\n\r\nnext";
         for piece in 1..=input.len() {
-            let mut body = incoming(BodyLength::Chunked, 1 << 20);
+            let mut body = decoder(BodyLength::Chunked, 1 << 20);
             assert_eq!(feed(&mut body, input, piece).unwrap(), b"next");
             assert!(body.is_whole());
             assert_eq!(&*body.into_bytes(), b"abc0123456789");
@@ -403,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_chunks_are_refused() {
+    fn returns_400_for_malformed_chunks() {
         let long_line = format!("1;{}\r\n", "x".repeat(MAX_CHUNK_LINE_BYTES));
         let long_trailers = format!("0\r\n{}", "A: b\r\n".repeat(MAX_TRAILER_BYTES / 6 + 1));
         let endless_trailer = format!("0\r\n{}", "x".repeat(MAX_TRAILER_BYTES + 1));
@@ -433,7 +436,7 @@ mod tests {
             &endless_trailer,
         ] {
             for piece in [1, 7, 100_000] {
-                let mut body = incoming(BodyLength::Chunked, 1 << 20);
+                let mut body = decoder(BodyLength::Chunked, 1 << 20);
                 let error = feed(&mut body, input.as_bytes(), piece).unwrap_err();
                 assert_eq!(error.status, 400, "{input:?}");
                 assert!(error.ends_connection);
@@ -442,8 +445,8 @@ mod tests {
     }
 
     #[test]
-    fn a_body_larger_than_all_memory_is_413_and_one_larger_than_what_is_left_503() {
-        let mut body = incoming(BodyLength::Chunked, 100);
+    fn returns_413_beyond_the_limit_and_503_when_memory_is_used_up() {
+        let mut body = decoder(BodyLength::Chunked, 100);
         assert_eq!(body.take(b"65\r\n").unwrap(), 4);
         assert_eq!(body.take(&[0; 101]).unwrap_err().status, 413);
 
@@ -468,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_taken_as_bytes_arrive() {
+    fn reserves_memory_as_bytes_arrive() {
         let budget = Budget::new(1 << 30);
         let mut body = BodyDecoder::new(
             BodyLength::Length(1 << 29),
@@ -485,8 +488,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_received_directly_ends_where_it_should() {
-        let mut body = incoming(BodyLength::Length(10), 1000);
+    fn direct_receiving_stops_at_the_end_of_the_body() {
+        let mut body = decoder(BodyLength::Length(10), 1000);
         assert_eq!(body.take(b"0123").unwrap(), 4);
         for piece in [&b"45"[..], b"6789more"] {
             body.direct().unwrap().unwrap().extend_from_slice(piece);
@@ -499,7 +502,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_cut_into_chunks_is_whole_again(chunks: Vec<Vec<u8>>, piece in 1usize..50) {
+        fn decoding_chunks_restores_the_body(chunks: Vec<Vec<u8>>, piece in 1usize..50) {
             let mut input = Vec::new();
             let chunks: Vec<_> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
             for chunk in &chunks {
@@ -508,15 +511,15 @@ mod tests {
                 input.extend_from_slice(b"\r\n");
             }
             input.extend_from_slice(b"0\r\n\r\n");
-            let mut body = incoming(BodyLength::Chunked, 1 << 20);
+            let mut body = decoder(BodyLength::Chunked, 1 << 20);
             prop_assert!(feed(&mut body, &input, piece).unwrap().is_empty());
             prop_assert!(body.is_whole());
             prop_assert_eq!(body.into_bytes().to_vec(), chunks.concat());
         }
 
         #[test]
-        fn rubbish_is_an_error_or_no_end_and_never_a_panic(input: Vec<u8>, piece in 1usize..50) {
-            let mut body = incoming(BodyLength::Chunked, 100);
+        fn arbitrary_bytes_never_panic(input: Vec<u8>, piece in 1usize..50) {
+            let mut body = decoder(BodyLength::Chunked, 100);
             let _ = feed(&mut body, &input, piece);
         }
     }

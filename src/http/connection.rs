@@ -1,7 +1,10 @@
-//! What happens on one connection: heads and bodies come in, responses go out, until one side has enough.
+//! The state machine of one connection: receives heads and bodies, sends responses, and decides when the connection
+//! ends.
 //!
-//! A state machine over bytes. It never blocks and knows no sockets but by [`Stream`], no threads and no routes:
-//! [`Connection::advance`] goes on as far as the bytes at hand allow and says what it needs then.
+//! It works on bytes and never blocks. It reaches its socket only through [`Stream`], and knows neither threads nor
+//! routes. [`Connection::advance`] proceeds as far as the available bytes allow and returns the [`Step`] that it needs
+//! next. The submodules hold receiving (`receiving.rs`), time limits (`timing.rs`) and the interfaces to the worker
+//! (`step.rs`) and the socket (`stream.rs`).
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
@@ -26,29 +29,30 @@ pub use stream::{Direction, Stream};
 pub use timing::Dispensable;
 use timing::reading_time;
 
-/// Bytes read in one go; then it is another connection's turn.
+/// Bytes read in one turn, before other connections get theirs.
 const TURN_BYTES: usize = 1 << 20;
-/// So many bytes of a head that is not whole yet are not counted, so that small requests are served when there is no memory
-/// for bodies. Whole heads are not counted up to [`READ_BYTES`].
-const FREE_HEAD_BYTES: usize = 1024;
+/// This much of an incomplete head does not count against the memory budget, so that small requests are served even
+/// when bodies use all the memory. Complete heads count only if they exceed [`READ_BYTES`].
+const UNCOUNTED_HEAD_BYTES: usize = 1024;
 
-/// What becomes of the connection once the response is sent.
+/// What the connection does after sending a response.
 #[derive(Debug)]
 enum AfterResponse {
-    /// The next request.
+    /// Reads the next request.
     Head,
-    /// The next request, behind the rest of this body.
+    /// Discards the rest of this body, then reads the next request.
     Skip(BodyDecoder),
-    /// Its end, once the client has ended it too or has had time to read. `sends`: the client may still send
-    /// what belongs to its request.
+    /// Ends, once the client has ended it too or has had time to read the response. `sends`: the client may still be
+    /// sending its request.
     Linger { sends: bool },
 }
 
+/// What the connection is doing.
 #[derive(Debug)]
 enum Phase<P> {
-    /// Waits for a head, or is in the midst of one.
+    /// Waits for a head or receives one.
     Head,
-    /// In the midst of a body.
+    /// Receives a body.
     Body {
         head: Box<Head>,
         body: BodyDecoder,
@@ -56,49 +60,50 @@ enum Phase<P> {
         limit: Duration,
         plan: P,
     },
-    /// Somebody makes the response. `is_whole`: to a request that has arrived as a whole.
+    /// Waits for the response. `is_whole`: the whole request has arrived.
     Busy { is_whole: bool },
-    /// The response leaves.
+    /// Sends the response.
     Response {
         writer: ResponseWriter,
         then: AfterResponse,
     },
-    /// In the midst of the body of a request that was answered.
+    /// Discards the rest of a body whose request already has its response.
     Skip(BodyDecoder),
-    /// Reads over whatever comes.
+    /// Has ended its own side, and discards what the client still sends.
     Linger { sends: bool },
-    /// Nothing more is read or sent.
+    /// Neither reads nor sends any more.
     Closed,
 }
 
-/// See the module.
+/// The state machine of one connection; see the [module](self). `P` is the plan for a request.
 #[derive(Debug)]
 pub struct Connection<P> {
-    /// What has arrived and is not used up.
+    /// Bytes that have arrived and are not consumed yet.
     input: Buffer,
     scanner: Scanner,
     phase: Phase<P>,
-    /// What is sent before the response: `100 Continue`.
+    /// The rest of an interim response, `100 Continue`, to send before anything else.
     interim: &'static [u8],
-    /// The body behind a head that was refused, for [`Connection::answer`].
+    /// The body to discard after refusing its head, if the connection can continue. Used by [`Connection::answer`].
     rest: Option<BodyDecoder>,
-    /// Whether an empty line came before this head.
+    /// Whether an empty line preceded this head.
     blank_line_seen: bool,
-    /// When this phase began. A head's begins with its first byte.
+    /// When this phase began. For a head, when its first byte arrived.
     since: Instant,
-    /// When bytes moved last.
-    moved: Instant,
-    /// Time that the client may need to read the response before, which its system or ours still holds. Until a byte
-    /// comes from the client, all limits are longer by this.
+    /// When bytes were last received or sent.
+    last_progress: Instant,
+    /// Time that the client may need to read the previous response, which may still be in socket buffers. All limits
+    /// are longer by this, until the client sends another byte.
     grace: Duration,
-    /// Whether the request being answered is a HEAD.
+    /// Whether the current request is a HEAD.
     is_head_request: bool,
-    /// Whether everything that had arrived has been read. The system reports what arrives once, and may have done so.
+    /// Whether the last read emptied the socket. If not, no event will announce the rest, because epoll is
+    /// edge-triggered.
     is_drained: bool,
 }
 
 impl<P> Connection<P> {
-    /// A connection that was just made.
+    /// The state of a connection that was just accepted.
     pub fn new(now: Instant, budget: &Arc<Budget>) -> Self {
         Self {
             input: budget.arriving(READ_BYTES),
@@ -108,14 +113,14 @@ impl<P> Connection<P> {
             rest: None,
             blank_line_seen: false,
             since: now,
-            moved: now,
+            last_progress: now,
             grace: Duration::ZERO,
             is_head_request: false,
             is_drained: true,
         }
     }
 
-    /// Whether nothing is lost when the connection ends now.
+    /// Whether closing the connection now loses nothing.
     pub fn is_idle(&self) -> bool {
         match self.phase {
             Phase::Head => self.input.is_empty(),
@@ -127,32 +132,32 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Whether somebody makes the response to a request.
+    /// Whether a request is waiting for its response.
     pub fn is_busy(&self) -> bool {
         matches!(self.phase, Phase::Busy { .. })
     }
 
-    /// Whether more than blank lines has been read behind the request at work.
-    pub fn has_request_behind(&self) -> bool {
+    /// Whether anything but blank lines has been read after the current request.
+    pub fn has_next_request(&self) -> bool {
         !head::is_blank(&self.input)
     }
 
-    /// Whether it was ended by [`Connection::close`].
+    /// Whether [`Connection::close`] ended the connection.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// Whether the request being answered is a HEAD.
+    /// Whether the current request is a HEAD.
     pub fn is_head_request(&self) -> bool {
         self.is_head_request
     }
 
-    /// Whether the client has sent something behind its request.
+    /// Whether the client has sent anything after its request.
     pub fn has_more(&self, stream: &impl Stream) -> bool {
         !self.input.is_empty() || stream.is_ready(Direction::In)
     }
 
-    /// Whether what the connection waits for has happened and nobody has seen to it yet.
+    /// Whether the socket is ready for what the connection waits for. The event for it may not have been handled yet.
     pub fn is_ready(&self, stream: &impl Stream) -> bool {
         stream.is_ready(match self.phase {
             Phase::Response { .. } => Direction::Out,
@@ -160,13 +165,13 @@ impl<P> Connection<P> {
         })
     }
 
-    /// Goes on as far as possible.
+    /// Proceeds as far as the socket allows, and returns what the connection needs next.
     pub fn advance(&mut self, stream: &impl Stream, admit: Admit<P>) -> Step<P> {
         let mut turn = TURN_BYTES;
         loop {
             match self.send(stream) {
                 Ok(Sent::Nothing) => {}
-                // Others first: requests may come one behind the other without end.
+                // Other connections get a turn first: a client may pipeline requests without end.
                 Ok(Sent::Response) if !self.input.is_empty() || !self.is_drained => {
                     return Step::Again;
                 }
@@ -176,7 +181,7 @@ impl<P> Connection<P> {
             }
             let found = match &mut self.phase {
                 Phase::Head => self.find_request(admit),
-                Phase::Body { .. } => self.take_body(),
+                Phase::Body { .. } => self.decode_body(),
                 Phase::Skip(body) => match body.take(&self.input) {
                     Ok(taken) => {
                         self.input.consume(taken);
@@ -186,7 +191,7 @@ impl<P> Connection<P> {
                         }
                         Ok(None)
                     }
-                    // It was told all there is to tell.
+                    // The client has had its response; there is nothing to add.
                     Err(_) => {
                         self.linger(stream, true);
                         Ok(None)
@@ -198,7 +203,7 @@ impl<P> Connection<P> {
                 }
                 Phase::Busy { .. } => return Step::Busy,
                 Phase::Closed => return Step::Close,
-                Phase::Response { .. } => unreachable!("sent answers are behind us"),
+                Phase::Response { .. } => unreachable!("`send` has sent the whole response"),
             };
             match found {
                 Ok(Some(step)) => return step,
@@ -220,16 +225,16 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Thousands of connections may wait for their clients: none keeps more memory meanwhile than what has arrived.
+    /// Waits for the client, keeping no more memory than what has arrived: thousands of connections may be waiting.
     fn wait_for_more(&mut self) -> Step<P> {
-        match self.input.settle(FREE_HEAD_BYTES) {
+        match self.input.settle(UNCOUNTED_HEAD_BYTES) {
             Ok(()) => Step::Read,
             Err(why) => self.refuse(body::no_room(why)),
         }
     }
 
-    /// Sends a response to what [`Connection::advance`] or [`Connection::overdue`] gave out last, unless it has one. `keep`:
-    /// whether another request may follow.
+    /// Starts sending the response to the request or error that [`Connection::advance`] or [`Connection::overdue`]
+    /// returned last. Does nothing if that has a response already. `keep`: whether another request may follow.
     pub fn answer(&mut self, writer: ResponseWriter, keep: bool) {
         let Phase::Busy { is_whole } = self.phase else {
             return;
@@ -242,7 +247,7 @@ impl<P> Connection<P> {
         self.enter(Phase::Response { writer, then });
     }
 
-    /// Ends it, whatever the client still sends.
+    /// Ends the connection, whatever the client still sends.
     pub fn close(&mut self) {
         self.phase = Phase::Closed;
     }
@@ -250,7 +255,7 @@ impl<P> Connection<P> {
     fn enter(&mut self, phase: Phase<P>) {
         self.phase = phase;
         self.since = Instant::now();
-        self.moved = self.since;
+        self.last_progress = self.since;
         if matches!(self.phase, Phase::Head) {
             self.scanner = Scanner::default();
             self.blank_line_seen = false;
@@ -262,7 +267,7 @@ impl<P> Connection<P> {
         self.enter(Phase::Linger { sends });
     }
 
-    /// Sends what there is to send.
+    /// Sends whatever is pending: an interim response, a response.
     fn send(&mut self, stream: &impl Stream) -> io::Result<Sent> {
         while !self.interim.is_empty() {
             let amount = send_some(stream, &[IoSlice::new(self.interim)])?;
@@ -274,7 +279,7 @@ impl<P> Connection<P> {
         while !writer.is_sent() {
             let amount = send_some(stream, &writer.parts())?;
             writer.advance(amount);
-            self.moved = Instant::now();
+            self.last_progress = Instant::now();
         }
         let busy = Phase::Busy { is_whole: true };
         if let Phase::Response { writer, then } = mem::replace(&mut self.phase, busy) {
@@ -289,12 +294,12 @@ impl<P> Connection<P> {
         Ok(Sent::Response)
     }
 
-    /// Looks for a head in what has arrived.
+    /// Looks for a complete head in the bytes that have arrived.
     fn find_request(&mut self, admit: Admit<P>) -> Result<Option<Step<P>>, RequestError> {
         let end = loop {
             match self.scanner.find_end(&self.input)? {
                 None => return Ok(None),
-                // An empty line before a head is no head: some clients send one behind a body.
+                // Ignore one empty line before a head: some clients send one after a body.
                 Some(2) if !self.blank_line_seen => {
                     self.blank_line_seen = true;
                     self.input.consume(2);
@@ -307,7 +312,7 @@ impl<P> Connection<P> {
         self.input.consume(end);
         let mut head = Head::parse(bytes)?;
         if head.size() > READ_BYTES {
-            let memory = self.input.arriving_beside(head.size());
+            let memory = self.input.reserve_arriving_outside(head.size());
             head.memory = memory.map_err(body::no_room)?;
         }
         let received = Instant::now();
@@ -325,7 +330,7 @@ impl<P> Connection<P> {
                     limit,
                     plan,
                 });
-                self.take_body()
+                self.decode_body()
             }
             Admission::Refused { error, rest } => {
                 self.phase = Phase::Busy {
@@ -337,8 +342,8 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Takes what has arrived of a body.
-    fn take_body(&mut self) -> Result<Option<Step<P>>, RequestError> {
+    /// Decodes the part of the body that has arrived.
+    fn decode_body(&mut self) -> Result<Option<Step<P>>, RequestError> {
         let Phase::Body { body, .. } = &mut self.phase else {
             return Ok(None);
         };
@@ -370,7 +375,7 @@ impl<P> Connection<P> {
             Phase::Head if self.input.is_empty() => Step::Close,
             Phase::Head => self.refuse(RequestError::ending(
                 400,
-                "The request ended within its head.",
+                "The request ended before its head was complete.",
             )),
             Phase::Body { body, .. } => {
                 let text = format!("The body ended after {body}.");
@@ -380,7 +385,7 @@ impl<P> Connection<P> {
         }
     }
 
-    /// Gives an error out to be answered; the connection ends with it.
+    /// Returns an error to respond with. The connection ends after that response.
     fn refuse(&mut self, error: RequestError) -> Step<P> {
         self.rest = None;
         match mem::replace(&mut self.phase, Phase::Busy { is_whole: false }) {
@@ -390,11 +395,11 @@ impl<P> Connection<P> {
     }
 }
 
-/// What [`Connection::send`] has sent.
+/// What [`Connection::send`] finished sending.
 enum Sent {
-    /// There was nothing more to send.
+    /// Nothing, or an interim response only.
     Nothing,
-    /// The rest of a response.
+    /// A response.
     Response,
 }
 
@@ -404,23 +409,23 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::timing::{
-        HEAD_LIMIT, IDLE_LIMIT, KEPT_STILL, LAST_HEAD_LIMIT, LINGER_LIMIT, SLOWEST_BYTES_A_SECOND,
-        STALL_LIMIT,
+        EVICTION_GRACE, HEAD_LIMIT, IDLE_LIMIT, LINGER_LIMIT, SLOWEST_BYTES_A_SECOND, STALL_LIMIT,
+        STOPPING_HEAD_LIMIT,
     };
     use super::*;
     use crate::budget::Budget;
     use crate::http::body;
     use crate::http::response::Response;
 
-    /// A client: what it sends, piece by piece, and what it gets.
+    /// A fake client: the pieces that it sends, and the bytes that it receives.
     #[derive(Default)]
     struct Client {
         sends: RefCell<VecDeque<Vec<u8>>>,
         has_ended: Cell<bool>,
         got: RefCell<Vec<u8>>,
-        /// Bytes it takes before it makes us wait.
+        /// Bytes that it takes before writing blocks.
         takes: Cell<usize>,
-        is_told_the_end: Cell<bool>,
+        sees_our_end: Cell<bool>,
     }
 
     impl Client {
@@ -472,11 +477,11 @@ mod tests {
         }
 
         fn finish(&self) {
-            self.is_told_the_end.set(true);
+            self.sees_our_end.set(true);
         }
     }
 
-    /// Takes what fits into 1,000 bytes. A path `/busy` is refused.
+    /// Admits bodies of up to 1,000 bytes, and refuses the path `/busy`.
     fn admit(head: &Head, arrived: &Buffer) -> Admission<()> {
         let length = match body::length(head, 1000) {
             Ok(length) => length,
@@ -523,7 +528,7 @@ mod tests {
     const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345";
 
     #[test]
-    fn a_request_comes_in_whatever_pieces() {
+    fn parses_a_request_split_at_any_point() {
         for piece in 1..=POST.len() {
             let pieces: Vec<_> = POST.chunks(piece).collect();
             let client = Client::new(&pieces);
@@ -537,7 +542,7 @@ mod tests {
             connection.answer(writer(), true);
             let mut step = connection.advance(&client, &admit);
             if matches!(step, Step::Again) {
-                // The last piece fitted exactly: there might be more.
+                // The last piece filled the buffer exactly, so there may be more to read.
                 step = connection.advance(&client, &admit);
             }
             assert!(matches!(step, Step::Read));
@@ -547,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_one_behind_the_other_are_answered_in_turn() {
+    fn handles_pipelined_requests_in_order() {
         let both = [POST, b"\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
         let client = Client::new(&[&both]);
         let mut connection = start();
@@ -562,14 +567,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_leaves_as_the_client_takes_it() {
+    fn sends_a_response_as_the_client_reads_it() {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
-        let answer = writer();
-        let size = answer.size();
+        let response = writer();
+        let size = response.size();
         client.takes.set(0);
-        connection.answer(answer, true);
+        connection.answer(response, true);
         for taken in 0..size {
             assert!(matches!(connection.advance(&client, &admit), Step::Write));
             assert_eq!(client.got.borrow().len(), taken);
@@ -580,13 +585,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_answer_is_followed_by_our_end_and_then_the_clients() {
+    fn ends_its_side_after_the_last_response_and_waits_for_the_clients_end() {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
         connection.answer(writer(), false);
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
-        assert!(client.is_told_the_end.get());
+        assert!(client.sees_our_end.get());
         client.sends.borrow_mut().push_back(POST.to_vec());
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         client.has_ended.set(true);
@@ -594,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_refused_body_the_next_request_is_found() {
+    fn finds_the_next_request_after_a_refused_body() {
         let busy = b"POST /busy HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12";
         let client = Client::new(&[busy, b"345", POST]);
         let mut connection = start();
@@ -608,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_waits_is_told_to_continue() {
+    fn sends_100_continue_when_the_client_expects_it() {
         let head =
             b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
         let client = Client::new(&[head]);
@@ -623,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_a_bad_request() {
+    fn returns_400_for_a_truncated_request() {
         for end in 1..POST.len() {
             let client = Client::new(&[&POST[..end]]);
             client.has_ended.set(true);
@@ -636,83 +641,83 @@ mod tests {
     }
 
     #[test]
-    fn one_empty_line_before_a_head_is_passed_over_and_more_are_not() {
+    fn ignores_one_empty_line_before_a_head_but_not_two() {
         let client = Client::new(&[b"\r\n", POST]);
         request(start().advance(&client, &admit));
         let client = Client::new(&[b"\r\n", b"\r\n", POST]);
         assert_eq!(status(&start().advance(&client, &admit)), 400);
     }
 
-    /// A pause that concerns nobody.
+    /// A pause that ended too long ago to matter.
     fn long_ago() -> Instant {
         Instant::now() - Duration::from_secs(3600)
     }
 
-    fn in_time(limit: Duration) -> Instant {
+    fn after(limit: Duration) -> Instant {
         Instant::now() + limit
     }
 
     #[test]
-    fn what_takes_too_long_is_given_up() {
+    fn gives_up_when_a_time_limit_passes() {
         let nobody = Client::new(&[]);
         let mut idle = start();
         assert!(
-            idle.overdue(&nobody, in_time(IDLE_LIMIT / 2), long_ago(), false)
+            idle.overdue(&nobody, after(IDLE_LIMIT / 2), long_ago(), false)
                 .is_none()
         );
-        let step = idle.overdue(&nobody, in_time(IDLE_LIMIT), long_ago(), false);
+        let step = idle.overdue(&nobody, after(IDLE_LIMIT), long_ago(), false);
         assert!(matches!(step, Some(Step::Close)));
         let client = Client::new(&[POST]);
         assert!(matches!(idle.advance(&client, &admit), Step::Close));
 
-        for (sent, limit, is_last) in [
+        for (sent, limit, is_stopping) in [
             (&POST[..10], HEAD_LIMIT, false),
-            (&POST[..10], LAST_HEAD_LIMIT, true),
+            (&POST[..10], STOPPING_HEAD_LIMIT, true),
             (&POST[..POST.len() - 1], Duration::from_secs(60), false),
         ] {
             let client = Client::new(&[sent]);
             let mut connection = start();
             assert!(matches!(connection.advance(&client, &admit), Step::Read));
-            let step = connection.overdue(&client, in_time(limit / 2), long_ago(), is_last);
+            let step = connection.overdue(&client, after(limit / 2), long_ago(), is_stopping);
             assert!(step.is_none());
-            let step = connection.overdue(&client, in_time(limit), long_ago(), is_last);
+            let step = connection.overdue(&client, after(limit), long_ago(), is_stopping);
             assert_eq!(status(&step.unwrap()), 408);
         }
 
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
-        let step = connection.overdue(&client, in_time(10 * STALL_LIMIT), long_ago(), false);
+        let step = connection.overdue(&client, after(10 * STALL_LIMIT), long_ago(), false);
         assert!(step.is_none());
         client.takes.set(0);
         connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Write));
-        let step = connection.overdue(&client, in_time(STALL_LIMIT / 2), long_ago(), false);
+        let step = connection.overdue(&client, after(STALL_LIMIT / 2), long_ago(), false);
         assert!(step.is_none());
-        let step = connection.overdue(&client, in_time(STALL_LIMIT), long_ago(), false);
+        let step = connection.overdue(&client, after(STALL_LIMIT), long_ago(), false);
         assert!(matches!(step, Some(Step::Close)));
     }
 
     #[test]
-    fn what_has_arrived_is_never_too_late() {
+    fn bytes_that_have_arrived_are_never_too_late() {
         for sent in [&b""[..], &POST[..10], &POST[..POST.len() - 1]] {
             let pieces = if sent.is_empty() { vec![] } else { vec![sent] };
             let client = Client::new(&pieces);
             let mut connection = start();
             assert!(matches!(connection.advance(&client, &admit), Step::Read));
-            // All of the rest came while nobody looked.
+            // The rest arrived before the limits were checked.
             client
                 .sends
                 .borrow_mut()
                 .push_back(POST[sent.len()..].to_vec());
-            let step = connection.overdue(&client, in_time(1000 * STALL_LIMIT), long_ago(), false);
+            let step = connection.overdue(&client, after(1000 * STALL_LIMIT), long_ago(), false);
             assert!(matches!(step, Some(Step::Again)), "{sent:?}");
             assert_eq!(
                 &*request(connection.advance(&client, &admit)).body,
                 b"12345"
             );
         }
-        // And so did the client's reading.
+        // The same for a client that resumed reading.
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
@@ -720,32 +725,32 @@ mod tests {
         connection.answer(writer(), true);
         assert!(matches!(connection.advance(&client, &admit), Step::Write));
         client.takes.set(usize::MAX);
-        let step = connection.overdue(&client, in_time(1000 * STALL_LIMIT), long_ago(), false);
+        let step = connection.overdue(&client, after(1000 * STALL_LIMIT), long_ago(), false);
         assert!(matches!(step, Some(Step::Again)));
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
     }
 
     #[test]
-    fn a_client_that_sends_without_end_behind_its_last_answer_is_cut_off() {
+    fn closes_when_a_client_keeps_sending_after_its_last_response() {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
         connection.answer(writer(), false);
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         client.sends.borrow_mut().push_back(POST.to_vec());
-        let step = connection.overdue(&client, in_time(LINGER_LIMIT / 10), long_ago(), false);
+        let step = connection.overdue(&client, after(LINGER_LIMIT / 10), long_ago(), false);
         assert!(step.is_none());
-        let step = connection.overdue(&client, in_time(LINGER_LIMIT), long_ago(), false);
+        let step = connection.overdue(&client, after(LINGER_LIMIT), long_ago(), false);
         assert!(matches!(step, Some(Step::Close)));
     }
 
     #[test]
-    fn a_pause_of_the_server_is_not_the_clients_fault() {
+    fn a_pause_of_the_server_does_not_count_against_the_client() {
         for sent in [&POST[..10], &POST[..POST.len() - 1]] {
             let client = Client::new(&[sent]);
             let mut connection = start();
             assert!(matches!(connection.advance(&client, &admit), Step::Read));
-            let pause = in_time(2 * STALL_LIMIT);
+            let pause = after(2 * STALL_LIMIT);
             let mut overdue = |now| connection.overdue(&client, now, pause, false);
             assert!(overdue(pause).is_none());
             assert!(overdue(pause + HEAD_LIMIT / 2).is_none());
@@ -754,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_large_answer_the_clock_starts_with_the_next_byte() {
+    fn after_a_large_response_limits_start_with_the_next_byte() {
         const SIZE: usize = 10 << 20;
         let body_time = Duration::from_secs(60);
         for (pipelined, limit) in [
@@ -769,10 +774,10 @@ mod tests {
             assert!(matches!(connection.advance(&client, &admit), Step::Again));
             assert!(matches!(connection.advance(&client, &admit), Step::Read));
             let reading = Duration::from_secs(SIZE as u64 / SLOWEST_BYTES_A_SECOND);
-            let step = connection.overdue(&client, in_time(limit + reading / 2), long_ago(), false);
+            let step = connection.overdue(&client, after(limit + reading / 2), long_ago(), false);
             assert!(step.is_none(), "the client is still reading");
-            let step = connection.overdue(&client, in_time(limit + reading), long_ago(), false);
-            assert_eq!(status(&step.unwrap()), 408, "but not for ever");
+            let step = connection.overdue(&client, after(limit + reading), long_ago(), false);
+            assert_eq!(status(&step.unwrap()), 408, "but not forever");
         }
         let client = Client::new(&[&[POST, &POST[..POST.len() - 2]].concat()]);
         let mut connection = start();
@@ -783,13 +788,17 @@ mod tests {
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
         client.sends.borrow_mut().push_back(b"4".to_vec());
         assert!(matches!(connection.advance(&client, &admit), Step::Read));
-        let step = connection.overdue(&client, in_time(body_time), long_ago(), false);
-        assert_eq!(status(&step.unwrap()), 408, "it has read its answer");
+        let step = connection.overdue(&client, after(body_time), long_ago(), false);
+        assert_eq!(
+            status(&step.unwrap()),
+            408,
+            "the client has read its response"
+        );
     }
 
     #[test]
-    fn the_idle_go_first_and_who_is_served_stays() {
-        let now = || Instant::now() + 2 * KEPT_STILL;
+    fn idle_connections_are_dispensable_first_and_busy_ones_never() {
+        let now = || Instant::now() + 2 * EVICTION_GRACE;
         let found =
             |connection: &Connection<()>, now| connection.dispensable(now).map(|(what, _)| what);
         let mut connection = start();
@@ -818,7 +827,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_drips_is_slow_and_one_that_flows_is_not() {
+    fn a_body_is_slow_if_its_average_rate_is() {
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n";
         for (sent, is_slow) in [(999, false), (3, true)] {
             let client = Client::new(&[head, &vec![b'x'; sent]]);
@@ -827,16 +836,16 @@ mod tests {
             let Phase::Body { received, .. } = &mut connection.phase else {
                 panic!("no body");
             };
-            // In so many seconds; the last byte has just come.
+            // The body began this long ago; its last byte has just arrived.
             *received -= Duration::from_secs(if is_slow { 30 } else { 0 });
-            connection.moved = Instant::now() + KEPT_STILL;
-            let found = connection.dispensable(Instant::now() + KEPT_STILL / 2);
+            connection.last_progress = Instant::now() + EVICTION_GRACE;
+            let found = connection.dispensable(Instant::now() + EVICTION_GRACE / 2);
             assert_eq!(found.is_some(), is_slow);
         }
     }
 
     #[test]
-    fn an_answer_that_comes_too_late_is_dropped() {
+    fn drops_a_second_response_to_the_same_request() {
         let client = Client::new(&[POST]);
         let mut connection = start();
         request(connection.advance(&client, &admit));
@@ -853,7 +862,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_body_that_still_comes_is_waited_for() {
+    fn is_not_idle_while_a_refused_body_still_arrives() {
         let large = b"POST /busy HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n12";
         for keep in [true, false] {
             let client = Client::new(&[large]);
@@ -861,7 +870,7 @@ mod tests {
             assert_eq!(status(&connection.advance(&client, &admit)), 503);
             connection.answer(writer(), keep);
             while matches!(connection.advance(&client, &admit), Step::Again) {}
-            assert!(!connection.is_idle(), "to close now may cost the answer");
+            assert!(!connection.is_idle(), "closing now may lose the response");
         }
         let client = Client::new(&[POST]);
         let mut connection = start();
@@ -872,14 +881,14 @@ mod tests {
     }
 
     #[test]
-    fn large_heads_and_chunks_are_counted() {
+    fn large_heads_count_against_the_memory_budget() {
         let budget = Budget::new(100_000);
         let mut used = budget.arriving(0);
         used.reserve_exact(99_000).unwrap();
         let large = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n", "x".repeat(6000));
         let client = Client::new(&[large.as_bytes()]);
         let mut connection = Connection::new(Instant::now(), &budget);
-        // The test's client gives out more than there was room for; the next read finds none.
+        // The fake client delivers more than the buffer had room for, so the next read finds no memory.
         let step = connection.advance(&client, &admit);
         assert_eq!(status(&step), 503);
         drop((connection, used));

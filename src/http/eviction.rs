@@ -1,4 +1,6 @@
-//! Makes room for new connections: decides which open connection is closed.
+//! Makes room for a new connection: chooses the open connection to close.
+//!
+//! `connection/timing.rs` decides how dispensable a connection is; this file finds and closes the most dispensable one.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,25 +9,25 @@ use crate::http::connection::Dispensable;
 use crate::http::socket::Socket;
 use crate::http::table::Table;
 
-/// Finding candidates means looking at every connection, so this many are noted at once.
-const NOTED_DISPENSABLE: usize = 1024;
-/// When none was found, how long not to look again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Candidates kept from one search, because a search examines every connection.
+const MAX_CANDIDATES: usize = 1024;
+/// Pause between searches when the last one found every candidate.
+const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection, by number, and since when it is dispensable for this reason.
+/// A reason, since when it has applied, and the id of the connection.
 type Candidate = (Dispensable, Instant, u64);
 
-/// Connections that may be closed for new ones, the most dispensable first.
+/// Connections that can be closed for new ones, the most dispensable first.
 #[derive(Debug, Default)]
 pub struct Candidates {
     queue: VecDeque<Candidate>,
-    /// The last search found all there were; the next one is due then.
-    look_again: Option<Instant>,
+    /// When the next search may run, if the last one found every candidate.
+    next_search: Option<Instant>,
 }
 
 impl Candidates {
-    /// Closes the most dispensable connection, if there is one. A client in the midst of a request is told first, by
-    /// `turn_away`.
+    /// Closes the most dispensable connection. Returns false if every connection has to stay. A client that is sending
+    /// a request gets a response first, by `turn_away`.
     pub fn make_room<P>(&mut self, table: &Table<P>, turn_away: impl Fn(&Socket<P>)) -> bool {
         loop {
             while let Some(next) = self.queue.pop_front() {
@@ -34,12 +36,12 @@ impl Candidates {
                 }
             }
             let now = Instant::now();
-            if self.look_again.is_some_and(|then| now < then) {
+            if self.next_search.is_some_and(|then| now < then) {
                 return false;
             }
             self.queue = find(table, now);
-            let there_may_be_more = self.queue.len() == NOTED_DISPENSABLE;
-            self.look_again = (!there_may_be_more).then_some(now + LOOK_AGAIN);
+            let may_have_more = self.queue.len() == MAX_CANDIDATES;
+            self.next_search = (!may_have_more).then_some(now + SEARCH_PAUSE);
             if self.queue.is_empty() {
                 return false;
             }
@@ -47,7 +49,7 @@ impl Candidates {
     }
 }
 
-/// Finds the most dispensable connections. Holds no lock that events need while it looks.
+/// Finds the most dispensable connections. While it searches, it holds no lock that events need.
 fn find<P>(table: &Table<P>, now: Instant) -> VecDeque<Candidate> {
     let all = table.all();
     let found = all.iter().filter_map(|socket| {
@@ -55,15 +57,15 @@ fn find<P>(table: &Table<P>, now: Instant) -> VecDeque<Candidate> {
         Some((what, since, socket.id))
     });
     let mut found = Vec::from_iter(found);
-    if found.len() > NOTED_DISPENSABLE {
-        found.select_nth_unstable(NOTED_DISPENSABLE);
-        found.truncate(NOTED_DISPENSABLE);
+    if found.len() > MAX_CANDIDATES {
+        found.select_nth_unstable(MAX_CANDIDATES);
+        found.truncate(MAX_CANDIDATES);
     }
     found.sort_unstable();
     found.into()
 }
 
-/// Closes this connection, if it is still as it was noted.
+/// Closes the connection of a candidate, unless something has happened on it since the search.
 fn close<P>(
     (what, since, id): Candidate,
     table: &Table<P>,
@@ -73,11 +75,11 @@ fn close<P>(
         return false;
     };
     let Some(mut connection) = socket.try_connection() else {
-        return false; // something has just happened on it
+        return false; // its worker is handling it
     };
-    let is_as_noted = connection.dispensable(Instant::now()) == Some((what, since));
-    // A request may have arrived that no worker has read yet.
-    if !is_as_noted || connection.is_ready(&*socket) {
+    let is_unchanged = connection.dispensable(Instant::now()) == Some((what, since));
+    // A request may have arrived that its worker has not read yet.
+    if !is_unchanged || connection.is_ready(&*socket) {
         return false;
     }
     connection.close();

@@ -1,4 +1,5 @@
-//! Making the answer to one request, wherever that runs, and the threads for when requests are no coroutines.
+//! Runs a request to its response, on whatever thread calls it, and starts the pool of threads for requests that are
+//! not coroutines. The connection's worker sends the response.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use crate::http::service::Service;
 use crate::http::shared::{Answered, Message, Shared, Work, cannot_start, start_thread};
 use crate::http::socket::{Running, Socket};
 use crate::pauses;
-use crate::wait::{CancellablePlace, Canceller};
+use crate::wait::{CancellableParker, Canceller};
 
-/// Answers a request, however long it takes.
+/// Runs a request to its response. A panic of the service becomes 500.
 pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S::Plan> {
     let Work {
         socket,
@@ -22,7 +23,7 @@ pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S
         has_slot,
     } = work;
     let response = catch_unwind(AssertUnwindSafe(|| {
-        // This process may have been stopped while the request arrived or waited.
+        // The deadline does not count time before the end of the last pause of this process.
         let from = request.received.max(pauses::last_end());
         request.deadline = from + shared.deadline;
         if Instant::now() >= request.deadline {
@@ -34,20 +35,24 @@ pub fn answer<S: Service>(shared: &Shared<S>, work: Work<S::Plan>) -> Answered<S
         socket,
         request,
         has_slot,
-        // A mistake in our code costs one request.
+        // A bug in the service costs one request.
         response: response.unwrap_or_else(|_| {
-            log::error!("a request panicked; it gets 500");
-            RequestError::new(500, "The server made a mistake with this request.").into()
+            log::error!("the server panicked while handling a request; the client gets 500");
+            RequestError::new(
+                500,
+                "The server failed to handle this request because of an internal error.",
+            )
+            .into()
         }),
     }
 }
 
-/// 504 for a request whose turn did not come before its deadline.
+/// 504 for a request that got no slot before its deadline.
 pub fn waited_too_long<S: Service>(shared: &Shared<S>) -> RequestError {
-    RequestError::deadline(shared.deadline, "it waited for others to finish")
+    RequestError::deadline(shared.deadline, "the request waited for others to finish")
 }
 
-/// Starts the fixed pool of threads of [`Workers::Threads`](crate::http::Workers::Threads), one for each slot.
+/// Starts the fixed pool of threads for [`Workers::Threads`](crate::http::Workers::Threads), one for each slot.
 pub fn start_threads<S: Service>(
     threads: usize,
     work: &Receiver<Work<S::Plan>>,
@@ -55,13 +60,13 @@ pub fn start_threads<S: Service>(
 ) -> Result<(), StartError> {
     for index in 0..threads {
         let (work, shared) = (work.clone(), Arc::clone(shared));
-        // Where a thread is told that a request is cancelled; made here, where it can still be reported.
-        let place = CancellablePlace::new().map_err(cannot_start)?;
+        // Cancels the waits of this thread. Made here, where a failure still ends the start.
+        let parker = CancellableParker::new().map_err(cannot_start)?;
         start_thread(format!("request-{index}"), move || {
             for work in work {
                 let socket = Arc::clone(&work.socket);
-                let announce = |canceller| announce(&socket, canceller);
-                let answered = place.run(announce, || answer(&shared, work));
+                let store_canceller = |canceller| store_canceller(&socket, canceller);
+                let answered = parker.run(store_canceller, || answer(&shared, work));
                 shared.mailboxes[socket.worker].send(Message::Answered(Box::new(answered)));
             }
         })?;
@@ -69,10 +74,10 @@ pub fn start_threads<S: Service>(
     Ok(())
 }
 
-/// Notes what cancels the request that this thread is about to answer.
-fn announce<P>(socket: &Socket<P>, canceller: Canceller) {
+/// Stores the canceller of the request that this thread is about to run.
+fn store_canceller<P>(socket: &Socket<P>, canceller: Canceller) {
     socket.set_running(Some(Running::Thread(canceller)));
-    // A hang-up is reported once: if it was before that, the worker found nothing to cancel.
+    // The hang-up is reported once. If that was before this point, the worker found nothing to cancel.
     if socket.has_hung_up()
         && let Some(Running::Thread(canceller)) = socket.take_running()
     {

@@ -1,7 +1,7 @@
-//! The head of a request: finding its end, parsing it, looking headers up.
+//! The head of a request: finds its end, parses it and looks up headers.
 //!
-//! `httparse` does the parsing. What it is lenient about and what could be read in two ways by us and by a proxy in
-//! front of us is refused here.
+//! `httparse` does the parsing. This file refuses what `httparse` is lenient about, and what this server and a proxy in
+//! front of it could read differently.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -9,25 +9,28 @@ use std::mem::MaybeUninit;
 use crate::budget::Reservation;
 use crate::error::RequestError;
 
-/// Bytes of a whole head; nginx takes as many.
+/// Largest head in bytes, as in nginx.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// Headers in it; SageMaker sends some ten, clients add some more.
+/// Most headers in a head. SageMaker sends about ten, and clients add a few.
 const MAX_HEADERS: usize = 128;
 
-/// Whether these bytes are nothing but line ends.
+/// Whether `bytes` are nothing but carriage returns and line feeds.
 pub fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| b"\r\n".contains(byte))
 }
 
-/// Looks for the end of a head in bytes that arrive piece by piece; no byte is looked at twice.
+/// Finds the end of a head in bytes that arrive piece by piece, without scanning any byte twice.
 #[derive(Debug, Default)]
 pub struct Scanner {
+    /// Bytes scanned so far.
     scanned: usize,
+    /// Start of the current line.
     line: usize,
 }
 
 impl Scanner {
-    /// Where the head at the start of `bytes` ends: behind its empty line. `None` while that is not there.
+    /// Returns where the head at the start of `bytes` ends: after its empty line. `None` while that line has not
+    /// arrived.
     ///
     /// # Errors
     /// 400 for a line that ends without a carriage return, 431 for a head that is too long.
@@ -36,7 +39,9 @@ impl Scanner {
         while let Some(offset) = memchr::memchr(b'\n', &bytes[self.scanned..limit]) {
             let newline = self.scanned + offset;
             if newline == self.line || bytes[newline - 1] != b'\r' {
-                return Err(bad("A line of the head ends without a carriage return."));
+                return Err(bad(
+                    "A line of the request head ends without a carriage return.",
+                ));
             }
             let is_empty = newline - 1 == self.line;
             self.scanned = newline + 1;
@@ -53,16 +58,16 @@ impl Scanner {
     }
 }
 
-/// A part of a head's text. A head may have many, and they are kept as long as the request.
+/// A range of a head's text. 16-bit offsets keep it small: a head may have many, for as long as its request lasts.
 #[derive(Debug, Clone, Copy)]
-struct Part {
+struct Range {
     start: u16,
     end: u16,
 }
 
 const _: () = assert!(MAX_HEAD_BYTES <= u16::MAX as usize);
 
-impl Part {
+impl Range {
     fn of<'a>(&self, text: &'a str) -> &'a str {
         &text[self.start.into()..self.end.into()]
     }
@@ -71,26 +76,28 @@ impl Part {
 /// A request's head.
 #[derive(Debug)]
 pub struct Head {
-    /// All of it: method, target and headers are parts of it.
+    /// The whole head. Method, target and headers are ranges of this text.
     text: String,
-    method: Part,
-    target: Part,
-    /// Names and values, values trimmed.
-    headers: Vec<(Part, Part)>,
-    /// Whether it is of HTTP/1.0.
+    method: Range,
+    target: Range,
+    /// Names, and values without surrounding white space.
+    headers: Vec<(Range, Range)>,
+    /// Whether the request is HTTP/1.0 rather than HTTP/1.1.
     pub is_http_1_0: bool,
-    /// Where a large one is counted.
+    /// The memory reserved for a large head.
     pub memory: Option<Reservation>,
 }
 
 impl Head {
-    /// Parses a whole head.
+    /// Parses a complete head.
     ///
     /// # Errors
-    /// 400 for what is no head of HTTP/1, 431 for too many headers, 505 for another version.
+    /// 400 for anything but a valid HTTP/1 head, 431 for a head with too many bytes or headers, 505 for another HTTP
+    /// version.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, RequestError> {
-        // Targets and values go on to the log and to handlers, as text.
-        let text = String::from_utf8(bytes).map_err(|_| bad("The head is not UTF-8."))?;
+        // The log and handlers get targets and values as text.
+        let text =
+            String::from_utf8(bytes).map_err(|_| bad("The request head is not valid UTF-8."))?;
         if text.len() > MAX_HEAD_BYTES {
             return Err(too_long());
         }
@@ -98,11 +105,11 @@ impl Head {
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(text.as_bytes(), &mut headers) {
             Ok(httparse::Status::Complete(length)) if length == text.len() => {}
-            Ok(_) => return Err(bad("The head is broken.")),
+            Ok(_) => return Err(bad("The request head is malformed.")),
             Err(httparse::Error::TooManyHeaders) => {
                 return Err(RequestError::ending(
                     431,
-                    format!("There are more than {MAX_HEADERS} headers."),
+                    format!("The request has more than {MAX_HEADERS} headers."),
                 ));
             }
             Err(httparse::Error::Version) => {
@@ -111,18 +118,18 @@ impl Head {
                     "Only HTTP/1.0 and HTTP/1.1 are supported.",
                 ));
             }
-            Err(e) => return Err(bad(format!("The head cannot be read: {e}."))),
+            Err(e) => return Err(bad(format!("The request head is malformed: {e}."))),
         }
         let (Some(method), Some(target), Some(version)) =
             (request.method, request.path, request.version)
         else {
-            return Err(bad("The head is broken."));
+            return Err(bad("The request head is malformed."));
         };
         let target = path_and_query(target)?;
-        let place = |part: &[u8]| {
+        let range = |part: &[u8]| {
             let start = part.as_ptr().addr() - text.as_ptr().addr();
-            // The whole text is short enough.
-            Part {
+            // These fit: MAX_HEAD_BYTES limits the text.
+            Range {
                 start: start as u16,
                 end: (start + part.len()) as u16,
             }
@@ -131,14 +138,14 @@ impl Head {
         let headers = headers
             .map(|header| {
                 (
-                    place(header.name.as_bytes()),
-                    place(header.value.trim_ascii()),
+                    range(header.name.as_bytes()),
+                    range(header.value.trim_ascii()),
                 )
             })
             .collect();
         let head = Self {
-            method: place(method.as_bytes()),
-            target: place(target.as_bytes()),
+            method: range(method.as_bytes()),
+            target: range(target.as_bytes()),
             headers,
             is_http_1_0: version == 0,
             text,
@@ -148,34 +155,34 @@ impl Head {
         Ok(head)
     }
 
-    /// RFC 9112, 3.2: exactly one `Host`, which HTTP/1.0 may leave out. It may be empty.
+    /// Checks that the head has exactly one `Host` header, which may be empty (RFC 9112, 3.2). HTTP/1.0 may omit it.
     fn check_host(&self) -> Result<(), RequestError> {
         let mut hosts = self.values("Host");
         match (hosts.next(), hosts.next()) {
             (None, _) if self.is_http_1_0 => Ok(()),
-            (None, _) => Err(bad("The header Host is missing.")),
-            (Some(_), Some(_)) => Err(bad("The header Host is given twice.")),
+            (None, _) => Err(bad("The Host header is missing.")),
+            (Some(_), Some(_)) => Err(bad("The request has more than one Host header.")),
             (Some(host), None) if host.bytes().all(is_host_byte) => Ok(()),
-            (Some(_), None) => Err(bad("The header Host is not a host and a port.")),
+            (Some(_), None) => Err(bad("The Host header is not a valid host and port.")),
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Memory that the head uses, in bytes.
     pub fn size(&self) -> usize {
-        self.text.len() + self.headers.len() * size_of::<(Part, Part)>()
+        self.text.len() + self.headers.len() * size_of::<(Range, Range)>()
     }
 
-    /// The method, as it came.
+    /// The method, as the client sent it.
     pub fn method(&self) -> &str {
         self.method.of(&self.text)
     }
 
-    /// Path and query, as they came. Of a URL without a path, the query alone.
+    /// Path and query of the target, as the client sent them. For a URL without a path, the query alone; `*` stays `*`.
     pub fn target(&self) -> &str {
         self.target.of(&self.text)
     }
 
-    /// The values of all headers of this name, trimmed.
+    /// The values of all headers with this name, without surrounding white space.
     pub fn values(&self, name: &'static str) -> impl Iterator<Item = &str> {
         let headers = self.headers.iter();
         headers
@@ -183,26 +190,26 @@ impl Head {
             .map(|(_, value)| value.of(&self.text))
     }
 
-    /// The first value.
+    /// The value of the first header with this name.
     pub fn first(&self, name: &'static str) -> Option<&str> {
         self.values(name).next()
     }
 
-    /// The value of a header that is a list; several of one name are one list.
+    /// The value of a list header. Several headers with this name are joined to one list.
     pub fn list(&self, name: &'static str) -> Option<Cow<'_, str>> {
         let mut values = self.values(name);
         let first = Cow::Borrowed(values.next()?);
         Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}"))))
     }
 
-    /// The expectations of the request, one by one. HTTP/1.0 has none.
+    /// The members of the `Expect` header. HTTP/1.0 has none.
     pub fn expectations(&self) -> impl Iterator<Item = &str> {
         let values = self.values("Expect").filter(|_| !self.is_http_1_0);
         let all = values.flat_map(|value| value.split(',')).map(str::trim);
         all.filter(|expectation| !expectation.is_empty())
     }
 
-    /// Whether the client keeps the connection after this request.
+    /// Whether the client wants to keep the connection after this request.
     pub fn keeps_connection(&self) -> bool {
         let asks = |word: &str| {
             self.values("Connection")
@@ -213,11 +220,11 @@ impl Head {
     }
 }
 
-/// The path and query of a request's target: a path, a URL (as sent to proxies, or by careful clients), or `*`.
+/// The path and query of a request target, which may be a path, an HTTP URL or `*` (RFC 9112, 3.2).
 fn path_and_query(target: &str) -> Result<&str, RequestError> {
-    let wrong = Err(bad("The target is no path and no URL."));
+    let wrong = Err(bad("The request target is neither a path nor an HTTP URL."));
     if !target.is_ascii() || target.contains('#') {
-        return wrong; // a fragment is never sent
+        return wrong; // clients must not send fragments
     }
     if target.starts_with('/') || target == "*" {
         return Ok(target);
@@ -239,7 +246,7 @@ fn path_and_query(target: &str) -> Result<&str, RequestError> {
     }
 }
 
-/// What hosts and ports consist of, by RFC 3986 (names, addresses, `%`-encoded bytes).
+/// Whether a byte may occur in a host and port: names, addresses and `%`-encoded bytes (RFC 3986, 3.2).
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
@@ -247,7 +254,7 @@ fn is_host_byte(byte: u8) -> bool {
 fn too_long() -> RequestError {
     RequestError::ending(
         431,
-        format!("The headers have more than {MAX_HEAD_BYTES} bytes."),
+        format!("The request head is larger than {MAX_HEAD_BYTES} bytes."),
     )
 }
 
@@ -267,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_found_in_whatever_pieces_the_head_comes() {
+    fn finds_the_end_of_a_head_split_at_any_point() {
         let bytes = b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\nGET";
         for piece in 1..bytes.len() {
             let mut scanner = Scanner::default();
@@ -280,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_carriage_return_and_endless_heads_are_refused() {
+    fn refuses_lines_without_carriage_return_and_heads_without_end() {
         for bytes in [&b"GET / HTTP/1.1\n"[..], b"\n", b"A\r\nb\n\n", b"A\r\n\n"] {
             let error = Scanner::default().find_end(bytes).unwrap_err();
             assert_eq!(error.status, 400, "{bytes:?}");
@@ -292,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_found() {
+    fn finds_method_target_and_headers() {
         let head = Head::parse(
             b"POST /a?b HTTP/1.1\r\nHost: x\r\nAccept:  x \r\naccept: y\r\nEmpty:\r\n\r\n".to_vec(),
         )
@@ -306,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_head_is_refused() {
+    fn returns_400_431_or_505_for_invalid_heads() {
         for (head, expected) in [
             ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
             ("GET / HTTP/1.0\r\nA: b\r\n\r\n", 200),
@@ -343,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_host_and_http_1_0_may_leave_it_out() {
+    fn requires_exactly_one_host_except_in_http_1_0() {
         for (head, expected) in [
             ("HTTP/1.1\r\n", 400),
             ("HTTP/1.1\r\nHost:\r\n", 200),
@@ -361,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_url_path_and_query_count() {
+    fn the_target_of_a_url_is_its_path_and_query() {
         for (target, expected) in [
             ("/ping", Some("/ping")),
             ("//ping", Some("//ping")),
@@ -385,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn expectations_are_all_of_http_1_1() {
+    fn lists_expectations_of_http_1_1_only() {
         for (head, expected) in [
             ("1.1\r\n", vec![]),
             ("1.1\r\nExpect: 100-continue\r\n", vec!["100-continue"]),
@@ -402,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_the_connection() {
+    fn http_1_1_keeps_connections_by_default_and_http_1_0_on_request() {
         for (head, keeps) in [
             ("HTTP/1.1\r\nHost: x\r\n", true),
             (

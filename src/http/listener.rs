@@ -1,4 +1,4 @@
-//! The listening socket: binding, accepting, and turning clients away when there is no room.
+//! The listening socket: binds, accepts, assigns connections to workers, and turns clients away when there is no room.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,74 +18,75 @@ use crate::http::socket::Socket;
 use crate::http::table::Table;
 use crate::wait::{Mutex, Remote, Token};
 
-/// Connections that wait to be accepted; the system takes less if it is set to.
+/// Connections that may wait to be accepted. The system may limit this further (`net.core.somaxconn`).
 const LISTEN_BACKLOG: i32 = 4096;
-/// Connections accepted in one go; then it is another event's turn.
+/// Connections accepted in one turn, before other events get theirs.
 const ACCEPT_TURN: usize = 64;
-/// Connections at once, each with a descriptor and some memory, if the limit of descriptors allows.
+/// Most open connections, each with a descriptor and some memory. The limit of descriptors may lower this.
 const MAX_CONNECTIONS: usize = 16 * 1024;
-/// What could be said of each connection is said this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Problems that could affect every connection are logged at most once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The listening socket's token in each worker's event loop. Connections have their numbers, from 1.
+/// The listening socket's token in each worker's event loop. Connections use their ids, which start at 1.
 pub const LISTENER: Token = 0;
 
-/// Everything a connection may be watched for, each change reported once: the state machine on it reads and writes
-/// until it would block, so a connection never has to be registered again.
+/// Edge-triggered events for reading, writing and hang-ups. The state machine reads and writes until it would block, so
+/// a connection is registered only once.
 const ALL_CHANGES: EventFlags = EventFlags::IN
     .union(EventFlags::OUT)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
-/// How far accepting got.
+/// How a turn of accepting ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Accepting {
-    /// No more connections wait.
+    /// No connection is waiting.
     Done,
-    /// There may be more.
+    /// More connections may be waiting.
     More,
-    /// There are, but they cannot be accepted now.
+    /// Connections are waiting, but cannot be accepted now.
     Paused,
 }
 
-/// The listening socket and the connections that came in by it.
+/// The listening socket and the connections accepted from it.
 #[derive(Debug)]
 pub struct Listener<P> {
     socket: TcpListener,
-    /// The event loops of the workers, by number.
+    /// The event loops of the workers, by worker number.
     workers: Vec<Arc<Remote>>,
     /// The open connections.
     pub table: Table<P>,
-    /// What may be closed for new connections.
+    /// Connections that can be closed for new ones.
     candidates: Mutex<Candidates>,
     /// Memory for what clients send.
     budget: Arc<Budget>,
     max_connections: usize,
     is_closed: AtomicBool,
-    /// A descriptor kept for the moment when there are none left.
+    /// A descriptor kept for turning a client away when no other is left.
     reserve: Mutex<Option<File>>,
-    complained: Mutex<Option<Instant>>,
-    /// The whole response to a client for whom there is no room.
-    full: Vec<u8>,
+    /// When a rate-limited message was last logged.
+    last_logged: Mutex<Option<Instant>>,
+    /// The complete response to a client for whom there is no room.
+    full_response: Vec<u8>,
 }
 
 impl<P> Listener<P> {
-    /// Listens on this address. Connections may have `files` descriptors, or at least half of `all_files`. `full` is
-    /// sent to clients for whom there is no room.
+    /// Opens a listening socket for at most `max_connections` connections. Clients for whom there is no room get
+    /// `full_response`.
     ///
     /// # Errors
-    /// When the port is in use or the address not ours.
+    /// When the port is in use or the address does not belong to this machine.
     pub fn open(
         (ip, port): (IpAddr, u16),
         workers: Vec<Arc<Remote>>,
         max_connections: usize,
         budget: &Arc<Budget>,
-        full: Vec<u8>,
+        full_response: Vec<u8>,
     ) -> Result<Self, StartError> {
         let bound = bind(ip, port).and_then(|socket| Ok((socket, reserve()?)));
         let (socket, reserve) = bound.map_err(|e| {
             StartError::failed(format!(
-                "cannot listen on {ip}:{port}: {e}; another port is set with SAGEMAKER_BIND_TO_PORT or --port"
+                "cannot listen on {ip}:{port}: {e}; choose another port with SAGEMAKER_BIND_TO_PORT or --port"
             ))
         })?;
         Ok(Self {
@@ -97,53 +98,53 @@ impl<P> Listener<P> {
             max_connections: max_connections.min(MAX_CONNECTIONS),
             is_closed: AtomicBool::new(false),
             reserve: Mutex::new(Some(reserve)),
-            complained: Mutex::new(None),
-            full,
+            last_logged: Mutex::new(None),
+            full_response,
         })
     }
 
-    /// Its address.
+    /// The address it listens on.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Has a worker accept connections. When several do, the system wakes one of them.
+    /// Makes a worker watch for new connections. The system wakes one of the workers that watch.
     pub fn watch(&self, worker: usize) {
         let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
         if let Err(e) = self.workers[worker].register(&self.socket, LISTENER, flags)
             && e.kind() != io::ErrorKind::AlreadyExists
             && !self.is_closed()
         {
-            self.complain(format_args!("cannot wait for connections: {e}"));
+            self.log_rate_limited(format_args!("cannot wait for connections: {e}"));
         }
     }
 
-    /// Accepts some connections, on this worker. When that cannot go on, the worker stops watching for a while: a
-    /// connection that cannot be accepted would wake it without end.
+    /// Accepts some connections, on this worker's thread. If accepting fails, the worker stops watching until its next
+    /// tick, because the waiting connection would wake it again at once.
     pub fn accept(&self, worker: usize) {
         if self.is_closed() {
             return;
         }
         if self.accept_turn(worker) == Accepting::Paused {
-            // It may have been closed meanwhile.
+            // Fails if another thread has closed the listener, which is fine.
             let _ = self.workers[worker].unregister(&self.socket);
         }
     }
 
-    /// Refuses new connections from now on; those that came before, and open ones, go on.
+    /// Refuses new connections from now on. Connections that already wait to be accepted, and open ones, are served.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        // Connections that wait to be accepted would be reset.
+        // Accept the connections that wait: closing the socket would reset them.
         for _ in 0..LISTEN_BACKLOG as usize / ACCEPT_TURN {
             if self.accept_turn(0) != Accepting::More {
                 break;
             }
         }
         for worker in &self.workers {
-            // Accepting may have paused there.
+            // Fails where accepting has paused, which is fine.
             let _ = worker.unregister(&self.socket);
         }
         if let Err(e) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
@@ -168,7 +169,7 @@ impl<P> Listener<P> {
                 }
                 Err(Errno::AGAIN) => return Accepting::Done,
                 Err(Errno::INVAL) if self.is_closed() => return Accepting::Done,
-                // What happened to this one connection before it was accepted is nobody else's business.
+                // By accept(2), these errors concern only the one connection, which failed before it was accepted.
                 Err(
                     Errno::INTR
                     | Errno::CONNABORTED
@@ -183,7 +184,7 @@ impl<P> Listener<P> {
                     | Errno::OPNOTSUPP,
                 ) => {}
                 Err(e) => {
-                    self.complain(format_args!("a connection cannot be accepted: {e}"));
+                    self.log_rate_limited(format_args!("cannot accept a connection: {e}"));
                     let is_full = matches!(e, Errno::MFILE | Errno::NFILE);
                     if !is_full || !self.make_room() && !self.turn_away_with_reserve() {
                         return Accepting::Paused;
@@ -194,10 +195,11 @@ impl<P> Listener<P> {
         Accepting::More
     }
 
+    /// Gives a new connection to a worker, or turns it away.
     fn admit(&self, stream: TcpStream, peer: IpAddr, acceptor: usize) {
         if self.table.len() >= self.max_connections && !self.make_room() {
-            self.complain(format_args!(
-                "there are {} connections: a new one is turned away",
+            self.log_rate_limited(format_args!(
+                "turned away a new connection: the limit of {} connections is reached",
                 self.max_connections
             ));
             return self.turn_away(&stream);
@@ -207,18 +209,19 @@ impl<P> Listener<P> {
         let socket = Arc::new(Socket::new(id, stream, peer, worker, &self.budget));
         self.table.insert(Arc::clone(&socket));
         if let Err(e) = self.workers[worker].register(&socket.stream, id, ALL_CHANGES) {
-            self.complain(format_args!("a connection cannot be served: {e}"));
+            self.log_rate_limited(format_args!("cannot serve a connection: {e}"));
             self.table.remove(&socket);
         }
     }
 
-    /// Closes the most dispensable connection, if there is one.
+    /// Closes the most dispensable connection. Returns false if every connection has to stay.
     fn make_room(&self) -> bool {
         let turn_away = |socket: &Socket<P>| self.turn_away(&socket.stream);
         self.candidates.lock().make_room(&self.table, turn_away)
     }
 
-    /// There are no descriptors left: the one in reserve lets one client be told.
+    /// Turns one client away when no descriptors are left, by freeing the one in reserve for a moment. Returns whether
+    /// accepting can continue.
     fn turn_away_with_reserve(&self) -> bool {
         let mut place = self.reserve.lock();
         let had_one = place.take().is_some();
@@ -229,18 +232,20 @@ impl<P> Listener<P> {
         had_one && place.is_some()
     }
 
-    /// Tells a client that there is no room.
+    /// Responds that there is no room.
     fn turn_away(&self, mut socket: &TcpStream) {
-        // Without waiting for a request: it is all the client will read, unless it has sent much already.
-        let _ = socket.write(&self.full);
+        // Does not read the request first. The client gets the response unless it has sent much already, in which case
+        // the system resets the connection.
+        let _ = socket.write(&self.full_response);
         let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 
-    fn complain(&self, text: std::fmt::Arguments) {
+    /// Logs an error, unless one was logged within [`LOG_INTERVAL`].
+    fn log_rate_limited(&self, text: std::fmt::Arguments) {
         let now = Instant::now();
-        let mut complained = self.complained.lock();
-        if complained.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
-            *complained = Some(now);
+        let mut last_logged = self.last_logged.lock();
+        if last_logged.is_none_or(|time| now - time >= LOG_INTERVAL) {
+            *last_logged = Some(now);
             log::error!("{text}");
         }
     }
@@ -257,9 +262,9 @@ fn bind(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // The port of a server that has just ended can be had at once.
+    // Allows a new server to bind the port right after the old one ended.
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    // Accepted sockets inherit this on Linux.
+    // On Linux, accepted sockets inherit this.
     sockopt::set_tcp_nodelay(&socket, true)?;
     rustix::net::bind(&socket, &SocketAddr::new(ip, port))?;
     rustix::net::listen(&socket, LISTEN_BACKLOG)?;

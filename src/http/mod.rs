@@ -1,7 +1,8 @@
-//! An HTTP/1.1 server that knows nothing of models: from the listening socket to the response on the wire.
+//! An HTTP/1.1 server, from the listening socket to the bytes of the response. It knows nothing about models.
 //!
-//! A few worker threads (`server.rs`, `worker.rs`) each run an event loop and share the listening socket (`listener.rs`). A connection
-//! (`socket.rs`, `connection.rs`) stays with one worker. What a request is about is for the [`Service`] to say (`service.rs`).
+//! A few worker threads (`server.rs`, `worker.rs`) share the listening socket (`listener.rs`), and each runs its own
+//! event loop. A connection (`socket.rs`, `connection.rs`) stays with one worker. The application implements
+//! [`Service`] (`service.rs`), which routes requests and makes the responses.
 
 mod access_log;
 mod admission;

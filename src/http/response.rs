@@ -1,4 +1,7 @@
-//! Responses: what they are, and how they look on the wire.
+//! Responses, and their bytes on the wire.
+//!
+//! [`ResponseWriter`] holds the bytes and counts what has been sent; the connection's state machine (`connection.rs`)
+//! sends them.
 
 use std::borrow::Cow;
 use std::io::{IoSlice, Write};
@@ -13,16 +16,20 @@ use crate::http::head::Head;
 /// A response to a request.
 #[derive(Debug)]
 pub struct Response {
+    /// The HTTP status.
     pub status: u16,
+    /// The `Content-Type` header.
     pub content_type: Option<Cow<'static, str>>,
+    /// The body, which may be empty.
     pub body: Buffer,
+    /// An additional header.
     pub header: Option<(&'static str, &'static str)>,
-    /// Whether the connection ends with it.
+    /// Whether the connection ends after this response.
     pub ends_connection: bool,
 }
 
 impl Response {
-    /// 200 without a body.
+    /// A response with status 200 and an empty body.
     pub fn empty() -> Self {
         Self {
             status: 200,
@@ -64,10 +71,11 @@ pub struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// The bytes of `response` to a request with this head, if it had one. `keep`: whether another may follow.
+    /// Serialises `response` for the request with the head `to`. `to` is `None` if the head could not be read. `keep`:
+    /// whether the connection stays open.
     pub fn new(mut response: Response, to: Option<&Head>, keep: bool) -> Self {
         if response.status == 205 {
-            response.body = Buffer::default(); // it has none (RFC 9110, 15.3.6)
+            response.body = Buffer::default(); // must be empty (RFC 9110, 15.3.6)
         }
         let connection = match to {
             _ if !keep => Some("close"),
@@ -85,7 +93,7 @@ impl ResponseWriter {
         }
     }
 
-    /// A response of bytes that are there already.
+    /// A writer for a response that [`prepare`] has serialised.
     pub fn prepared(bytes: &'static [u8]) -> Self {
         Self {
             head: bytes.into(),
@@ -94,17 +102,17 @@ impl ResponseWriter {
         }
     }
 
-    /// Bytes in all.
+    /// Size of the whole response in bytes.
     pub fn size(&self) -> usize {
         self.head.len() + self.body.len()
     }
 
-    /// Whether all of it is sent.
+    /// Whether the whole response has been sent.
     pub fn is_sent(&self) -> bool {
         self.sent == self.size()
     }
 
-    /// What is still to be sent.
+    /// The bytes still to be sent: the rest of the head and of the body.
     pub fn parts(&self) -> [IoSlice<'_>; 2] {
         let in_head = self.sent.min(self.head.len());
         let in_body = self.sent - in_head;
@@ -114,20 +122,21 @@ impl ResponseWriter {
         ]
     }
 
-    /// So many bytes more are sent.
+    /// Records that `amount` more bytes have been sent.
     pub fn advance(&mut self, amount: usize) {
         self.sent += amount;
     }
 }
 
-/// The bytes of a whole response, for [`ResponseWriter::prepared`]. They say no date.
+/// Serialises a whole response for [`ResponseWriter::prepared`]. It has no `Date`, because the same bytes are sent at
+/// different times.
 pub fn prepare(response: &Response) -> Vec<u8> {
     let mut bytes = head(response, None, None);
     bytes.extend_from_slice(&response.body);
     bytes
 }
 
-/// Whether responses with this status have a body, and a length (RFC 9110, 8.6, and RFC 9112, 6.3).
+/// Whether responses with this status have a body and a `Content-Length` (RFC 9110, 8.6; RFC 9112, 6.3).
 fn has_body(status: u16) -> bool {
     !matches!(status, 100..200 | 204 | 304)
 }
@@ -172,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn head_and_body_leave_in_whatever_pieces_the_client_takes() {
+    fn writes_head_and_body_split_at_any_point() {
         for piece in 1..200 {
             let mut writer = ResponseWriter::new(Response::json(200, b"{}".to_vec()), None, true);
             let (mut sent, whole) = (Vec::new(), bytes(&writer));
@@ -188,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_without_a_body_say_no_length() {
+    fn statuses_without_a_body_have_no_content_length() {
         for (status, expected) in [(200, "\r\n\r\n{}"), (204, "\r\n\r\n"), (304, "\r\n\r\n")] {
             let writer = ResponseWriter::new(Response::json(status, b"{}".to_vec()), None, true);
             let text = String::from_utf8(bytes(&writer)).unwrap();
@@ -199,19 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_about_the_connection() {
-        let answer = |head: &str, keep| {
+    fn sets_the_connection_header_for_the_version_and_drops_the_body_for_head() {
+        let respond = |head: &str, keep| {
             let head = Head::parse(head.into()).unwrap();
             let writer =
                 ResponseWriter::new(Response::json(404, b"{}".to_vec()), Some(&head), keep);
             String::from_utf8(bytes(&writer)).unwrap()
         };
         let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
-        assert!(answer(old, true).contains("\r\nConnection: keep-alive\r\n"));
-        assert!(answer(old, false).contains("\r\nConnection: close\r\n"));
-        let new = answer("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", true);
+        assert!(respond(old, true).contains("\r\nConnection: keep-alive\r\n"));
+        assert!(respond(old, false).contains("\r\nConnection: close\r\n"));
+        let new = respond("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", true);
         assert!(new.starts_with("HTTP/1.1 404 Not Found\r\n"));
-        assert!(!new.contains("Socket:"));
+        assert!(!new.contains("Connection:"));
         assert!(
             new.ends_with("Content-Length: 2\r\n\r\n"),
             "no body to HEAD"

@@ -1,4 +1,4 @@
-//! The server: its settings, what its workers share, and its end.
+//! The server: its settings, how it starts its workers, and how it drains and ends.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,41 +23,41 @@ use crate::http::worker::Worker;
 use crate::pauses;
 use crate::wait::{self, Reactor};
 
-/// Time for the last responses to leave.
+/// How long to wait for the last responses to be sent.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
-/// How often to look whether they have.
+/// How often to check whether they have been sent.
 const FINISH_STEP: Duration = Duration::from_millis(5);
 
-/// What a server needs to know.
+/// The settings of a server.
 #[derive(Debug)]
 pub struct Settings {
     /// The address to listen on.
     pub listen: (IpAddr, u16),
-    /// How requests are worked on.
+    /// How requests run.
     pub workers: Workers,
-    /// Requests at work at once, in [`Lane::Request`].
+    /// Most requests in [`Lane::Request`] that run at once.
     pub slots: usize,
-    /// Requests that may wait for a slot; each holds its connection and its body.
+    /// Most requests that wait for a slot. Each holds its connection and its body.
     pub backlog: usize,
-    /// Time for a whole request, from the end of its head.
+    /// Time for a request, from the end of its head.
     pub deadline: Duration,
-    /// Bytes of memory for all requests.
+    /// Memory for all requests, in bytes.
     pub memory: usize,
-    /// Connections at once, by the number of descriptors.
+    /// Most open connections that the limit of descriptors allows.
     pub max_connections: usize,
 }
 
-/// How requests are worked on. Both have threads that read requests and write responses.
+/// How requests run. In both modes, worker threads read requests and write responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// On so many threads; a request that waits does not hold its thread.
+    /// As coroutines on this many workers. A request that waits does not hold its worker.
     Coroutines(usize),
-    /// Each on a thread of its own from a fixed pool, besides so many threads for connections.
+    /// Each on a thread of a fixed pool, with this many workers for connections.
     Threads(usize),
 }
 
 impl Workers {
-    /// Threads with an event loop.
+    /// The number of workers: threads with an event loop.
     fn event_loops(self) -> usize {
         match self {
             Self::Coroutines(threads) | Self::Threads(threads) => threads.max(1),
@@ -65,15 +65,15 @@ impl Workers {
     }
 }
 
-/// A running server. Its threads end with the process.
+/// A handle to a running server. Its threads end with the process.
 pub struct Server<S: Service>(Arc<Shared<S>>);
 
 impl<S: Service> Server<S> {
-    /// Opens the port and starts the workers. `announce` gets the server before the first request is taken: the
-    /// supervisor must have it by then, or a signal would end the program without draining it.
+    /// Opens the port and starts the workers. Calls `announce` with the server before it accepts the first request: the
+    /// supervisor needs the handle by then, or a signal would end the program without draining the server.
     ///
     /// # Errors
-    /// When the port cannot be opened or a thread not be started.
+    /// When the port cannot be opened or a thread cannot be started.
     pub fn start(
         settings: &Settings,
         service: S,
@@ -127,30 +127,30 @@ impl<S: Service> Server<S> {
         Ok(())
     }
 
-    /// Where it listens. The port is the system's choice if none was set.
+    /// The address the server listens on. If the settings have port 0, the system has chosen the port.
     ///
     /// # Errors
-    /// The system's, which should not happen.
+    /// The system's error, which is not expected.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.0.listener.local_address()
     }
 
-    /// Refuses new connections; open ones are served on and told that they end.
+    /// Refuses new connections. Open ones are served; their responses say `Connection: close`.
     pub fn stop_accepting(&self) {
         self.0.listener.close();
     }
 
-    /// Requests being received, waiting or being answered.
+    /// The number of requests that are being received, wait, run or have an unsent response.
     pub fn in_flight(&self) -> usize {
         let sockets = self.0.listener.table.all();
-        let is_at_work = |socket: &&Arc<Socket<S::Plan>>| {
+        let is_in_flight = |socket: &&Arc<Socket<S::Plan>>| {
             let connection = socket.try_connection();
             connection.is_none_or(|connection| !connection.is_idle())
         };
-        sockets.iter().filter(is_at_work).count()
+        sockets.iter().filter(is_in_flight).count()
     }
 
-    /// Answers 503 to every request that is not answered immediately, from now on: to new ones, waiting ones and running ones.
+    /// From now on, responds 503 to every new, waiting and running request, except those in [`Lane::Immediate`].
     pub fn refuse_the_rest(&self) {
         self.0.is_refusing.store(true, Ordering::SeqCst);
         for mailbox in &self.0.mailboxes {
@@ -158,7 +158,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Waits until all responses have left, but not for long: the process is about to end.
+    /// Waits until all responses have been sent, but only briefly, because the process is about to end.
     pub fn finish(&self) {
         let until = Instant::now() + FINISH_LIMIT;
         let mut quiet = 0;

@@ -1,4 +1,4 @@
-//! What the server asks the application. It knows nothing else of it.
+//! The interface between the server and the application: the server knows nothing else about the application.
 
 use std::time::Instant;
 
@@ -7,53 +7,53 @@ use crate::error::StartError;
 use crate::http::head::Head;
 use crate::http::response::Response;
 
-/// The application.
+/// The application behind the server. It makes one decision and one response for each request.
 pub trait Service: Send + Sync + 'static {
-    /// What is to be done for one request.
+    /// What to do for one request.
     type Plan: Send + 'static;
 
-    /// Decides, by the head alone, what is to be done for a request. Every request is routed here, and only here.
+    /// Decides, by the head alone, what to do for a request. Each request is routed exactly once, here.
     fn plan(&self, head: &Head) -> Planned<Self::Plan>;
 
-    /// Does it. In [`Lane::Request`] it may wait, by `crate::wait` only.
+    /// Carries out the plan and returns the response. In [`Lane::Request`] it may wait, but only through `crate::wait`.
     fn respond(&self, plan: Self::Plan, request: &mut Request) -> Response;
 
-    /// The response when a thread for [`Lane::Thread`] cannot be started. `None`: what is planned frees resources and is
-    /// to be done all the same, where it may hold up others.
+    /// The response when a thread for [`Lane::Thread`] cannot be started. `None`: run the plan nevertheless, on a
+    /// worker, although it may delay other requests. Plans that free resources need this.
     fn without_thread(&self, plan: &Self::Plan, error: &StartError) -> Option<Response>;
 }
 
-/// A plan, and what the server has to know of it.
+/// A plan, and what the server has to know about it.
 #[derive(Debug)]
 pub struct Planned<P> {
-    /// For [`Service::respond`].
+    /// The plan, for [`Service::respond`].
     pub plan: P,
-    /// Where it is done.
+    /// Where the plan runs.
     pub lane: Lane,
-    /// The most bytes that the body may have; `None`: a body is of no use and is read over.
+    /// The largest body in bytes. `None`: the server discards the body.
     pub max_body: Option<usize>,
 }
 
-/// Where the answer to a request is made.
+/// Where a request runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Right away, on the worker: it neither waits nor computes for long.
+    /// At once, on the worker. The plan neither waits nor computes for long.
     Immediate,
-    /// Among the limited number of requests at work; it may wait.
+    /// In one of the slots. The plan may wait.
     Request,
-    /// On a thread of its own: it blocks, or takes so long that requests must not wait for it.
+    /// On a thread of its own. The plan blocks, or takes so long that it must not use a slot.
     Thread,
 }
 
-/// A request that has arrived as a whole.
+/// A request that has arrived completely.
 #[derive(Debug)]
 pub struct Request {
-    /// Its head.
+    /// The head.
     pub head: Head,
-    /// Its body; empty when nobody wants it.
+    /// The body; empty if the plan does not want it.
     pub body: Buffer,
-    /// When its head was there.
+    /// When the head was complete.
     pub received: Instant,
-    /// The answer must be there by then.
+    /// When the response has to be ready.
     pub deadline: Instant,
 }

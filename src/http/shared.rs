@@ -1,4 +1,4 @@
-//! What the workers of a server share, and what they and the threads hand each other.
+//! The state that the workers of a server share, and the messages between workers and other threads.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,29 +16,38 @@ use crate::http::slots::Slots;
 use crate::http::socket::Socket;
 use crate::wait::{Mutex, Remote};
 
-/// What workers share.
+/// The state that all workers share.
 pub struct Shared<S: Service> {
+    /// The listening socket and all connections.
     pub listener: Listener<S::Plan>,
+    /// The memory for requests.
     pub budget: Arc<Budget>,
+    /// The slots and the backlog.
     pub slots: Slots<Work<S::Plan>>,
+    /// The application.
     pub service: S,
+    /// Time for a request, from the end of its head.
     pub deadline: Duration,
-    /// Requests but those that are answered immediately are refused from now on.
+    /// Whether the server is ending and refuses every request outside of `Lane::Immediate`.
     pub is_refusing: AtomicBool,
-    /// By the number of the worker.
+    /// The mailboxes of the workers, by worker number.
     pub mailboxes: Vec<Mailbox<S::Plan>>,
-    /// Where requests run when they are no coroutines.
+    /// The queue of the thread pool; `None` if requests run as coroutines.
     pub threads: Option<Sender<Work<S::Plan>>>,
 }
 
-/// Messages to a worker.
+/// The queue of messages to one worker.
 pub struct Mailbox<P> {
+    /// Wakes the worker's event loop.
     pub remote: Arc<Remote>,
     messages: Mutex<Vec<Message<P>>>,
 }
 
 impl<P> Mailbox<P> {
-    /// A mailbox without messages.
+    /// An empty mailbox.
+    ///
+    /// # Errors
+    /// When no descriptors are left.
     pub fn new() -> Result<Self, StartError> {
         let remote = Remote::new();
         Ok(Self {
@@ -47,7 +56,7 @@ impl<P> Mailbox<P> {
         })
     }
 
-    /// Leaves a message and has the worker look for it.
+    /// Queues a message and wakes the worker.
     pub fn send(&self, message: Message<P>) {
         self.messages.lock().push(message);
         self.remote.nudge();
@@ -59,40 +68,47 @@ impl<P> Mailbox<P> {
     }
 }
 
-/// A request to be answered, and whose it is.
+/// A request to run.
 pub struct Work<P> {
+    /// The connection that it came from.
     pub socket: Arc<Socket<P>>,
+    /// The request itself.
     pub request: Request,
+    /// What to do.
     pub plan: P,
-    /// Whether it counts among the requests at work.
+    /// Whether it occupies a slot while it runs.
     pub has_slot: bool,
 }
 
 /// A request and its response.
 pub struct Answered<P> {
+    /// The connection that it came from.
     pub socket: Arc<Socket<P>>,
+    /// The request itself.
     pub request: Request,
+    /// The response to send.
     pub response: Response,
+    /// Whether a slot becomes free once the response is sent.
     pub has_slot: bool,
 }
 
-/// What others tell a worker.
+/// A message to a worker.
 pub enum Message<P> {
-    /// A slot is free for this request.
+    /// Run this request: it has a slot now.
     Run(Box<Work<P>>),
-    /// A request was answered elsewhere.
+    /// Send this response, which another thread has made.
     Answered(Box<Answered<P>>),
-    /// Requests at work are to be refused, because the server ends.
+    /// Respond 503 to all running requests, because the server is ending.
     Refuse,
 }
 
-/// Starts a thread.
+/// Starts a named thread.
 pub fn start_thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
     let started = thread::Builder::new().name(name).spawn(run);
     started.map(drop).map_err(cannot_start)
 }
 
-/// The error of a thread that cannot be started.
+/// The error when a thread, or a descriptor that it needs, is not available.
 pub fn cannot_start(error: std::io::Error) -> StartError {
     StartError::failed(format!("cannot start a thread: {error}"))
 }

@@ -1,21 +1,23 @@
-//! The limit of requests at work: which run now, which wait in the backlog, and which are turned away.
+//! The limit on running requests: decides which requests run, which wait in the backlog, and which are refused.
+//!
+//! It only counts and queues: the workers run the requests and report when they are done.
 
 use std::collections::VecDeque;
 
 use crate::wait::{Mutex, MutexGuard};
 
-/// What becomes of a request.
+/// What happens to a request that asks for a slot.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Placement<T> {
-    /// It runs now; [`Slots::next`] is to be called when it is done.
+    /// It has a slot and runs now. Call [`Slots::next`] when it is done.
     Run(T),
-    /// It is queued until a slot frees up.
+    /// It waits in the backlog until a slot is free.
     Queued,
     /// The backlog is full.
     Refused(T),
 }
 
-/// A number of slots, and a bounded backlog for when all are taken.
+/// A fixed number of slots, and a bounded backlog for the time when all are taken.
 #[derive(Debug)]
 pub struct Slots<T> {
     state: Mutex<State<T>>,
@@ -30,7 +32,7 @@ struct State<T> {
 }
 
 impl<T> Slots<T> {
-    /// Free slots and an empty backlog.
+    /// Creates `slots` free slots and an empty backlog for `max_backlog` requests.
     pub fn new(slots: usize, max_backlog: usize) -> Self {
         Self {
             state: Mutex::new(State {
@@ -42,7 +44,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Asks for a slot.
+    /// Asks for a slot. If all are taken, queues the work while the backlog has room.
     pub fn admit(&self, work: T) -> Placement<T> {
         let mut state = self.lock();
         if state.taken < self.slots {
@@ -56,7 +58,8 @@ impl<T> Slots<T> {
         }
     }
 
-    /// After a piece of work: the next one from the backlog, else the slot is free again.
+    /// Passes a slot on when its work is done: returns the next work from the backlog, or frees the slot if the backlog
+    /// is empty.
     pub fn next(&self) -> Option<T> {
         let mut state = self.lock();
         let next = state.backlog.pop_front();
@@ -66,15 +69,15 @@ impl<T> Slots<T> {
         next
     }
 
-    /// Takes the work that `is_meant` out of the backlog.
-    pub fn take_from_backlog(&self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
+    /// Removes the work for which `matches` returns true from the backlog, and returns it.
+    pub fn take_from_backlog(&self, matches: impl Fn(&T) -> bool) -> Vec<T> {
         let backlog = &mut self.lock().backlog;
-        let (meant, others) = backlog.drain(..).partition(is_meant);
+        let (taken, others) = backlog.drain(..).partition(matches);
         *backlog = others;
-        Vec::from(meant)
+        Vec::from(taken)
     }
 
-    /// Whether more work would be refused.
+    /// Whether further work would be refused.
     pub fn is_full(&self) -> bool {
         let state = self.lock();
         state.taken == self.slots && state.backlog.len() >= self.max_backlog
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_can_be_taken_out() {
+    fn removes_matching_work_from_the_backlog() {
         let slots = Slots::new(1, 4);
         assert_eq!(slots.admit(0), Placement::Run(0));
         for work in 1..5 {

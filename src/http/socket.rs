@@ -1,4 +1,5 @@
-//! A client's socket, and the state of the connection on it.
+//! A client's socket with the state of its connection: reading and writing, hang-ups, and cancelling the running
+//! request.
 
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -17,51 +18,51 @@ use crate::http::head;
 use crate::http::service::Planned;
 use crate::wait::{Canceller, Mutex, MutexGuard, TaskId};
 
-/// A client's socket. It belongs to one worker, which alone reads requests from it.
+/// A client's socket. It belongs to one worker, and only that worker reads requests from it.
 #[derive(Debug)]
 pub struct Socket<P> {
-    /// Its number, never used again.
+    /// The id, which is never reused.
     pub id: u64,
-    /// The socket, which does not block.
+    /// The socket, in non-blocking mode.
     pub stream: TcpStream,
     /// The client's address.
     pub peer: IpAddr,
-    /// Number of the worker.
+    /// The number of its worker.
     pub worker: usize,
     connection: Mutex<Connection<Planned<P>>>,
-    /// The request at work.
+    /// How to cancel the running request.
     running: Mutex<Option<Running>>,
-    /// Whether the system has reported that the client sends nothing more.
+    /// Whether the system has reported that the client will send nothing more.
     has_hung_up: AtomicBool,
-    /// Whether the connection is gone in both directions.
+    /// Whether the connection has ended in both directions.
     is_reset: AtomicBool,
-    /// Whether something was reported that could not be read then.
-    has_news: AtomicBool,
+    /// Whether an event arrived while the connection could not read. It is not reported again.
+    has_missed_event: AtomicBool,
 }
 
 /// How a client has hung up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HangUp {
-    /// It sends nothing more.
+    /// The client sends nothing more, but may still read.
     Sending,
-    /// It neither sends nor reads.
+    /// The client neither sends nor reads.
     Both,
 }
 
-/// Blank lines behind a request are no other request; some clients send one.
+/// Up to this many bytes of blank lines after a request are not another request: some clients send a blank line.
 const MAX_BLANK_BYTES: usize = 4;
 
-/// How a request at work can be cancelled.
+/// How to cancel a running request.
 #[derive(Debug)]
 pub enum Running {
-    /// A coroutine of the socket's worker.
+    /// It is a coroutine of the socket's worker.
     Coroutine(TaskId),
-    /// A thread.
+    /// It runs on a thread.
     Thread(Canceller),
 }
 
 impl<P> Socket<P> {
-    /// A socket that was just accepted.
+    /// A socket that was just accepted, for this worker.
     pub fn new(
         id: u64,
         stream: TcpStream,
@@ -78,41 +79,42 @@ impl<P> Socket<P> {
             running: Mutex::default(),
             has_hung_up: AtomicBool::new(false),
             is_reset: AtomicBool::new(false),
-            has_news: AtomicBool::new(false),
+            has_missed_event: AtomicBool::new(false),
         }
     }
 
-    /// Locks the connection's state: held by its worker, or by the search for a connection to close.
+    /// Locks the connection's state, which its worker uses, and the search for a connection to close.
     pub fn connection(&self) -> MutexGuard<'_, Connection<Planned<P>>> {
         self.connection.lock()
     }
 
-    /// The same, if nobody holds it.
+    /// Locks the connection's state unless it is locked.
     pub fn try_connection(&self) -> Option<MutexGuard<'_, Connection<Planned<P>>>> {
         self.connection.try_lock()
     }
 
-    /// Notes what cancels the request at work.
+    /// Stores how to cancel the running request.
     pub fn set_running(&self, running: Option<Running>) {
         *self.running.lock() = running;
     }
 
-    /// Takes what cancels the request at work.
+    /// Takes how to cancel the running request.
     pub fn take_running(&self) -> Option<Running> {
         self.running.lock().take()
     }
 
-    /// Notes that something was reported that cannot be read now: it is not reported again.
-    pub fn note_news(&self) {
-        self.has_news.store(true, Ordering::Relaxed);
+    /// Records an event that cannot be handled now. Epoll will not report it again.
+    pub fn note_missed_event(&self) {
+        self.has_missed_event.store(true, Ordering::Relaxed);
     }
 
-    /// Whether something was reported that has not been seen to: since the last call, or the end of what the client sends.
-    pub fn take_news(&self) -> bool {
-        self.has_news.swap(false, Ordering::Relaxed) || self.has_hung_up.load(Ordering::Relaxed)
+    /// Whether an event was missed since the last call. Always true once the client has hung up.
+    pub fn take_missed_event(&self) -> bool {
+        self.has_missed_event.swap(false, Ordering::Relaxed)
+            || self.has_hung_up.load(Ordering::Relaxed)
     }
 
-    /// Notes that the client has hung up.
+    /// Records that the client has hung up.
     pub fn note_hang_up(&self, how: HangUp) {
         self.has_hung_up.store(true, Ordering::Relaxed);
         if how == HangUp::Both {
@@ -120,16 +122,16 @@ impl<P> Socket<P> {
         }
     }
 
-    /// Whether nobody waits for the response to the request at work: the client reads nothing more, or it sends nothing more
-    /// and no other request stands behind this one.
+    /// Whether the client no longer waits for the response to the running request: it has stopped reading, or has
+    /// stopped sending with no request after this one.
     pub fn has_hung_up(&self) -> bool {
         self.is_reset.load(Ordering::Relaxed)
             || self.has_hung_up.load(Ordering::Relaxed)
-                && !self.connection().has_request_behind()
+                && !self.connection().has_next_request()
                 && self.ends_with_blank_lines()
     }
 
-    /// Whether what is still to be read from the system is nothing, or blank lines up to the end.
+    /// Whether the unread bytes are at most blank lines, up to the end of what the client sends.
     fn ends_with_blank_lines(&self) -> bool {
         let mut bytes = [0u8; MAX_BLANK_BYTES + 1];
         match recv(

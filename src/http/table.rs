@@ -1,4 +1,6 @@
-//! The open connections, by number.
+//! The table of open connections, by worker and by id.
+//!
+//! A connection is open as long as it is in the table. The listener adds connections; workers and eviction remove them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,17 +8,18 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::http::socket::Socket;
 
-/// All open connections, by worker: looked up for each event, changed when one begins or ends.
+/// All open connections, by worker. Each event looks one up; only new and closed connections change the table.
 #[derive(Debug)]
 pub struct Table<P> {
     workers: Vec<RwLock<Sockets<P>>>,
+    /// Number of connections so far.
     last_number: AtomicU64,
 }
 
 type Sockets<P> = HashMap<u64, Arc<Socket<P>>>;
 
 impl<P> Table<P> {
-    /// Without connections, for so many workers.
+    /// An empty table for this many workers.
     pub fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers.max(1)).map(|_| RwLock::default()).collect(),
@@ -24,13 +27,13 @@ impl<P> Table<P> {
         }
     }
 
-    /// The number of a new connection of this worker: positive, and never used again.
+    /// The id of a new connection for this worker: positive, and never reused.
     pub fn new_id(&self, worker: usize) -> u64 {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         number * self.workers.len() as u64 + worker as u64
     }
 
-    /// The worker with the fewest connections; `preferred` if it has no more than the others.
+    /// The worker with the fewest connections. If several have the fewest, `preferred` is chosen if it is one of them.
     pub fn least_loaded(&self, preferred: usize) -> usize {
         let load = |worker: usize| read(&self.workers[worker]).len();
         let all = 0..self.workers.len();
@@ -38,18 +41,18 @@ impl<P> Table<P> {
         best.unwrap_or(preferred)
     }
 
-    /// Adds a connection.
+    /// Adds a connection to its worker.
     pub fn insert(&self, socket: Arc<Socket<P>>) {
         write(self.of_id(socket.id)).insert(socket.id, socket);
     }
 
-    /// Removes a connection. Its socket is closed, and with that leaves its worker's event loop, when the last reference goes.
+    /// Removes a connection. Dropping the last reference closes the socket, which also removes it from the event loop.
     pub fn remove(&self, socket: &Socket<P>) {
         let removed = write(self.of_id(socket.id)).remove(&socket.id);
         drop(removed);
     }
 
-    /// The connection with this number, if it is open.
+    /// The connection with this id, if it is open.
     pub fn get(&self, id: u64) -> Option<Arc<Socket<P>>> {
         read(self.of_id(id)).get(&id).map(Arc::clone)
     }
@@ -68,7 +71,7 @@ impl<P> Table<P> {
             .collect()
     }
 
-    /// How many there are.
+    /// The number of open connections.
     pub fn len(&self) -> usize {
         self.workers.iter().map(|sockets| read(sockets).len()).sum()
     }
@@ -117,7 +120,7 @@ mod tests {
         table.insert(socket(4, 1));
         assert_eq!(table.least_loaded(1), 1);
         assert_eq!(table.least_loaded(2), 0);
-        // Twice is once.
+        // Removing a connection twice does no harm.
         let gone = table.get(8).unwrap();
         table.remove(&gone);
         table.remove(&gone);
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_found_by_number_and_by_worker() {
+    fn finds_connections_by_id_and_by_worker() {
         let table = Table::new(2);
         for (id, worker) in [(2, 0), (3, 1), (4, 0)] {
             table.insert(socket(id, worker));

@@ -1,4 +1,7 @@
-//! One worker: its event loop and its connections. The requests on them are in `requests.rs`.
+//! One worker: its event loop and its connections.
+//!
+//! The worker advances the state machine of each connection (`connection.rs`) on events, carries out the step that it
+//! asks for, and checks time limits. `requests.rs` starts the requests and passes on their slots.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,18 +27,19 @@ use crate::wait::{self, Event, Reactor};
 
 mod requests;
 
-/// How often to look for connections on which something takes too long.
+/// How often to check time limits.
 const TICK: Duration = Duration::from_millis(100);
-/// See the module.
+
+/// A worker; see the [module](self).
 pub struct Worker<S: Service> {
     index: usize,
     reactor: Reactor<Answered<S::Plan>>,
     shared: Arc<Shared<S>>,
-    /// Connections that have more to do than one turn allows.
+    /// Connections that need another turn.
     again: VecDeque<Arc<Socket<S::Plan>>>,
-    /// Requests that have a slot.
+    /// Requests that have a slot and have not started.
     runnable: VecDeque<Work<S::Plan>>,
-    /// Results of coroutines.
+    /// Results of finished coroutines.
     done: Vec<thread::Result<Answered<S::Plan>>>,
 }
 
@@ -43,7 +47,7 @@ type SocketOf<S> = Arc<Socket<<S as Service>::Plan>>;
 type StepOf<S> = Step<Planned<<S as Service>::Plan>>;
 
 impl<S: Service> Worker<S> {
-    /// A worker, on its thread.
+    /// A worker for the thread that calls this.
     pub fn new(index: usize, reactor: Reactor<Answered<S::Plan>>, shared: Arc<Shared<S>>) -> Self {
         Self {
             index,
@@ -55,7 +59,7 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Serves for ever.
+    /// Serves until the process ends.
     pub fn run(mut self) {
         self.shared.listener.watch(self.index);
         let mut events = Vec::new();
@@ -66,21 +70,21 @@ impl<S: Service> Worker<S> {
                 false => Duration::ZERO,
             };
             if let Err(e) = self.reactor.turn(Some(limit), &mut events, &mut self.done) {
-                // It cannot be, but if it is, it must not take a whole CPU.
+                // Not expected. If it happens, do not spin.
                 log::error!("cannot wait for events: {e}");
                 let _ = wait::until(Instant::now() + TICK);
             }
             self.settle();
             for message in self.shared.mailboxes[self.index].take() {
-                self.read(message);
+                self.handle_message(message);
             }
             for event in events.drain(..) {
-                self.handle(event);
+                self.handle_event(event);
             }
-            // Those that are added now have their turn after new events.
+            // Connections added during this loop get their turn after new events.
             for _ in 0..self.again.len() {
                 if let Some(socket) = self.again.pop_front() {
-                    self.go_on(&socket);
+                    self.drive(&socket);
                 }
             }
             let now = Instant::now();
@@ -91,13 +95,13 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Sends the responses that are there, and starts requests that have got a slot by that.
+    /// Sends finished responses, and starts the requests that got their slots.
     fn settle(&mut self) {
         loop {
             if let Some(result) = self.done.pop() {
                 match result {
                     Ok(answered) => self.finish(answered),
-                    Err(_) => log::error!("a coroutine panicked outside of its request"),
+                    Err(_) => log::error!("a coroutine panicked outside its request"),
                 }
             } else if let Some(work) = self.runnable.pop_front() {
                 self.start(work);
@@ -107,7 +111,7 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    fn read(&mut self, message: Message<S::Plan>) {
+    fn handle_message(&mut self, message: Message<S::Plan>) {
         match message {
             Message::Run(work) => self.runnable.push_back(*work),
             Message::Answered(answered) => self.finish(*answered),
@@ -116,41 +120,41 @@ impl<S: Service> Worker<S> {
         self.settle();
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         if event.token == LISTENER {
             return self.shared.listener.accept(self.index);
         }
         let Some(socket) = self.shared.listener.table.get(event.token) else {
-            return; // closed meanwhile
+            return; // closed since the event
         };
         if event.flags.intersects(EventFlags::HUP | EventFlags::ERR) {
             socket.note_hang_up(HangUp::Both);
         } else if event.flags.contains(EventFlags::RDHUP) {
             socket.note_hang_up(HangUp::Sending);
         }
-        self.go_on(&socket);
+        self.drive(&socket);
     }
 
-    /// Has a connection do what it can.
-    fn go_on(&mut self, socket: &SocketOf<S>) {
-        self.guarded(socket, |worker| {
+    /// Advances a connection, cancelling its request if the client has hung up.
+    fn drive(&mut self, socket: &SocketOf<S>) {
+        self.catch_panic(socket, |worker| {
             let step = worker.advance(socket, &mut socket.connection());
             if matches!(step, Step::Busy | Step::Write) {
-                // Nothing has been read, and what has arrived is not reported again.
-                socket.note_news();
+                // The event was not used for reading, and epoll will not report it again.
+                socket.note_missed_event();
             }
             if matches!(step, Step::Busy) && socket.has_hung_up() {
                 worker.cancel(socket);
             }
-            worker.follow(socket, step);
+            worker.carry_out(socket, step);
         });
         self.settle();
     }
 
-    /// A mistake in our code costs one connection, not a worker.
-    fn guarded(&mut self, socket: &SocketOf<S>, run: impl FnOnce(&mut Self)) {
+    /// Closes the connection if `run` panics, so that a bug does not stop the worker.
+    fn catch_panic(&mut self, socket: &SocketOf<S>, run: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
-            log::error!("a worker panicked; the connection is closed");
+            log::error!("the server panicked while serving a connection; the connection is closed");
             self.shared.listener.table.remove(socket);
         }
     }
@@ -163,13 +167,13 @@ impl<S: Service> Worker<S> {
         connection.advance(&**socket, &|head, arrived| self.shared.admit(head, arrived))
     }
 
-    /// Does what a connection needs to go on.
-    fn follow(&mut self, socket: &SocketOf<S>, step: StepOf<S>) {
+    /// Carries out the step that a connection needs.
+    fn carry_out(&mut self, socket: &SocketOf<S>, step: StepOf<S>) {
         match step {
             Step::Busy | Step::Write => {}
-            // Whatever comes is reported, but what came while a request was at work has been.
+            // New bytes cause an event, but bytes that arrived while a request was running have already caused theirs.
             Step::Read => {
-                if socket.take_news() {
+                if socket.take_missed_event() {
                     self.again.push_back(Arc::clone(socket));
                 }
             }
@@ -178,10 +182,11 @@ impl<S: Service> Worker<S> {
             Step::Refused(head, error) => {
                 self.send(socket, head.as_deref(), error.into(), Instant::now());
             }
-            Step::Request(arrived, planned) => self.take(socket, *arrived, planned),
+            Step::Request(arrived, planned) => self.dispatch(socket, *arrived, planned),
         }
     }
 
+    /// Sends the response to a request, and frees the request's body.
     fn reply(&mut self, socket: &SocketOf<S>, request: Request, response: Response) {
         let Request {
             head,
@@ -190,12 +195,12 @@ impl<S: Service> Worker<S> {
             ..
         } = request;
         drop(body);
-        self.guarded(socket, |worker| {
+        self.catch_panic(socket, |worker| {
             worker.send(socket, Some(&head), response, received);
         });
     }
 
-    /// Sends a response, as much of it as the client takes now.
+    /// Logs a response and starts sending it.
     fn send(
         &mut self,
         socket: &SocketOf<S>,
@@ -207,26 +212,29 @@ impl<S: Service> Worker<S> {
             self.shared.listener.table.remove(socket);
             return log_access(socket, head, CLIENT_HUNG_UP, 0, received);
         }
-        let keep = !response.ends_connection && head.is_some_and(|head| self.keeps(socket, head));
+        let keep =
+            !response.ends_connection && head.is_some_and(|head| self.keeps_open(socket, head));
         log_access(socket, head, response.status, response.body.len(), received);
         self.respond(socket, ResponseWriter::new(response, head, keep), keep);
     }
 
+    /// Gives a response to the connection, which sends as much of it as the client takes now.
     fn respond(&mut self, socket: &SocketOf<S>, writer: ResponseWriter, keep: bool) {
         let mut connection = socket.connection();
         connection.answer(writer, keep);
         let step = self.advance(socket, &mut connection);
         drop(connection);
-        self.follow(socket, step);
+        self.carry_out(socket, step);
     }
 
-    /// Whether another request may follow on this one's connection. While the server stops: one that is there already.
-    fn keeps(&self, socket: &SocketOf<S>, head: &Head) -> bool {
+    /// Whether the connection stays open after this request. While the server stops, it does so only if the client has
+    /// already sent more.
+    fn keeps_open(&self, socket: &SocketOf<S>, head: &Head) -> bool {
         head.keeps_connection()
             && (!self.shared.listener.is_closed() || socket.connection().has_more(&**socket))
     }
 
-    /// Gives up what takes too long, and accepts connections again if that had paused.
+    /// Enforces time limits, and resumes accepting if it had paused.
     fn tick(&mut self, now: Instant) {
         pauses::tick();
         let last_pause = pauses::last_end();
@@ -242,12 +250,12 @@ impl<S: Service> Worker<S> {
         }
         let is_closed = shared.listener.is_closed();
         for socket in shared.listener.table.of_worker(index) {
-            self.guarded(&socket, |worker| {
+            self.catch_panic(&socket, |worker| {
                 let step = socket.try_connection().and_then(|mut connection| {
                     connection.overdue(&*socket, now, last_pause, is_closed)
                 });
                 if let Some(step) = step {
-                    worker.follow(&socket, step);
+                    worker.carry_out(&socket, step);
                 }
             });
         }
@@ -257,10 +265,10 @@ impl<S: Service> Worker<S> {
         self.settle();
     }
 
-    /// Answers 503 to the requests at work on this worker's connections.
+    /// Responds 503 to the running and waiting requests of this worker's connections.
     fn refuse_all(&mut self) {
         for socket in self.shared.listener.table.of_worker(self.index) {
-            self.guarded(&socket, |worker| {
+            self.catch_panic(&socket, |worker| {
                 let connection = socket.connection();
                 if connection.is_busy() {
                     let mut response = Response::from(stopping());
@@ -276,7 +284,7 @@ impl<S: Service> Worker<S> {
     }
 }
 
-/// The response while the server ends.
+/// The error for requests while the server ends.
 fn stopping() -> RequestError {
     RequestError::new(503, "The server is stopping.")
 }

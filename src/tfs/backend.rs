@@ -153,7 +153,7 @@ impl Backend {
                     return Err(RequestError::deadline(self.limit, &why));
                 }
                 Err(SendError::Cancelled) => return Err(RequestError::hung_up()),
-                Err(SendError::NoRoom(why)) => return Err(why.for_answer()),
+                Err(SendError::NoRoom(why)) => return Err(why.for_response()),
                 Err(SendError::Local(why)) => {
                     drop(lease);
                     self.wait_for_resources(&why, deadline)?;

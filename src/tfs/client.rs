@@ -166,7 +166,9 @@ impl Client {
 /// The connection's buffer becomes large when so many bytes pass through it.
 fn reserve_large_buffer(memory: &Buffer, bytes: usize) -> Result<Option<Reservation>, SendError> {
     match bytes > SMALL_BYTES {
-        true => memory.beside(LARGE_BYTES).map_err(SendError::NoRoom),
+        true => memory
+            .reserve_outside(LARGE_BYTES)
+            .map_err(SendError::NoRoom),
         false => Ok(None),
     }
 }

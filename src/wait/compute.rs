@@ -1,4 +1,5 @@
-//! Threads for what computes long, so that the requests of a worker do not wait for one another's conversions.
+//! Threads for long computations, such as converting large bodies, so that these do not delay the other requests of a
+//! worker.
 
 use std::any::Any;
 use std::io;
@@ -12,7 +13,7 @@ use super::{Condition, Mutex, task};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The way to the computing threads. Each request has at most one job there.
+/// The queue of the computing threads. It needs no bound: each request has at most one job in it.
 static JOBS: OnceLock<Sender<Job>> = OnceLock::new();
 
 /// Starts the computing threads of this process.
@@ -27,15 +28,15 @@ pub fn start_computing(threads: usize) -> io::Result<()> {
             .name(format!("compute-{index}"))
             .spawn(move || jobs.iter().for_each(|job| job()))?;
     }
-    // A second call in one process, as in tests: the first threads go on.
+    // Tests call this more than once in a process. Jobs keep going to the first threads.
     let _ = JOBS.set(sender);
     Ok(())
 }
 
-/// Bytes that are computed with where they are: it takes a fraction of a millisecond.
+/// Computations on up to this many bytes stay on the worker. They take a fraction of a millisecond.
 const SMALL_BYTES: usize = 256 << 10;
 
-/// Runs `work`, which goes through so many bytes: see [`compute`] if they are many.
+/// Runs `work`, which processes `bytes` bytes: by [`compute`] if they are many, otherwise here.
 pub fn compute_large<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -46,25 +47,26 @@ pub fn compute_large<T: Send + 'static>(
     }
 }
 
-/// Runs `work` on a computing thread and waits for it, also when nobody needs the result any more; on a plain thread it runs here.
+/// Runs `work` on a computing thread and waits for the result, even if the job is cancelled. On a plain thread, runs
+/// `work` here.
 ///
 /// # Panics
-/// When `work` does.
+/// When `work` panics.
 pub fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let Some(jobs) = JOBS.get().filter(|_| task::is_task()) else {
         return work();
     };
-    let place = Arc::new((Mutex::new(None), Condition::new()));
-    let theirs = Arc::clone(&place);
+    let shared = Arc::new((Mutex::new(None), Condition::new()));
+    let of_job = Arc::clone(&shared);
     let job = move || {
         let result: Result<T, Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(work));
-        *theirs.0.lock() = Some(result);
-        theirs.1.notify_all();
+        *of_job.0.lock() = Some(result);
+        of_job.1.notify_all();
     };
     // The threads live as long as the process.
     jobs.send(Box::new(job))
         .expect("the computing threads are there");
-    let (result, done) = &*place;
+    let (result, done) = &*shared;
     let mut guard = result.lock();
     loop {
         if let Some(result) = guard.take() {

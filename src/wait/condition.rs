@@ -1,22 +1,23 @@
-//! Waiting for a change of shared state.
+//! Waiting for a change of shared state, from coroutines and threads.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::{Cancelling, Mutex, MutexGuard, WaitError, Waker, What, wait};
+use super::{Cancelling, Mutex, MutexGuard, WaitError, WaitFor, Waker, wait};
 
-/// A condition variable for coroutines and threads alike. As with any, callers look at the state again after each wait.
+/// A condition variable for coroutines and threads. As with any condition variable, callers check the state again after
+/// each wait.
 #[derive(Debug, Default)]
 pub struct Condition {
     waiting: Mutex<VecDeque<(u64, Waker)>>,
-    /// Length of that, so that notifying nobody costs nothing.
+    /// Length of `waiting`, so that notifying takes no lock when nothing waits.
     count: AtomicUsize,
     last_id: AtomicU64,
 }
 
 impl Condition {
-    /// A condition that nobody waits for.
+    /// A condition without waiters.
     pub const fn new() -> Self {
         Self {
             waiting: Mutex::new(VecDeque::new()),
@@ -25,10 +26,10 @@ impl Condition {
         }
     }
 
-    /// Releases the lock, waits to be notified, and locks again.
+    /// Releases the lock, waits for a notification, and locks again.
     ///
     /// # Errors
-    /// See [`WaitError`]. A notification that came at the same time is not lost: then there is no error.
+    /// [`WaitError`]. If a notification comes at the same time, the wait succeeds, so the notification is not lost.
     pub fn wait<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -37,7 +38,10 @@ impl Condition {
         self.wait_cancelling(guard, deadline, Cancelling::Ends)
     }
 
-    /// The same for what must be waited for although nobody needs the result any more.
+    /// Like [`Condition::wait`], but cancelling the job does not end the wait.
+    ///
+    /// # Errors
+    /// [`WaitError::TimedOut`].
     pub fn wait_always<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -59,23 +63,23 @@ impl Condition {
         drop(waiting);
         let mutex = MutexGuard::mutex(&guard);
         drop(guard);
-        let result = wait(What::Wakeup, deadline, cancelling).unwrap_or(Ok(()));
+        let result = wait(WaitFor::Wakeup, deadline, cancelling).unwrap_or(Ok(()));
         let was_notified = !self.remove(id);
         (mutex.lock(), if was_notified { Ok(()) } else { result })
     }
 
-    /// Whether it was still there.
+    /// Removes a waiter. Returns false if a notification has removed it already.
     fn remove(&self, id: u64) -> bool {
         let mut waiting = self.waiting.lock();
-        let Some(place) = waiting.iter().position(|(other, _)| *other == id) else {
+        let Some(position) = waiting.iter().position(|(other, _)| *other == id) else {
             return false;
         };
-        waiting.remove(place);
+        waiting.remove(position);
         self.count.store(waiting.len(), Ordering::SeqCst);
         true
     }
 
-    /// Ends the longest wait.
+    /// Ends the wait that has lasted longest.
     pub fn notify_one(&self) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;

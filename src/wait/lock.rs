@@ -1,4 +1,4 @@
-//! A mutex that knows when it is held across a wait.
+//! A mutex that lets every wait detect guards that are still held.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,20 +6,21 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{self, PoisonError, TryLockError};
 
 thread_local! {
-    /// Guards that this thread has. Counted in debug builds only.
+    /// Number of guards that this thread holds. Counted in debug builds only.
     static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many guards this thread has; 0 in release builds.
+/// Number of guards that this thread holds; always 0 in release builds.
 pub(super) fn held() -> usize {
     HELD.get()
 }
 
-/// A mutex for short critical sections. Data are consistent at every point where a panic could happen, so there is no poisoning.
+/// A mutex for short critical sections. It has no poisoning: its users keep the data consistent at every point where a
+/// panic could happen.
 #[derive(Default)]
 pub struct Mutex<T>(sync::Mutex<T>);
 
-/// See [`Mutex::lock`].
+/// Unlocks its [`Mutex`] when dropped.
 pub struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
     guard: sync::MutexGuard<'a, T>,
@@ -27,18 +28,18 @@ pub struct MutexGuard<'a, T> {
 }
 
 impl<T> Mutex<T> {
-    /// A mutex, unlocked.
+    /// An unlocked mutex.
     pub const fn new(value: T) -> Self {
         Self(sync::Mutex::new(value))
     }
 
-    /// Locks it. Nothing may be waited for until the guard is dropped.
+    /// Locks the mutex. The caller must drop the guard before it waits.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.counted(guard)
     }
 
-    /// Locks it if nobody else has it.
+    /// Locks the mutex unless it is locked.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(self.counted(guard)),
@@ -57,7 +58,7 @@ impl<T> Mutex<T> {
 }
 
 impl<'a, T> MutexGuard<'a, T> {
-    /// The mutex, to lock it again.
+    /// The mutex of a guard, to lock it again.
     pub(super) fn mutex(guard: &Self) -> &'a Mutex<T> {
         guard.mutex
     }
@@ -89,6 +90,7 @@ impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     }
 }
 
+/// Counts one guard of this thread.
 struct Count;
 
 impl Count {

@@ -1,12 +1,12 @@
-//! How code waits: for a socket, for a condition, for a time. Everything that a request waits for goes through here.
+//! Waiting: for a socket, for a condition or until a time. All code that runs in a request waits through this module.
 //!
-//! A request runs as a *coroutine*: a function with a stack of its own. Where the function waits, it is suspended and its
-//! worker thread serves others; it reads like code that blocks. On a thread that is no worker (probes, the supervisor, tests,
-//! and requests with `SAGEMAKER_TFS_WORKERS=threads`) the same functions block the thread.
+//! A request runs as a *coroutine*: a function with its own stack. The code reads like blocking code, but where it
+//! waits, the coroutine is suspended and its worker thread runs others. On a plain thread (probes, the supervisor,
+//! tests, and requests with `SAGEMAKER_TFS_WORKERS=threads`) the same functions block the thread.
 //!
-//! No lock is held across a wait: the other requests on the thread may need it. [`Mutex`] counts its guards, and
-//! debug builds assert in the one function below that there are none. The only way to wait under a lock is
-//! [`Condition::wait`], which releases it.
+//! No lock may be held across a wait, because another request on the same thread may need it. [`Mutex`] counts its
+//! guards, and every wait of a debug build asserts that there are none. [`Condition::wait`] releases the lock that it
+//! gets.
 
 mod compute;
 mod condition;
@@ -30,93 +30,96 @@ pub use reactor::{Event, Reactor, Spawned, TaskId};
 pub use remote::{Remote, Token};
 pub use stream::{Stream, is_cancelled};
 pub use task::worker_number;
-pub use thread::{CancellablePlace, Canceller};
+pub use thread::{CancellableParker, Canceller};
 
-/// What a socket is to become ready for.
+/// What to wait for on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
-    /// Reading: bytes have arrived, or their end.
+    /// Bytes, or their end, have arrived.
     Read,
-    /// Writing.
+    /// The socket takes bytes.
     Write,
 }
 
-/// Why a wait ended without what it was for.
+/// Why a wait ended before its event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// Its deadline passed.
+    /// The deadline passed.
     #[error("the deadline passed")]
     TimedOut,
-    /// Nobody needs the result any more: the client has hung up.
+    /// The job was cancelled, because the client has hung up.
     #[error("the client has hung up")]
     Cancelled,
 }
 
-/// Waits until `socket` is ready. It may turn out not to be: callers try, and wait again on `WouldBlock`.
+/// Waits until `socket` is ready. It may wake too early, so callers try and wait again on `WouldBlock`.
 ///
 /// # Errors
-/// [`WaitError`], as an [`io::Error`] that [`is_cancelled`] knows; the system's when the socket cannot be waited for.
+/// [`WaitError`], wrapped in an [`io::Error`] that [`is_cancelled`] recognises, or the system's error when it cannot
+/// watch the socket.
 pub fn for_socket(
     socket: impl AsFd,
     interest: Interest,
     deadline: Option<Instant>,
 ) -> io::Result<()> {
-    let event = What::Socket(socket.as_fd(), interest);
+    let event = WaitFor::Socket(socket.as_fd(), interest);
     wait(event, deadline, Cancelling::Ends)?.map_err(stream::error)
 }
 
-/// Waits until this time.
+/// Waits until `time`.
 ///
 /// # Errors
-/// [`WaitError::Cancelled`].
+/// [`WaitError::Cancelled`] when the job is cancelled.
 pub fn until(time: Instant) -> Result<(), WaitError> {
-    match wait(What::Time, Some(time), Cancelling::Ends) {
+    match wait(WaitFor::Time, Some(time), Cancelling::Ends) {
         Ok(Err(WaitError::Cancelled)) => Err(WaitError::Cancelled),
         _ => Ok(()),
     }
 }
 
-/// Lets the other requests on this thread go on first.
-pub fn give_way() {
+/// Lets the other coroutines on this thread run first. Does nothing on a plain thread.
+pub fn yield_now() {
     if task::is_task() {
-        let _ = wait(What::Turn, None, Cancelling::IsIgnored);
+        let _ = wait(WaitFor::Others, None, Cancelling::IsIgnored);
     }
 }
 
-/// Gives way when this many bytes and those before, since the last wait, have taken a while to move. A peer that is as quick
-/// as we are would otherwise keep a request from ever waiting.
-fn moved(bytes: usize) {
+/// Counts bytes that the coroutine has read or written, and yields after [`TURN_BYTES`] without a wait. With a peer
+/// that never makes it wait, a coroutine could otherwise keep its thread.
+fn count_moved(bytes: usize) {
     if task::bytes_moved(bytes) >= TURN_BYTES {
-        give_way();
+        yield_now();
     }
 }
 
-/// Bytes that a request moves in one go; it takes a fraction of a millisecond.
+/// Bytes that a coroutine may move before it yields. Moving them takes a fraction of a millisecond.
 const TURN_BYTES: usize = 1 << 20;
 
-/// What is waited for.
+/// What ends a wait.
 #[derive(Debug, Clone, Copy)]
-enum What<'a> {
+enum WaitFor<'a> {
+    /// The socket is ready.
     Socket(BorrowedFd<'a>, Interest),
-    /// A [`Waker`] of this place.
+    /// A [`Waker`] that this coroutine or thread made for the wait.
     Wakeup,
-    /// The deadline alone.
+    /// Only the deadline.
     Time,
-    /// Nothing, after whatever else is ready.
-    Turn,
+    /// The other coroutines that are ready have run.
+    Others,
 }
 
-/// Whether a wait ends when nobody needs the result any more.
+/// Whether cancelling the job ends a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cancelling {
+    /// It does.
     Ends,
-    /// The wait is for something that would otherwise be lost or left half done.
+    /// It does not: something would be lost or left half done.
     IsIgnored,
 }
 
-/// The one function in which everything waits. The outer error is the system's, about a socket.
+/// All waits end up here. The outer error is the system's, when it cannot watch the socket.
 fn wait(
-    what: What,
+    what: WaitFor,
     deadline: Option<Instant>,
     cancelling: Cancelling,
 ) -> io::Result<Result<(), WaitError>> {
@@ -129,7 +132,7 @@ fn wait(
     }
 }
 
-/// Ends the next [`What::Wakeup`] of the place that made it, once.
+/// Ends one [`WaitFor::Wakeup`]: the next wait of the coroutine or thread that made the waker.
 #[derive(Debug, Clone)]
 enum Waker {
     Task(task::TaskWaker),
@@ -137,7 +140,7 @@ enum Waker {
 }
 
 impl Waker {
-    /// A waker for this place's next wait.
+    /// A waker for the next wait of this coroutine or thread.
     fn new() -> Self {
         match task::waker() {
             Some(waker) => Self::Task(waker),

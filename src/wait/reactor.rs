@@ -1,7 +1,7 @@
-//! The event loop of one worker thread: an epoll instance, the coroutines of this worker, and what wakes them.
+//! The event loop of one worker thread: its epoll instance, its coroutines, and their deadlines.
 //!
-//! The worker's own files are registered with it, too; their events are handed out. Coroutines stay on their worker, so nothing
-//! here needs a lock but the list of those that other threads have woken.
+//! The worker can also register files of its own and gets their events. Coroutines stay on their worker, so only the
+//! list of coroutines that other threads have woken needs a lock (`remote.rs`).
 
 use std::cell::Cell;
 use std::io;
@@ -20,59 +20,62 @@ use rustix::io::Errno;
 use super::WaitError;
 use super::coroutine::{Coroutine, Progress, Resumed, Stack};
 use super::remote::{NUDGE, Remote, TASK, Token};
-use super::task::{CURRENT, TURN_MASK, Task, WORKER};
+use super::task::{CURRENT, Task, WAIT_ID_MASK, WORKER};
 
-/// Events taken from the system at once.
+/// Most events taken from the system at once.
 const MAX_EVENTS: usize = 64;
-/// Unused stacks kept; the pages that were touched stay with them.
+/// Most unused stacks kept for reuse. Each keeps the pages that it has touched.
 const MAX_STACKS: usize = 64;
 
-/// What happened on a file of the worker's own.
+/// An event on one of the worker's own files.
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
-    /// Which file.
+    /// The token that the file was registered with.
     pub token: Token,
-    /// What happened.
+    /// The events that epoll reported.
     pub flags: EventFlags,
 }
 
-/// Identifies a coroutine of a [`Reactor`], also when it has ended.
+/// Identifies a coroutine of a [`Reactor`], even after it has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskId {
     index: u32,
     generation: u32,
 }
 
-/// What became of a coroutine that was started.
+/// The state of a coroutine after [`Reactor::spawn`].
 #[derive(Debug)]
 pub enum Spawned<R> {
-    /// It is done already; an error when it panicked.
+    /// It has finished: its result, or an error if it panicked.
     Done(thread::Result<R>),
     /// It waits.
     Waiting(TaskId),
 }
 
+/// A place for one coroutine, reused when it has finished.
 struct Slot<R> {
     generation: u32,
-    /// Turns go on from one coroutine to the next, so that nothing meant for one ends a wait of another.
-    last_turn: u32,
+    /// The wait id of the last coroutine. The next one continues counting, so no late wakeup can end one of its waits.
+    last_wait_id: u32,
     entry: Option<(Rc<Task>, Coroutine<R>)>,
 }
 
-/// See the module. `R` is what coroutines return.
+/// The event loop of one worker thread. `R` is the result type of its coroutines.
 pub struct Reactor<R> {
     remote: Arc<Remote>,
     slots: Vec<Slot<R>>,
+    /// Indices of empty slots.
     free: Vec<u32>,
+    /// Unused stacks.
     stacks: Vec<Stack>,
-    /// No deadline of a coroutine is earlier.
+    /// A lower bound of all deadlines of coroutines.
     earliest: Option<Instant>,
-    /// Room for events.
+    /// Reused buffer for events.
     happened: Vec<epoll::Event>,
 }
 
 impl<R: 'static> Reactor<R> {
-    /// A reactor without coroutines, for the thread that calls this, which is worker `number`.
+    /// A reactor without coroutines for the calling thread, which becomes worker `number`.
     pub fn new(remote: &Arc<Remote>, number: usize) -> Self {
         WORKER.set(number);
         Self {
@@ -85,10 +88,10 @@ impl<R: 'static> Reactor<R> {
         }
     }
 
-    /// Makes sure that there is a stack for the next coroutine.
+    /// Makes sure that a stack is available for the next [`Reactor::spawn`].
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When no memory is left for a stack.
     pub fn prepare(&mut self) -> io::Result<()> {
         if self.stacks.is_empty() {
             self.stacks.push(Stack::new()?);
@@ -96,16 +99,16 @@ impl<R: 'static> Reactor<R> {
         Ok(())
     }
 
-    /// Starts a coroutine and runs it until it waits.
+    /// Starts a coroutine and runs it until its first wait.
     ///
     /// # Panics
-    /// When there is no stack for it; see [`Reactor::prepare`].
+    /// When no stack is available; call [`Reactor::prepare`] before.
     pub fn spawn(&mut self, body: impl FnOnce() -> R + 'static) -> Spawned<R> {
         let stack = self.stacks.pop().expect("a stack was prepared");
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 generation: 0,
-                last_turn: 0,
+                last_wait_id: 0,
                 entry: None,
             });
             self.slots.len() as u32 - 1
@@ -113,7 +116,7 @@ impl<R: 'static> Reactor<R> {
         let task = Rc::new(Task {
             remote: Arc::clone(&self.remote),
             index,
-            turn: Cell::new(self.slots[index as usize].last_turn),
+            wait_id: Cell::new(self.slots[index as usize].last_wait_id),
             deadline: Cell::new(None),
             ignores_cancelling: Cell::new(false),
             is_cancelled: Cell::new(false),
@@ -131,7 +134,8 @@ impl<R: 'static> Reactor<R> {
         }
     }
 
-    /// Tells a coroutine that nobody needs its result any more: its waits end, now and from now on.
+    /// Cancels a coroutine: ends its current wait and all later ones. Does nothing if the coroutine has finished. Adds
+    /// its result to `done` if it finishes now.
     pub fn cancel(&mut self, id: TaskId, done: &mut Vec<thread::Result<R>>) {
         let Some(slot) = self.slots.get(id.index as usize) else {
             return;
@@ -148,11 +152,12 @@ impl<R: 'static> Reactor<R> {
         }
     }
 
-    /// Waits, for at most `limit`, until something happens, and resumes the coroutines concerned. Adds events on the
-    /// worker's own files to `events`, and the results of coroutines that are done to `done`.
+    /// Runs one turn of the event loop: waits for events, for at most `limit`, and resumes the coroutines that they
+    /// concern. Adds the events of the worker's own files to `events`, and the results of finished coroutines to
+    /// `done`.
     ///
     /// # Errors
-    /// When the system cannot wait for events, which should not happen.
+    /// When the system cannot wait for events, which is not expected.
     pub fn turn(
         &mut self,
         limit: Option<Duration>,
@@ -186,29 +191,30 @@ impl<R: 'static> Reactor<R> {
                     flags: event.flags,
                 });
             } else {
-                let turn = (token >> 32) as u32 & TURN_MASK;
-                done.extend(self.end_wait(token as u32, |current| current & TURN_MASK == turn));
+                let wait_id = (token >> 32) as u32 & WAIT_ID_MASK;
+                let is_this = |current| current & WAIT_ID_MASK == wait_id;
+                done.extend(self.end_wait(token as u32, is_this));
             }
         }
         self.happened = happened;
         let woken = mem::take(&mut *self.remote.woken.lock());
-        for (index, turn) in woken {
-            done.extend(self.end_wait(index, |current| current == turn));
+        for (index, wait_id) in woken {
+            done.extend(self.end_wait(index, |current| current == wait_id));
         }
         self.end_late_waits(done);
         Ok(())
     }
 
-    /// Resumes a coroutine if it is still in the wait that `is_this` knows by its number.
+    /// Resumes a coroutine if `is_this` accepts the id of its current wait.
     fn end_wait(&mut self, index: u32, is_this: impl Fn(u32) -> bool) -> Option<thread::Result<R>> {
         let (task, _) = self.slots.get(index as usize)?.entry.as_ref()?;
-        if is_this(task.turn.get()) {
+        if is_this(task.wait_id.get()) {
             return self.resume(index, Ok(()));
         }
         None
     }
 
-    /// Time until the next deadline, in whole milliseconds, but not more than `limit`.
+    /// Time until the next deadline, rounded up to milliseconds, but at most `limit`.
     fn timeout(&self, limit: Option<Duration>) -> Option<Timespec> {
         let left = self.earliest.map(|earliest| {
             let left = earliest.saturating_duration_since(Instant::now());
@@ -221,6 +227,7 @@ impl<R: 'static> Reactor<R> {
         Timespec::try_from(shorter?).ok()
     }
 
+    /// Ends the waits whose deadlines have passed.
     fn end_late_waits(&mut self, done: &mut Vec<thread::Result<R>>) {
         let Some(earliest) = self.earliest else {
             return;
@@ -245,12 +252,13 @@ impl<R: 'static> Reactor<R> {
         }
     }
 
+    /// Lowers the bound of all deadlines to `deadline` if needed.
     fn note_deadline(&mut self, deadline: Instant) {
         let earliest = self.earliest.get_or_insert(deadline);
         *earliest = deadline.min(*earliest);
     }
 
-    /// Runs a coroutine until its next wait. Its result, if it is done.
+    /// Runs a coroutine until its next wait or its end. Returns its result if it has finished.
     fn resume(&mut self, index: u32, how: Resumed) -> Option<thread::Result<R>> {
         let slot = &mut self.slots[index as usize];
         let (task, coroutine) = slot.entry.as_mut()?;
@@ -268,7 +276,7 @@ impl<R: 'static> Reactor<R> {
             Progress::Done(result) => {
                 let slot = &mut self.slots[index as usize];
                 slot.generation = slot.generation.wrapping_add(1);
-                slot.last_turn = task.turn.get();
+                slot.last_wait_id = task.wait_id.get();
                 let (_, coroutine) = slot.entry.take()?;
                 let stack = coroutine.into_stack();
                 if self.stacks.len() < MAX_STACKS {
@@ -282,7 +290,8 @@ impl<R: 'static> Reactor<R> {
 }
 
 impl<R> Drop for Reactor<R> {
-    /// Leaks the coroutines that wait: unwinding them would run destructors, which may wait again. Only tests end with some.
+    /// Leaks the coroutines that wait: unwinding them would run destructors, which may wait again. Only tests drop a
+    /// reactor with such coroutines.
     fn drop(&mut self) {
         for slot in &mut self.slots {
             if let Some((_, coroutine)) = slot.entry.take() {

@@ -1,4 +1,4 @@
-//! The part of an event loop that other threads use: they register files with it and wake its coroutines.
+//! The part of an event loop that other threads use, to register files and to wake its coroutines.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,32 +9,33 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::Mutex;
 
-/// Marks tokens of coroutines.
+/// The bit that marks tokens of coroutines.
 pub(super) const TASK: u64 = 1 << 63;
-/// The token of the event that ends the worker's wait.
+/// The token of the eventfd that wakes the worker.
 pub(super) const NUDGE: u64 = TASK - 1;
 
-/// Identifies a file among the worker's own; less than 2^62.
+/// Identifies one of the worker's own files. Less than 2^62.
 pub type Token = u64;
 
-/// The part of a reactor that other threads use.
+/// A handle to a reactor for other threads.
 #[derive(Debug)]
 pub struct Remote {
     pub(super) epoll: OwnedFd,
+    /// An eventfd that wakes the worker.
     pub(super) event: OwnedFd,
-    /// Coroutines to resume, with the number of the wait that is over.
+    /// Coroutines to resume: slot index, and id of the wait that has ended.
     pub(super) woken: Mutex<Vec<(u32, u32)>>,
-    /// Whether there is something to look for but events.
+    /// Whether the worker has to check for more than events.
     pub(super) is_nudged: AtomicBool,
-    /// Whether the worker waits for events, or is about to.
+    /// Whether the worker is waiting for events, or about to.
     pub(super) sleeps: AtomicBool,
 }
 
 impl Remote {
-    /// The shared part of a reactor that is made by its own thread.
+    /// Creates the handle first; the reactor's own thread then creates the reactor from it.
     ///
     /// # Errors
-    /// When there are no descriptors.
+    /// When no descriptors are left.
     pub fn new() -> io::Result<Self> {
         let remote = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
@@ -47,19 +48,19 @@ impl Remote {
         Ok(remote)
     }
 
-    /// Has the worker look for messages, soon.
+    /// Wakes the worker, so that it checks for messages and woken coroutines.
     pub fn nudge(&self) {
         self.is_nudged.store(true, Ordering::SeqCst);
         if self.sleeps.swap(false, Ordering::SeqCst) {
-            // It cannot be full: the worker empties it.
+            // The counter cannot overflow: the worker resets it.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
     }
 
-    /// Registers a file of the worker's own. It is gone with the file.
+    /// Registers one of the worker's own files. Closing the file ends the registration.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn register(&self, file: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(
             &self.epoll,
@@ -69,10 +70,10 @@ impl Remote {
         )?)
     }
 
-    /// Watches a file no longer.
+    /// Stops watching a file.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn unregister(&self, file: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, file)?)
     }

@@ -1,12 +1,12 @@
-//! Sockets that do not block, used as if they did.
+//! Non-blocking sockets, used as if they blocked.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::{Cancelling, Interest, WaitError, What, moved, wait};
+use super::{Cancelling, Interest, WaitError, WaitFor, count_moved, wait};
 
-/// A socket in non-blocking mode that waits, up to a deadline, where it would block.
+/// A non-blocking socket whose reads and writes wait, up to a deadline, where they would block.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream<'a, S> {
     socket: &'a S,
@@ -14,24 +14,25 @@ pub struct Stream<'a, S> {
 }
 
 impl<'a, S: AsFd> Stream<'a, S> {
-    /// `socket` must be in non-blocking mode.
+    /// Wraps a socket, which must be in non-blocking mode.
     pub fn new(socket: &'a S, deadline: Option<Instant>) -> Self {
         Self { socket, deadline }
     }
 
-    /// Waits until there is something to read. Saves the attempt where nothing is there yet, as after a request.
+    /// Waits until bytes have arrived. After sending a request this saves a read that would find nothing.
     ///
     /// # Errors
-    /// As [`for_socket`].
+    /// As [`for_socket`](super::for_socket).
     pub fn wait_for_input(&self) -> io::Result<()> {
         self.wait(Interest::Read)
     }
 
     fn wait(&self, interest: Interest) -> io::Result<()> {
-        let event = What::Socket(self.socket.as_fd(), interest);
+        let event = WaitFor::Socket(self.socket.as_fd(), interest);
         wait(event, self.deadline, Cancelling::Ends)?.map_err(error)
     }
 
+    /// Repeats `attempt` until it succeeds, waiting each time it would block.
     fn retry(
         &self,
         interest: Interest,
@@ -44,7 +45,7 @@ impl<'a, S: AsFd> Stream<'a, S> {
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Ok(amount) => {
-                    moved(amount);
+                    count_moved(amount);
                     return Ok(amount);
                 }
                 Err(e) => return Err(e),
@@ -82,7 +83,7 @@ where
     }
 }
 
-/// The error of input and output for the end of a wait.
+/// Wraps a [`WaitError`] in an [`io::Error`].
 pub(super) fn error(error: WaitError) -> io::Error {
     let kind = match error {
         WaitError::TimedOut => ErrorKind::TimedOut,
@@ -91,7 +92,7 @@ pub(super) fn error(error: WaitError) -> io::Error {
     io::Error::new(kind, error)
 }
 
-/// Whether `error` stands for [`WaitError::Cancelled`].
+/// Whether `error` wraps [`WaitError::Cancelled`].
 pub fn is_cancelled(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<WaitError>());
     inner == Some(&WaitError::Cancelled)

@@ -1,4 +1,4 @@
-//! A coroutine's own side of waiting: which one runs on this thread, and how it suspends itself until something happens.
+//! Waiting in a coroutine: which coroutine is running on this thread, and how it suspends itself until an event.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,29 +12,34 @@ use rustix::io::Errno;
 
 use super::coroutine::{self, Resumed};
 use super::remote::{Remote, TASK};
-use super::{Cancelling, Interest, WaitError, What};
+use super::{Cancelling, Interest, WaitError, WaitFor};
 
-/// A coroutine as it sees itself. Shared with the reactor, which runs on the same thread.
+/// The state of a coroutine, shared with its reactor on the same thread.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) remote: Arc<Remote>,
+    /// Index of its slot in the reactor.
     pub(super) index: u32,
-    /// Number of the current or next wait; what wakes an earlier one comes too late.
-    pub(super) turn: Cell<u32>,
+    /// Id of the current or next wait. Wakeups for earlier waits are ignored.
+    pub(super) wait_id: Cell<u32>,
+    /// Deadline of the current wait.
     pub(super) deadline: Cell<Option<Instant>>,
+    /// Whether cancelling leaves the current wait alone.
     pub(super) ignores_cancelling: Cell<bool>,
+    /// Whether the coroutine has been cancelled.
     pub(super) is_cancelled: Cell<bool>,
     /// Bytes read and written since the last wait.
     pub(super) bytes_moved: Cell<usize>,
 }
 
 thread_local! {
-    /// The coroutine that runs on this thread now.
+    /// The coroutine that is running on this thread.
     pub(super) static CURRENT: RefCell<Option<Rc<Task>>> = const { RefCell::new(None) };
+    /// See [`worker_number`].
     pub(super) static WORKER: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The number of this thread's reactor; 0 on threads without one. For things of which each worker is to have its own, so
+/// The number of this thread's reactor; 0 on threads without one. For resources that each worker has of its own, so
 /// that workers do not compete for them.
 pub fn worker_number() -> usize {
     WORKER.get()
@@ -49,7 +54,7 @@ pub(super) fn is_task() -> bool {
     CURRENT.with_borrow(Option::is_some)
 }
 
-/// Counts bytes that the coroutine which calls this has moved since its last wait. 0 on plain threads.
+/// Adds to the bytes that the calling coroutine has moved since its last wait, and returns the sum. 0 on plain threads.
 pub(super) fn bytes_moved(more: usize) -> usize {
     CURRENT.with_borrow(|task| match task {
         Some(task) => {
@@ -60,11 +65,12 @@ pub(super) fn bytes_moved(more: usize) -> usize {
     })
 }
 
+/// Ends one wait of a coroutine.
 #[derive(Debug, Clone)]
 pub(super) struct TaskWaker {
     remote: Arc<Remote>,
     index: u32,
-    turn: u32,
+    wait_id: u32,
 }
 
 impl TaskWaker {
@@ -72,24 +78,24 @@ impl TaskWaker {
         Self {
             remote: Arc::clone(&task.remote),
             index: task.index,
-            turn: task.turn.get(),
+            wait_id: task.wait_id.get(),
         }
     }
 
     pub(super) fn wake(&self) {
-        self.remote.woken.lock().push((self.index, self.turn));
+        self.remote.woken.lock().push((self.index, self.wait_id));
         self.remote.nudge();
     }
 }
 
-/// A waker for the next wait of the coroutine that calls this.
+/// A waker for the next wait of the calling coroutine. `None` on plain threads.
 pub(super) fn waker() -> Option<TaskWaker> {
     current().as_deref().map(TaskWaker::of)
 }
 
-/// Suspends the coroutine that calls this.
+/// Suspends the calling coroutine until its wait ends.
 pub(super) fn wait(
-    what: What,
+    what: WaitFor,
     deadline: Option<Instant>,
     cancelling: Cancelling,
 ) -> io::Result<Resumed> {
@@ -98,37 +104,39 @@ pub(super) fn wait(
     };
     let ignores_cancelling = cancelling == Cancelling::IsIgnored;
     if task.is_cancelled.get() && !ignores_cancelling {
-        // It is over before it began, and its waker must not end the next wait.
-        task.end_turn();
+        // The wait ends before it starts, and its waker must not end the next one.
+        task.end_wait();
         return Ok(Err(WaitError::Cancelled));
     }
     match what {
-        What::Socket(socket, interest) => task.watch_once(socket, interest)?,
-        What::Turn => TaskWaker::of(&task).wake(),
-        What::Wakeup | What::Time => {}
+        WaitFor::Socket(socket, interest) => task.watch_once(socket, interest)?,
+        WaitFor::Others => TaskWaker::of(&task).wake(),
+        WaitFor::Wakeup | WaitFor::Time => {}
     }
     task.bytes_moved.set(0);
     task.deadline.set(deadline);
     task.ignores_cancelling.set(ignores_cancelling);
     let how = coroutine::suspend();
-    task.end_turn();
+    task.end_wait();
     Ok(how)
 }
 
 impl Task {
-    fn end_turn(&self) {
-        self.turn.set(self.turn.get().wrapping_add(1));
+    /// Moves on to the id of the next wait.
+    fn end_wait(&self) {
+        self.wait_id.set(self.wait_id.get().wrapping_add(1));
     }
 
-    /// Has the next event on this socket end the current wait.
+    /// Makes the next event on this socket end the current wait.
     fn watch_once(&self, socket: BorrowedFd, interest: Interest) -> io::Result<()> {
         let flags = match interest {
             Interest::Read => EventFlags::IN | EventFlags::RDHUP,
             Interest::Write => EventFlags::OUT,
         } | EventFlags::ONESHOT;
-        let token = TASK | u64::from(self.turn.get() & TURN_MASK) << 32 | u64::from(self.index);
+        let token =
+            TASK | u64::from(self.wait_id.get() & WAIT_ID_MASK) << 32 | u64::from(self.index);
         let epoll = &self.remote.epoll;
-        // Most sockets have been waited for on this worker before.
+        // Try `modify` first: this worker has watched most sockets before.
         match epoll::modify(epoll, socket, EventData::new_u64(token), flags) {
             Err(Errno::NOENT) => epoll::add(epoll, socket, EventData::new_u64(token), flags)?,
             other => other?,
@@ -137,5 +145,5 @@ impl Task {
     }
 }
 
-/// The part of a turn's number that is in a token.
-pub(super) const TURN_MASK: u32 = u32::MAX >> 1;
+/// The part of a wait id that fits into a token.
+pub(super) const WAIT_ID_MASK: u32 = u32::MAX >> 1;

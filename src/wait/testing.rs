@@ -1,4 +1,4 @@
-//! Where tests wait: threads, threads whose work can be cancelled, and coroutines.
+//! Helpers for tests that wait: run a job on a thread, on a thread whose jobs can be cancelled, or in a coroutine.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -10,55 +10,61 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::{CancellablePlace, Canceller, Event, Reactor, Remote, Spawned, TaskId};
+use super::{CancellableParker, Canceller, Event, Reactor, Remote, Spawned, TaskId};
 
-/// A test that takes longer hangs.
+/// A test that takes longer than this hangs.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// A wait that is to end by its deadline takes as long.
+/// The deadline of waits that are expected to time out.
 pub const SHORT: Duration = Duration::from_millis(20);
 
-/// Where code waits.
+/// Where a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
+    /// On a plain thread.
     Thread,
+    /// On a thread whose jobs can be cancelled.
     CancellableThread,
+    /// In a coroutine.
     Coroutine,
 }
 
+/// All places.
 pub const PLACES: [Place; 3] = [Place::Thread, Place::CancellableThread, Place::Coroutine];
+/// The places where a job can be cancelled.
 pub const CANCELLABLE: [Place; 2] = [Place::CancellableThread, Place::Coroutine];
 
-/// A job that runs in a place.
+/// A running job.
 pub struct Job<T> {
+    /// Cancels the job.
     pub cancel: Box<dyn Fn() + Send>,
     result: Receiver<thread::Result<T>>,
 }
 
 impl<T> Job<T> {
-    /// Its result. A job that hangs or panics fails the test.
+    /// The result of the job. A job that hangs or panics fails the test.
     pub fn join(self) -> T {
         match self.result.recv_timeout(LIMIT) {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
-            Err(_) => panic!("it hangs"),
+            Err(_) => panic!("the job hangs"),
         }
     }
 }
 
-/// Starts a job on a thread of its own.
+/// Starts a job on a new thread, in the given way.
 pub fn start<T: Send + 'static>(place: Place, job: impl FnOnce() -> T + Send + 'static) -> Job<T> {
     let (give, result) = bounded(1);
     let cancel: Box<dyn Fn() + Send> = match place {
         Place::Thread => {
             thread::spawn(move || give.send(caught(job)));
-            Box::new(|| panic!("nothing cancels this"))
+            Box::new(|| panic!("jobs on plain threads cannot be cancelled"))
         }
         Place::CancellableThread => {
-            let place = CancellablePlace::new().unwrap();
+            let parker = CancellableParker::new().unwrap();
             let (announce, cancellers) = bounded(1);
             thread::spawn(move || {
                 let announce = |canceller| announce.send(canceller).unwrap();
-                let _ = give.send(place.run(announce, || caught(job)));
+                let _ = give.send(parker.run(announce, || caught(job)));
             });
             let canceller: Canceller = cancellers.recv_timeout(LIMIT).unwrap();
             Box::new(move || canceller.cancel())
@@ -66,9 +72,9 @@ pub fn start<T: Send + 'static>(place: Place, job: impl FnOnce() -> T + Send + '
         Place::Coroutine => {
             let remote = Arc::new(Remote::new().unwrap());
             let is_cancelled = Arc::new(AtomicBool::new(false));
-            let (theirs, cancelled) = (Arc::clone(&remote), Arc::clone(&is_cancelled));
+            let (shared, cancelled) = (Arc::clone(&remote), Arc::clone(&is_cancelled));
             thread::spawn(move || {
-                let mut worker = TestWorker::with(theirs);
+                let mut worker = TestWorker::with(shared);
                 let task = worker.spawn(job);
                 while worker.done.is_empty() {
                     worker.turn();
@@ -89,26 +95,31 @@ pub fn start<T: Send + 'static>(place: Place, job: impl FnOnce() -> T + Send + '
     Job { cancel, result }
 }
 
+/// Runs a job and catches its panic.
 pub fn caught<T>(job: impl FnOnce() -> T) -> thread::Result<T> {
     catch_unwind(AssertUnwindSafe(job))
 }
 
-/// Runs a job in each kind of place.
+/// Runs a job in each place.
 pub fn everywhere(job: impl Fn() + Clone + Send + 'static) {
     for place in PLACES {
         start(place, job.clone()).join();
     }
 }
 
-/// A reactor that the test drives.
+/// A reactor whose turns the test runs.
 pub struct TestWorker<R: 'static> {
+    /// The reactor's handle for other threads.
     pub remote: Arc<Remote>,
     reactor: Reactor<R>,
+    /// Events of the test's own files.
     pub events: Vec<Event>,
+    /// Results of finished coroutines.
     pub done: Vec<thread::Result<R>>,
 }
 
 impl<R: 'static> TestWorker<R> {
+    /// A worker without coroutines, on the calling thread.
     pub fn new() -> Self {
         Self::with(Arc::new(Remote::new().unwrap()))
     }
@@ -122,7 +133,7 @@ impl<R: 'static> TestWorker<R> {
         }
     }
 
-    /// Starts a coroutine, which waits afterwards unless it is done.
+    /// Starts a coroutine. `None` if it has finished at once.
     pub fn spawn(&mut self, body: impl FnOnce() -> R + 'static) -> Option<TaskId> {
         self.reactor.prepare().unwrap();
         match self.reactor.spawn(body) {
@@ -134,15 +145,17 @@ impl<R: 'static> TestWorker<R> {
         }
     }
 
+    /// Cancels a coroutine.
     pub fn cancel(&mut self, task: TaskId) {
         self.reactor.cancel(task, &mut self.done);
     }
 
-    /// Waits for something to happen.
+    /// Runs one turn, waiting for an event.
     pub fn turn(&mut self) {
         self.turn_within(LIMIT);
     }
 
+    /// Runs one turn, waiting at most `limit` for an event.
     pub fn turn_within(&mut self, limit: Duration) {
         let turned = self
             .reactor
@@ -150,18 +163,18 @@ impl<R: 'static> TestWorker<R> {
         turned.unwrap();
     }
 
-    /// The results of so many coroutines, in the order of their ends.
+    /// Runs until `count` coroutines have finished, and returns their results in the order in which they finished.
     pub fn results(&mut self, count: usize) -> Vec<R> {
         let limit = Instant::now() + LIMIT;
         while self.done.len() < count {
-            assert!(Instant::now() < limit, "it hangs");
+            assert!(Instant::now() < limit, "a coroutine hangs");
             self.turn_within(Duration::from_secs(1));
         }
         self.done.drain(..).map(Result::unwrap).collect()
     }
 }
 
-/// Two connected sockets that do not block.
+/// A pair of connected non-blocking sockets.
 pub fn pair() -> (UnixStream, UnixStream) {
     let (one, other) = UnixStream::pair().unwrap();
     one.set_nonblocking(true).unwrap();
@@ -169,7 +182,7 @@ pub fn pair() -> (UnixStream, UnixStream) {
     (one, other)
 }
 
-/// Writes until no more fits. How much did.
+/// Writes until the socket is full. Returns how many bytes it took.
 pub fn fill(mut socket: &UnixStream) -> usize {
     let mut sum = 0;
     while let Ok(amount) = socket.write(&[0; 4096]) {
@@ -178,10 +191,12 @@ pub fn fill(mut socket: &UnixStream) -> usize {
     sum
 }
 
+/// A deadline that passes soon.
 pub fn soon() -> Option<Instant> {
     Some(Instant::now() + SHORT)
 }
 
+/// A deadline that no passing test reaches.
 pub fn far() -> Option<Instant> {
     Some(Instant::now() + LIMIT)
 }

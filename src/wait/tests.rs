@@ -1,4 +1,4 @@
-//! The same tests for threads and for coroutines (`everywhere.rs`, `cancelling.rs`), and those of what only one of them has
+//! Tests that run on threads and in coroutines (`everywhere.rs`, `cancelling.rs`), and tests of coroutines alone
 //! (`coroutines.rs`, `computing.rs`).
 
 mod cancelling;
@@ -16,7 +16,7 @@ use crossbeam_channel::bounded;
 use super::testing::*;
 use super::*;
 
-/// A number that is waited for.
+/// A number that tests wait for.
 #[derive(Default)]
 struct Counter {
     number: Mutex<usize>,
@@ -29,13 +29,17 @@ impl Counter {
         self.changed.notify_all();
     }
 
-    /// Waits until it is at least this.
+    /// Waits until the number is at least this.
     fn reach(&self, number: usize) {
         let mut guard = self.number.lock();
         while *guard < number {
             let result;
             (guard, result) = self.changed.wait(guard, far());
-            assert_ne!(result, Err(WaitError::TimedOut), "it hangs");
+            assert_ne!(
+                result,
+                Err(WaitError::TimedOut),
+                "the number is not reached"
+            );
         }
     }
 }

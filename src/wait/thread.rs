@@ -1,4 +1,4 @@
-//! Waiting on a plain thread: it blocks.
+//! Waiting on a plain thread, which blocks.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,90 +9,97 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use super::{Cancelling, Interest, WaitError, What};
+use super::{Cancelling, Interest, WaitError, WaitFor};
 
 thread_local! {
-    static PLACE: RefCell<Arc<Place>> = RefCell::default();
+    /// The parker of this thread.
+    static PARKER: RefCell<Arc<Parker>> = RefCell::default();
 }
 
-/// A thread as those see it who wake it or cancel its work.
+/// What a thread waits on, shared with the threads that wake it or cancel its job.
 #[derive(Debug, Default)]
-struct Place {
+struct Parker {
     state: Mutex<State>,
     changed: Condvar,
-    /// Readable from a cancellation on, for waits on sockets. Threads whose work is never cancelled have none.
+    /// An eventfd, readable once the job is cancelled, which ends waits for sockets. `None` for threads whose jobs are
+    /// never cancelled.
     cancelled: Option<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Number of the next wait.
-    turn: u64,
+    /// Id of the current or next wait.
+    wait_id: u64,
+    /// Whether a waker has ended that wait.
     is_woken: bool,
-    /// Number of the job that can be cancelled; 0: none.
+    /// Number of the current job; 0 if there is none.
     job: u64,
     last_job: u64,
+    /// Whether the current job is cancelled.
     is_cancelled: bool,
 }
 
-impl Place {
+impl Parker {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Ends one wait of a thread.
 #[derive(Debug, Clone)]
 pub(super) struct ThreadWaker {
-    place: Arc<Place>,
-    turn: u64,
+    parker: Arc<Parker>,
+    wait_id: u64,
 }
 
 impl ThreadWaker {
     pub(super) fn wake(&self) {
-        let mut state = self.place.lock();
-        if state.turn == self.turn {
+        let mut state = self.parker.lock();
+        if state.wait_id == self.wait_id {
             state.is_woken = true;
-            self.place.changed.notify_all();
+            self.parker.changed.notify_all();
         }
     }
 }
 
 /// A waker for this thread's next wait.
 pub(super) fn waker() -> ThreadWaker {
-    let place = PLACE.with_borrow(Arc::clone);
-    let mut state = place.lock();
-    state.turn += 1;
+    let parker = PARKER.with_borrow(Arc::clone);
+    let mut state = parker.lock();
+    state.wait_id += 1;
     state.is_woken = false;
-    let turn = state.turn;
+    let wait_id = state.wait_id;
     drop(state);
-    ThreadWaker { place, turn }
+    ThreadWaker { parker, wait_id }
 }
 
+/// Blocks the calling thread until its wait ends.
 pub(super) fn wait(
-    what: What,
+    what: WaitFor,
     deadline: Option<Instant>,
     cancelling: Cancelling,
 ) -> io::Result<Result<(), WaitError>> {
-    let place = PLACE.with_borrow(Arc::clone);
+    let parker = PARKER.with_borrow(Arc::clone);
     match what {
-        What::Socket(socket, interest) => {
+        WaitFor::Socket(socket, interest) => {
             let flags = match interest {
                 Interest::Read => PollFlags::IN,
                 Interest::Write => PollFlags::OUT,
             };
-            let cancelled = place.cancelled.as_ref();
+            let cancelled = parker.cancelled.as_ref();
             let cancelled = cancelled.filter(|_| cancelling == Cancelling::Ends);
             let mut polled = vec![PollFd::from_borrowed_fd(socket, flags)];
             polled.extend(cancelled.map(|event| PollFd::new(event, PollFlags::IN)));
             wait_for_files(&mut polled, deadline)
         }
-        What::Wakeup => Ok(place.wait(deadline, cancelling, |state| state.is_woken)),
-        What::Time => Ok(place.wait(deadline, cancelling, |_| false)),
-        What::Turn => Ok(Ok(())),
+        WaitFor::Wakeup => Ok(parker.wait(deadline, cancelling, |state| state.is_woken)),
+        WaitFor::Time => Ok(parker.wait(deadline, cancelling, |_| false)),
+        WaitFor::Others => Ok(Ok(())),
     }
 }
 
-impl Place {
+impl Parker {
+    /// Waits until `is_over`, the deadline or a cancellation.
     fn wait(
         &self,
         deadline: Option<Instant>,
@@ -123,7 +130,7 @@ impl Place {
     }
 }
 
-/// Waits for the first file; the second one stands for a cancellation.
+/// Waits for the first file. The second one, if any, is readable once the job is cancelled.
 fn wait_for_files(
     polled: &mut [PollFd],
     deadline: Option<Instant>,
@@ -143,56 +150,57 @@ fn wait_for_files(
     }
 }
 
-/// Cancels the job that a thread is doing.
+/// Cancels one job of a thread.
 #[derive(Debug)]
 pub struct Canceller {
-    place: Arc<Place>,
+    parker: Arc<Parker>,
     job: u64,
 }
 
 impl Canceller {
-    /// Ends the waits of the job. Does nothing when it is done.
+    /// Ends the current wait of the job and all later ones. Does nothing if the job has finished.
     pub fn cancel(&self) {
-        let mut state = self.place.lock();
+        let mut state = self.parker.lock();
         if state.job != self.job || state.is_cancelled {
             return;
         }
         state.is_cancelled = true;
-        self.place.changed.notify_all();
-        if let Some(event) = &self.place.cancelled {
-            // It cannot be full: the job's end empties it.
+        self.parker.changed.notify_all();
+        if let Some(event) = &self.parker.cancelled {
+            // The counter cannot overflow: the end of the job resets it.
             let _ = rustix::io::write(event, &1u64.to_ne_bytes());
         }
     }
 }
 
-/// Where a thread waits whose work can be cancelled; made beforehand, because it takes a descriptor.
+/// Lets a thread run jobs that can be cancelled. It is made before the thread, because it needs a descriptor and making
+/// it may fail.
 #[derive(Debug)]
-pub struct CancellablePlace(Arc<Place>);
+pub struct CancellableParker(Arc<Parker>);
 
-impl CancellablePlace {
-    /// For one thread.
+impl CancellableParker {
+    /// A parker for one thread.
     ///
     /// # Errors
-    /// When there is no descriptor for it.
+    /// When no descriptors are left.
     pub fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Place {
+        Ok(Self(Arc::new(Parker {
             cancelled: Some(event),
-            ..Place::default()
+            ..Parker::default()
         })))
     }
 
-    /// Runs a job on this thread. `announce` gets what cancels its waits.
+    /// Runs a job on this thread. Calls `announce` with its canceller first.
     pub fn run<T>(&self, announce: impl FnOnce(Canceller), job: impl FnOnce() -> T) -> T {
-        PLACE.set(Arc::clone(&self.0));
+        PARKER.set(Arc::clone(&self.0));
         let mut state = self.0.lock();
         state.last_job += 1;
         state.job = state.last_job;
         let number = state.job;
         drop(state);
         announce(Canceller {
-            place: Arc::clone(&self.0),
+            parker: Arc::clone(&self.0),
             job: number,
         });
         let _end = EndOfJob(&self.0);
@@ -200,8 +208,8 @@ impl CancellablePlace {
     }
 }
 
-/// Also after a panic the next job is not cancelled.
-struct EndOfJob<'a>(&'a Place);
+/// Resets the cancellation when a job ends, even by a panic, so that the next job is not cancelled.
+struct EndOfJob<'a>(&'a Parker);
 
 impl Drop for EndOfJob<'_> {
     fn drop(&mut self) {

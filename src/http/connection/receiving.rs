@@ -1,4 +1,6 @@
-//! Reading what a client sends, to where it is needed.
+//! Receiving bytes from the client: chooses the buffer that they go to.
+//!
+//! Parsing them is left to `connection.rs`.
 
 use std::cell::RefCell;
 use std::io;
@@ -6,29 +8,30 @@ use std::mem;
 use std::time::Instant;
 
 use super::stream::Stream;
-use super::{Connection, FREE_HEAD_BYTES, Phase};
+use super::{Connection, Phase, UNCOUNTED_HEAD_BYTES};
 use crate::error::RequestError;
 use crate::http::body;
 
-/// Room for what is read before it is known what it is. Most requests come whole.
+/// Room for the first read of a request. Most requests fit.
 pub(super) const READ_BYTES: usize = 4 * 1024;
 
 thread_local! {
-    /// Where the starts of requests arrive: to allocate this much for each costs more than to copy it.
+    /// Buffer for the first read of a request. Copying the bytes costs less than allocating this much for each
+    /// connection.
     static ROOM: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(READ_BYTES));
 }
 
-/// Room for more of a body that is not received directly, if there is memory for it.
+/// Room for each further read of a body that is not received directly, if memory allows.
 const LARGE_READ_BYTES: usize = 64 * 1024;
 
 impl<P> Connection<P> {
-    /// Receives the start of a request.
+    /// Receives the first bytes of a request.
     fn receive_first(&mut self, stream: &impl Stream) -> Result<io::Result<usize>, RequestError> {
         ROOM.with_borrow_mut(|room| {
             room.clear();
             let received = stream.receive(room);
-            // Not counted, so there is room for it.
-            self.input.set_free(READ_BYTES);
+            // These bytes do not count against the budget, so reserving them cannot fail.
+            self.input.set_uncounted(READ_BYTES);
             self.input
                 .reserve_exact(room.len())
                 .map_err(body::no_room)?;
@@ -37,7 +40,7 @@ impl<P> Connection<P> {
         })
     }
 
-    /// Receives what there is, once.
+    /// Reads from the socket once.
     pub(super) fn receive(
         &mut self,
         stream: &impl Stream,
@@ -60,10 +63,10 @@ impl<P> Connection<P> {
                         .is_ok();
                 if !large {
                     if was_empty {
-                        self.input.set_free(READ_BYTES);
+                        self.input.set_uncounted(READ_BYTES);
                     }
                     let reserved = self.input.reserve_exact(READ_BYTES);
-                    let left = FREE_HEAD_BYTES.saturating_sub(self.input.len()).max(1);
+                    let left = UNCOUNTED_HEAD_BYTES.saturating_sub(self.input.len()).max(1);
                     let reserved = reserved.or_else(|_| self.input.reserve_exact(left));
                     reserved.map_err(body::no_room)?;
                 }
@@ -73,19 +76,19 @@ impl<P> Connection<P> {
         };
         self.is_drained = received.as_ref().map_or(true, |&amount| amount < room);
         if let Ok(1..) = received {
-            self.moved = Instant::now();
+            self.last_progress = Instant::now();
             let had_grace = !mem::take(&mut self.grace).is_zero();
             match &mut self.phase {
                 Phase::Body { body, received, .. } => {
                     if had_grace {
-                        *received = self.moved;
+                        *received = self.last_progress;
                     }
                     if was_empty && self.input.is_empty() {
                         let more = body.received_directly();
                         self.input.extend(&more).map_err(body::no_room)?;
                     }
                 }
-                Phase::Head if was_empty || had_grace => self.since = self.moved,
+                Phase::Head if was_empty || had_grace => self.since = self.last_progress,
                 _ => {}
             }
         }

@@ -1,4 +1,5 @@
-//! What a connection says that it needs, and what it is told of a request that wants to come.
+//! The interface between a connection and its worker: what the connection needs next, and whether it may accept a
+//! request.
 
 use std::time::{Duration, Instant};
 
@@ -7,55 +8,58 @@ use crate::error::RequestError;
 use crate::http::body::BodyDecoder;
 use crate::http::head::Head;
 
-/// A request that has arrived as a whole.
+/// A request that has arrived completely.
 #[derive(Debug)]
 pub struct Arrived {
-    /// Its head.
+    /// The head.
     pub head: Head,
-    /// Its body; empty when nobody wants it.
+    /// The body; empty if the route discards it.
     pub body: Buffer,
-    /// When its head was there.
+    /// When the head was complete.
     pub received: Instant,
 }
 
-/// What the connection needs to go on.
+/// What a connection needs next.
 #[derive(Debug)]
 pub enum Step<P> {
-    /// More bytes from the client.
+    /// The client has to send more bytes.
     Read,
-    /// The client to take bytes.
+    /// The client has to read, so that more bytes can be sent.
     Write,
-    /// An answer to this request, planned like this, by [`Connection::answer`](super::Connection::answer).
+    /// The worker has to run this request by its plan, and respond with
+    /// [`Connection::answer`](super::Connection::answer).
     Request(Box<Arrived>, P),
-    /// An answer to this mistake, by [`Connection::answer`](super::Connection::answer). The head, where there is one.
+    /// The worker has to respond with this error by [`Connection::answer`](super::Connection::answer). The head is
+    /// there if it could be read.
     Refused(Option<Box<Head>>, RequestError),
-    /// Nothing: it is over.
+    /// The connection has ended: the worker removes it.
     Close,
-    /// Its turn again, after others: it has more to do.
+    /// The connection has more to do, and needs another turn after other connections.
     Again,
-    /// Nothing: somebody else has its request.
+    /// Nothing: its request is running or waits for a slot.
     Busy,
 }
 
-/// Whether a request may come.
+/// The decision whether to accept a request.
 #[derive(Debug)]
 pub enum Admission<P> {
-    /// It may.
+    /// The request is accepted.
     Admitted {
-        /// Its body, of which nothing has been taken yet.
+        /// The decoder for its body, which has decoded nothing yet.
         body: BodyDecoder,
-        /// How long that may take, from the end of the head.
+        /// How long the body may take to arrive, from the end of the head.
         limit: Duration,
-        /// What is planned for it.
+        /// The plan for the request.
         plan: P,
     },
-    /// It may not.
+    /// The request is refused.
     Refused {
+        /// The error to respond with.
         error: RequestError,
-        /// Its body, when the connection can go on behind that.
+        /// The decoder that discards its body, if the connection can continue after that.
         rest: Option<BodyDecoder>,
     },
 }
 
-/// Says whether a request may come, by its head and by what has arrived behind it.
+/// Decides whether to accept a request, by its head and the bytes that have arrived after the head.
 pub type Admit<'a, P> = &'a dyn Fn(&Head, &Buffer) -> Admission<P>;

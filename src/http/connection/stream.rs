@@ -1,29 +1,30 @@
-//! The bytes of a connection, as its state machine sees them: a socket, or what a test gives.
+//! The socket as the state machine sees it, so that tests and the fuzzer can replace it.
 
 use std::io::{self, ErrorKind, IoSlice};
 
-/// The connection's bytes.
+/// A non-blocking stream of bytes to and from the client.
 pub trait Stream {
-    /// Appends what has arrived to `bytes`, as much as it has room for. 0: the client sends nothing more.
+    /// Appends bytes that have arrived to `bytes`, up to its spare capacity. Returns their number; 0 means that the
+    /// client will send nothing more.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing has.
+    /// `WouldBlock` when nothing has arrived.
     fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize>;
 
-    /// Sends what can be sent now; says how much that is.
+    /// Sends as much as the socket takes now. Returns the number of bytes.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing can.
+    /// `WouldBlock` when the socket takes nothing.
     fn send(&self, parts: &[IoSlice]) -> io::Result<usize>;
 
-    /// Whether bytes are waiting to be received, the end of them included, or for `Direction::Out` can be sent.
+    /// Whether the socket is ready: for `In`, bytes or their end have arrived; for `Out`, it takes bytes.
     fn is_ready(&self, direction: Direction) -> bool;
 
-    /// Tells the client that nothing more comes.
+    /// Shuts down the sending side, so that the client sees the end.
     fn finish(&self);
 }
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From the client.
@@ -32,7 +33,7 @@ pub enum Direction {
     Out,
 }
 
-/// Sends what can be sent now, at least a byte.
+/// Sends as much as the socket takes now, at least one byte.
 pub(super) fn send_some(stream: &impl Stream, parts: &[IoSlice]) -> io::Result<usize> {
     loop {
         match stream.send(parts) {

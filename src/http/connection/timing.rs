@@ -1,4 +1,4 @@
-//! Time limits of a connection, and which connections are dispensable when there is no room for new ones.
+//! The time limits of a connection, and which connections can be closed to make room for new ones.
 
 use std::time::{Duration, Instant};
 
@@ -6,41 +6,43 @@ use super::{Connection, Phase, Step, Stream};
 use crate::error::RequestError;
 use crate::http::response::ResponseWriter;
 
-/// Time for a whole head to arrive, from its first byte.
+/// Time for a head to arrive, from its first byte.
 pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(20);
-/// The same while the server stops.
-pub(super) const LAST_HEAD_LIMIT: Duration = Duration::from_secs(2);
-/// A connection without a request for this long is closed; longer than load balancers keep idle connections, so
-/// that it is not us who closes one just as it is used.
+/// The same while the server is stopping.
+pub(super) const STOPPING_HEAD_LIMIT: Duration = Duration::from_secs(2);
+/// A connection without a request is closed after this time. Load balancers close idle connections sooner, so a request
+/// does not meet a connection that the server is closing.
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(75);
-/// Time in which at least a byte of a body or a response must move.
+/// A body or a response may make no progress for this long.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(75);
-/// Slower than this, bytes a second, and a response is given up, after a first [`STALL_LIMIT`]. When there is no room
-/// for new connections, a body may not come more slowly either.
+/// Slowest rate at which a client may read a response, in bytes per second, with [`STALL_LIMIT`] on top. When new
+/// connections need room, a body that arrives more slowly makes its connection dispensable.
 pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 16 * 1024;
-/// How long a connection may be idle or still before it counts as dispensable: it may be a busy client's.
-pub(super) const KEPT_STILL: Duration = Duration::from_secs(1);
-/// Time to read over what a client still sends after its response, so that the response is not lost to a reset.
+/// How long a connection stays protected after it becomes idle or stalls: its client may be about to use it.
+pub(super) const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// How long to discard what a client still sends after its last response. Closing at once could reset the connection
+/// and lose the response.
 pub(super) const LINGER_LIMIT: Duration = Duration::from_secs(30);
-/// The same without a byte.
+/// How long to wait for the next of these bytes.
 const LINGER_STALL_LIMIT: Duration = Duration::from_secs(5);
-/// Kinds of connections that are closed to make room for new ones, in this order.
+
+/// Connections that can be closed to make room for new ones. Lower variants are closed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dispensable {
-    /// It has no request.
+    /// No request is in progress.
     Idle,
-    /// Its head is incomplete.
+    /// The head is incomplete.
     Head,
-    /// Its body has stalled or comes very slowly.
+    /// The body has stalled or arrives very slowly.
     SlowBody,
     /// The client does not read its response.
     SlowReader,
 }
 
 impl<P> Connection<P> {
-    /// Whether, and since when, this connection could be closed for a new one.
+    /// Why, and since when, this connection could be closed for a new one. `None` if it must stay.
     pub fn dispensable(&self, now: Instant) -> Option<(Dispensable, Instant)> {
-        let is_still = now.saturating_duration_since(self.moved) >= KEPT_STILL;
+        let is_stalled = now.saturating_duration_since(self.last_progress) >= EVICTION_GRACE;
         let (what, since) = match &self.phase {
             Phase::Head if !self.input.is_empty() => (Dispensable::Head, self.since),
             Phase::Head | Phase::Linger { .. } | Phase::Skip(_) | Phase::Closed => {
@@ -49,27 +51,30 @@ impl<P> Connection<P> {
             Phase::Body { body, received, .. } => {
                 let seconds = now.saturating_duration_since(*received).as_secs();
                 let is_slow = (body.received() as u64) < seconds * SLOWEST_BYTES_A_SECOND;
-                (is_still || is_slow).then_some((Dispensable::SlowBody, *received))?
+                (is_stalled || is_slow).then_some((Dispensable::SlowBody, *received))?
             }
-            Phase::Response { .. } => is_still.then_some((Dispensable::SlowReader, self.moved))?,
+            Phase::Response { .. } => {
+                is_stalled.then_some((Dispensable::SlowReader, self.last_progress))?
+            }
             Phase::Busy { .. } => return None,
         };
-        (now.saturating_duration_since(since) >= KEPT_STILL).then_some((what, since))
+        (now.saturating_duration_since(since) >= EVICTION_GRACE).then_some((what, since))
     }
 
-    /// What to do about a connection on which something takes too long, if it does. Nothing counts from before
-    /// `last_pause`. `is_last`: the server stops.
+    /// Checks the time limits. Returns the step to take if one has passed. Time before `last_pause` does not count.
+    /// `is_stopping`: the server is stopping, so heads have less time.
     pub fn overdue(
         &mut self,
         stream: &impl Stream,
         now: Instant,
         last_pause: Instant,
-        is_last: bool,
+        is_stopping: bool,
     ) -> Option<Step<P>> {
-        let what = self.find_overdue(now, last_pause, is_last)?;
-        // If the socket is ready, this process was slow, not the client. What is read over may come without end.
-        let is_read_over = matches!(self.phase, Phase::Skip(_) | Phase::Linger { .. });
-        if !is_read_over && self.is_ready(stream) {
+        let what = self.find_overdue(now, last_pause, is_stopping)?;
+        // If the socket is ready, this process was slow, not the client. This does not excuse a client whose bytes are
+        // discarded: it could send forever.
+        let is_discarding = matches!(self.phase, Phase::Skip(_) | Phase::Linger { .. });
+        if !is_discarding && self.is_ready(stream) {
             return Some(Step::Again);
         }
         Some(match what {
@@ -81,51 +86,61 @@ impl<P> Connection<P> {
         })
     }
 
-    fn find_overdue(&self, now: Instant, last_pause: Instant, is_last: bool) -> Option<Overdue> {
+    fn find_overdue(
+        &self,
+        now: Instant,
+        last_pause: Instant,
+        is_stopping: bool,
+    ) -> Option<Overdue> {
         let since = |begin: Instant| {
             let passed = now.saturating_duration_since(begin.max(last_pause));
             passed.saturating_sub(self.grace)
         };
-        let (phase_time, still_time) = (since(self.since), since(self.moved));
+        let (phase_time, stalled_time) = (since(self.since), since(self.last_progress));
         match &self.phase {
             Phase::Head if self.input.is_empty() => {
                 (phase_time >= IDLE_LIMIT).then_some(Overdue::Close)
             }
             Phase::Head => {
-                let limit = if is_last { LAST_HEAD_LIMIT } else { HEAD_LIMIT };
-                (phase_time >= limit).then_some(Overdue::Refuse("The head came too slowly."))
+                let limit = if is_stopping {
+                    STOPPING_HEAD_LIMIT
+                } else {
+                    HEAD_LIMIT
+                };
+                (phase_time >= limit)
+                    .then_some(Overdue::Refuse("The request head arrived too slowly."))
             }
             Phase::Body {
                 received, limit, ..
             } => {
                 if since(*received) >= *limit {
-                    Some(Overdue::Refuse("The body came too slowly."))
+                    Some(Overdue::Refuse("The request body arrived too slowly."))
                 } else {
-                    (still_time >= STALL_LIMIT)
-                        .then_some(Overdue::Refuse("The body stopped coming."))
+                    (stalled_time >= STALL_LIMIT)
+                        .then_some(Overdue::Refuse("The request body stopped arriving."))
                 }
             }
             Phase::Busy { .. } | Phase::Closed => None,
             Phase::Response { writer, .. } => {
                 let limit = STALL_LIMIT + reading_time(writer);
-                (still_time >= STALL_LIMIT || phase_time >= limit).then_some(Overdue::Close)
+                (stalled_time >= STALL_LIMIT || phase_time >= limit).then_some(Overdue::Close)
             }
-            Phase::Skip(_) | Phase::Linger { .. } => (still_time >= LINGER_STALL_LIMIT
+            Phase::Skip(_) | Phase::Linger { .. } => (stalled_time >= LINGER_STALL_LIMIT
                 || phase_time >= LINGER_LIMIT)
                 .then_some(Overdue::Close),
         }
     }
 }
 
-/// What is to be done about a connection on which something took too long.
+/// What happens when a time limit has passed.
 enum Overdue {
-    /// It ends.
+    /// The connection ends.
     Close,
-    /// The client gets this error.
+    /// The client gets 408 with this text.
     Refuse(&'static str),
 }
 
-/// Time that a client which is just quick enough needs to read a response.
+/// Time to read a response at the slowest acceptable rate.
 pub(super) fn reading_time(writer: &ResponseWriter) -> Duration {
     Duration::from_secs(writer.size() as u64 / SLOWEST_BYTES_A_SECOND)
 }

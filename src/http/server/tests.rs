@@ -1,4 +1,4 @@
-//! The server with a service that does what its requests say, over sockets on loopback.
+//! Tests of the server over loopback sockets, with a fake service whose requests say what to do.
 
 mod end;
 mod lanes;
@@ -18,18 +18,18 @@ use crate::http::response::Response;
 use crate::http::service::{Lane, Planned, Request};
 use crate::wait::{Condition, Mutex, WaitError};
 
-/// A test that takes longer hangs.
+/// A test that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Requests with `/hold` in their paths wait until they are released, their client hangs up or their deadline passes; those
-/// with `/stay` until they are released.
+/// A request with `/hold` in its path waits until the test releases it, its client hangs up or its deadline passes. A
+/// request with `/stay` waits until the test releases it.
 struct FakeService {
     planned: AtomicUsize,
     is_released: Mutex<bool>,
     released: Condition,
-    /// Requests that have begun.
+    /// Reports each request that begins.
     begin: Sender<String>,
-    /// Requests that held, and how their waits ended.
+    /// Reports each held request, and how its wait ended.
     end: Sender<(String, Result<(), WaitError>)>,
 }
 
@@ -53,7 +53,7 @@ impl Service for Arc<FakeService> {
     }
 
     fn respond(&self, path: String, request: &mut Request) -> Response {
-        // The test may be over.
+        // Fails when the test is over, which is fine.
         let _ = self.begin.send(path.clone());
         let deadline = Some(request.deadline);
         match path.split('/').next_back() {
@@ -101,7 +101,7 @@ fn text(text: &str) -> Response {
     Response::json(200, text.as_bytes().to_vec())
 }
 
-/// A server of its own for one test.
+/// A server for one test.
 struct TestServer {
     server: Server<Arc<FakeService>>,
     service: Arc<FakeService>,
@@ -131,8 +131,8 @@ impl TestServer {
             end,
         });
         let (announce, announced) = bounded(1);
-        let theirs = Arc::clone(&service);
-        Server::start(&settings, theirs, |server| announce.send(server).unwrap()).unwrap();
+        let shared = Arc::clone(&service);
+        Server::start(&settings, shared, |server| announce.send(server).unwrap()).unwrap();
         let server = announced.recv().unwrap();
         Self {
             address: server.local_address().unwrap(),
@@ -143,7 +143,7 @@ impl TestServer {
         }
     }
 
-    /// Ends the waits of requests that hold, now and from now on.
+    /// Releases all held requests, now and later.
     fn release(&self) {
         *self.service.is_released.lock() = true;
         self.service.released.notify_all();
@@ -153,21 +153,22 @@ impl TestServer {
         Client::new(TcpStream::connect(self.address).unwrap())
     }
 
-    /// A client whose request has begun.
+    /// A client whose request is running.
     fn hold(&self, path: &str) -> Client {
         let client = self.get(path);
         self.expect_begin(path);
         client
     }
 
-    /// A client whose request is sent.
+    /// A client that has sent its request.
     fn get(&self, path: &str) -> Client {
         let mut client = self.connect();
         client.get(path);
         client
     }
 
-    /// A client whose request waits in the backlog. With one event loop only: it plans a request and queues it in one go.
+    /// A client whose request waits in the backlog. Needs a server with one event loop, which queues a request right
+    /// after planning it.
     fn queue(&self, path: &str) -> Client {
         let planned = self.planned();
         let client = self.get(path);
@@ -191,16 +192,16 @@ impl Drop for TestServer {
     }
 }
 
-/// Asks again and again.
+/// Polls until `is_so` returns true.
 fn eventually(is_so: impl Fn() -> bool) {
     let limit = Instant::now() + LIMIT;
     while !is_so() {
-        assert!(Instant::now() < limit, "it never comes");
+        assert!(Instant::now() < limit, "the expected state is not reached");
         thread::yield_now();
     }
 }
 
-/// A response as the client sees it.
+/// A response as the client receives it.
 #[derive(Debug, PartialEq, Eq)]
 struct Received {
     status: u16,
@@ -248,7 +249,10 @@ impl Client {
     fn receive(&mut self) -> Received {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert!(self.0.read_line(&mut head).unwrap() > 0, "ended: {head:?}");
+            assert!(
+                self.0.read_line(&mut head).unwrap() > 0,
+                "ended early: {head:?}"
+            );
         }
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let length = head
@@ -268,7 +272,7 @@ impl Client {
         self.receive()
     }
 
-    /// Waits for the server to end the connection, and expects nothing before that.
+    /// Expects the server to end the connection without sending anything.
     fn expect_end(&mut self) {
         match self.0.read(&mut [0; 64]) {
             Ok(0) => {}
@@ -278,7 +282,7 @@ impl Client {
     }
 }
 
-/// Runs a test with requests as coroutines and on threads, each with `loops` event loops.
+/// Runs a test in both modes, with requests as coroutines and on threads, each with `loops` event loops.
 fn with_both(loops: usize, test: impl Fn(Workers)) {
     test(Workers::Coroutines(loops));
     test(Workers::Threads(loops));

@@ -1,4 +1,4 @@
-//! The requests of a worker's connections: where each runs, and what becomes of it.
+//! The requests of a worker's connections: starts each in its lane, and finishes or cancels it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -17,8 +17,8 @@ use crate::http::socket::{Running, Socket};
 use crate::wait::Spawned;
 
 impl<S: Service> Worker<S> {
-    /// Takes a request that has arrived.
-    pub(super) fn take(
+    /// Starts a request in the lane of its plan, or queues or refuses it.
+    pub(super) fn dispatch(
         &mut self,
         socket: &SocketOf<S>,
         arrived: Arrived,
@@ -76,7 +76,7 @@ impl<S: Service> Worker<S> {
             });
         }
         if let Some(threads) = &self.shared.threads {
-            // They live as long as the process.
+            // Never fails: the threads live as long as the process.
             let _ = threads.send(work);
             return;
         }
@@ -97,9 +97,9 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Runs a request on a thread of its own.
+    /// Runs a request on a thread of its own. If none can be started, the service decides what happens.
     pub(super) fn run_on_thread(&mut self, work: Work<S::Plan>) {
-        // Where it can be had back from when there is no thread.
+        // A channel, so that the work can be taken back if the thread does not start.
         let (give, take) = crossbeam_channel::bounded::<Work<S::Plan>>(1);
         let (taken, shared) = (take.clone(), Arc::clone(&self.shared));
         let run = move || {
@@ -109,7 +109,7 @@ impl<S: Service> Worker<S> {
                 shared.mailboxes[worker].send(Message::Answered(Box::new(answered)));
             }
         };
-        // There is room for one.
+        // Never fails: the channel has room for one.
         let _ = give.send(work);
         let Err(error) = start_thread("manage".into(), run) else {
             return;
@@ -123,7 +123,7 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Sends a response, and gives the slot to the next request.
+    /// Sends a response, and passes the slot to the next request.
     pub(super) fn finish(&mut self, answered: Answered<S::Plan>) {
         let Answered {
             socket,
@@ -146,7 +146,8 @@ impl<S: Service> Worker<S> {
         }
     }
 
-    /// Answers that there is no room, in as little time as possible.
+    /// Responds that slots and backlog are full. Under overload this has to be cheap, so the response is usually
+    /// prepared in advance.
     pub(super) fn turn_away(&mut self, work: Work<S::Plan>) {
         static BUSY: LazyLock<Vec<u8>> =
             LazyLock::new(|| response::prepare(&RequestError::busy(TOO_MANY_REQUESTS).into()));
@@ -154,17 +155,17 @@ impl<S: Service> Worker<S> {
             socket, request, ..
         } = work;
         let head = &request.head;
-        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps(&socket, head) {
+        if head.is_http_1_0 || head.method() == "HEAD" || !self.keeps_open(&socket, head) {
             let response = RequestError::busy(TOO_MANY_REQUESTS).into();
             return self.reply(&socket, request, response);
         }
         log_access(&socket, Some(head), 503, BUSY.len(), request.received);
-        self.guarded(&socket, |worker| {
+        self.catch_panic(&socket, |worker| {
             worker.respond(&socket, ResponseWriter::prepared(&BUSY), true);
         });
     }
 
-    /// Ends the work on a request whose client has hung up.
+    /// Cancels the request of a client that has hung up, whether it runs or waits.
     pub(super) fn cancel(&mut self, socket: &SocketOf<S>) {
         match socket.take_running() {
             Some(Running::Coroutine(task)) => {
@@ -176,8 +177,8 @@ impl<S: Service> Worker<S> {
                 canceller.cancel();
             }
             None => {
-                let is_this = |work: &Work<S::Plan>| Arc::ptr_eq(&work.socket, socket);
-                for work in self.shared.slots.take_from_backlog(is_this) {
+                let is_of_this_client = |work: &Work<S::Plan>| Arc::ptr_eq(&work.socket, socket);
+                for work in self.shared.slots.take_from_backlog(is_of_this_client) {
                     close(socket);
                     self.reply(socket, work.request, Response::empty());
                 }
@@ -186,7 +187,7 @@ impl<S: Service> Worker<S> {
     }
 }
 
-/// Ends a connection whose client has hung up while its request was at work.
+/// Ends a connection whose client hung up during its request.
 fn close<P>(socket: &Socket<P>) {
     socket.connection().close();
 }

@@ -1,11 +1,11 @@
-//! Ends of waits because nobody needs the result any more.
+//! Waits that end because their job is cancelled.
 
 use std::io::{ErrorKind, Read};
 
 use super::*;
 
-/// Starts a job for each kind of place that can be cancelled. It gets what it is to call when it may be cancelled.
-fn cancelled_in_between<T: Send + 'static>(job: fn(&dyn Fn()) -> T, check: fn(T)) {
+/// Runs a job in each place where it can be cancelled, cancels it once it calls its argument, and checks the result.
+fn cancel_during<T: Send + 'static>(job: fn(&dyn Fn()) -> T, check: fn(T)) {
     for place in CANCELLABLE {
         let (announce, announced) = bounded(1);
         let job = start(place, move || job(&|| announce.send(()).unwrap()));
@@ -17,10 +17,10 @@ fn cancelled_in_between<T: Send + 'static>(job: fn(&dyn Fn()) -> T, check: fn(T)
 
 #[test]
 fn a_wait_for_a_socket_is_cancelled() {
-    cancelled_in_between(
-        |begins| {
+    cancel_during(
+        |ready| {
             let (one, _other) = pair();
-            begins();
+            ready();
             for_socket(&one, Interest::Read, far())
         },
         |result| {
@@ -33,10 +33,10 @@ fn a_wait_for_a_socket_is_cancelled() {
 
 #[test]
 fn a_wait_for_a_condition_is_cancelled() {
-    cancelled_in_between(
-        |begins| {
+    cancel_during(
+        |ready| {
             let (mutex, condition) = (Mutex::new(()), Condition::new());
-            begins();
+            ready();
             condition.wait(mutex.lock(), None).1
         },
         |result| assert_eq!(result, Err(WaitError::Cancelled)),
@@ -45,9 +45,9 @@ fn a_wait_for_a_condition_is_cancelled() {
 
 #[test]
 fn a_wait_for_a_time_is_cancelled() {
-    cancelled_in_between(
-        |begins| {
-            begins();
+    cancel_during(
+        |ready| {
+            ready();
             until(far().unwrap())
         },
         |result| assert_eq!(result, Err(WaitError::Cancelled)),
@@ -55,13 +55,13 @@ fn a_wait_for_a_time_is_cancelled() {
 }
 
 #[test]
-fn all_waits_end_from_then_on() {
-    cancelled_in_between(
-        |begins| {
+fn every_later_wait_is_cancelled_too() {
+    cancel_during(
+        |ready| {
             let (mut one, mut other) = pair();
-            begins();
+            ready();
             while until(Instant::now() + SHORT).is_ok() {}
-            // Also those for what has happened already. Whoever tries without waiting gets it.
+            // A wait ends even if its event has happened. A read that needs no wait still succeeds.
             other.write_all(b"x").unwrap();
             assert!(is_cancelled(
                 &for_socket(&one, Interest::Read, far()).unwrap_err()
@@ -76,18 +76,18 @@ fn all_waits_end_from_then_on() {
 }
 
 #[test]
-fn a_wait_in_spite_of_it_goes_on_and_the_next_one_ends() {
+fn wait_always_ignores_a_cancellation_that_ends_the_next_wait() {
     for place in CANCELLABLE {
         let counter = Arc::new(Counter::default());
-        let theirs = Arc::clone(&counter);
+        let shared = Arc::clone(&counter);
         let (announce, announced) = bounded(1);
         let (_one, other) = pair();
         let job = start(place, move || {
             announce.send(()).unwrap();
-            let mut guard = theirs.number.lock();
+            let mut guard = shared.number.lock();
             while *guard == 0 {
                 let result;
-                (guard, result) = theirs.changed.wait_always(guard, far());
+                (guard, result) = shared.changed.wait_always(guard, far());
                 assert_eq!(result, Ok(()));
             }
             drop(guard);
@@ -106,11 +106,11 @@ fn a_wait_in_spite_of_it_goes_on_and_the_next_one_ends() {
 }
 
 #[test]
-fn a_wait_in_spite_of_it_still_has_a_deadline() {
-    cancelled_in_between(
-        |begins| {
+fn wait_always_still_ends_at_its_deadline() {
+    cancel_during(
+        |ready| {
             let (mutex, condition) = (Mutex::new(()), Condition::new());
-            begins();
+            ready();
             condition.wait_always(mutex.lock(), soon()).1
         },
         |result| assert_eq!(result, Err(WaitError::TimedOut)),
@@ -118,10 +118,10 @@ fn a_wait_in_spite_of_it_still_has_a_deadline() {
 }
 
 #[test]
-fn a_job_that_was_cancelled_before_its_first_wait_does_not_wait() {
-    let place = CancellablePlace::new().unwrap();
+fn a_job_cancelled_before_its_first_wait_does_not_wait() {
+    let parker = CancellableParker::new().unwrap();
     let (one, _other) = pair();
-    place.run(
+    parker.run(
         |canceller| {
             canceller.cancel();
             canceller.cancel();
@@ -136,17 +136,18 @@ fn a_job_that_was_cancelled_before_its_first_wait_does_not_wait() {
 }
 
 #[test]
-fn the_next_job_on_a_thread_is_not_cancelled_with_the_last_one() {
-    let place = CancellablePlace::new().unwrap();
+fn a_cancellation_does_not_reach_the_next_job_on_the_thread() {
+    let parker = CancellableParker::new().unwrap();
     let (one, _other) = pair();
     let mut cancellers = Vec::new();
-    // The first is cancelled while it runs, the second one panics then, the third one is cancelled when it has ended.
-    place.run(|canceller| canceller.cancel(), || ());
-    let panicked = caught(|| place.run(|canceller| canceller.cancel(), || panic!("on purpose")));
+    // The first job is cancelled while it runs, the second is cancelled and panics, the third is cancelled after its
+    // end.
+    parker.run(|canceller| canceller.cancel(), || ());
+    let panicked = caught(|| parker.run(|canceller| canceller.cancel(), || panic!("on purpose")));
     assert!(panicked.is_err());
-    place.run(|canceller| cancellers.push(canceller), || ());
+    parker.run(|canceller| cancellers.push(canceller), || ());
     cancellers[0].cancel();
-    place.run(
+    parker.run(
         |_| cancellers[0].cancel(),
         || {
             assert_eq!(until(soon().unwrap()), Ok(()));
@@ -157,7 +158,7 @@ fn the_next_job_on_a_thread_is_not_cancelled_with_the_last_one() {
 }
 
 #[test]
-fn a_coroutine_that_has_ended_cannot_be_cancelled_nor_the_one_in_its_place() {
+fn cancelling_a_finished_coroutine_does_not_reach_its_successor() {
     let mut worker = TestWorker::new();
     let first = worker.spawn(|| until(Instant::now())).unwrap();
     assert_eq!(worker.results(1), [Ok(())]);
@@ -166,18 +167,18 @@ fn a_coroutine_that_has_ended_cannot_be_cancelled_nor_the_one_in_its_place() {
     assert_ne!(first, second);
     worker.cancel(first);
     assert_eq!(worker.results(1), [Ok(())]);
-    // What was never given out is no coroutine of this worker.
+    // An id of another worker's coroutine is ignored.
     let mut other: TestWorker<Result<(), WaitError>> = TestWorker::new();
     other.cancel(second);
 }
 
 #[test]
-fn a_notification_before_the_cancellation_counts() {
+fn a_notification_before_a_cancellation_wins() {
     let mut worker = TestWorker::new();
     let line = Arc::new((Mutex::new(()), Condition::new()));
-    let theirs = Arc::clone(&line);
+    let shared = Arc::clone(&line);
     let task = worker
-        .spawn(move || theirs.1.wait(theirs.0.lock(), far()).1)
+        .spawn(move || shared.1.wait(shared.0.lock(), far()).1)
         .unwrap();
     line.1.notify_one();
     worker.cancel(task);
@@ -185,7 +186,7 @@ fn a_notification_before_the_cancellation_counts() {
 }
 
 #[test]
-fn what_other_errors_say_is_no_cancellation() {
+fn other_errors_are_not_cancellations() {
     assert!(!is_cancelled(&ErrorKind::Other.into()));
     assert!(!is_cancelled(&std::io::Error::other("cancelled")));
     assert!(!is_cancelled(&std::io::Error::from_raw_os_error(32)));

@@ -1,8 +1,8 @@
-//! Work that computes long, on threads of its own.
+//! Long computations, on the computing threads.
 
 use super::*;
 
-/// Coroutines' long work runs on threads in this process from now on.
+/// Starts the computing threads of this test process.
 fn start_threads() {
     start_computing(2).unwrap();
 }
@@ -12,7 +12,7 @@ fn thread_name() -> String {
 }
 
 #[test]
-fn work_of_a_coroutine_runs_elsewhere_and_that_of_a_thread_at_once() {
+fn coroutines_compute_on_computing_threads_and_threads_compute_themselves() {
     start_threads();
     assert!(
         start(Place::Coroutine, || compute(thread_name))
@@ -29,7 +29,7 @@ fn work_of_a_coroutine_runs_elsewhere_and_that_of_a_thread_at_once() {
 }
 
 #[test]
-fn a_panic_of_the_work_is_the_callers() {
+fn a_panic_of_the_work_reaches_its_caller() {
     start_threads();
     everywhere(|| {
         let panic = caught(|| compute(|| -> usize { panic!("on purpose") })).unwrap_err();
@@ -39,12 +39,12 @@ fn a_panic_of_the_work_is_the_callers() {
 }
 
 #[test]
-fn the_worker_goes_on_meanwhile() {
+fn the_worker_runs_other_coroutines_during_a_computation() {
     start_threads();
     let mut worker = TestWorker::new();
     let (release, released) = bounded(0);
     worker.spawn(move || compute(move || released.recv_timeout(LIMIT).is_ok()));
-    // This one can release it only if the worker is not the one that computes.
+    // This coroutine can release the first one only if the worker itself does not compute.
     worker.spawn(move || {
         until(soon().unwrap()).unwrap();
         compute(move || release.send_timeout((), LIMIT).is_ok())
@@ -53,7 +53,7 @@ fn the_worker_goes_on_meanwhile() {
 }
 
 #[test]
-fn much_work_at_once_comes_to_its_owners() {
+fn many_computations_return_their_own_results() {
     start_threads();
     let mut worker = TestWorker::new();
     for number in 0..200 {
@@ -66,7 +66,7 @@ fn much_work_at_once_comes_to_its_owners() {
 }
 
 #[test]
-fn work_is_waited_for_although_nobody_needs_it() {
+fn a_cancelled_job_still_waits_for_its_computation() {
     start_threads();
     let (begin, begun) = bounded(1);
     let (release, released) = bounded::<()>(0);
@@ -84,7 +84,7 @@ fn work_is_waited_for_although_nobody_needs_it() {
 }
 
 #[test]
-fn only_large_work_runs_elsewhere() {
+fn only_large_work_runs_on_computing_threads() {
     start_threads();
     let names = || {
         (

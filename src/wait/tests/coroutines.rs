@@ -1,4 +1,4 @@
-//! What only coroutines can do.
+//! Behaviour that only coroutines have.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read};
@@ -26,7 +26,7 @@ fn coroutines_of_one_worker_notify_each_other() {
 }
 
 #[test]
-fn coroutines_that_wait_are_leaked_at_the_end_of_their_worker() {
+fn dropping_a_worker_leaks_its_waiting_coroutines() {
     struct WaitsWhenDropped(Arc<Counter>);
     impl Drop for WaitsWhenDropped {
         fn drop(&mut self) {
@@ -46,7 +46,7 @@ fn coroutines_that_wait_are_leaked_at_the_end_of_their_worker() {
 }
 
 #[test]
-fn who_gives_way_comes_after_the_others() {
+fn a_yielding_coroutine_runs_after_the_others() {
     let mut worker = TestWorker::new();
     let order = Rc::new(RefCell::new(Vec::new()));
     for number in 0..3 {
@@ -54,7 +54,7 @@ fn who_gives_way_comes_after_the_others() {
         worker.spawn(move || {
             for _ in 0..3 {
                 order.borrow_mut().push(number);
-                give_way();
+                yield_now();
             }
         });
     }
@@ -63,16 +63,16 @@ fn who_gives_way_comes_after_the_others() {
 }
 
 #[test]
-fn who_gives_way_without_end_does_not_keep_events_from_others() {
+fn endless_yielding_does_not_keep_events_from_others() {
     let mut worker = TestWorker::new();
     let (one, mut other) = pair();
     let is_over = Rc::new(Cell::new(false));
-    let theirs = Rc::clone(&is_over);
+    let shared = Rc::clone(&is_over);
     worker.spawn(move || {
         let limit = Instant::now() + LIMIT;
-        while !theirs.get() {
-            assert!(Instant::now() < limit, "it hangs");
-            give_way();
+        while !shared.get() {
+            assert!(Instant::now() < limit, "the other coroutine never runs");
+            yield_now();
         }
     });
     worker.spawn(move || {
@@ -86,17 +86,17 @@ fn who_gives_way_without_end_does_not_keep_events_from_others() {
 }
 
 #[test]
-fn who_reads_without_ever_waiting_gives_way() {
+fn a_coroutine_that_reads_without_waiting_yields() {
     let mut worker = TestWorker::new();
     let is_over = Rc::new(Cell::new(false));
-    let theirs = Rc::clone(&is_over);
+    let shared = Rc::clone(&is_over);
     worker.spawn(move || {
-        // There is always something to read.
+        // Reading /dev/zero never blocks.
         let zeros = std::fs::File::open("/dev/zero").unwrap();
         let mut stream = Stream::new(&zeros, far());
         let (limit, mut bytes) = (Instant::now() + LIMIT, vec![0; 64 << 10]);
-        while !theirs.get() {
-            assert!(Instant::now() < limit, "it hangs");
+        while !shared.get() {
+            assert!(Instant::now() < limit, "the other coroutine never runs");
             stream.read_exact(&mut bytes).unwrap();
         }
     });
@@ -105,7 +105,7 @@ fn who_reads_without_ever_waiting_gives_way() {
 }
 
 #[test]
-fn a_panic_is_the_coroutines_own() {
+fn a_panic_ends_only_its_coroutine() {
     let mut worker = TestWorker::new();
     let counter = Arc::new(Counter::default());
     worker.spawn(|| panic!("at once"));
@@ -116,8 +116,8 @@ fn a_panic_is_the_coroutines_own() {
             panic!("after a wait");
         });
     }
-    let theirs = Arc::clone(&counter);
-    worker.spawn(move || theirs.reach(1));
+    let shared = Arc::clone(&counter);
+    worker.spawn(move || shared.reach(1));
     counter.set(1);
     while worker.done.len() < 4 {
         worker.turn();
@@ -128,49 +128,49 @@ fn a_panic_is_the_coroutines_own() {
     });
     let texts = Vec::from_iter(texts);
     assert_eq!(texts, ["at once", "after a wait", "after a wait", "fine"]);
-    // Their stacks and slots serve on.
+    // Their stacks and slots are reused.
     worker.done.clear();
     worker.spawn(|| assert_eq!(until(soon().unwrap()), Ok(())));
     worker.results(1);
 }
 
 #[test]
-fn a_late_notification_does_not_end_a_wait_of_the_next_coroutine_in_the_slot() {
+fn a_late_notification_does_not_wake_the_next_coroutine_in_the_slot() {
     let mut worker = TestWorker::new();
     let line = Arc::new((Mutex::new(()), Condition::new()));
-    let theirs = Arc::clone(&line);
+    let shared = Arc::clone(&line);
     let first = worker.spawn(move || {
-        let _ = theirs.1.wait(theirs.0.lock(), far());
+        let _ = shared.1.wait(shared.0.lock(), far());
         true
     });
-    // Notified and cancelled: it ends by the one before the other is seen.
+    // The coroutine is notified and cancelled: the cancellation ends it before the worker sees the notification.
     line.1.notify_one();
     worker.cancel(first.unwrap());
     assert_eq!(worker.done.len(), 1);
-    assert_later(&mut worker);
+    assert_next_wait_is_full(&mut worker);
 }
 
 #[test]
-fn a_late_notification_does_not_end_a_wait_after_one_that_was_cancelled_before_it_began() {
+fn a_late_notification_of_a_cancelled_wait_does_not_end_the_next_one() {
     let mut worker = TestWorker::new();
     let given = Rc::new(RefCell::new(None));
-    let (theirs, is_cancelled) = (Rc::clone(&given), Rc::new(Cell::new(false)));
+    let (shared, is_cancelled) = (Rc::clone(&given), Rc::new(Cell::new(false)));
     let cancelled = Rc::clone(&is_cancelled);
     let first = worker.spawn(move || {
         cancelled.set(until(far().unwrap()).is_err());
-        // As a condition does.
-        *theirs.borrow_mut() = Some(Waker::new());
-        let result = wait(What::Wakeup, far(), Cancelling::Ends).unwrap();
+        // `Condition::wait` makes its waker in the same way.
+        *shared.borrow_mut() = Some(Waker::new());
+        let result = wait(WaitFor::Wakeup, far(), Cancelling::Ends).unwrap();
         result == Err(WaitError::Cancelled)
     });
     worker.cancel(first.unwrap());
     assert!(is_cancelled.get());
     given.take().unwrap().wake();
-    assert_later(&mut worker);
+    assert_next_wait_is_full(&mut worker);
 }
 
-/// The coroutine before has ended with true, and the next one waits as long as it should.
-fn assert_later(worker: &mut TestWorker<bool>) {
+/// Checks that the previous coroutine returned true, and that the next one waits until its time.
+fn assert_next_wait_is_full(worker: &mut TestWorker<bool>) {
     worker.spawn(|| {
         let then = Instant::now() + SHORT;
         until(then).is_ok() && Instant::now() >= then
@@ -179,18 +179,18 @@ fn assert_later(worker: &mut TestWorker<bool>) {
 }
 
 #[test]
-fn a_late_event_of_a_socket_ends_no_other_wait() {
+fn a_late_socket_event_does_not_end_another_wait() {
     let mut worker = TestWorker::new();
     let (one, mut other) = pair();
     worker.spawn(move || {
-        // Given up, so that the system may still report it.
+        // This wait times out, but its registration with epoll remains.
         let late = for_socket(&one, Interest::Read, soon()).unwrap_err();
         assert_eq!(late.kind(), ErrorKind::TimedOut);
         other.write_all(b"x").unwrap();
         let then = Instant::now() + SHORT;
         assert_eq!(until(then), Ok(()));
         assert!(Instant::now() >= then);
-        // The descriptors' numbers are used again.
+        // The new sockets get the same descriptors.
         drop((one, other));
         let (one, mut other) = pair();
         let late = for_socket(&one, Interest::Read, soon()).unwrap_err();
@@ -202,7 +202,7 @@ fn a_late_event_of_a_socket_ends_no_other_wait() {
 }
 
 #[test]
-fn a_socket_is_waited_for_again_and_again_in_both_directions() {
+fn sockets_can_be_waited_for_repeatedly_in_both_directions() {
     let mut worker = TestWorker::new();
     for _ in 0..10 {
         let (one, other) = pair();
@@ -214,7 +214,7 @@ fn a_socket_is_waited_for_again_and_again_in_both_directions() {
                     for_socket(&end, Interest::Read, far()).unwrap();
                     end.read_exact(&mut [0]).unwrap();
                 }
-                // Or the other one's last wait would be ended by this end's.
+                // Keeps the socket open: closing it would end the other side's last wait.
                 end
             });
         }
@@ -223,7 +223,7 @@ fn a_socket_is_waited_for_again_and_again_in_both_directions() {
 }
 
 #[test]
-fn thousands_wait_at_once() {
+fn thousands_of_coroutines_wait_at_once() {
     const MANY: usize = 3000;
     let mut worker = TestWorker::new();
     let counter = Arc::new(Counter::default());
@@ -231,7 +231,7 @@ fn thousands_wait_at_once() {
         let counter = Arc::clone(&counter);
         worker.spawn(move || {
             counter.reach(1);
-            // The later ones end first.
+            // Later coroutines finish first.
             let _ = until(Instant::now() + Duration::from_micros((MANY - number) as u64));
             counter.reach(2);
             number
@@ -247,7 +247,7 @@ fn thousands_wait_at_once() {
 }
 
 #[test]
-fn stacks_and_slots_are_used_again() {
+fn stacks_and_slots_are_reused() {
     let mut worker = TestWorker::new();
     let mut seen = std::collections::HashSet::new();
     for _ in 0..100 {
@@ -262,7 +262,7 @@ fn stacks_and_slots_are_used_again() {
 }
 
 #[test]
-fn the_workers_own_files_are_reported() {
+fn events_of_the_workers_own_files_are_reported() {
     let mut worker: TestWorker<()> = TestWorker::new();
     let (one, mut other) = pair();
     let remote = Arc::clone(&worker.remote);
@@ -295,13 +295,13 @@ fn a_nudge_ends_the_workers_wait() {
         worker.turn();
         assert!(began.elapsed() < LIMIT);
         nudger.join().unwrap();
-        // A nudge may be seen in two ways, and each ends a wait.
+        // The worker may notice one nudge by the flag and by the eventfd, so it may wake twice.
         worker.turn_within(Duration::ZERO);
     }
 }
 
 #[test]
-fn threads_know_which_worker_they_are() {
+fn worker_number_is_that_of_the_threads_reactor() {
     assert_eq!(thread::spawn(worker_number).join().unwrap(), 0);
     let number = thread::spawn(|| {
         let remote = Arc::new(Remote::new().unwrap());

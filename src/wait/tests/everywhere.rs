@@ -1,23 +1,23 @@
-//! What holds on threads and in coroutines alike.
+//! Behaviour that threads and coroutines share.
 
 use std::io::{ErrorKind, Read};
 
 use super::*;
 
 #[test]
-fn a_socket_that_is_ready_ends_the_wait_at_once() {
+fn a_ready_socket_ends_the_wait_at_once() {
     everywhere(|| {
         let (one, mut other) = pair();
         for_socket(&one, Interest::Write, far()).unwrap();
         other.write_all(b"x").unwrap();
         for_socket(&one, Interest::Read, far()).unwrap();
-        // It still is: nothing was read.
+        // The socket is still ready, because nothing was read.
         for_socket(&one, Interest::Read, None).unwrap();
     });
 }
 
 #[test]
-fn bytes_that_come_later_end_the_wait() {
+fn bytes_that_arrive_later_end_the_wait() {
     for place in PLACES {
         let (one, mut other) = pair();
         let (announce, announced) = bounded(1);
@@ -34,7 +34,7 @@ fn bytes_that_come_later_end_the_wait() {
 }
 
 #[test]
-fn a_full_socket_is_waited_for_until_there_is_room() {
+fn waits_for_room_in_a_full_socket() {
     for place in PLACES {
         let (one, mut other) = pair();
         let filled = fill(&one);
@@ -75,32 +75,32 @@ fn a_wait_for_a_socket_ends_at_its_deadline() {
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(!is_cancelled(&error));
         assert!(Instant::now() >= deadline.unwrap());
-        // Also one that has passed before.
+        // The same for a deadline that has passed already.
         let error = for_socket(&one, Interest::Read, deadline).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     });
 }
 
 #[test]
-fn until_lasts_until_then() {
+fn until_returns_at_its_time() {
     everywhere(|| {
         let then = Instant::now() + SHORT;
         assert_eq!(until(then), Ok(()));
         assert!(Instant::now() >= then);
         assert_eq!(until(then), Ok(()));
-        give_way();
+        yield_now();
     });
 }
 
 #[test]
-fn a_condition_is_notified_from_another_thread() {
+fn another_thread_can_notify_a_condition() {
     for place in PLACES {
         let counter = Arc::new(Counter::default());
-        let theirs = Arc::clone(&counter);
+        let shared = Arc::clone(&counter);
         let job = start(place, move || {
             for number in (1..=100).step_by(2) {
-                theirs.set(number);
-                theirs.reach(number + 1);
+                shared.set(number);
+                shared.reach(number + 1);
             }
         });
         for number in (1..=100).step_by(2) {
@@ -120,16 +120,16 @@ fn a_wait_for_a_condition_ends_at_its_deadline() {
             let (guard, result) = condition.wait(mutex.lock(), deadline);
             assert_eq!(result, Err(WaitError::TimedOut));
             assert!(Instant::now() >= deadline.unwrap());
-            assert!(mutex.try_lock().is_none(), "it is locked again");
+            assert!(mutex.try_lock().is_none(), "the mutex is locked again");
             drop(guard);
         }
-        // Who is gone is not notified.
+        // Notifying without waiters does nothing.
         condition.notify_one();
         condition.notify_all();
     });
 }
 
-/// Waits for a notification, and says in between that it does.
+/// Waits for a notification, after counting itself in.
 fn wait_in_line(line: &(Mutex<usize>, Condition), deadline: Option<Instant>) -> bool {
     let mut guard = line.0.lock();
     *guard += 1;
@@ -138,25 +138,25 @@ fn wait_in_line(line: &(Mutex<usize>, Condition), deadline: Option<Instant>) -> 
     result.is_ok()
 }
 
-/// Returns when so many are in line.
+/// Returns once `count` waiters have counted themselves in.
 fn until_in_line(line: &(Mutex<usize>, Condition), count: usize) {
     let limit = Instant::now() + LIMIT;
     while *line.0.lock() < count {
-        assert!(Instant::now() < limit, "it hangs");
+        assert!(Instant::now() < limit, "the waiters do not come");
         thread::yield_now();
     }
 }
 
 #[test]
-fn notifications_go_to_those_who_have_waited_longest() {
+fn notify_one_wakes_the_longest_waiter() {
     let line = Arc::new((Mutex::new(0), Condition::new()));
     let (announce, order) = crossbeam_channel::unbounded();
     let mut jobs = Vec::new();
     for number in 0..9 {
         let (line, announce) = (Arc::clone(&line), announce.clone());
-        let theirs = Arc::clone(&line);
+        let shared = Arc::clone(&line);
         jobs.push(start(PLACES[number % 3], move || {
-            assert!(wait_in_line(&theirs, far()));
+            assert!(wait_in_line(&shared, far()));
             announce.send(number).unwrap();
         }));
         until_in_line(&line, number + 1);
@@ -173,13 +173,13 @@ fn notifications_go_to_those_who_have_waited_longest() {
 }
 
 #[test]
-fn a_notification_that_meets_a_deadline_is_not_lost() {
+fn a_notification_at_the_deadline_is_not_lost() {
     for place in PLACES {
         for round in 0..100 {
             let line = Arc::new((Mutex::new(0), Condition::new()));
             let (hasty, patient) = (Arc::clone(&line), Arc::clone(&line));
             let hasty = start(place, move || {
-                // At about the time when it is notified.
+                // The deadline passes at about the time of the notification.
                 let deadline = Instant::now() + Duration::from_micros(20 * round);
                 wait_in_line(&hasty, Some(deadline))
             });
@@ -201,10 +201,10 @@ fn a_stream_reads_and_writes_as_if_it_blocked() {
     for writes in PLACES {
         for reads in PLACES {
             let (one, other) = pair();
-            let (theirs, expected) = (Arc::clone(&bytes), Arc::clone(&bytes));
+            let (shared, expected) = (Arc::clone(&bytes), Arc::clone(&bytes));
             let writer = start(writes, move || {
                 let mut stream = Stream::new(&one, far());
-                stream.write_all(&theirs).unwrap();
+                stream.write_all(&shared).unwrap();
                 stream.flush().unwrap();
             });
             let reader = start(reads, move || {
@@ -221,7 +221,7 @@ fn a_stream_reads_and_writes_as_if_it_blocked() {
 }
 
 #[test]
-fn a_stream_gives_up_at_its_deadline() {
+fn a_stream_times_out_at_its_deadline() {
     everywhere(|| {
         let (one, _other) = pair();
         let error = Stream::new(&one, soon()).read(&mut [0; 8]).unwrap_err();
@@ -234,7 +234,7 @@ fn a_stream_gives_up_at_its_deadline() {
 
 #[test]
 #[cfg(debug_assertions)]
-fn a_lock_held_across_a_wait_is_a_mistake() {
+fn waiting_with_a_lock_held_panics() {
     everywhere(|| {
         let mutex = Mutex::new(());
         let panic = caught(|| {
@@ -244,7 +244,7 @@ fn a_lock_held_across_a_wait_is_a_mistake() {
         let panic = panic.unwrap_err();
         let text = panic.downcast_ref::<String>().unwrap();
         assert!(text.contains("a lock is held across a wait"), "{text}");
-        // The guard was dropped with that, and counts no more.
+        // The panic dropped the guard, so it no longer counts.
         assert!(mutex.try_lock().is_some());
         assert_eq!(until(Instant::now()), Ok(()));
     });
@@ -252,7 +252,7 @@ fn a_lock_held_across_a_wait_is_a_mistake() {
 
 #[test]
 #[cfg(debug_assertions)]
-fn a_second_lock_is_not_released_by_a_condition() {
+fn waiting_for_a_condition_with_a_second_lock_held_panics() {
     everywhere(|| {
         let (other, mutex) = (Mutex::new(()), Mutex::new(()));
         let panic = caught(|| {

@@ -126,7 +126,7 @@ fn chunks_without_an_end_mark_are_a_bad_request() {
         let answer = connection.response();
         assert_eq!(answer.status, 400, "{shown:?}: {}", answer.text());
         assert!(
-            answer.error().contains("in mid-chunk"),
+            answer.error().contains("before the end of its chunks"),
             "{}",
             answer.error()
         );

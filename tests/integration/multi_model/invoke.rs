@@ -189,7 +189,8 @@ fn invocations_that_name_no_model_are_400() {
     let server = start();
     for headers in [&[][..], &[(ATTRIBUTES, "tfs-method=predict")]] {
         let answer = server.post("/invocations", headers, INSTANCES);
-        let text = "The request names no model: X-Amzn-SageMaker-Target-Model or tfs-model-name is needed.";
+        let text = "The request names no model: send the header X-Amzn-SageMaker-Target-Model or the custom attribute \
+                    tfs-model-name.";
         assert_error(&answer, 400, text);
     }
 }

@@ -1,9 +1,9 @@
-//! The end of a server.
+//! How a server drains and ends.
 
 use super::*;
 
 #[test]
-fn open_connections_are_served_on_and_told_that_they_end() {
+fn open_connections_are_served_until_their_last_response_says_close() {
     with_both(2, |workers| {
         let server = TestServer::start(workers, |_| {});
         let mut held = server.hold("/hold");
@@ -26,7 +26,7 @@ fn open_connections_are_served_on_and_told_that_they_end() {
 }
 
 #[test]
-fn a_connection_that_came_before_the_end_is_accepted() {
+fn connections_that_wait_when_accepting_stops_are_served() {
     with_both(2, |workers| {
         let server = TestServer::start(workers, |_| {});
         let mut clients = Vec::from_iter((0..20).map(|_| server.connect()));
@@ -38,7 +38,7 @@ fn a_connection_that_came_before_the_end_is_accepted() {
 }
 
 #[test]
-fn requests_that_wait_and_run_are_refused_in_the_end() {
+fn waiting_and_running_requests_get_503_at_the_end() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| settings.slots = 1);
         let mut running = server.hold("/stay");
@@ -55,18 +55,18 @@ fn requests_that_wait_and_run_are_refused_in_the_end() {
         waiting
             .receive()
             .expect_part(503, "The server is stopping.");
-        // New ones, too, but those that are answered immediately.
+        // A new request in the lane `Immediate` still runs.
         open.ask("/now").expect(200, "/now");
         server.expect_begin("/now");
         server.server.finish();
         drop((running, waiting));
         eventually(|| server.server.in_flight() == 0);
-        assert!(server.begun.is_empty(), "the one that waited never began");
+        assert!(server.begun.is_empty(), "the waiting request never began");
     });
 }
 
 #[test]
-fn new_requests_are_refused_in_the_end() {
+fn new_requests_get_503_at_the_end() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |_| {});
         let mut open = server.connect();
@@ -80,7 +80,7 @@ fn new_requests_are_refused_in_the_end() {
 }
 
 #[test]
-fn the_end_waits_for_responses_but_not_for_long() {
+fn finish_waits_for_responses_up_to_its_limit() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |_| {});
         server.server.finish();

@@ -1,15 +1,15 @@
-//! Where requests are planned and answered.
+//! Where requests are planned and run.
 
 use super::*;
 
 #[test]
-fn every_request_is_planned_once_however_it_arrives() {
+fn every_request_is_planned_exactly_once() {
     with_both(2, |workers| {
         let server = TestServer::start(workers, |_| {});
         let mut client = server.connect();
         client.ask("/now").expect(200, "/now");
         assert_eq!(server.planned(), 1);
-        // In pieces, with another one behind it.
+        // Split into pieces, with another request after it.
         let head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n";
         for piece in [&head[..9], &head[9..30], &head[30..], "01234"] {
             client.send(piece);
@@ -18,11 +18,11 @@ fn every_request_is_planned_once_however_it_arrives() {
         client.receive().expect(200, "0123456789");
         client.receive().expect(200, "/a");
         assert_eq!(server.planned(), 3);
-        // Also when the body is refused, and when the method is HEAD.
+        // The body is refused.
         client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n");
         client.receive().expect_part(413, "");
         assert_eq!(server.planned(), 4);
-        // What is no request is not planned.
+        // Input that is not a request is not planned.
         let mut client = server.connect();
         client.send("nonsense\r\n\r\n");
         client.receive().expect_part(400, "");
@@ -31,7 +31,7 @@ fn every_request_is_planned_once_however_it_arrives() {
 }
 
 #[test]
-fn each_lane_has_its_place() {
+fn each_lane_runs_on_its_own_threads() {
     for (workers, request) in [
         (Workers::Coroutines(1), "worker-0"),
         (Workers::Threads(1), "request-"),
@@ -45,7 +45,7 @@ fn each_lane_has_its_place() {
 }
 
 #[test]
-fn other_lanes_are_free_while_all_slots_are_taken() {
+fn other_lanes_run_while_all_slots_are_taken() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| settings.slots = 1);
         let mut held = server.hold("/hold");
@@ -55,7 +55,7 @@ fn other_lanes_are_free_while_all_slots_are_taken() {
         client.ask("/thread").expect(200, "/thread");
         server.expect_begin("/now");
         server.expect_begin("/thread");
-        assert!(server.begun.is_empty(), "the other one waits");
+        assert!(server.begun.is_empty(), "the other request waits");
         server.release();
         held.receive().expect(200, "/hold");
         waiting.receive().expect(200, "/waiting");
@@ -63,7 +63,7 @@ fn other_lanes_are_free_while_all_slots_are_taken() {
 }
 
 #[test]
-fn a_thread_of_its_own_does_not_hold_a_slot() {
+fn requests_in_the_thread_lane_do_not_use_slots() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| settings.slots = 1);
         let mut held = server.hold("/thread/stay");
@@ -91,7 +91,7 @@ fn the_backlog_is_first_come_first_served() {
 }
 
 #[test]
-fn a_request_of_another_worker_gets_the_slot() {
+fn a_freed_slot_goes_to_a_request_of_another_worker() {
     with_both(4, |workers| {
         let server = TestServer::start(workers, |settings| settings.slots = 1);
         let mut held = server.hold("/hold");
@@ -114,7 +114,7 @@ fn a_panic_costs_one_request() {
         for path in ["/panic", "/now/panic", "/thread/panic", "/panic", "/panic"] {
             client
                 .ask(path)
-                .expect_part(500, "The server made a mistake");
+                .expect_part(500, "The server failed to handle this request");
         }
         client.ask("/a").expect(200, "/a");
         server.release();
@@ -126,7 +126,7 @@ fn a_panic_costs_one_request() {
 fn connections_are_spread_over_the_workers() {
     with_both(4, |workers| {
         let server = TestServer::start(workers, |_| {});
-        // One after the other, or two workers could choose the same one at the same time.
+        // The clients connect one after the other: at the same time, two workers could choose the same one.
         let clients = Vec::from_iter((0..8).map(|_| {
             let mut client = server.connect();
             client.ask("/now").expect(200, "/now");
@@ -141,7 +141,7 @@ fn connections_are_spread_over_the_workers() {
 }
 
 #[test]
-fn many_clients_at_once_get_their_own_answers() {
+fn many_clients_get_their_own_responses() {
     with_both(2, |workers| {
         let server = TestServer::start(workers, |settings| settings.backlog = 64);
         thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What happens when a client goes, time runs out, or there is no room.
+//! What happens when a client hangs up, time runs out, or no room is left.
 
 use std::net::{IpAddr, TcpListener};
 
@@ -9,7 +9,7 @@ use crate::http::socket::HangUp;
 const CANCELLED: Result<(), WaitError> = Err(WaitError::Cancelled);
 
 #[test]
-fn a_hang_up_ends_the_request_and_frees_its_slot() {
+fn a_hang_up_cancels_the_request_and_frees_its_slot() {
     with_both(2, |workers| {
         let server = TestServer::start(workers, |settings| settings.slots = 1);
         for round in 0..10 {
@@ -23,7 +23,7 @@ fn a_hang_up_ends_the_request_and_frees_its_slot() {
 }
 
 #[test]
-fn a_hang_up_takes_the_request_out_of_the_backlog() {
+fn a_hang_up_removes_the_request_from_the_backlog() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| settings.slots = 1);
         let mut held = server.hold("/hold");
@@ -40,7 +40,7 @@ fn a_hang_up_takes_the_request_out_of_the_backlog() {
 }
 
 #[test]
-fn a_hang_up_just_before_a_thread_takes_the_request_is_seen() {
+fn a_hang_up_just_before_a_thread_starts_the_request_cancels_it() {
     let server = TestServer::start(Workers::Threads(1), |_| {});
     let shared = &server.server.0;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -49,7 +49,7 @@ fn a_hang_up_just_before_a_thread_takes_the_request_is_seen() {
     let peer = IpAddr::from(Ipv4Addr::LOCALHOST);
     let socket = Arc::new(Socket::new(1 << 40, stream, peer, 0, &shared.budget));
     drop(client);
-    // The worker has seen the hang-up, and found nothing to cancel.
+    // The worker has seen the hang-up and found nothing to cancel.
     socket.note_hang_up(HangUp::Sending);
     eventually(|| socket.has_hung_up());
     let now = Instant::now();
@@ -70,7 +70,7 @@ fn a_hang_up_just_before_a_thread_takes_the_request_is_seen() {
 }
 
 #[test]
-fn a_full_backlog_refuses_and_keeps_the_connection() {
+fn a_full_backlog_returns_503_and_keeps_the_connection() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| {
             (settings.slots, settings.backlog) = (1, 2);
@@ -86,13 +86,13 @@ fn a_full_backlog_refuses_and_keeps_the_connection() {
                 "{response:?}"
             );
         }
-        // Nor is a body waited for that could not be worked on.
+        // The server does not wait for a body that it could not use.
         refused.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n");
         refused
             .receive()
             .expect_part(503, "Too many requests are waiting");
         refused.send("abc");
-        // Clients of HTTP/1.0 are told, too.
+        // Clients of HTTP/1.0 get the same response.
         let mut old = server.connect();
         old.send("GET /c HTTP/1.0\r\n\r\n");
         old.receive()
@@ -108,7 +108,7 @@ fn a_full_backlog_refuses_and_keeps_the_connection() {
 }
 
 #[test]
-fn a_request_whose_turn_does_not_come_gets_504() {
+fn returns_504_when_no_slot_is_free_before_the_deadline() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| {
             settings.slots = 1;
@@ -117,7 +117,7 @@ fn a_request_whose_turn_does_not_come_gets_504() {
         let mut held = server.hold("/stay");
         let mut late = server.queue("/late");
         late.receive()
-            .expect_part(504, "it waited for others to finish");
+            .expect_part(504, "the request waited for others to finish");
         server.release();
         held.receive().expect(200, "/stay");
         late.ask("/a").expect(200, "/a");
@@ -136,7 +136,7 @@ fn a_request_sees_its_deadline() {
 }
 
 #[test]
-fn a_client_for_whom_there_is_no_room_is_told() {
+fn returns_503_when_there_is_no_room_for_a_connection() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |settings| settings.max_connections = 2);
         let mut held = ["/hold/1", "/hold/2"].map(|path| server.hold(path));
@@ -158,10 +158,10 @@ fn an_idle_connection_makes_room_for_a_new_one() {
     let mut held = server.hold("/hold");
     let mut idle = server.connect();
     idle.ask("/now").expect(200, "/now");
-    // Not at once: it may be a busy client's.
+    // Not at once: the client may be about to use it.
     let limit = Instant::now() + LIMIT;
     loop {
-        assert!(Instant::now() < limit, "it never comes");
+        assert!(Instant::now() < limit, "no new connection is served");
         let mut new = server.connect();
         if new
             .0
@@ -171,7 +171,7 @@ fn an_idle_connection_makes_room_for_a_new_one() {
         {
             continue;
         }
-        // A client that was turned away may see that its request was not read.
+        // A client that is turned away may see a reset, because the server did not read its request.
         if matches!(new.0.fill_buf(), Ok([_, ..])) && new.receive().status == 200 {
             break;
         }
