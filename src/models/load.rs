@@ -1,6 +1,6 @@
 //! Loads a model in multi-model mode, step by step, and undoes the steps when one fails.
 //!
-//! A [`Loader`] has what all loads share. Each load ([`Load`]) acquires ports, files and processes; it owns them until
+//! A [`Loader`] has what all loads share. Each load, a `Load`, acquires ports, files and processes; it owns them until
 //! it succeeds, and releases them if it fails. `registry.rs` keeps track of the loaded models.
 
 use std::path::{Path, PathBuf};

@@ -319,7 +319,7 @@ impl FakeUnit {
         }
     }
 
-    pub fn is_redundant(self) -> Self {
+    pub fn redundant(self) -> Self {
         Self {
             is_redundant: true,
             ..self

@@ -217,7 +217,7 @@ fn fails_when_a_required_unit_reports_failure_while_it_starts() {
 fn a_failed_start_of_a_redundant_unit_holds_up_no_load() {
     let (world, supervisor) = World::new();
     let unit = FakeUnit::new("a", [Start::Exits(Exit::Code(1))]);
-    let (_, started) = world.keep(unit.is_redundant());
+    let (_, started) = world.keep(unit.redundant());
     stop_at(&world, 50);
     let (end, journal) = run(&world, supervisor);
     assert!(end.is_ok());
