@@ -132,7 +132,11 @@ fn what_was_left_open_for_us_is_told() {
     let log = server.log();
     assert!(log.contains("9 (/etc/passwd)"), "{log}");
     let server = Setup::new().wrapper(CLEAN).start();
-    assert!(!server.log().contains("left open"), "{}", server.log());
+    assert!(
+        !server.log().contains("left files open"),
+        "{}",
+        server.log()
+    );
 }
 
 #[cfg(feature = "python")]
