@@ -2,7 +2,7 @@
 //!
 //! Input: HTTP status, one byte; the answer's body.
 
-use sagemaker_tfs::supervisor::lifecycle::Status;
+use sagemaker_tfs::supervisor::readiness::Readiness;
 use sagemaker_tfs::tfs::message::TfsAnswer;
 use sagemaker_tfs::tfs::status::{Versions, of_model};
 use serde_json::Value;
@@ -34,16 +34,16 @@ pub fn check(data: &[u8]) {
         })
     };
     match of_model(&answer, &model) {
-        Status::Available => {
+        Readiness::Ready => {
             assert_eq!(answer.status, 200);
             assert!(says("1", "AVAILABLE") && says("2", "AVAILABLE"));
         }
-        Status::Failed { reason, .. } => {
+        Readiness::Failed { reason, .. } => {
             assert_eq!(answer.status, 200);
             assert!(says("1", "END") || says("2", "END"), "{reason}");
             assert!(reason.len() < MAX_REASON_BYTES);
         }
-        Status::Other(text) => {
+        Readiness::NotReady(text) => {
             assert!(!text.is_empty());
             assert!(text.len() < MAX_REASON_BYTES);
         }

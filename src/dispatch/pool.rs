@@ -1,9 +1,9 @@
-//! Processes of one kind, model servers or Python workers, as the requests that need one see them.
+//! A pool of processes of one kind, TFS instances or Python workers, which take requests.
 //!
-//! The supervisor says how each member is. A request leases a place at the healthiest member with the least to do and
-//! waits, within its deadline, while there is none, in order of arrival (`waiters.rs`). Requests that were lost with members
-//! are subject to quarantine, see `quarantine.rs`. What a place is, and how a process is talked to, is for the modules that
-//! use a pool: see [`Capacity`].
+//! The units of the supervisor report the health of each member. A request leases a place at the healthiest member with
+//! the fewest requests; while no place is free, requests wait in order of arrival, up to their deadlines
+//! (`waiters.rs`). Requests that were lost with members are quarantined (`quarantine.rs`). What a place is, and how a
+//! request reaches the process, is left to the modules that use a pool; see [`Capacity`].
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ mod lease;
 mod waiters;
 
 pub use lease::{Choice, Lease};
-use waiters::{Lent, Waiters};
+use waiters::{Grant, Waiters};
 
-/// How a member is, best first.
+/// The health of a member, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
-    /// Takes requests.
+    /// The member takes requests.
     Ready,
-    /// Runs but does not answer. It gets requests only when no other is ready: it may be busy, not gone.
+    /// The process runs but does not answer; it may only be busy. It gets requests only when no member is ready.
     Unresponsive,
-    /// Has no process, or one that is starting: gets nothing, but is worth waiting for.
+    /// There is no process yet, or it is starting. The member gets no requests, but they wait for it.
     Coming,
-    /// Keeps failing. When all members do, requests do not wait.
+    /// The process keeps failing. When all members fail, requests do not wait.
     Failing,
 }
 
@@ -38,49 +38,49 @@ impl Health {
     }
 }
 
-/// What one process can take at once.
+/// How many requests one process can take at once, as a set of places.
 pub trait Capacity: Debug {
-    /// What errors call the members.
+    /// The words for members in error messages.
     const WORDS: Words;
-    /// What a request gets.
+    /// What a request gets, for example the channel to a worker.
     type Place: Clone + Debug;
 
     /// Whether a place is free.
     fn has_free(&self) -> bool;
     /// Takes a free place.
     fn take(&mut self) -> Option<Self::Place>;
-    /// A place is free again.
+    /// Makes a place free again.
     fn give_back(&mut self, place: Self::Place);
-    /// A place that was taken will never be free again.
+    /// Notes that a place, which was taken, will never be free again.
     fn lose(&mut self, _place: Self::Place) {}
 }
 
-/// The parts of errors that name the members of a pool.
+/// The parts of error messages that name the members of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Words {
-    /// One member; continued by its number.
+    /// One member; its number follows.
     pub member: &'static str,
-    /// No member is ready; continued by "for N s".
+    /// No member is ready; "for N s" follows.
     pub none_ready: &'static str,
     /// All places are taken.
     pub none_free: &'static str,
-    /// Why a place is free and a request cannot have it.
+    /// Why a request does not get a place although one is free.
     pub quarantine: &'static str,
 }
 
-/// Why a request gets no place.
+/// Why a request got no place.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// None became free by the deadline; what the members are doing instead.
+    /// No place became free by the deadline; the text says what the members are doing.
     TimedOut(String),
-    /// All members keep failing, in this way.
+    /// All members keep failing; the text says how.
     Failing(String),
     /// The client has hung up.
     Cancelled,
 }
 
 impl Unavailable {
-    /// The client's answer: 504, 503 or none. `limit` is the time that the request had.
+    /// The error for the client: 504, 503, or none if the client has hung up. `limit` is the time limit of the request.
     pub fn into_error(self, limit: Duration) -> RequestError {
         match self {
             Self::TimedOut(why) => RequestError::deadline(limit, &why),
@@ -90,22 +90,22 @@ impl Unavailable {
     }
 }
 
-/// See the module.
+/// A pool of processes; see the module.
 #[derive(Debug)]
 pub struct Pool<C: Capacity> {
     state: Mutex<State<C>>,
-    /// A member has changed.
+    /// Notified when a member changes or the pool closes.
     changed: Condition,
 }
 
 #[derive(Debug)]
 struct State<C: Capacity> {
     members: Vec<Member<C>>,
-    /// Requests without a place, by the rules of quarantine.
+    /// The requests that wait for a place, in order of arrival.
     queue: Queue,
-    /// Those, and requests that were given a place and have yet to wake up.
+    /// The same requests, and those that have been granted a place and have not woken up yet.
     waiters: Waiters<C>,
-    /// Since when none is ready.
+    /// Since when no member is ready; `None` while one is.
     none_ready_since: Option<Instant>,
     is_closed: bool,
 }
@@ -113,19 +113,20 @@ struct State<C: Capacity> {
 #[derive(Debug)]
 struct Member<C> {
     health: Health,
-    /// What it is doing, for people; continued by "for N s".
+    /// What it is doing, for messages; "for N s" follows.
     what: String,
+    /// Since when it has been doing that.
     since: Instant,
-    /// What its process can take, while it takes requests.
+    /// The places of its process; `None` while it takes no requests.
     capacity: Option<C>,
-    /// How often it has ceased to take requests.
+    /// How often it has stopped taking requests. Places of earlier generations no longer count.
     generation: u64,
-    /// The requests that this generation has.
+    /// The requests at this generation.
     load: Load,
 }
 
 impl<C: Capacity> Pool<C> {
-    /// A pool of so many members that have yet to start.
+    /// A pool of this many members, which have not started yet.
     pub fn new(members: usize) -> Arc<Self> {
         let now = Instant::now();
         let member = || Member {
@@ -148,15 +149,15 @@ impl<C: Capacity> Pool<C> {
         })
     }
 
-    /// Nobody gets a place any more: the model is unloaded.
+    /// Closes the pool because the model is unloaded: no request gets a place any more.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
         self.announce_change(state);
     }
 
-    /// Says how a member is, since when, and in words what it is doing. When it begins to take requests, `capacity` is
-    /// what its process can take.
+    /// Sets the health of a member, which began at `since`; `what` says in words what the member is doing. If the
+    /// member begins to take requests, `capacity` has the places of its process.
     pub fn set(
         &self,
         index: usize,
@@ -169,7 +170,7 @@ impl<C: Capacity> Pool<C> {
         let member = &mut state.members[index];
         (member.health, member.what, member.since) = (health, what, since);
         if !health.takes_requests() {
-            state.take_no_more(index);
+            state.retire(index);
         } else if member.capacity.is_none() {
             member.capacity = capacity;
         }
@@ -177,10 +178,10 @@ impl<C: Capacity> Pool<C> {
         self.announce_change(state);
     }
 
-    /// The process of a member has ended. What comes next for the member is said by [`Pool::set`].
+    /// Notes that the process of a member has ended. A call of [`Pool::set`] follows with the new health.
     pub fn process_ended(&self, index: usize) {
         let mut state = self.state.lock();
-        if state.take_no_more(index) {
+        if state.retire(index) {
             let now = Instant::now();
             let member = &mut state.members[index];
             (member.health, member.what, member.since) = (Health::Coming, "down".into(), now);
@@ -189,8 +190,8 @@ impl<C: Capacity> Pool<C> {
         self.announce_change(state);
     }
 
-    /// Leases a place for a request with this limit, waiting for one until `deadline`. At the member number `preferred`,
-    /// if that can take it now.
+    /// Leases a place for a request with this limit, and waits for one until `deadline`. The member `preferred` is
+    /// taken if it has a place now.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -201,8 +202,8 @@ impl<C: Capacity> Pool<C> {
         deadline: Instant,
     ) -> Result<Lease<C>, Unavailable> {
         let mut state = self.state.lock();
-        if let Some(lent) = state.lend(None, limit, preferred) {
-            return Ok(self.lease(lent, limit));
+        if let Some(grant) = state.grant(None, limit, preferred) {
+            return Ok(self.lease(grant, limit));
         }
         if let Some(reason) = state.refusal(None, deadline) {
             return Err(reason);
@@ -217,31 +218,31 @@ impl<C: Capacity> Pool<C> {
             if let Some(reason) = state.refusal(Some(ticket), deadline) {
                 break reason;
             }
-            if let Some(lent) = state.pick_up(ticket) {
-                return Ok(self.lease(lent, limit));
+            if let Some(grant) = state.pick_up(ticket) {
+                return Ok(self.lease(grant, limit));
             }
         };
-        let too_late = state.give_up(ticket).map(|lent| self.lease(lent, limit));
-        // Those behind it may have waited for it alone.
+        let too_late = state.give_up(ticket).map(|grant| self.lease(grant, limit));
+        // Requests behind this one may have waited only because of it.
         waiters::serve(state);
-        // Gives the place to the next.
+        // Dropping the lease gives its place to the next request.
         drop(too_late);
         Err(reason)
     }
 
-    fn lease(self: &Arc<Self>, lent: Lent<C>, limit: ConcurrencyLimit) -> Lease<C> {
+    fn lease(self: &Arc<Self>, grant: Grant<C>, limit: ConcurrencyLimit) -> Lease<C> {
         Lease {
             pool: Arc::clone(self),
-            index: lent.index,
-            generation: lent.generation,
+            index: grant.index,
+            generation: grant.generation,
             limit,
-            place: lent.place,
+            place: grant.place,
             is_discarded: false,
         }
     }
 
-    /// Chooses the member for a request that will be sent later, without waiting: the one that would be leased now; one
-    /// that comes back if none takes requests.
+    /// Chooses a member for a request that will be sent later, without waiting: the healthiest with the fewest
+    /// requests, even if no member takes requests now.
     pub fn choose(self: &Arc<Self>) -> Choice<C> {
         let mut state = self.state.lock();
         let members = &mut state.members;
@@ -258,7 +259,7 @@ impl<C: Capacity> Pool<C> {
         }
     }
 
-    /// Waits until some member takes requests.
+    /// Waits until a member takes requests.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -283,10 +284,10 @@ impl<C: Capacity> Pool<C> {
         }
     }
 
-    /// Waits until a member changes, but not longer than until `limit`.
+    /// Waits until a member changes, at most until `limit`.
     ///
     /// # Errors
-    /// [`WaitError::Cancelled`].
+    /// [`WaitError::Cancelled`] when the client has hung up.
     pub fn wait_for_change(&self, limit: Instant) -> Result<(), WaitError> {
         match self.wait(self.state.lock(), limit) {
             (_, Err(WaitError::Cancelled)) => Err(WaitError::Cancelled),
@@ -294,10 +295,10 @@ impl<C: Capacity> Pool<C> {
         }
     }
 
-    /// Whether some member is ready.
+    /// Checks that a member is ready.
     ///
     /// # Errors
-    /// When none is: for how long, and what they are doing instead.
+    /// When none is: for how long, and what the members are doing.
     pub fn check(&self) -> Result<(), String> {
         let state = self.state.lock();
         match state.none_ready_since {
@@ -306,7 +307,7 @@ impl<C: Capacity> Pool<C> {
         }
     }
 
-    /// Looks at what a member can take, if it takes requests and has none.
+    /// Calls `look` with the capacity of a member that takes requests but has none at the moment; otherwise `None`.
     pub fn look_at_idle<T>(&self, index: usize, look: impl FnOnce(&C) -> T) -> Option<T> {
         let state = self.state.lock();
         let member = &state.members[index];
@@ -322,18 +323,19 @@ impl<C: Capacity> Pool<C> {
         self.changed.wait(state, Some(limit))
     }
 
-    /// A member has changed, or the pool: places may be free, or those who wait be without hope.
+    /// Wakes the waiting requests that a change of a member or of the pool concerns: those that get a place, or all of
+    /// them when waiting has become pointless.
     fn announce_change(&self, mut state: MutexGuard<State<C>>) {
         let woken = match state.is_hopeless() {
             true => state.all_waiting(),
-            false => state.hand_over(),
+            false => state.grant_free_places(),
         };
         drop(state);
         waiters::wake(&woken);
         self.changed.notify_all();
     }
 
-    /// How many wait for a place.
+    /// The number of requests that wait for a place.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.state.lock().queue.waiting()
@@ -341,14 +343,14 @@ impl<C: Capacity> Pool<C> {
 }
 
 impl<C: Capacity> Member<C> {
-    /// Whether it took requests before.
-    fn take_no_more(&mut self) -> bool {
-        let did = self.capacity.take().is_some();
-        if did {
+    /// Ends the current generation: the member takes no more requests. Returns whether it took requests before.
+    fn retire(&mut self) -> bool {
+        let took_requests = self.capacity.take().is_some();
+        if took_requests {
             self.generation += 1;
             self.load = Load::default();
         }
-        did
+        took_requests
     }
 
     fn has_free_place(&self) -> bool {
@@ -365,12 +367,12 @@ impl<C: Capacity> State<C> {
         }
     }
 
-    /// Whether nobody gets a place, however long it waits.
+    /// Whether no request can get a place, however long it waits.
     fn is_hopeless(&self) -> bool {
         self.is_closed || self.members.iter().all(|m| m.health == Health::Failing)
     }
 
-    /// Why a request must wait no longer; `ticket` is its place in the queue.
+    /// Why a request must not wait any longer; `ticket` is its place in the queue, if it waits already.
     fn refusal(&self, ticket: Option<Ticket>, deadline: Instant) -> Option<Unavailable> {
         let now = Instant::now();
         if self.is_closed {

@@ -1,42 +1,43 @@
-//! Finds which in-flight request crashes a process. As data: no clock, no threads.
+//! Finds the in-flight request that crashes a process. Pure data structures: no clock, no threads.
 //!
-//! A lost request is sent again, as often as its deadline allows. But it may be the one that ends the process, again and
-//! again, and takes everything beside it along each time. It is found by exclusion: a request that was lost often is sent
-//! beside few others (it is *quarantined*), and in the end alone. Only a request that was lost alone is given up as
-//! *poison*, so bad luck beside others costs a request nothing but time. Pools of model servers and of Python workers both
-//! go by this.
+//! A lost request is sent again, as often as its deadline allows. But the same request may crash the process each time,
+//! and all other requests at that process are lost with it. So a request that was lost several times is *quarantined*:
+//! it is sent together with only a few others, and finally alone. Only a request that was lost while it was alone is
+//! given up as *poison*; a request that only shared a process with it loses nothing but time. Pools of TFS instances
+//! and of Python workers follow the same rules.
 
 use std::collections::BTreeMap;
 
-/// Losses beside any number of others; requests lost by chance have mostly been answered by then.
+/// Losses among any number of other requests. Most requests that are lost by chance are answered before this number.
 const LOSSES_UNLIMITED: u32 = 2;
-/// Then losses in a small group: of the requests in flight each goes through few such groups.
+/// Further losses in a small group. One suffices: all groups without a poisonous request are answered.
 const LOSSES_IN_SMALL_GROUP: u32 = 1;
-/// Size of a small group: about the root of the usual number in flight (64), so that there are as many groups as members.
+/// The size of a small group: about the square root of the usual number of requests in flight (64), so that the number
+/// of groups is about the size of a group.
 const SMALL_GROUP: usize = 8;
-/// Then losses alone, after which it is the request's own doing: twice, for once may be chance.
+/// Further losses alone, after which the request itself must be the cause. Two, because one may be chance.
 const LOSSES_ALONE: u32 = 2;
 
-/// How often a request was lost when a process ended.
+/// How often a request was lost because a process ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses(u32);
 
-/// The most requests that may be at a process together with the one that has this limit, itself included.
+/// The most requests that may be at a process together with the request that has this limit, including that request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConcurrencyLimit(usize);
 
 impl Losses {
-    /// It was lost once more.
+    /// Counts one more loss.
     pub fn add(&mut self) {
         self.0 += 1;
     }
 
-    /// How often it was lost.
+    /// The number of losses.
     pub fn count(self) -> u32 {
         self.0
     }
 
-    /// The limit with which it may be sent next.
+    /// The limit for sending the request again.
     pub fn concurrency_limit(self) -> ConcurrencyLimit {
         const GROUPED: u32 = LOSSES_UNLIMITED + LOSSES_IN_SMALL_GROUP;
         match self.0 {
@@ -46,7 +47,7 @@ impl Losses {
         }
     }
 
-    /// Whether the request must be what crashes the process, as far as can be told from outside.
+    /// Whether the request must be what crashes the process, as far as we can see from outside.
     pub fn is_poison(self) -> bool {
         self.0 >= LOSSES_UNLIMITED + LOSSES_IN_SMALL_GROUP + LOSSES_ALONE
     }
@@ -56,25 +57,26 @@ impl ConcurrencyLimit {
     /// No limit: the request is not quarantined.
     pub const ANY: Self = Self(usize::MAX);
 
-    /// Whether there is one.
+    /// Whether there is a limit.
     pub fn is_quarantined(self) -> bool {
         self != Self::ANY
     }
 }
 
-/// The requests that are at one process.
+/// The requests at one process.
 #[derive(Debug, Default)]
 pub struct Load {
-    /// How many.
+    /// The number of requests.
     pub requests: usize,
-    /// Requests that will be sent here soon. They count when requests are spread over processes, but nobody waits for them.
+    /// The number of requests that will be sent here soon. They count when requests are spread over the processes, but
+    /// no request waits because of them.
     pub expected: usize,
-    /// Limits of the quarantined ones among them.
+    /// The limits of the quarantined requests among them.
     quarantined: Vec<ConcurrencyLimit>,
 }
 
 impl Load {
-    /// A request has come.
+    /// Counts a request that was sent here.
     pub fn add(&mut self, limit: ConcurrencyLimit) {
         self.requests += 1;
         if limit.is_quarantined() {
@@ -82,7 +84,7 @@ impl Load {
         }
     }
 
-    /// A request has left.
+    /// Forgets a request that has left.
     pub fn remove(&mut self, limit: ConcurrencyLimit) {
         self.requests -= 1;
         if let Some(place) = self.quarantined.iter().position(|&other| other == limit) {
@@ -96,50 +98,50 @@ impl Load {
     }
 }
 
-/// The requests that wait to be sent, in order of arrival. A quarantined one waits until all that came before it are gone,
-/// and one process is then kept free for it; those behind it may pass it, but not each other.
+/// The requests that wait to be sent, in order of arrival. A quarantined request waits until all earlier requests have
+/// left the queue; then one process is kept free for it. Later requests may pass a quarantined one, but not each other.
 #[derive(Debug, Default)]
 pub struct Queue {
     last: Ticket,
     waiting: BTreeMap<Ticket, ConcurrencyLimit>,
 }
 
-/// A place in the queue.
+/// The number of a request in the queue, in order of arrival.
 pub type Ticket = u64;
 
 impl Queue {
-    /// A request begins to wait.
+    /// Adds a request that begins to wait.
     pub fn enter(&mut self, limit: ConcurrencyLimit) -> Ticket {
         self.last += 1;
         self.waiting.insert(self.last, limit);
         self.last
     }
 
-    /// A request that had left waits again, as if it had not left.
+    /// Adds a request again that had left, at its old place.
     pub fn reenter(&mut self, ticket: Ticket, limit: ConcurrencyLimit) {
         self.waiting.insert(ticket, limit);
     }
 
-    /// A request waits no more.
+    /// Removes a request that no longer waits.
     pub fn leave(&mut self, ticket: Ticket) {
         self.waiting.remove(&ticket);
     }
 
-    /// The first request that waits, or the first one behind `ticket`.
+    /// The first waiting request, or the first one after `ticket`.
     pub fn next(&self, ticket: Option<Ticket>) -> Option<(Ticket, ConcurrencyLimit)> {
         let from = ticket.map_or(0, |ticket| ticket + 1);
         let next = self.waiting.range(from..).next();
         next.map(|(&ticket, &limit)| (ticket, limit))
     }
 
-    /// How many wait.
+    /// The number of waiting requests.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The process that a request may be sent to now, if any: of those in `loads` the one with the least to do.
-    /// `is_usable` says whether it takes requests just now. A request without a ticket is newer than all that wait.
+    /// The process that a request may be sent to now, if any: the one in `loads` with the fewest requests. `is_usable`
+    /// says whether a process has a free place. A request without a ticket comes after all waiting requests.
     pub fn choose<'a>(
         &self,
         ticket: Option<Ticket>,
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_get_smaller_and_only_losses_alone_are_the_last() {
+    fn limits_shrink_and_a_request_is_poison_only_after_losses_alone() {
         let limit = |losses| lost(losses).concurrency_limit();
         assert_eq!([limit(0), limit(1)], [ConcurrencyLimit::ANY; 2]);
         assert_eq!(limit(2), ConcurrencyLimit(SMALL_GROUP));
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_the_least_to_do_is_taken() {
+    fn chooses_the_usable_process_with_the_fewest_requests() {
         let queue = Queue::default();
         let loads = [load(&[ConcurrencyLimit::ANY]), load(&[]), load(&[])];
         assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), Some(1));
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_joins_one_that_must_be_alone() {
+    fn a_request_that_must_be_alone_shares_no_process() {
         let queue = Queue::default();
         let mut loads = [load(&[ALONE])];
         assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), None);
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_group_has_a_limit_for_all_in_it() {
+    fn the_smallest_limit_in_a_group_holds_for_all_requests_in_it() {
         let queue = Queue::default();
         let mut loads = [load(&[ConcurrencyLimit(3), ConcurrencyLimit::ANY])];
         assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), Some(0));
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn one_process_is_kept_free_for_a_quarantined_request_that_waits() {
+    fn keeps_one_process_free_for_a_waiting_quarantined_request() {
         let mut queue = Queue::default();
         let first = queue.enter(ALONE);
         let mut loads = [
@@ -248,7 +250,7 @@ mod tests {
             load(&[ConcurrencyLimit::ANY]),
         ];
         assert_eq!(choose(&queue, Some(first), ALONE, &loads), None);
-        // Others do not fill up the place that it waits for.
+        // Other requests do not go to the process that it waits for.
         assert_eq!(choose(&queue, None, ConcurrencyLimit::ANY, &loads), Some(0));
         assert_eq!(
             choose(&queue, None, ConcurrencyLimit::ANY, &loads[1..]),
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_wait_for_those_before_them() {
+    fn requests_wait_for_earlier_requests() {
         const ANY: ConcurrencyLimit = ConcurrencyLimit::ANY;
         let mut queue = Queue::default();
         let [first, second] = [queue.enter(ANY), queue.enter(ANY)];
@@ -267,17 +269,21 @@ mod tests {
         let loads = [load(&[]), load(&[ANY])];
         let chosen = |queue: &Queue, ticket, limit| choose(queue, ticket, limit, &loads);
         assert_eq!(chosen(&queue, Some(second), ANY), None);
-        assert_eq!(chosen(&queue, None, ANY), None, "a newcomer is the last");
+        assert_eq!(chosen(&queue, None, ANY), None, "a newcomer comes last");
         assert_eq!(chosen(&queue, Some(last), ALONE), None);
         assert_eq!(chosen(&queue, Some(first), ANY), Some(0));
         queue.leave(first);
         assert_eq!(chosen(&queue, Some(second), ANY), Some(0));
         queue.reenter(first, ANY);
-        assert_eq!(chosen(&queue, Some(second), ANY), None, "it is back");
+        assert_eq!(
+            chosen(&queue, Some(second), ANY),
+            None,
+            "the first request is back"
+        );
         queue.leave(first);
         queue.leave(second);
         assert_eq!(chosen(&queue, Some(last), ALONE), Some(0));
-        // One that is not quarantined passes one that is.
+        // A request that is not quarantined passes one that is.
         assert_eq!(chosen(&queue, None, ANY), Some(1));
         assert_eq!(chosen(&queue, None, ALONE), None);
         queue.leave(last);
@@ -285,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_walked_in_order_of_arrival() {
+    fn next_walks_the_queue_in_order_of_arrival() {
         let mut queue = Queue::default();
         let tickets = [ConcurrencyLimit::ANY, ALONE, ConcurrencyLimit(8)].map(|l| queue.enter(l));
         assert_eq!(queue.next(None), Some((tickets[0], ConcurrencyLimit::ANY)));
@@ -296,10 +302,10 @@ mod tests {
         assert_eq!(queue.next(Some(tickets[2])), None);
     }
 
-    /// One process, rounds of time: what was sent is answered in the round after, unless a poisonous one is beside it,
-    /// or the process is killed from outside. Gives the losses of each request that was answered, and of each that
-    /// was given up, by its number.
-    fn play(
+    /// Simulates one process in rounds. The requests sent in a round are answered, unless one of them is poison or the
+    /// process is killed from outside. Returns the numbers of the requests that were answered and of those that were
+    /// given up, and how often the process ended.
+    fn simulate(
         requests: usize,
         poison: &[usize],
         is_killed: impl Fn(usize) -> bool,
@@ -327,7 +333,7 @@ mod tests {
                 }
                 !goes
             });
-            assert!(!sent.is_empty(), "everybody waits for somebody");
+            assert!(!sent.is_empty(), "deadlock");
             let dies = is_killed(round) || sent.iter().any(|request| poison.contains(request));
             if !dies {
                 answered.extend(sent);
@@ -350,9 +356,9 @@ mod tests {
     }
 
     #[test]
-    fn the_poisonous_one_is_given_up_and_nobody_else() {
+    fn gives_up_the_poisonous_request_and_no_other() {
         for poison in [0, 31, 63] {
-            let (answered, given_up, deaths) = play(64, &[poison], |_| false);
+            let (answered, given_up, deaths) = simulate(64, &[poison], |_| false);
             assert_eq!(given_up, [poison]);
             assert_eq!(answered.len(), 63);
             assert_eq!(deaths, 5);
@@ -360,17 +366,17 @@ mod tests {
     }
 
     #[test]
-    fn many_poisonous_ones_are_given_up_and_nobody_else() {
+    fn gives_up_many_poisonous_requests_and_no_others() {
         let poison = Vec::from_iter((0..64).step_by(7));
-        let (answered, given_up, _) = play(64, &poison, |_| false);
+        let (answered, given_up, _) = simulate(64, &poison, |_| false);
         assert_eq!(given_up, poison);
         assert_eq!(answered.len(), 64 - poison.len());
     }
 
     #[test]
-    fn kills_from_outside_make_nobody_poison() {
+    fn gives_up_no_request_because_of_kills_from_outside() {
         for every in [2, 3, 5] {
-            let (answered, given_up, _) = play(64, &[], |round| round % every == 0);
+            let (answered, given_up, _) = simulate(64, &[], |round| round % every == 0);
             assert!(given_up.is_empty(), "{given_up:?}");
             assert_eq!(answered.len(), 64);
         }

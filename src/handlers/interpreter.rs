@@ -27,7 +27,7 @@ impl Interpreter {
     /// # Errors
     /// When there is none that works; `script` is what needs it. [`StartError::Stopped`] when the server stops.
     pub fn find(script: &Path, supervisor: &SupervisorHandle) -> Result<Self, StartError> {
-        let why = match supervisor.run_to_end(Self::question(), Streams::Answer)? {
+        let why = match supervisor.run_to_end(Self::question(), Streams::Captured)? {
             Ok(answer) => match Self::parse(&answer) {
                 Some(interpreter) => return Ok(interpreter),
                 None => answer,

@@ -15,7 +15,8 @@ use crate::handlers::launch::Launch;
 use crate::handlers::pool::{Channels, Pool};
 use crate::supervisor::child::{Child, Streams};
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
-use crate::supervisor::lifecycle::{Phase, Status};
+use crate::supervisor::lifecycle::Phase;
+use crate::supervisor::readiness::Readiness;
 use crate::supervisor::unit::{Ended, ProcessHandle, StartFailure, Unit};
 use crate::worker_protocol::frame::Shape;
 use crate::worker_protocol::record::{self, Record};
@@ -100,7 +101,7 @@ impl Worker {
         let (unit, supervisor) = (self.unit, self.supervisor.clone());
         let listen = move || {
             process.wait_until_loaded()?;
-            supervisor.report(unit, process_number, Status::Available);
+            supervisor.report(unit, process_number, Readiness::Ready);
             Ok(())
         };
         let thread = thread::Builder::new().name(format!("load-{}", self.label));
@@ -237,7 +238,7 @@ impl Unit for Worker {
         self.pool.set(self.index, health, what, since, channels);
     }
 
-    fn can_be_spared(&self) -> bool {
+    fn is_redundant(&self) -> bool {
         self.pool.check().is_ok()
     }
 

@@ -1,6 +1,7 @@
-//! What serves the requests of a model: TensorFlow Serving instances, and Python workers if there is a handler script.
+//! The processes that serve a model: TFS instances, and Python workers if there is a handler script.
 //!
-//! Used alike by the start and by loads of multi-model mode. Their callers decide what runs when, and what a failure costs.
+//! Both startup and the loads of multi-model mode create them here. The callers decide when to start what, and what
+//! happens when a start fails.
 
 use std::sync::Arc;
 
@@ -21,19 +22,19 @@ use crate::tfs::instance::Instance;
 use crate::tfs::model::Model;
 use crate::tfs::status::Versions;
 
-/// A model, or several served together, and the processes behind them.
+/// What serves a model, or several models together.
 #[derive(Debug)]
 pub struct ModelBackend {
-    /// TensorFlow Serving.
+    /// The TFS instances.
     pub backend: Arc<Backend>,
-    /// When there is a handler script.
+    /// The Python workers, if there is a handler script.
     pub handlers: Option<Handlers>,
-    /// The model for requests that name none.
+    /// The model for requests that name no model.
     pub default_model: String,
 }
 
 impl ModelBackend {
-    /// Requests go to `backend`, by way of `workers` if there are any.
+    /// A backend that sends requests to `backend`, through the handlers of `workers` if there are any.
     pub fn new(
         backend: &Arc<Backend>,
         workers: Option<&HandlerWorkers>,
@@ -47,10 +48,10 @@ impl ModelBackend {
         }
     }
 
-    /// Whether requests can be served now.
+    /// Checks that requests can be served now.
     ///
     /// # Errors
-    /// When not: what is missing, and for how long.
+    /// What is not ready, and for how long.
     pub fn check(&self) -> Result<(), String> {
         self.backend.pool.check()?;
         self.handlers
@@ -62,14 +63,14 @@ impl ModelBackend {
 /// A handler script and the workers that run it.
 #[derive(Debug, Clone)]
 pub struct HandlerWorkers {
-    /// How they are started.
+    /// How the workers are started.
     pub launch: Arc<Launch>,
-    /// Who is free.
+    /// The state of the workers.
     pub pool: Arc<Pool>,
 }
 
 impl HandlerWorkers {
-    /// Workers that have yet to be started.
+    /// Workers that have not been started yet.
     pub fn new(launch: Launch) -> Self {
         Self {
             pool: Pool::new(launch.workers),
@@ -87,25 +88,25 @@ impl HandlerWorkers {
         }
     }
 
-    /// Starts the workers and returns their units' numbers. `starter` is as for [`start_instances`].
+    /// Starts the workers and returns the numbers of their units. `starter` is as in [`start_instances`].
     pub fn start(
         &self,
         supervisor: &SupervisorHandle,
         starter: Option<&Sender<Result<(), StartFailure>>>,
     ) -> Vec<UnitId> {
-        let hosts = (0..self.launch.workers).map(|index| {
+        let ids = (0..self.launch.workers).map(|index| {
             let (launch, pool) = (Arc::clone(&self.launch), Arc::clone(&self.pool));
             let id = supervisor.new_id();
-            let host = Worker::new(id, index, launch, pool, supervisor.clone());
-            // A script may take as long as it needs to load.
-            keep(supervisor, id, Box::new(host), Limits::default(), starter);
+            let worker = Worker::new(id, index, launch, pool, supervisor.clone());
+            // No limits: a script may take any time to load.
+            keep(supervisor, id, Box::new(worker), Limits::default(), starter);
             id
         });
-        hosts.collect()
+        ids.collect()
     }
 }
 
-/// A backend for instances with these ports.
+/// A backend for instances on these ports, which have not been started yet.
 pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     let connections = config.model_slots() + ports.len();
     let in_flight = command::in_flight(config);
@@ -117,11 +118,11 @@ pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     ))
 }
 
-/// Starts the instances of `backend`, each of which serves `models`, and returns their units' numbers. `starter` gets the
-/// result of each start; without it the program ends when one fails.
+/// Starts the instances of `backend`, each of which serves all `models`, and returns the numbers of their units.
+/// `starter` gets the result of each first start; without it, the program ends when one fails.
 ///
 /// # Errors
-/// When a thread cannot be started; nothing is left running then.
+/// When the thread of a probe cannot be started; no instance is left running then.
 pub fn start_instances(
     config: &Config,
     files: &Files,
@@ -135,7 +136,7 @@ pub fn start_instances(
     let mut ids = Vec::new();
     for (index, launch) in launches.into_iter().enumerate() {
         let (backend, id) = (Arc::clone(backend), supervisor.new_id());
-        // In multi-model mode there are instances of several models.
+        // In multi-model mode (with a starter), the label includes the model's name.
         let label = label(starter.map(|_| models[0].name.as_str()), index);
         let versions = models.iter().map(Versions::from).collect();
         let instance = Instance::new(
@@ -150,7 +151,7 @@ pub fn start_instances(
         let instance = instance.map_err(|e| {
             supervisor.release(std::mem::take(&mut ids));
             StartFailure {
-                text: format!("cannot start a thread: {e}"),
+                text: format!("cannot start the thread probe-{index}: {e}"),
                 out_of_resources: true,
             }
         })?;

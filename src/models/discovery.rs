@@ -1,7 +1,7 @@
-//! Finding the models: every `saved_model.pb` below the model directory whose folder is named by a version.
+//! Finds models on disk: every `saved_model.pb` below the model directory in a folder whose name is a version number.
 //!
-//! A model is the folder above its version folders and is named by its last part. The rules, with examples, are
-//! in docs/GUIDE.md.
+//! A model is the folder that contains version folders, and the folder's name is the model's name. docs/GUIDE.md has
+//! the rules with examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use crate::error::StartError;
 use crate::tfs::model::Model;
 
 const SAVED_MODEL: &str = "saved_model.pb";
-/// Folders are followed this deep, so that links in a circle end somewhere.
+/// The deepest level of folders that we search, so that circular links cannot loop forever.
 const MAX_DEPTH: usize = 20;
-/// This many paths are shown of a directory without models.
+/// The most paths that the message about a directory without models lists.
 const MAX_LISTED: usize = 30;
 
 /// Finds all models below `dir`, sorted by name.
 ///
 /// # Errors
-/// When there are none, two of one name or version, a name that cannot be used in a URL, a version that
-/// TensorFlow Serving cannot hold, or a folder that cannot be read.
+/// When there is no model, two models have the same name or two folders the same version, a name cannot be used in a
+/// URL, a version number is too large for TFS, or a folder cannot be read.
 pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
-    // Links are kept, for the model's name; without a name (`..`) there is nothing to keep.
+    // Does not resolve links, because the model is named after the link. A path without a name (`..`) must be resolved.
     let absolute = match std::path::absolute(dir) {
         Ok(path) if path.file_name().is_some() && path.is_dir() => Ok(path),
         _ => dir.canonicalize(),
@@ -46,7 +46,7 @@ pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
             }]),
             [] => Err(nothing_found(dir, &search.seen)),
             several => Err(StartError::failed(format!(
-                "several {SAVED_MODEL} below {} and none in a version folder: {}; put each into \
+                "several {SAVED_MODEL} files below {}, but none in a version folder: {}; move each to \
                  <model name>/<version number>/",
                 dir.display(),
                 list(several)
@@ -55,7 +55,7 @@ pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
     }
     for path in &search.lone {
         log::warn!(
-            "{} is not served: its folder is not named by a version number",
+            "{} is not served: the name of its folder is not a version number",
             path.join(SAVED_MODEL).display()
         );
     }
@@ -83,11 +83,11 @@ pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
 
 #[derive(Default)]
 struct Search {
-    /// Model folder to the names of its version folders.
+    /// The names of the version folders, by model folder.
     versions: BTreeMap<PathBuf, BTreeSet<String>>,
-    /// Folders with a `saved_model.pb` that are not named by a version.
+    /// Folders with a `saved_model.pb` whose names are not version numbers.
     lone: Vec<PathBuf>,
-    /// Some of what was there, for the message when there is no model.
+    /// The first paths that we saw, for the message when there is no model.
     seen: Vec<PathBuf>,
 }
 
@@ -129,7 +129,7 @@ impl Search {
     }
 }
 
-/// Whether `path`, an entry of `dir`, is a link to `dir` or a folder above it.
+/// Whether `path`, an entry of `dir`, is a link to `dir` or to a folder above it.
 fn leads_upwards(dir: &Path, path: &Path) -> bool {
     path.is_symlink()
         && match (dir.canonicalize(), path.canonicalize()) {
@@ -142,8 +142,8 @@ fn model_name(path: &Path) -> Result<String, StartError> {
     match path.file_name().and_then(|n| n.to_str()) {
         Some(name) if is_model_name(name) => Ok(name.to_owned()),
         _ => Err(StartError::failed(format!(
-            "the model folder {} has a name that cannot be used in a URL; rename it to letters, digits, '.', '_' \
-             and '-', starting with a letter or digit",
+            "the name of the model folder {} cannot be used in a URL; rename it so that it has only letters, digits, \
+             '.', '_' and '-' and starts with a letter or digit",
             path.display()
         ))),
     }
@@ -152,20 +152,21 @@ fn model_name(path: &Path) -> Result<String, StartError> {
 fn version_numbers(model: &Path, folders: &BTreeSet<String>) -> Result<Vec<u64>, StartError> {
     let mut numbers: BTreeMap<u64, &str> = BTreeMap::new();
     for folder in folders {
-        // TensorFlow Serving keeps versions in a signed 64-bit number.
+        // TFS stores a version number in a signed 64-bit integer.
         let number = folder
             .parse()
             .ok()
             .filter(|&n| n <= i64::MAX as u64)
             .ok_or_else(|| {
                 StartError::failed(format!(
-                    "the version folder {} is a larger number than TensorFlow Serving can hold",
-                    model.join(folder).display()
+                    "the version folder {} has a larger number than TensorFlow Serving supports ({})",
+                    model.join(folder).display(),
+                    i64::MAX
                 ))
             })?;
         if let Some(other) = numbers.insert(number, folder) {
             return Err(StartError::failed(format!(
-                "the folders {other} and {folder} in {} are the same version {number}; remove one",
+                "the folders {other} and {folder} in {} are the same version, {number}; remove one",
                 model.display()
             )));
         }
@@ -182,7 +183,7 @@ fn nothing_found(dir: &Path, seen: &[PathBuf]) -> StartError {
         } else {
             ""
         };
-        format!("it holds {}{more}", list(seen))
+        format!("it contains {}{more}", list(seen))
     };
     StartError::failed(format!(
         "no model found in {}: {what_is_there}. Expected: <model name>/<version number>/{SAVED_MODEL}, for \
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A directory named `model` with an empty `saved_model.pb` in each of the folders.
+    /// A directory named `model` with an empty `saved_model.pb` in each of these folders.
     fn dir_with(folders: &[&str]) -> (tempfile::TempDir, PathBuf) {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().canonicalize().unwrap().join("model");
@@ -214,7 +215,7 @@ mod tests {
         (temp, dir)
     }
 
-    /// Name, path below the model directory, versions, lone.
+    /// A model's name, path below the model directory, versions, and whether it is lone.
     type Found = (String, String, Vec<u64>, bool);
 
     fn found(folders: &[&str]) -> Result<Vec<Found>, String> {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_in_the_model_directory_itself() {
+    fn finds_a_version_in_the_model_directory_itself() {
         assert_eq!(
             found(&["12345"]).unwrap(),
             one("model", "", &[12345], false)
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_older_sdks() {
+    fn finds_the_layout_of_older_sdks() {
         assert_eq!(
             found(&["export/Servo/1"]).unwrap(),
             one("Servo", "export/Servo", &[1], false)
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn all_versions_sorted_by_number_without_leading_zeros() {
+    fn sorts_versions_by_number_and_ignores_leading_zeros() {
         assert_eq!(
             found(&["m/10", "m/9", "m/0007"]).unwrap(),
             one("m", "m", &[7, 9, 10], false)
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn several_models_sorted_by_name() {
+    fn sorts_models_by_name() {
         let names: Vec<_> = found(&["b/1", "a/x/1", "c/2"])
             .unwrap()
             .into_iter()
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_folders_never_match() {
+    fn ignores_hidden_folders() {
         assert!(found(&[".cache/1"]).unwrap_err().contains("no model found"));
         assert_eq!(
             found(&["m/1", "m/.2", ".x/3"]).unwrap(),
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_saved_model_is_version_1() {
+    fn serves_a_lone_saved_model_as_version_1() {
         assert_eq!(found(&[""]).unwrap(), one("model", "", &[1], true));
         assert_eq!(
             found(&["export/net"]).unwrap(),
@@ -286,12 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_one_beside_versions_is_left_out() {
+    fn ignores_a_lone_saved_model_if_there_are_versions() {
         assert_eq!(found(&["", "m/1"]).unwrap(), one("m", "m", &[1], false));
     }
 
     #[test]
-    fn several_lone_ones_are_refused() {
+    fn refuses_several_lone_saved_models() {
         assert!(
             found(&["a", "b"])
                 .unwrap_err()
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn two_models_of_one_name_are_refused_naming_both() {
+    fn refuses_two_models_with_one_name_and_names_both_folders() {
         let error = found(&["a/net/1", "b/net/1"]).unwrap_err();
         assert!(
             error.contains("/a/net") && error.contains("/b/net"),
@@ -309,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn one_version_twice_is_refused_naming_both() {
+    fn refuses_two_folders_of_one_version_and_names_both() {
         let error = found(&["m/1", "m/01"]).unwrap_err();
         assert!(error.contains("folders 01 and 1"), "{error}");
     }
 
     #[test]
-    fn versions_and_names_tensorflow_serving_cannot_hold_are_refused() {
+    fn refuses_versions_and_names_that_tensorflow_serving_cannot_serve() {
         assert!(found(&["m/9223372036854775807"]).is_ok());
         assert!(
             found(&["m/9223372036854775808"])
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_says_what_is_there_and_what_is_expected() {
+    fn an_error_without_models_says_what_is_there_and_what_is_expected() {
         let (_temp, dir) = dir_with(&[]);
         assert!(
             discover(&dir)
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linked_model_directory_keeps_its_name() {
+    fn a_linked_model_directory_keeps_the_name_of_the_link() {
         let (_temp, dir) = dir_with(&["1"]);
         let link = dir.with_file_name("served");
         std::os::unix::fs::symlink(&dir, &link).unwrap();
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_and_loops_end() {
+    fn follows_links_but_not_in_a_circle() {
         let (_temp, dir) = dir_with(&["real/1"]);
         std::os::unix::fs::symlink(dir.join("real"), dir.join("linked")).unwrap();
         let names: Vec<_> = discover(&dir)

@@ -1,7 +1,7 @@
-//! Loading a model in multi-model mode, step by step, and undoing the steps when one fails.
+//! Loads a model in multi-model mode, step by step, and undoes the steps when one fails.
 //!
-//! A [`Loader`] has what all loads need. Each load takes ports, files and processes as it goes ([`Load`]); until the end
-//! they are the load's own and go back when it fails. Which models there are is for the registry to know.
+//! A [`Loader`] has what all loads share. Each load, a `Load`, acquires ports, files and processes; it owns them until
+//! it succeeds, and releases them if it fails. `registry.rs` keeps track of the loaded models.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,48 +26,49 @@ use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::unit::StartFailure;
 use crate::tfs::files::Files;
 
-/// Loads models, and takes what they have away from them again.
+/// Loads models, and releases their resources again.
 pub struct Loader {
     config: Config,
     supervisor: SupervisorHandle,
     ports: PortPool,
     gpus: u32,
-    /// For models without a script of their own.
+    /// The workers of the universal script, for models without a script of their own.
     universal: Option<HandlerWorkers>,
-    /// The Python of all scripts that come with models, once one has needed it.
+    /// The Python interpreter for the scripts of models; set when the first script needs it.
     interpreter: OnceLock<Interpreter>,
 }
 
-/// A model that can be used, and everything it has.
+/// A loaded model with all its resources.
 pub struct Loaded {
-    /// Where it was loaded from.
+    /// Where the model was loaded from.
     pub url: String,
     /// What serves it.
     pub backend: ModelBackend,
-    /// One permit for each request that it may work on at once.
+    /// One permit for each request that the model may work on at once.
     pub permits: Semaphore,
     resources: Resources,
-    /// Its config files and packages; removed with it.
+    /// The model's config files and packages, which are removed when this is dropped.
     _files: Files,
 }
 
 impl Loaded {
-    /// The ports of its first instance.
+    /// The ports of the first instance.
     pub fn ports(&self) -> InstancePorts {
         self.resources.ports[0]
     }
 }
 
-/// What a model takes from the program.
+/// The ports and processes of a model.
 #[derive(Default)]
 struct Resources {
     ports: Vec<InstancePorts>,
-    /// Processes that are kept running, and tasks.
+    /// The numbers of its units and tasks.
     units: Vec<UnitId>,
 }
 
 impl Loader {
-    /// `ports` are those for models, `gpus` is the number of GPUs, `universal` runs the handler of models without their own.
+    /// A loader. `ports` are the ports for models, `gpus` is the number of GPUs, and `universal` runs the script for
+    /// models without a script of their own.
     pub fn new(
         config: &Config,
         ports: PortPool,
@@ -85,11 +86,12 @@ impl Loader {
         }
     }
 
-    /// Loads the model below `url`. Returns when it can be used.
+    /// Loads the model below `url`. Returns when the model can be used.
     ///
     /// # Errors
-    /// 400 or 404 when there is not one model, 408 when it takes too long, 507 when something runs out, 500 when it does
-    /// not start, 503 when the server stops. Nothing of the model is left then.
+    /// 400 or 404 when the folder does not hold exactly one model, 408 when the load takes too long, 507 when memory,
+    /// ports or another resource run out, 500 when a process does not start, 503 when the server stops. Nothing of the
+    /// model is left then.
     pub fn load(&self, name: &str, url: &str) -> Result<Loaded, RequestError> {
         let load = Load {
             loader: self,
@@ -101,16 +103,16 @@ impl Loader {
         load.run(url)
     }
 
-    /// Stops all that serves a model, waits until it has ended, and frees its ports.
+    /// Stops the processes of a model, waits until they have ended, and frees the model's ports.
     pub fn dismantle(&self, loaded: &Loaded) {
         loaded.backend.backend.pool.close();
         self.free(&loaded.resources);
     }
 
-    /// Whether the handler for models without their own, if there is one, is ready.
+    /// Checks that the universal script, if there is one, is ready.
     ///
     /// # Errors
-    /// When not: what is missing, and for how long.
+    /// What is not ready, and for how long.
     pub fn check(&self) -> Result<(), String> {
         let universal = self.universal.as_ref();
         universal.map_or(Ok(()), |workers| workers.pool.check())
@@ -120,18 +122,18 @@ impl Loader {
         if !resources.units.is_empty() {
             self.supervisor.release(resources.units.clone());
         }
-        // Only now: the processes may have used them until here.
+        // Not before the processes have ended: they listen on these ports.
         self.ports.give_back(&resources.ports);
     }
 }
 
-/// A load under way. Dropped before its end, it gives back what it took.
+/// A load in progress. Dropping it releases its resources, unless the load has succeeded and passed them on.
 struct Load<'a> {
     loader: &'a Loader,
     name: &'a str,
     deadline: Instant,
     resources: Resources,
-    /// Removed after the processes that could write there have ended.
+    /// Dropped, and so removed, only after the processes that could write there have ended.
     files: Option<Files>,
 }
 
@@ -141,12 +143,13 @@ impl Drop for Load<'_> {
     }
 }
 
-/// Why a process that a load waits for did not do its work.
+/// Why a step that waits for a process failed.
 enum StepError {
+    /// The process did not start, or its task failed.
     Failed(StartFailure),
     /// The load's deadline passed.
     TimedOut,
-    /// The server stops.
+    /// The server is stopping.
     Stopping,
 }
 
@@ -161,7 +164,7 @@ impl Load<'_> {
         let (starter, started) = unbounded();
         self.resources.units = backend::start_instances(
             config,
-            self.files.as_ref().expect("they were just written"),
+            self.files.as_ref().expect("written above"),
             &backend,
             std::slice::from_ref(&model),
             self.loader.gpus,
@@ -169,8 +172,8 @@ impl Load<'_> {
             Some(&starter),
         )
         .map_err(|failure| load_error(self.name, &failure))?;
-        // Packages are installed while the model server loads, but workers start after it: scripts may use the model
-        // while they are loaded.
+        // Packages are installed while TFS loads the model. But workers start only when it is loaded, because a script
+        // may send requests to the model at import.
         let workers = self.own_workers(&model, Path::new(url), &directory)?;
         for _ in 0..self.resources.ports.len() {
             self.wait(&started).map_err(|error| self.explain(error))?;
@@ -187,9 +190,9 @@ impl Load<'_> {
             url: url.to_owned(),
             backend: ModelBackend::new(&backend, workers, self.name, config),
             permits: Semaphore::new(config.model_slots()),
-            // From here on they are the model's.
+            // The model owns them from here on.
             resources: std::mem::take(&mut self.resources),
-            _files: self.files.take().expect("they were just written"),
+            _files: self.files.take().expect("written above"),
         })
     }
 
@@ -203,21 +206,21 @@ impl Load<'_> {
         })
     }
 
-    /// Writes what the model server reads. Gives the model's own directory.
+    /// Writes TFS's config files. Returns the private directory of the model.
     fn write_files(&mut self, model: &Model) -> Result<PathBuf, RequestError> {
         let files = Files::write(&self.loader.config, std::slice::from_ref(model))
             .map_err(|e| RequestError::new(507, e.to_string()))?;
         Ok(self.files.insert(files).directory().to_owned())
     }
 
-    /// Workers for the model's own script, if it has one, with the packages that the script asks for.
+    /// Prepares workers for the model's own script, if it has one, and installs the packages that the script requires.
     fn own_workers(
         &mut self,
         model: &Model,
         url: &Path,
         directory: &Path,
     ) -> Result<Option<HandlerWorkers>, RequestError> {
-        // In the folder of the versions, or above it up to the model's folder.
+        // The script is in the folder of the versions, or in a folder above that up to `url`.
         let folders = model.path.ancestors();
         let folders = folders.take_while(|folder| folder.starts_with(url));
         let config = &self.loader.config;
@@ -233,7 +236,7 @@ impl Load<'_> {
         Ok(Some(HandlerWorkers::new(launch)))
     }
 
-    /// Installs what the script asks for into a folder of the model's own, if it asks for anything.
+    /// Installs the packages that the script requires, if any, into a folder of this model.
     fn install_packages(
         &mut self,
         script: &Path,
@@ -246,7 +249,7 @@ impl Load<'_> {
         let target = directory.join("packages");
         let mut command = packages::pip(interpreter, &requirements);
         command.arg("--target").arg(&target);
-        // What pip leaves behind when it is killed is removed with the model's files.
+        // Temporary files of a killed pip are then removed with the model's files.
         command.env("TMPDIR", directory);
         let streams = packages::streams(&format!("{}: ", self.name));
         match self.run_task(command, streams) {
@@ -272,17 +275,17 @@ impl Load<'_> {
             RequestError::new(500, text)
         };
         let streams = packages::streams("python3: ");
-        let answer = match self.run_task(Interpreter::question(), streams) {
-            Ok(answer) => answer,
+        let output = match self.run_task(Interpreter::question(), streams) {
+            Ok(output) => output,
             Err(StepError::Failed(failure)) => return Err(missing(&failure.text)),
             Err(error) => return Err(self.explain(error)),
         };
-        let interpreter = Interpreter::parse(&answer).ok_or_else(|| missing(&answer))?;
+        let interpreter = Interpreter::parse(&output).ok_or_else(|| missing(&output))?;
         let interpreter = self.loader.interpreter.get_or_init(|| interpreter);
         Ok(interpreter.clone())
     }
 
-    /// Runs a program once: the last lines of its output.
+    /// Runs a program once. Returns the last lines of its output.
     fn run_task(&mut self, command: Command, streams: Streams) -> Result<String, StepError> {
         let id = self.loader.supervisor.new_id();
         let end = self.loader.supervisor.run(id, command, streams);
@@ -294,7 +297,7 @@ impl Load<'_> {
     fn wait<T>(&self, result: &Receiver<Result<T, StartFailure>>) -> Result<T, StepError> {
         match result.recv_deadline(self.deadline) {
             Ok(Ok(value)) => Ok(value),
-            // The supervisor's own limit for a start ends just after ours, and on a busy machine its result may come first.
+            // The supervisor's limit for a start ends just after this one; on a busy machine its result may come first.
             Ok(Err(_)) if Instant::now() >= self.deadline => Err(StepError::TimedOut),
             Ok(Err(failure)) => Err(StepError::Failed(failure)),
             Err(RecvTimeoutError::Timeout) => Err(StepError::TimedOut),
@@ -322,7 +325,7 @@ impl Load<'_> {
     }
 }
 
-/// 507 when something ran out, which makes SageMaker unload other models; otherwise 500.
+/// The error of a load: 507 if a resource ran out, which makes SageMaker unload other models; otherwise 500.
 fn load_error(name: &str, failure: &StartFailure) -> RequestError {
     match failure.out_of_resources {
         true => RequestError::new(507, format!("Memory exhausted: {}", failure.text)),

@@ -1,25 +1,25 @@
-//! The folder of a model to be loaded, as a client names it: it must hold one model, and not lead into the system's own
-//! folders.
+//! Checks the folder from which a client wants to load a model: it must hold exactly one model, and must not lead into
+//! the system's own folders.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::RequestError;
 use crate::models::{Model, discover};
 
-/// Folders that hold no models, whatever seems to be there.
+/// System folders, in which we never look for models.
 const SYSTEM_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-/// Finds the model below `url`, and gives it the name it is loaded by.
+/// Finds the model below `url` and gives it the name under which it is loaded.
 ///
 /// # Errors
-/// 404 without a model there, 400 for several, or in a folder of the system.
+/// 404 when there is no model, 400 when there are several or the folder belongs to the system.
 pub fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
     let none = || {
         let text = format!("Could not find valid base path {url} for servable {name}");
         RequestError::new(404, text)
     };
     let holds_none = || {
-        let text = format!("url is {url:?}, which holds no models.");
+        let text = format!("url {url:?} holds no models.");
         RequestError::bad_request(text)
     };
     let real = PathBuf::from(url).canonicalize().map_err(|_| none())?;
@@ -31,26 +31,26 @@ pub fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
         none()
     })?;
     match models.as_slice() {
-        // Links inside the archive may lead anywhere.
+        // The archive may contain links to any folder.
         [model] if leads_to_the_system(&model.path) => Err(holds_none()),
         [model] => Ok(Model {
             name: name.to_owned(),
             ..model.clone()
         }),
         several => Err(RequestError::bad_request(format!(
-            "url is {url:?}, which holds {} models; a model is loaded by itself.",
+            "url {url:?} holds {} models; load each of them from its own folder.",
             several.len()
         ))),
     }
 }
 
-/// Whether a path is below a folder of the system, or above one.
+/// Whether a path is one of the system's folders, or is below or above one.
 fn is_of_the_system(real: &Path) -> bool {
     let mut folders = SYSTEM_FOLDERS.iter().map(Path::new);
     folders.any(|folder| real.starts_with(folder) || folder.starts_with(real))
 }
 
-/// Whether a model's folder, or something in it such as a version, is a link to a folder of the system.
+/// Whether a model's folder or an entry in it, such as a version, is a link to a folder of the system.
 fn leads_to_the_system(folder: &Path) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_must_lead_to_one_model() {
+    fn accepts_a_url_with_exactly_one_model() {
         let temp = tempfile::tempdir().unwrap();
         let url = temp.path().to_str().unwrap();
         assert_eq!(find_model("n", url).unwrap_err().status, 404);

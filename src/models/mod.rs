@@ -1,7 +1,8 @@
-//! Models: finding them on disk, and in multi-model mode loading and unloading them while the server runs.
+//! Models: finds them on disk and, in multi-model mode, loads and unloads them while the server runs.
 //!
-//! `discovery.rs` finds the models of a folder; `backend.rs` is what serves one. In multi-model mode `registry.rs` has the
-//! table of models, `load.rs` the steps of a load and how they are undone, `location.rs` the check of a model's folder.
+//! `discovery.rs` finds the models in a folder, and `backend.rs` starts the processes that serve a model. For
+//! multi-model mode `registry.rs` keeps the table of models, `load.rs` loads one step by step and undoes the steps on
+//! failure, and `location.rs` checks a model's folder. Routes and JSON are left to `api`, TFS processes to `tfs`.
 
 pub mod backend;
 pub mod discovery;

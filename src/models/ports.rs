@@ -1,4 +1,4 @@
-//! The ports that models may have in multi-model mode.
+//! The ports for TFS instances in multi-model mode.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -6,25 +6,25 @@ use std::net::{Ipv4Addr, TcpListener};
 use crate::config::InstancePorts;
 use crate::wait::Mutex;
 
-/// Free pairs of ports.
+/// The free pairs of ports.
 #[derive(Debug)]
 pub struct PortPool {
-    /// The first of each pair, which is for gRPC.
+    /// The first port of each pair, which is for gRPC.
     free: Mutex<BTreeSet<u16>>,
 }
 
 impl PortPool {
-    /// Pairs within `low..=high`, without `taken`, which the front listens on.
-    pub fn new(low: u16, high: u16, taken: u16) -> Self {
-        // A pair is two ports, so of an odd number one is left over.
+    /// All pairs within `low..=high` that do not contain `own`, the port on which this server listens.
+    pub fn new(low: u16, high: u16, own: u16) -> Self {
+        // As many pairs as docs/MULTI_MODEL.md says.
         let pairs = (high - low) / 2;
         let firsts = (0..pairs).map(|pair| low + 2 * pair);
         Self {
-            free: Mutex::new(firsts.filter(|&p| p != taken && p + 1 != taken).collect()),
+            free: Mutex::new(firsts.filter(|&p| p != own && p + 1 != own).collect()),
         }
     }
 
-    /// Takes pairs for this many instances. Those that another program uses are passed over.
+    /// Takes pairs for this many instances, skipping ports that another program uses. `None` if there are not enough.
     pub fn take(&self, instances: usize) -> Option<Vec<InstancePorts>> {
         let mut free = self.free.lock();
         let usable = free
@@ -45,7 +45,7 @@ impl PortPool {
         Some(firsts.into_iter().map(pair).collect())
     }
 
-    /// Gives pairs back.
+    /// Makes pairs free again.
     pub fn give_back(&self, ports: &[InstancePorts]) {
         let mut free = self.free.lock();
         free.extend(ports.iter().map(|pair| pair.grpc));
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_range_has_499_pairs() {
+    fn the_range_9000_to_9999_has_499_pairs() {
         let pool = PortPool::new(9000, 9999, 8080);
         let free = pool.free.lock();
         assert_eq!(free.len(), 499);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fronts_own_port_is_left_out() {
+    fn leaves_out_the_servers_own_port() {
         for own in [9000, 9001] {
             let pool = PortPool::new(9000, 9003, own);
             assert!(pool.free.lock().is_empty());
@@ -77,13 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_taken_given_back_and_passed_over() {
+    fn takes_and_gives_back_pairs_and_skips_ports_in_use() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let used = listener.local_addr().unwrap().port();
         let pool = PortPool::new(used, used + 4, 0);
         assert_eq!(pool.take(2), None);
         let Some(taken) = pool.take(1) else {
-            return; // the next two ports are in use too, by somebody else
+            return; // another program uses the next two ports
         };
         assert_eq!(taken[0].grpc, used + 2);
         assert_eq!(pool.take(1), None);

@@ -1,7 +1,7 @@
-//! The table of models in multi-model mode: which are loaded, and which requests use them.
+//! The table of models in multi-model mode: which models are loaded, and which requests use them.
 //!
-//! One mutex guards the table and is held only to read or change an entry. Loading and unloading happen outside it, so no
-//! model waits for another. How a model is loaded is the work of `load.rs`; HTTP bodies and JSON are the work of `api`.
+//! One mutex guards the table and is held only to read or change an entry. Loading and unloading happen outside it, so
+//! no model waits for another. `load.rs` loads a model; `api` handles HTTP bodies and JSON.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,49 +15,50 @@ use crate::models::backend::ModelBackend;
 use crate::models::load::{Loaded, Loader};
 use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
 
-/// An unload gives the model's requests this long to finish.
+/// The time that an unload gives the model's requests to finish.
 const UNLOAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// All models.
+/// The table of all models.
 pub struct Registry {
     loader: Loader,
     models: Mutex<BTreeMap<String, State>>,
     /// Notified under the mutex when a request has stopped using a model.
     lease_ended: Condition,
-    /// Requests that use a model, or wait for one.
+    /// The number of requests that use a model or wait for a permit of one.
     leases: AtomicUsize,
-    /// Requests that the server works on at once.
+    /// The most requests that the server works on at once.
     slots: usize,
-    /// Longest time of a request.
+    /// The time limit of a request.
     deadline: Duration,
 }
 
-/// A model from the moment a client asks to load it until nothing of it is left.
-/// Loading → Ready → Unloading → gone; a load that fails is gone at once.
+/// The state of a model, from the request to load it until nothing of it is left:
+/// Loading → Ready → Unloading → no entry. A load that fails leaves no entry.
 enum State {
     Loading,
     Ready(Arc<Loaded>),
     Unloading,
 }
 
-/// A request's use of a model. An unload waits for it, up to a limit.
+/// The use of a model by a request. An unload waits until all leases are dropped, up to a limit.
 pub struct ModelLease<'a> {
     registry: &'a Registry,
-    /// `None` only while it is dropped.
+    /// `None` only while this is dropped.
     loaded: Option<Arc<Loaded>>,
     has_permit: bool,
 }
 
 impl ModelLease<'_> {
-    /// Waits until the model works on fewer requests than it may.
+    /// Takes one of the model's permits, and waits for one until `deadline`.
     ///
     /// # Errors
-    /// 503 when so many requests wait for models that others would suffer, 504 at the deadline.
+    /// 503 when so many requests wait that they would take the slots of other models, 504 at the deadline, 499 when the
+    /// client has hung up.
     pub fn wait_for_turn(&mut self, deadline: Instant) -> Result<(), RequestError> {
         let (registry, permits) = (self.registry, &self.loaded().permits);
         if !permits.try_acquire() {
             let all = registry.slots;
-            // A quarter of the slots is left to models with fewer requests.
+            // A quarter of the slots is left to models with free permits.
             if registry.leases.load(Ordering::Relaxed) > all - all / 4 {
                 return Err(RequestError::busy(
                     "Too many requests are waiting for this model; try again.",
@@ -66,7 +67,7 @@ impl ModelLease<'_> {
             permits.acquire(deadline).map_err(|error| match error {
                 WaitError::Cancelled => RequestError::hung_up(),
                 WaitError::TimedOut => {
-                    let why = "too many other requests of this model came first";
+                    let why = "too many other requests for this model came first";
                     RequestError::deadline(registry.deadline, why)
                 }
             })?;
@@ -86,7 +87,7 @@ impl ModelLease<'_> {
     }
 
     fn loaded(&self) -> &Loaded {
-        self.loaded.as_ref().expect("there until dropped")
+        self.loaded.as_ref().expect("present until dropped")
     }
 }
 
@@ -102,12 +103,12 @@ impl Drop for ModelLease<'_> {
         let last = self.loaded.take().and_then(Arc::into_inner);
         registry.lease_ended.notify_all();
         drop(models);
-        // Removes files, which takes a while: outside the lock.
+        // May remove the model's files, which takes a while: outside the lock.
         drop(last);
     }
 }
 
-/// A name that a load has taken. Dropped unless the model is published, it is free again.
+/// A name that a load has reserved. Dropping it makes the name free again, unless the model was published.
 struct ReservedName<'a> {
     registry: &'a Registry,
     name: &'a str,
@@ -131,7 +132,7 @@ impl Drop for ReservedName<'_> {
 }
 
 impl Registry {
-    /// No models yet.
+    /// A registry without models.
     pub fn new(config: &Config, loader: Loader) -> Self {
         Self {
             loader,
@@ -143,10 +144,10 @@ impl Registry {
         }
     }
 
-    /// Loads the model below `url`. Returns when it can be used: the ports of its first instance.
+    /// Loads the model below `url`, and returns the ports of its first instance when the model can be used.
     ///
     /// # Errors
-    /// 409 when there is a model of that name, and those of [`Loader::load`].
+    /// 409 when the name is taken, and the errors of [`Loader::load`].
     pub fn load(&self, name: &str, url: &str) -> Result<InstancePorts, RequestError> {
         let reserved = self.reserve(name)?;
         let begin = Instant::now();
@@ -176,14 +177,14 @@ impl Registry {
         })
     }
 
-    /// Unloads a model: lets its requests finish, ends its processes, frees its ports and then its name.
+    /// Unloads a model: lets its requests finish, stops its processes, frees its ports and then its name.
     ///
     /// # Errors
-    /// 404 when it is not loaded.
+    /// 404 when the model is not loaded.
     pub fn unload(&self, name: &str) -> Result<(), RequestError> {
         let loaded = self.retire(name)?;
         if !self.wait_until_unused(&loaded) {
-            log::warn!("model {name} is unloaded while requests are running");
+            log::warn!("model {name}: unloading while requests are still running");
         }
         self.loader.dismantle(&loaded);
         self.lock().remove(name);
@@ -191,7 +192,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a model out of use: no further request gets it.
+    /// Takes a model out of use: from now on no request gets a lease of it.
     fn retire(&self, name: &str) -> Result<Arc<Loaded>, RequestError> {
         let mut models = self.lock();
         match models.get_mut(name) {
@@ -203,11 +204,11 @@ impl Registry {
         }
     }
 
-    /// Waits until no request uses a model that is out of the table. Returns `false` when the time is over.
+    /// Waits until no request uses a retired model. Returns `false` if requests still use it after the time limit.
     fn wait_until_unused(&self, loaded: &Arc<Loaded>) -> bool {
         let deadline = Instant::now() + UNLOAD_LIMIT.min(self.deadline);
         let mut models = self.lock();
-        // One reference is the caller's.
+        // The caller holds one reference, and each lease another.
         while Arc::strong_count(loaded) > 1 {
             let waited;
             (models, waited) = self.lease_ended.wait_always(models, Some(deadline));
@@ -218,10 +219,10 @@ impl Registry {
         true
     }
 
-    /// The model of this name, for a request.
+    /// A lease of the model with this name.
     ///
     /// # Errors
-    /// 404 when it is not loaded.
+    /// 404 when the model is not loaded.
     pub fn get(&self, name: &str) -> Result<ModelLease<'_>, RequestError> {
         match self.lock().get(name) {
             Some(State::Ready(loaded)) => {
@@ -236,16 +237,16 @@ impl Registry {
         }
     }
 
-    /// Whether models can be loaded and used: the handler for all models, if there is one, must be ready.
+    /// Checks that models can be loaded and used: the handler for all models, if there is one, must be ready.
     ///
     /// # Errors
-    /// When not: what is missing, and for how long.
+    /// What is not ready, and for how long.
     pub fn check(&self) -> Result<(), String> {
         self.loader.check()
     }
 
-    /// Names and urls of the loaded models whose names come after `after`, sorted by name, at most `limit` of them; and
-    /// whether there are more.
+    /// The names and URLs of loaded models, sorted by name: at most `limit` models whose names come after `after`. The
+    /// `bool` says whether there are more.
     pub fn list(&self, after: &str, limit: usize) -> (Vec<(String, String)>, bool) {
         let models = self.lock();
         let mut rest = models

@@ -1,4 +1,4 @@
-//! A counting semaphore: limits how many requests of one model run at once.
+//! A counting semaphore, which limits how many requests of one model run at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::wait::{Condition, Mutex, WaitError};
 
-/// A number of permits that requests take and give back, first come, first served.
+/// A number of permits that requests take and give back. Waiting requests get them in order of arrival.
 #[derive(Debug)]
 pub struct Semaphore {
     state: Mutex<State>,
@@ -14,10 +14,12 @@ pub struct Semaphore {
 
 #[derive(Debug)]
 struct State {
-    /// Free permits; none while requests wait.
+    /// Free permits; 0 while requests wait.
     permits: usize,
+    /// The number of the last request that began to wait.
     last: u64,
-    /// Requests that wait, by their numbers in order of arrival. One that is no longer here has been given a permit.
+    /// The waiting requests, by number in order of arrival. A request that was removed from here has been given a
+    /// permit.
     waiting: BTreeMap<u64, Arc<Condition>>,
 }
 
@@ -33,15 +35,15 @@ impl Semaphore {
         }
     }
 
-    /// Takes a permit if there is one that nobody waits for.
+    /// Takes a permit if one is free.
     pub fn try_acquire(&self) -> bool {
         self.state.lock().take()
     }
 
-    /// Waits for a permit.
+    /// Takes a permit, and waits for one until `deadline`.
     ///
     /// # Errors
-    /// See [`WaitError`].
+    /// See [`WaitError`]; no permit is taken then.
     pub fn acquire(&self, deadline: Instant) -> Result<(), WaitError> {
         let mut state = self.state.lock();
         if state.take() {
@@ -69,7 +71,7 @@ impl Semaphore {
         }
     }
 
-    /// Gives a permit back, to the request that has waited longest, if one waits.
+    /// Gives a permit back: to the request that has waited longest, if one waits.
     pub fn release(&self) {
         let mut state = self.state.lock();
         let first = state.waiting.pop_first();
@@ -80,7 +82,7 @@ impl Semaphore {
         }
     }
 
-    /// How many wait for a permit.
+    /// The number of waiting requests.
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.state.lock().waiting.len()
@@ -104,11 +106,11 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    /// Longer than any test takes.
+    /// A limit longer than any test takes.
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn permits_run_out_and_come_back() {
+    fn permits_run_out_and_can_be_given_back() {
         let semaphore = Semaphore::new(2);
         assert!(semaphore.try_acquire());
         assert!(semaphore.acquire(Instant::now()).is_ok());
@@ -119,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_is_not_taken_by_one_that_came_later_and_wakes_earlier() {
+    fn a_request_that_came_later_and_wakes_earlier_does_not_take_the_permit() {
         let semaphore = Arc::new(Semaphore::new(0));
         let mut worker = TestWorker::new();
-        let theirs = Arc::clone(&semaphore);
-        // It has no turn until the end, as on a busy worker.
-        let first = worker.spawn(move || theirs.acquire(Instant::now() + LONG));
+        let its_semaphore = Arc::clone(&semaphore);
+        // This coroutine does not run until the end, as on a busy worker.
+        let first = worker.spawn(move || its_semaphore.acquire(Instant::now() + LONG));
         assert!(first.is_some());
         thread::scope(|scope| {
             let second = scope.spawn(|| semaphore.acquire(Instant::now() + 5 * SHORT));
@@ -134,14 +136,14 @@ mod tests {
             semaphore.release();
             assert_eq!(second.join().unwrap(), Err(WaitError::TimedOut));
         });
-        assert!(!semaphore.try_acquire(), "it has an owner");
+        assert!(!semaphore.try_acquire(), "the first request has it");
         assert_eq!(worker.results(1), [Ok(())]);
         semaphore.release();
-        assert!(semaphore.try_acquire(), "nobody waits");
+        assert!(semaphore.try_acquire(), "no request waits");
     }
 
     #[test]
-    fn in_a_crowd_no_permit_is_lost() {
+    fn among_many_requests_no_permit_is_lost() {
         let semaphore = Arc::new(Semaphore::new(2));
         let at_work = Arc::new(AtomicUsize::new(0));
         let jobs = Vec::from_iter((0..12).map(|number: usize| {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_up_passes_its_permit_on() {
+    fn a_request_that_hangs_up_passes_its_permit_on() {
         for round in 0..100 {
             let semaphore = Arc::new(Semaphore::new(0));
             let wait = |number: usize| {
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_wakes_one_that_waits() {
+    fn each_release_wakes_one_waiting_request() {
         let semaphore = Semaphore::new(0);
         thread::scope(|scope| {
             let waiting =

@@ -1,6 +1,6 @@
-//! A child process: starts it, copies its output into our log, and sends it signals.
+//! Child processes: starts them, copies their output into our log, and sends them signals.
 //!
-//! Waiting for its end is left to the event loop, which reaps all children in one place.
+//! The event loop waits for their end: it reaps all children in one place.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
@@ -18,36 +18,36 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::allocator;
 use crate::supervisor::unit::ProcessHandle;
 
-/// Number of last lines kept for the message when the process ends.
+/// The number of last lines kept for the message about the end of a process.
 const KEPT_LINES: usize = 10;
-/// The same for a program that is run for its output, which may be a line for each device.
-const KEPT_ANSWER_LINES: usize = 256;
-/// Longer lines are split, so that a process that writes no line breaks cannot use up the memory.
+/// The same for a program that we run for its output, which may have a line for each device.
+const KEPT_CAPTURED_LINES: usize = 256;
+/// Longer lines are split, so that a process that writes no line breaks cannot exhaust our memory.
 const MAX_LINE_BYTES: u64 = 16 * 1024;
-/// How long to wait for the last output of a process that has ended: one it left behind may hold the pipe open.
+/// How long to wait for the last output of a process that has ended. A process that it left behind may keep the pipe
+/// open.
 const LAST_OUTPUT_WAIT: Duration = Duration::from_millis(500);
 
-/// What the standard streams of a child are.
+/// Where the standard streams of a child lead.
 #[derive(Debug, Clone)]
 pub enum Streams {
-    /// No input; each line of output goes into our log, with this target and prefix.
+    /// No input; each line of output is logged with this target and prefix.
     Log {
-        /// Log target: the name of the program.
+        /// The log target: the name of the program.
         target: &'static str,
-        /// Tells several processes apart, such as `0: `.
+        /// Tells processes of the same program apart, for example `0: `.
         prefix: String,
     },
-    /// No input; the output is the answer to a question and not logged.
-    Answer,
-    /// Our own standard streams, such as the terminal. The child stays in our process group, or the terminal would not
-    /// let it read.
+    /// No input; the last lines of output are kept for the caller and not logged.
+    Captured,
+    /// Our own standard streams. The child stays in our process group; otherwise a terminal would not let it read.
     Inherited,
 }
 
 /// A running process.
 #[derive(Debug)]
 pub struct Child {
-    /// Its process id, valid until it is reaped.
+    /// The process id, valid until the process is reaped.
     pub pid: Pid,
     has_own_group: bool,
     output: Option<Output>,
@@ -60,10 +60,10 @@ struct Output {
 }
 
 impl Child {
-    /// Starts `command`. Of our open files it gets its standard streams and `inherited`, nothing else.
+    /// Starts `command`. Of our open files the child gets its standard streams and `inherited`, no others.
     ///
     /// # Errors
-    /// When the system cannot start it.
+    /// The system's, when it cannot start the process.
     pub fn start(
         command: Command,
         streams: &Streams,
@@ -72,10 +72,10 @@ impl Child {
         Self::start_watched(command, streams, inherited, |_| {})
     }
 
-    /// Like [`Child::start`]; `watch` is called with each line of output, unless the streams are inherited.
+    /// Like [`Child::start`], and calls `watch` with each line of output, unless the streams are inherited.
     ///
     /// # Errors
-    /// When the system cannot start it.
+    /// The system's, when it cannot start the process.
     pub fn start_watched(
         mut command: Command,
         streams: &Streams,
@@ -87,7 +87,7 @@ impl Child {
             let (reader, writer) = io::pipe()?;
             command.stdin(Stdio::null());
             command.stdout(writer.try_clone()?).stderr(writer);
-            // A group of its own: Ctrl-C in a terminal is for us alone, and we then stop the child in good order.
+            // In its own process group the child does not get the SIGINT of Ctrl-C; we stop it after draining.
             command.process_group(0);
             output = Some(Output::collect(reader, streams.clone(), watch)?);
         }
@@ -106,7 +106,7 @@ impl ProcessHandle for Child {
     }
 
     fn signal(&self, signal: Signal) {
-        // The program may be a script that starts the real one, so the whole group gets it.
+        // The program may be a script that starts the real one, so we signal the whole group.
         let to_group = self.has_own_group && kill_process_group(self.pid, signal).is_ok();
         // The process may have left its group.
         if !to_group && let Err(e) = kill_process(self.pid, signal) {
@@ -116,7 +116,7 @@ impl ProcessHandle for Child {
 
     fn kill_group(&self) {
         if self.has_own_group {
-            // Usually nothing is left, which is an error here.
+            // Usually no process is left in the group, which the system reports as an error.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }
@@ -131,12 +131,12 @@ impl ProcessHandle for Child {
     }
 }
 
-/// Starts `command` with `inherited` open besides its standard streams. All our files are closed in children
-/// (`FD_CLOEXEC`), and clearing that flag affects every child started at that moment; therefore all children are started
-/// here, one at a time.
+/// Starts `command` with its standard streams and `inherited` open. All our files are closed in children
+/// (`FD_CLOEXEC`). Clearing that flag for the files in `inherited` affects every child that starts at that moment;
+/// therefore this function starts all children, one at a time.
 ///
 /// # Errors
-/// When the system cannot start it.
+/// The system's, when it cannot start the process.
 pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std::process::Child> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +149,7 @@ pub fn spawn(command: &mut Command, inherited: &[BorrowedFd]) -> io::Result<std:
     set(FdFlags::empty())?;
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place where children are started"
+        reason = "this is the one place that starts children"
     )]
     let spawned = command.spawn();
     set(FdFlags::CLOEXEC)?;
@@ -167,7 +167,7 @@ impl Output {
         let kept = Arc::clone(&lines);
         let label = match &streams {
             Streams::Log { prefix, .. } => prefix.trim_end_matches(": "),
-            _ => "answer",
+            _ => "output",
         };
         thread::Builder::new()
             .name(format!("log-{label}"))
@@ -181,7 +181,7 @@ impl Output {
     }
 }
 
-/// Copies lines to the log and to `watch`, and keeps the last ones.
+/// Copies each line to the log and to `watch`, and keeps the last lines.
 fn collect(
     output: PipeReader,
     streams: &Streams,
@@ -189,7 +189,7 @@ fn collect(
     mut watch: impl FnMut(&str),
 ) -> io::Result<()> {
     let limit = match streams {
-        Streams::Answer => KEPT_ANSWER_LINES,
+        Streams::Captured => KEPT_CAPTURED_LINES,
         _ => KEPT_LINES,
     };
     let mut output = BufReader::new(output);
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::supervisor::reaper::Exit;
 
-    /// For what takes no time.
+    /// The limit for waits that usually end at once.
     const LIMIT: Duration = Duration::from_secs(60);
 
     fn shell(script: &str) -> Command {
@@ -245,14 +245,14 @@ mod tests {
         Child::start(shell(script), streams, &[]).expect("it starts")
     }
 
-    /// Waits for the end of this child and no other: tests run side by side.
+    /// Waits for this child alone: other tests have children too.
     fn reap(child: &Child) -> Exit {
         let ended = waitpid(Some(child.pid), WaitOptions::empty());
         let (_, status) = ended.expect("it is our child").expect("it has ended");
         status.into()
     }
 
-    /// Waits until nobody can write any more.
+    /// Waits until every process has closed its end of the pipe.
     fn wait_for_output(child: &Child) {
         let output = child.output.as_ref().expect("it has output");
         output
@@ -268,22 +268,25 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_process_is_told_in_words() {
+    fn an_exit_is_described_with_its_code_or_signal() {
         for (script, text) in [
             ("exit 0", "its process exited with code 0"),
             ("exit 3", "its process exited with code 3"),
-            ("kill -9 $$", "its process was ended by signal 9"),
-            ("kill -15 $$", "its process was ended by signal 15"),
+            ("kill -9 $$", "its process was terminated by signal 9"),
+            ("kill -15 $$", "its process was terminated by signal 15"),
         ] {
-            let exit = end(&start(script, &Streams::Answer));
+            let exit = end(&start(script, &Streams::Captured));
             assert_eq!(exit.to_string(), text);
             assert_eq!(exit.was_killed(), script.contains("-9"), "{script}");
         }
     }
 
     #[test]
-    fn both_streams_are_read_and_there_is_no_input() {
-        let child = start("cat; echo out; echo err >&2; printf end", &Streams::Answer);
+    fn both_output_streams_are_read_and_the_input_is_empty() {
+        let child = start(
+            "cat; echo out; echo err >&2; printf end",
+            &Streams::Captured,
+        );
         assert_eq!(end(&child), Exit::Code(0));
         assert_eq!(child.last_lines(), "out\nerr\nend");
     }
@@ -291,7 +294,10 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept() {
         let script = "for i in $(seq 300); do echo $i; done";
-        for (streams, kept) in [(log(), KEPT_LINES), (Streams::Answer, KEPT_ANSWER_LINES)] {
+        for (streams, kept) in [
+            (log(), KEPT_LINES),
+            (Streams::Captured, KEPT_CAPTURED_LINES),
+        ] {
             let child = start(script, &streams);
             end(&child);
             let expected = (301 - kept..=300).map(|i| i.to_string());
@@ -300,9 +306,9 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_watched() {
+    fn watch_gets_each_line_without_trailing_spaces() {
         let (sender, lines) = crossbeam_channel::unbounded();
-        let watch = move |line: &str| sender.send(line.to_owned()).expect("somebody listens");
+        let watch = move |line: &str| sender.send(line.to_owned()).expect("the test listens");
         let command = shell("echo one; echo; echo 'three  '");
         let child = Child::start_watched(command, &log(), &[], watch).expect("it starts");
         end(&child);
@@ -310,9 +316,9 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_split_and_bad_characters_replaced() {
+    fn long_lines_are_split_and_invalid_characters_replaced() {
         let script = "head -c 20000 /dev/zero | tr '\\0' x; printf '\\377\\n'";
-        let child = start(script, &Streams::Answer);
+        let child = start(script, &Streams::Captured);
         end(&child);
         let lines = child.last_lines();
         let lengths = Vec::from_iter(lines.lines().map(|line| line.chars().count()));
@@ -322,27 +328,29 @@ mod tests {
     }
 
     #[test]
-    fn signals_reach_what_the_child_started() {
+    fn signals_reach_the_processes_that_the_child_started() {
         let (sender, lines) = crossbeam_channel::unbounded();
-        let watch = move |_: &str| sender.send(()).expect("somebody listens");
+        let watch = move |_: &str| sender.send(()).expect("the test listens");
         let command = shell("sleep 1000 & echo up; wait");
         let child = Child::start_watched(command, &log(), &[], watch).expect("it starts");
-        lines.recv_timeout(LIMIT).expect("it starts the other one");
+        lines
+            .recv_timeout(LIMIT)
+            .expect("the child starts a process");
         child.signal(Signal::TERM);
         // The output ends only when both have ended.
         assert_eq!(end(&child), Exit::Signal(Signal::TERM.as_raw()));
     }
 
     #[test]
-    fn what_a_child_left_behind_is_killed() {
-        let child = start("sleep 1000 & exit 0", &Streams::Answer);
+    fn processes_that_a_child_left_behind_are_killed() {
+        let child = start("sleep 1000 & exit 0", &Streams::Captured);
         assert_eq!(reap(&child), Exit::Code(0));
         child.kill_group();
         wait_for_output(&child);
     }
 
     #[test]
-    fn a_child_with_our_streams_stays_in_our_group() {
+    fn a_child_with_our_streams_stays_in_our_process_group() {
         let child = start("exec sleep 1000", &Streams::Inherited);
         let group = rustix::process::getpgid(Some(child.pid)).expect("it runs");
         assert_eq!(group, rustix::process::getpgrp());
@@ -354,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn a_child_gets_the_files_it_is_given_and_no_others() {
-        let mut file = tempfile::tempfile().expect("there is room");
-        file.write_all(b"given\n").expect("there is room");
+    fn a_child_inherits_the_given_files_and_no_others() {
+        let mut file = tempfile::tempfile().expect("the disk has room");
+        file.write_all(b"given\n").expect("the disk has room");
         let script = format!("cat /proc/self/fd/{}", file.as_raw_fd());
-        let child = Child::start(shell(&script), &Streams::Answer, &[]).expect("it starts");
+        let child = Child::start(shell(&script), &Streams::Captured, &[]).expect("it starts");
         assert_ne!(end(&child), Exit::Code(0), "{}", child.last_lines());
         let given = [file.as_fd()];
-        let child = Child::start(shell(&script), &Streams::Answer, &given).expect("it starts");
+        let child = Child::start(shell(&script), &Streams::Captured, &given).expect("it starts");
         assert_eq!(end(&child), Exit::Code(0));
         assert_eq!(child.last_lines(), "given");
         let flags = fcntl_getfd(&file).expect("it is open");
@@ -369,9 +377,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_exist_is_an_error() {
+    fn returns_not_found_for_a_program_that_does_not_exist() {
         let command = Command::new("/no/such/program");
-        let error = Child::start(command, &Streams::Answer, &[]).expect_err("it cannot start");
+        let error = Child::start(command, &Streams::Captured, &[]).expect_err("it cannot start");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

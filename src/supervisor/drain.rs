@@ -1,30 +1,31 @@
-//! Draining: work under way gets some time to finish before the program ends.
+//! Draining: requests in flight get some time to finish before the program ends.
 //!
-//! [`Drain`] is what the supervisor asks of the part that accepts work; [`Draining`] decides when to stop waiting.
+//! The supervisor drains the server through the trait [`Drain`]; [`Draining`] decides when to stop waiting.
 
 use std::time::{Duration, Instant};
 
-/// SageMaker kills a container 30 s after SIGTERM. Running requests get this long, children the rest.
+/// Time for running requests to finish. SageMaker kills a container 30 s after SIGTERM; the rest is for the children.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
-/// Draining ends when nothing was in flight for this long: a request may be half read.
+/// Draining ends when no request was in flight for this long: one more may be half read and not yet counted.
 const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
-/// The part of the program that accepts work, as the supervisor sees it. Called in this order at the end of the program.
+/// The server that accepts requests, as the supervisor sees it. The supervisor calls these functions in this order when
+/// the program ends.
 pub trait Drain: Send {
-    /// Stops accepting new work; work under way goes on.
+    /// Stops accepting new connections; running requests go on.
     fn stop_accepting(&self);
 
-    /// The number of requests under way.
+    /// The number of running requests.
     fn in_flight(&self) -> usize;
 
-    /// Refuses, from now on, all work that needs a child process: the children are about to end.
+    /// Refuses all further work that needs a child process: the supervisor is about to stop the children.
     fn refuse_the_rest(&self);
 
-    /// Waits for the last answers to leave. Must return soon: it is the last step before the program ends.
+    /// Waits until the last responses are sent. Must return soon: it is the last step before the program ends.
     fn finish(&self);
 }
 
-/// The state of draining.
+/// How far draining has got.
 #[derive(Debug)]
 pub struct Draining {
     deadline: Instant,
@@ -32,7 +33,7 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// Begins now.
+    /// Draining that begins now.
     pub fn begin(now: Instant) -> Self {
         Self {
             deadline: now + DRAIN_LIMIT,
@@ -40,13 +41,16 @@ impl Draining {
         }
     }
 
-    /// Whether to stop waiting, with so many requests in flight.
+    /// Whether to stop waiting, with `in_flight` running requests.
     pub fn is_over(&mut self, in_flight: usize, now: Instant) -> bool {
         let is_late = now >= self.deadline;
         if in_flight > 0 {
             self.idle_since = None;
             if is_late {
-                log::warn!("{in_flight} requests are not finished in time");
+                log::warn!(
+                    "{in_flight} requests did not finish within {} s",
+                    DRAIN_LIMIT.as_secs()
+                );
             }
             return is_late;
         }
@@ -66,7 +70,7 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(1);
 
     #[test]
-    fn draining_ends_after_a_quiet_period() {
+    fn ends_after_a_quiet_period() {
         let start = Instant::now();
         let mut draining = Draining::begin(start);
         assert!(!draining.is_over(0, start));
@@ -75,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_appears_restarts_the_quiet_period() {
+    fn waits_for_another_quiet_period_when_a_request_appears() {
         let start = Instant::now();
         let mut draining = Draining::begin(start);
         assert!(!draining.is_over(0, start));
@@ -86,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_do_not_finish_are_given_up_at_the_deadline() {
+    fn ends_at_the_deadline_with_requests_in_flight() {
         let start = Instant::now();
         let mut draining = Draining::begin(start);
         assert!(!draining.is_over(3, start + DRAIN_LIMIT - MOMENT));

@@ -1,9 +1,9 @@
 //! The supervisor's event loop: the one thread that owns every child process and ends the program.
 //!
-//! It takes messages, signals and the passing of time, one after the other, and hands each to the unit or task it
-//! concerns. It starts before all other threads, so no step of the start waits for a supervisor that does not run yet,
-//! and a signal ends the start at any moment. Life cycles are decided in `lifecycle.rs` and carried out in
-//! `supervised.rs`. (Clippy does not let a module have its parent's name, so this is not `supervisor/supervisor.rs`.)
+//! It handles messages, signals and time limits one after the other, each for the unit or task that it concerns. It
+//! starts before all other threads, so no step of startup waits for a supervisor that does not run yet, and a signal
+//! ends startup at any moment. `lifecycle.rs` decides what happens to a unit, and `supervised.rs` does it. (Clippy
+//! rejects a module that has its parent's name, so this file is not called `supervisor.rs`.)
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -23,28 +23,28 @@ use crate::supervisor::supervised::{STOP_LIMIT, SupervisedUnit};
 use crate::supervisor::system::{OperatingSystem, System};
 use crate::supervisor::task::Task;
 
-/// Time for killed children to be reaped at the end of the program.
+/// Time to reap killed children at the end of the program.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
-/// How often to look whether requests and children have ended, at the end of the program.
+/// How often to check, at the end of the program, whether requests and children have ended.
 const STOP_STEP: Duration = Duration::from_millis(10);
 
-/// Runs all child processes, until the program ends.
+/// The supervisor, which runs all child processes until the program ends.
 pub struct Supervisor {
     system: Box<dyn System>,
     units: BTreeMap<UnitId, SupervisedUnit>,
     tasks: BTreeMap<UnitId, Task>,
-    /// What to drain at the end. Until it is here, the program is starting.
-    front: Option<Box<dyn Drain>>,
-    /// Present once a signal has asked the program to end.
+    /// The server to drain at the end; `None` while the program is starting.
+    server: Option<Box<dyn Drain>>,
+    /// Set when a signal has asked the program to end.
     draining: Option<Draining>,
-    /// Dropped when this stops: see [`SupervisorHandle::stopping`].
+    /// Dropped when the supervisor stops: see [`SupervisorHandle::stopping`].
     ///
     /// [`SupervisorHandle::stopping`]: crate::supervisor::handle::SupervisorHandle::stopping
     running: Option<Sender<()>>,
 }
 
 impl Supervisor {
-    /// A supervisor without units. `inbox` belongs to a [`SupervisorHandle`].
+    /// A supervisor without units; `inbox` receives what its [`SupervisorHandle`] sends.
     ///
     /// [`SupervisorHandle`]: crate::supervisor::handle::SupervisorHandle
     pub fn new(inbox: Inbox) -> Self {
@@ -52,34 +52,34 @@ impl Supervisor {
         Self::with_system(Box::new(OperatingSystem { messages }), running)
     }
 
-    /// A supervisor with this view of the outside world.
+    /// A supervisor on this operating system, which tests replace.
     pub(super) fn with_system(system: Box<dyn System>, running: Sender<()>) -> Self {
         Self {
             system,
             units: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            front: None,
+            server: None,
             draining: None,
             running: Some(running),
         }
     }
 
-    /// Runs until a signal or a failed start ends the program. No child is left when it returns.
+    /// Runs until a signal or a failed startup ends the program. No child is left when this returns.
     ///
     /// # Errors
-    /// Why a unit that the program depends on did not start, or why the start failed otherwise.
+    /// Why startup failed, for example because a unit that the program depends on did not start.
     pub fn run(mut self) -> Result<(), StartError> {
-        // A bug of ours must not leave children behind.
+        // A bug in this program must not leave children behind.
         let result = catch_unwind(AssertUnwindSafe(|| self.supervise()));
-        if let Some(front) = &self.front {
-            front.refuse_the_rest();
+        if let Some(server) = &self.server {
+            server.refuse_the_rest();
         }
         self.running = None;
         self.stop_children();
-        if let Some(front) = &self.front {
-            front.finish();
+        if let Some(server) = &self.server {
+            server.finish();
         }
-        result.unwrap_or_else(|_| Err(StartError::failed("the watchdog panicked")))
+        result.unwrap_or_else(|_| Err(StartError::failed("the thread watchdog panicked")))
     }
 
     fn supervise(&mut self) -> Result<(), StartError> {
@@ -97,7 +97,7 @@ impl Supervisor {
         }
     }
 
-    /// Does what is due.
+    /// Does what is due by now.
     fn tick(&mut self) -> Result<(), StartError> {
         let is_draining = self.draining.is_some();
         for supervised in self.units.values_mut() {
@@ -109,7 +109,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// When something will be due.
+    /// When [`Supervisor::tick`] is due next.
     fn next_tick(&self) -> Option<Instant> {
         let units = self.units.values().filter_map(SupervisedUnit::next_tick);
         let drain = (self.draining.as_ref()).map(|_| self.system.now() + STOP_STEP);
@@ -117,30 +117,30 @@ impl Supervisor {
     }
 
     fn is_drained(&mut self) -> bool {
-        let (Some(draining), Some(front)) = (&mut self.draining, &self.front) else {
+        let (Some(draining), Some(server)) = (&mut self.draining, &self.server) else {
             return false;
         };
-        draining.is_over(front.in_flight(), self.system.now())
+        draining.is_over(server.in_flight(), self.system.now())
     }
 
-    /// Does what a message says. Breaks when the program is to end.
+    /// Handles a message. Breaks when the program must end.
     fn handle(&mut self, message: Message) -> Result<ControlFlow<()>, StartError> {
         let now = self.system.now();
         let is_draining = self.draining.is_some();
         match message {
             Message::Signal(SIGCHLD) => self.reap()?,
             Message::Signal(signal) => return Ok(self.stop_signal(signal)),
-            Message::DrainAtEnd(front) => self.front = Some(front),
-            // The signal may have cut the start short.
+            Message::DrainAtEnd(server) => self.server = Some(server),
+            // The signal that began the draining may have made startup fail.
             Message::StartFailed(error) if is_draining => log::warn!("{error}"),
             Message::StartFailed(error) => return Err(error),
             Message::Report {
                 unit,
                 generation,
-                status,
+                readiness,
             } => {
                 if let Some(supervised) = self.units.get_mut(&unit) {
-                    supervised.report(generation, status, now, is_draining)?;
+                    supervised.report(generation, readiness, now, is_draining)?;
                 }
             }
             Message::Keep {
@@ -169,28 +169,28 @@ impl Supervisor {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// A signal asks the program to end: the first one gently, the second one at once.
+    /// Handles a signal that ends the program: the first one after draining, the second one at once.
     fn stop_signal(&mut self, signal: i32) -> ControlFlow<()> {
         if self.draining.is_some() {
             log::warn!("second signal: stopping at once");
             return ControlFlow::Break(());
         }
         let name = signal_name(signal).unwrap_or("signal");
-        let Some(front) = &self.front else {
-            log::info!("{name}: stopping before the start is complete");
+        let Some(server) = &self.server else {
+            log::info!("{name}: stopping before startup is complete");
             return ControlFlow::Break(());
         };
         log::info!(
-            "{name}: stopping; running requests have up to {} s",
+            "{name}: stopping; running requests have up to {} s to finish",
             DRAIN_LIMIT.as_secs()
         );
         let now = self.system.now();
-        front.stop_accepting();
+        server.stop_accepting();
         self.draining = Some(Draining::begin(now));
         ControlFlow::Continue(())
     }
 
-    /// Stops a unit or a task and forgets it when its process is gone.
+    /// Stops a unit or a task, and forgets it when its process is gone.
     fn release(&mut self, id: UnitId, stopped: &Sender<()>, now: Instant) {
         if let Some(task) = self.tasks.get_mut(&id) {
             task.stop(stopped);
@@ -221,7 +221,7 @@ impl Supervisor {
         }
         let mut units = self.units.iter_mut();
         let Some((&id, supervised)) = units.find(|(_, unit)| unit.pid() == Some(pid)) else {
-            // An orphan of one of our children: there is nothing more to do.
+            // An orphan that one of our children left behind: reaping it was enough.
             return Ok(());
         };
         let is_draining = self.draining.is_some();
@@ -232,7 +232,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends all children: gently, then by force.
+    /// Asks all children to end, and kills those that do not.
     fn stop_children(&mut self) {
         self.units.values_mut().for_each(SupervisedUnit::ask_to_end);
         self.tasks.values().for_each(Task::kill);
@@ -255,7 +255,7 @@ impl Supervisor {
             if now >= deadline {
                 return false;
             }
-            // SIGCHLD wakes us; the step is for one that came before we waited. Nothing else matters any more.
+            // SIGCHLD wakes us; the step covers one that arrived before this wait. Other messages no longer matter.
             self.system.receive(Some(deadline.min(now + STOP_STEP)));
         }
     }

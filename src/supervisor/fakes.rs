@@ -1,5 +1,5 @@
-//! A made-up world for tests of the event loop: a clock that jumps from event to event, processes that follow a script,
-//! and a front with requests. Nothing waits, and what happens when is exact.
+//! A simulated world for tests of the event loop: a clock that jumps from event to event, processes that follow a
+//! script, and a server with requests. Nothing waits, and every event happens at an exact time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -16,12 +16,13 @@ use crate::supervisor::child::Streams;
 use crate::supervisor::drain::Drain;
 use crate::supervisor::event_loop::Supervisor;
 use crate::supervisor::handle::{Message, SupervisorHandle, UnitId};
-use crate::supervisor::lifecycle::{Limits, Phase, Status};
+use crate::supervisor::lifecycle::{Limits, Phase};
+use crate::supervisor::readiness::Readiness;
 use crate::supervisor::reaper::Exit;
 use crate::supervisor::system::System;
 use crate::supervisor::unit::{ProcessHandle, StartFailure, Unit};
 
-/// What happens at some time.
+/// Something that happens at a planned time.
 type Action = Box<dyn FnOnce(&World) + Send>;
 
 /// The world: its clock, its processes, and a journal of what the supervisor did.
@@ -40,17 +41,17 @@ struct State {
     planned: usize,
     journal: Vec<String>,
     last_pid: i32,
-    /// Processes that run, by id.
+    /// The ids of processes that run.
     running: Vec<Pid>,
-    /// Processes that have ended and are not reaped.
+    /// Processes that have ended and have not been reaped.
     exits: VecDeque<(Pid, Exit)>,
-    /// Processes of ours that have ended, where what they left behind is still to be killed.
+    /// Processes that have ended and whose process groups have not been killed.
     leftovers: Vec<Pid>,
     programs: BTreeMap<&'static str, Program>,
     in_flight: usize,
 }
 
-/// What a program does when it is run as a task.
+/// What a program does when a task runs it.
 #[derive(Clone, Copy)]
 pub struct Program {
     pub runs_for: Option<Duration>,
@@ -58,21 +59,21 @@ pub struct Program {
     pub output: &'static str,
 }
 
-/// What a unit does when it is started.
+/// What happens when a unit is started.
 pub enum Start {
-    /// It is ready at once.
+    /// Its process is ready at once.
     Ready,
-    /// It says nothing.
+    /// Its process reports nothing.
     Silent,
-    /// Its process cannot be started, for this reason.
+    /// Its process does not start, for this reason.
     Fails(StartFailure),
     /// Its process ends at once.
     Exits(Exit),
-    /// A bug of ours.
+    /// The code panics.
     Panics,
 }
 
-/// The end by SIGKILL, which reaches everything a process started.
+/// The exit by SIGKILL, which reaches the whole process group.
 pub const KILLED: Exit = Exit::Signal(Signal::KILL.as_raw());
 
 pub fn ms(milliseconds: u64) -> Duration {
@@ -110,7 +111,7 @@ impl World {
         self.state.lock().expect("no fake panics under the lock")
     }
 
-    /// Plans something for this time after the beginning, in milliseconds.
+    /// Plans an action for this time, in milliseconds since the beginning.
     pub fn at(&self, time: u64, action: impl FnOnce(&World) + Send + 'static) {
         let mut state = self.state();
         let key = (state.begin + ms(time), state.planned);
@@ -131,19 +132,18 @@ impl World {
         self.state().journal.push(line);
     }
 
-    /// What has happened since the last call.
+    /// The journal since the last call.
     pub fn journal(&self) -> Vec<String> {
         std::mem::take(&mut self.state().journal)
     }
 
-    /// Adds a unit with these starts; later ones are `Ready`. The program does not depend on it: the receiver gets the
-    /// result of its first start.
+    /// Adds a unit that the program does not depend on. The receiver gets the result of its first start.
     pub fn keep(&self, unit: FakeUnit) -> (UnitId, Receiver<Result<(), StartFailure>>) {
         let (starter, started) = bounded(1);
         (self.add(unit, Some(starter)), started)
     }
 
-    /// Adds a unit the program depends on.
+    /// Adds a unit that the program depends on.
     pub fn require(&self, unit: FakeUnit) -> UnitId {
         self.add(unit, None)
     }
@@ -164,8 +164,8 @@ impl World {
         self.state().programs.insert(name, program);
     }
 
-    /// Opens the front, with so many requests in flight.
-    pub fn open_front(&self, in_flight: usize) {
+    /// Opens the server, with this many requests in flight.
+    pub fn open_server(&self, in_flight: usize) {
         self.set_in_flight(in_flight);
         self.handle.drain_at_end(Box::new(self.clone()));
     }
@@ -182,12 +182,12 @@ impl World {
         pid
     }
 
-    /// Ids of the processes that run.
+    /// The ids of the processes that run.
     pub fn running(&self) -> Vec<Pid> {
         self.state().running.clone()
     }
 
-    /// Ends a process, unless it has ended.
+    /// Ends a process, unless it has ended already.
     pub fn end_process(&self, pid: Pid, exit: Exit) {
         let mut state = self.state();
         let before = state.running.len();
@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// Ends a process we did not start.
+    /// Ends a process that we did not start.
     pub fn end_orphan(&self) {
         let pid = self.start_process();
         self.end_process(pid, KILLED);
@@ -234,7 +234,7 @@ impl System for World {
                 (_, None) => {
                     let journal = state.journal.join("\n");
                     drop(state);
-                    panic!("nothing is going to happen any more:\n{journal}");
+                    panic!("nothing more is going to happen:\n{journal}");
                 }
             }
         }
@@ -266,7 +266,7 @@ impl System for World {
 
 impl Drain for World {
     fn stop_accepting(&self) {
-        self.note("front: stop accepting");
+        self.note("server: stop accepting");
     }
 
     fn in_flight(&self) -> usize {
@@ -274,11 +274,11 @@ impl Drain for World {
     }
 
     fn refuse_the_rest(&self) {
-        self.note("front: refuse the rest");
+        self.note("server: refuse the rest");
     }
 
     fn finish(&self) {
-        self.note("front: finish");
+        self.note("server: finish");
     }
 }
 
@@ -288,21 +288,21 @@ pub struct FakeUnit {
     starts: VecDeque<Start>,
     limits: Limits,
     ignores_term: bool,
-    can_be_spared: bool,
-    /// When it finds a reason to kill its process, in milliseconds after the beginning.
+    is_redundant: bool,
+    /// When its check finds a reason to kill the process, in milliseconds since the beginning.
     kill_at: Option<u64>,
     output: &'static str,
 }
 
 impl FakeUnit {
-    /// A unit that does this when it is started; later it is `Ready`.
+    /// A unit with these starts; all later starts are `Ready`.
     pub fn new(name: &'static str, starts: impl IntoIterator<Item = Start>) -> Self {
         Self {
             name,
             starts: starts.into_iter().collect(),
             limits: Limits::default(),
             ignores_term: false,
-            can_be_spared: false,
+            is_redundant: false,
             kill_at: None,
             output: "",
         }
@@ -319,9 +319,9 @@ impl FakeUnit {
         }
     }
 
-    pub fn can_be_spared(self) -> Self {
+    pub fn redundant(self) -> Self {
         Self {
-            can_be_spared: true,
+            is_redundant: true,
             ..self
         }
     }
@@ -338,7 +338,7 @@ impl FakeUnit {
     }
 }
 
-/// A unit, when it has been added.
+/// A unit that was added to the world.
 struct UnitInWorld {
     id: UnitId,
     unit: FakeUnit,
@@ -368,7 +368,7 @@ impl Unit for UnitInWorld {
             Start::Ready => self
                 .world
                 .handle
-                .report(self.id, generation, Status::Available),
+                .report(self.id, generation, Readiness::Ready),
             Start::Exits(exit) => self.world.end_process(pid, exit),
             _ => {}
         }
@@ -385,8 +385,8 @@ impl Unit for UnitInWorld {
         self.note(&format!("{phase}, {failures} failures"));
     }
 
-    fn can_be_spared(&self) -> bool {
-        self.unit.can_be_spared
+    fn is_redundant(&self) -> bool {
+        self.unit.is_redundant
     }
 
     fn next_check(&self) -> Option<Instant> {
@@ -409,7 +409,7 @@ impl Unit for UnitInWorld {
     }
 }
 
-/// A process that ends when it is asked to, or only when it is killed.
+/// A process that ends on SIGTERM, or only on SIGKILL.
 struct FakeProcess {
     world: World,
     name: String,
@@ -446,11 +446,11 @@ impl ProcessHandle for FakeProcess {
     }
 }
 
-/// Runs the supervisor and gives its journal.
+/// Runs the supervisor. Returns its result and the journal.
 pub fn run(world: &World, supervisor: Supervisor) -> (Result<(), StartError>, Vec<String>) {
     let end = supervisor.run();
     assert_eq!(world.running(), [], "no process is left");
     let leftovers = world.state().leftovers.clone();
-    assert_eq!(leftovers, [], "nor what they started");
+    assert_eq!(leftovers, [], "no process group is left");
     (end, world.journal())
 }

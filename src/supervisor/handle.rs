@@ -1,4 +1,6 @@
-//! The supervisor's handle: how other threads have processes started, kept running, run once, or stopped.
+//! The handle to the supervisor: other threads use it to start units and tasks, to stop them, and to end the program.
+//!
+//! Each call sends a [`Message`] to the event loop, which owns the processes.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -11,17 +13,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unb
 use crate::error::StartError;
 use crate::supervisor::child::Streams;
 use crate::supervisor::drain::Drain;
-use crate::supervisor::lifecycle::{Limits, Status};
+use crate::supervisor::lifecycle::Limits;
+use crate::supervisor::readiness::Readiness;
 use crate::supervisor::unit::{StartFailure, Unit};
 
-/// Number of a unit or a task; never used twice.
+/// The number of a unit or a task; never used twice.
 pub type UnitId = u64;
 
-/// The failure text of a task whose program does not exist.
+/// The failure message of a task whose program does not exist.
 pub const NOT_FOUND: &str = "not found on PATH";
 
-/// A handle to the supervisor. The supervisor starts before everything that uses this and runs until the program ends;
-/// whatever waits for it fails at once when it stops.
+/// A handle to the supervisor, which starts before all users of this handle and runs until the program ends. When it
+/// stops, every wait for it ends at once with an error.
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
     messages: Sender<Message>,
@@ -40,52 +43,52 @@ pub struct Inbox {
 pub enum Message {
     /// A signal arrived: SIGCHLD, or one that ends the program.
     Signal(i32),
-    /// Work is accepted from now on; drain it at the end.
+    /// The server accepts requests from now on; drain it at the end.
     DrainAtEnd(Box<dyn Drain>),
-    /// The start has failed, which ends the program.
+    /// Startup has failed: end the program.
     StartFailed(StartError),
-    /// The status of a unit's process.
+    /// The readiness of a unit's process.
     Report {
-        /// The unit.
+        /// The number of the unit.
         unit: UnitId,
-        /// Which of its processes.
+        /// Which of the unit's processes.
         generation: u64,
-        /// Its status.
-        status: Status,
+        /// The readiness.
+        readiness: Readiness,
     },
-    /// Keep a unit running.
+    /// Start a unit and keep it running.
     Keep {
-        /// Its number.
+        /// The number of the unit.
         id: UnitId,
         /// The unit.
         unit: Box<dyn Unit>,
-        /// Its time limits.
+        /// The time limits of its processes.
         limits: Limits,
-        /// Gets the result of the first start; `None`: the program depends on it and ends if it fails.
+        /// Gets the result of the first start. If this is `None`, the program ends when that start fails.
         starter: Option<Sender<Result<(), StartFailure>>>,
     },
     /// Run a task.
     Run {
-        /// Its number.
+        /// The number of the task.
         id: UnitId,
         /// The program.
         command: Command,
         /// Where its output goes.
         streams: Streams,
-        /// Gets the last lines of its output, or why it failed.
+        /// Gets the last lines of the output, or why the task failed.
         reply: Sender<Result<String, StartFailure>>,
     },
-    /// Stop these units and tasks and forget them.
+    /// Stop units and tasks and forget them.
     Release {
-        /// Their numbers.
+        /// The numbers of the units and tasks.
         ids: Vec<UnitId>,
-        /// Dropped when nothing is left of them.
+        /// Dropped when all their processes are gone.
         stopped: Sender<()>,
     },
 }
 
 impl SupervisorHandle {
-    /// A handle and its receiving side.
+    /// A handle and its receiving side, which the supervisor takes.
     pub fn new() -> (Self, Inbox) {
         let (sender, messages) = unbounded();
         let (running, stopping) = bounded(0);
@@ -97,14 +100,15 @@ impl SupervisorHandle {
         (handle, Inbox { messages, running })
     }
 
-    /// Never carries a message; disconnects when the supervisor stops.
+    /// A channel without messages that disconnects when the supervisor stops.
     pub fn stopping(&self) -> &Receiver<()> {
         &self.stopping
     }
 
-    /// Has the supervisor drain this at the end of the program. Until then a signal ends the program at once.
-    pub fn drain_at_end(&self, front: Box<dyn Drain>) {
-        self.send(Message::DrainAtEnd(front));
+    /// Makes the supervisor drain `server` at the end of the program. Before this call a signal ends the program at
+    /// once.
+    pub fn drain_at_end(&self, server: Box<dyn Drain>) {
+        self.send(Message::DrainAtEnd(server));
     }
 
     /// Ends the program with this error.
@@ -112,22 +116,22 @@ impl SupervisorHandle {
         self.send(Message::StartFailed(error));
     }
 
-    /// A new number.
+    /// A new number for a unit or a task.
     pub fn new_id(&self) -> UnitId {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Passes a signal on. Returns `false` when the supervisor has stopped.
+    /// Passes a signal on to the supervisor. Returns `false` when the supervisor has stopped.
     pub fn signal(&self, signal: i32) -> bool {
         self.messages.send(Message::Signal(signal)).is_ok()
     }
 
-    /// Reports the status of a unit's process. Reports about earlier processes are ignored.
-    pub fn report(&self, unit: UnitId, generation: u64, status: Status) {
+    /// Reports the readiness of a unit's process. The supervisor ignores reports about earlier processes.
+    pub fn report(&self, unit: UnitId, generation: u64, readiness: Readiness) {
         self.send(Message::Report {
             unit,
             generation,
-            status,
+            readiness,
         });
     }
 
@@ -157,7 +161,7 @@ impl SupervisorHandle {
         });
     }
 
-    /// Starts a task. The receiver gets the last lines of its output, or why it failed; it disconnects when the
+    /// Starts a task. The receiver gets the last lines of the output, or why the task failed, and disconnects when the
     /// supervisor stops. [`SupervisorHandle::release`] kills the task.
     pub fn run(
         &self,
@@ -175,7 +179,7 @@ impl SupervisorHandle {
         result
     }
 
-    /// Runs a task to its end: the last lines of its output, or why it failed.
+    /// Runs a task to its end. Returns the last lines of the output, or why the task failed.
     ///
     /// # Errors
     /// [`StartError::Stopped`] when the supervisor stops first.
@@ -188,11 +192,11 @@ impl SupervisorHandle {
         result.recv().map_err(|_| StartError::Stopped)
     }
 
-    /// Runs a task that may take this long: the last lines of its output, or why it failed.
+    /// Runs a task that may take up to `limit`. Returns the last lines of the output, or why the task failed.
     ///
     /// # Errors
-    /// `Timeout` when it takes longer: it is killed then, and its end not waited for, because some programs do not end
-    /// even so. `Disconnected` when the supervisor stops first.
+    /// `Timeout` when the task takes longer. Its process is killed then, but not waited for, because some processes
+    /// survive SIGKILL for a while (in a broken driver, for example). `Disconnected` when the supervisor stops first.
     pub fn run_within(
         &self,
         limit: Duration,
@@ -206,11 +210,11 @@ impl SupervisorHandle {
         })
     }
 
-    /// Runs a closure on a thread of its own and returns its result. For work that needs no process but may block.
+    /// Runs a closure on a new thread and returns its result. For work that needs no process but may block.
     ///
     /// # Errors
-    /// [`StartError::Stopped`] when the supervisor stops first; the thread is left alone then. Otherwise that the thread
-    /// cannot be started, or panicked.
+    /// [`StartError::Stopped`] when the supervisor stops first; the thread is abandoned then. [`StartError::Failed`]
+    /// when the thread cannot be started or panics.
     pub fn run_in_thread<T: Send + 'static>(
         &self,
         name: &str,
@@ -229,13 +233,13 @@ impl SupervisorHandle {
         }
     }
 
-    /// Stops units and tasks and waits until nothing is left of them.
+    /// Stops units and tasks and waits until all their processes are gone.
     pub fn release(&self, ids: Vec<UnitId>) {
-        // Disconnects when the last sender is dropped.
+        // This wait ends when the last sender is dropped.
         let _ = self.begin_release(ids).recv();
     }
 
-    /// Stops units and tasks. The receiver disconnects when nothing is left of them.
+    /// Stops units and tasks. The receiver disconnects when all their processes are gone.
     pub(super) fn begin_release(&self, ids: Vec<UnitId>) -> Receiver<()> {
         let (stopped, all_stopped) = bounded(0);
         self.send(Message::Release { ids, stopped });
@@ -243,7 +247,7 @@ impl SupervisorHandle {
     }
 
     fn send(&self, message: Message) {
-        // Without a supervisor the program is about to end.
+        // This fails only when the supervisor has stopped: then the program is about to end.
         let _ = self.messages.send(message);
     }
 }
@@ -253,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closure_ends_with_its_result_its_panic_or_the_supervisor() {
+    fn run_in_thread_returns_the_result_a_panic_or_the_stop_of_the_supervisor() {
         let (handle, inbox) = SupervisorHandle::new();
         assert_eq!(handle.run_in_thread("test", || 7).unwrap(), 7);
         let panicked = handle.run_in_thread("test", || panic!("expected by the test"));

@@ -1,25 +1,26 @@
-//! Files our parent left open for us, besides the standard streams.
+//! Warns about file descriptors that our parent process leaked to us.
 //!
-//! The files we open are closed in children. Descriptors our parent leaked reach our children; closing them needs
-//! `unsafe`, so we only warn. A container runtime should leave none.
+//! The files that we open are closed in our children, but descriptors that we inherited are not. Closing them needs
+//! `unsafe`, so we only warn. A container runtime should leave none open.
 
 use std::fs;
 
-/// `O_CLOEXEC` as `/proc/self/fdinfo` shows it: the file is closed in children.
+/// `O_CLOEXEC` among the flags in `/proc/self/fdinfo`: the file is closed in children.
 const CLOSED_IN_CHILDREN: u32 = 0o2_000_000;
 
-/// Names them in the log. Call this before any thread opens files.
+/// Logs a warning that lists the inherited descriptors beyond the standard streams. Call this before any thread opens
+/// files.
 pub fn warn() {
     let strays = strays();
     if !strays.is_empty() {
         log::warn!(
-            "files were left open for us and are open in our children too: {}",
+            "the parent process left files open, which child processes inherit too: {}",
             strays.join(", ")
         );
     }
 }
 
-/// Descriptor and name of each.
+/// Each inherited descriptor with the name of its file.
 fn strays() -> Vec<String> {
     let entries = fs::read_dir("/proc/self/fd").into_iter().flatten();
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -1,30 +1,32 @@
-//! The life cycle of one supervised process, as data: events in, the next phase and an action out.
+//! The life cycle of a supervised process as a state machine: events in, the next phase and an action out.
 //!
-//! Nothing here touches a process or a clock; `supervised.rs` carries out the actions.
+//! This module touches no process and no clock; `supervised.rs` feeds it events and carries out the actions.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Where a process is in its life.
+use crate::supervisor::readiness::Readiness;
+
+/// The phases of a life cycle.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
-    /// Has no process; gets one at `retry_at`.
+    /// There is no process.
     Down {
-        /// When to start it.
+        /// When to start the next one.
         retry_at: Instant,
-        /// Why it is down; empty before the first start.
+        /// Why the last process ended; empty before the first start.
         reason: String,
     },
-    /// Its process runs and has not yet said that it can serve.
+    /// The process runs and has not been ready yet.
     Starting,
-    /// Said that it can serve when last asked.
+    /// The process was ready at the last report.
     Ready,
-    /// Its process runs, but it did not say so when last asked.
+    /// The process runs, but was not ready at the last report.
     Unresponsive {
-        /// What it said instead.
+        /// What the last report said.
         reason: String,
     },
-    /// Its process is being killed.
+    /// The process is being killed.
     Ending {
         /// Why.
         reason: String,
@@ -44,22 +46,6 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What a process says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    /// It can serve: all versions of its models are AVAILABLE, its script is loaded.
-    Available,
-    /// Anything else, and what.
-    Other(String),
-    /// It will never serve all that it was started for: waiting longer changes nothing.
-    Failed {
-        /// Why.
-        reason: String,
-        /// Whether memory or the like ran out.
-        out_of_resources: bool,
-    },
-}
-
 /// What happens to a process.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -74,61 +60,62 @@ pub enum Event {
         /// Its last lines of output.
         output: String,
     },
-    /// It was asked for its status.
-    Status(Status),
-    /// It has to be replaced, for this reason.
-    Condemned(String),
+    /// Its readiness was reported.
+    Reported(Readiness),
+    /// The process must be replaced, for this reason.
+    KillRequested(String),
     /// Time passed.
     Tick,
 }
 
-/// What is to be done.
+/// What the caller must do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Nothing.
     None,
     /// Start a process.
     Spawn,
-    /// End the process by force, for the reason in the phase; its exit follows as an event.
+    /// Kill the process, for the reason in the phase; its exit follows as an event.
     Kill,
-    /// End the program: the process never came up, for this reason.
+    /// Do not start it again: it has never been ready, for this reason.
     GiveUp(String),
 }
 
-/// The times a process is measured by. `None`: no limit.
+/// Time limits of a process. `None` means no limit.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
-    /// From its start until it can serve, and what to say of a process that takes longer.
+    /// The longest time from its start until it is ready, and the message when it takes longer.
     pub start: Option<(Duration, String)>,
     /// A process that has been unresponsive this long is killed.
     pub unresponsive: Option<Duration>,
 }
 
-/// First pause before a restart; it doubles with each failure in a row.
+/// First pause before a restart; each further failure in a row doubles it.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause before a restart.
 const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
-/// A process that was ready this long counts as sound: the next failure is a first one again.
-const SOUND_AFTER: Duration = Duration::from_secs(2);
+/// A process that failed this long after it became ready counts as stable: the pauses begin at the shortest again.
+const STABLE_AFTER: Duration = Duration::from_secs(2);
 
-/// One process, or rather the place of one: a new process takes it when the old one ends.
+/// The life cycle of one unit, through all its successive processes.
 #[derive(Debug)]
 pub struct Lifecycle {
     phase: Phase,
     /// When the phase began.
     since: Instant,
-    /// When its process became ready.
+    /// When the current process became ready.
     ready_at: Option<Instant>,
-    /// Whether this process or one before it was ready.
+    /// Whether this process or an earlier one was ready.
     was_ever_ready: bool,
+    /// Failures in a row.
     failures: u32,
     limits: Limits,
-    /// What its process said last while it was starting.
-    last_word: String,
+    /// The last report about a process that is starting.
+    last_report: String,
 }
 
 impl Lifecycle {
-    /// A process to be started at once.
+    /// A life cycle whose first process is due at once.
     pub fn new(now: Instant, limits: Limits) -> Self {
         Self {
             phase: Phase::Down {
@@ -140,41 +127,41 @@ impl Lifecycle {
             was_ever_ready: false,
             failures: 0,
             limits,
-            last_word: String::new(),
+            last_report: String::new(),
         }
     }
 
-    /// Where it is.
+    /// The current phase.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
 
-    /// When the phase began.
+    /// When the current phase began.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Failures in a row. One that was ready for a while and then fails, fails for the first time.
+    /// Failures in a row. A failure after a stable time counts as the first.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// From now on it is started again whatever happens.
+    /// From now on every failure leads to a restart, even if no process has been ready.
     pub fn never_give_up(&mut self) {
         self.was_ever_ready = true;
     }
 
-    /// Whether its end may be the end of its start: then the last output of its process is wanted.
+    /// Whether a failure now leads to [`Action::GiveUp`], which quotes the last output of the process.
     pub fn may_give_up(&self) -> bool {
         !self.was_ever_ready
     }
 
-    /// Its process has done its work: the next failure is a first one again.
-    pub fn proved_sound(&mut self) {
+    /// The process has proved useful: the next failure counts as the first in a row.
+    pub fn reset_failures(&mut self) {
         self.failures = 0;
     }
 
-    /// When the next [`Event::Tick`] could lead to something, if ever.
+    /// When the next [`Event::Tick`] is due; `None` if no time limit applies.
     pub fn next_tick(&self) -> Option<Instant> {
         match self.phase {
             Phase::Down { retry_at, .. } => Some(retry_at),
@@ -187,44 +174,44 @@ impl Lifecycle {
         }
     }
 
-    /// Takes an event and says what is to be done.
+    /// Takes an event, enters the next phase and returns the action for the caller.
     pub fn on(&mut self, event: Event, now: Instant) -> Action {
         match (&self.phase, event) {
             (Phase::Down { retry_at, .. }, Event::Tick) if *retry_at <= now => Action::Spawn,
             (Phase::Down { .. }, Event::Spawned) => {
-                self.last_word.clear();
+                self.last_report.clear();
                 self.enter(Phase::Starting, now);
                 Action::None
             }
             (Phase::Down { .. }, Event::SpawnFailed(reason)) => self.fail(reason, "", now),
 
-            (Phase::Starting | Phase::Unresponsive { .. }, Event::Status(Status::Available)) => {
+            (Phase::Starting | Phase::Unresponsive { .. }, Event::Reported(Readiness::Ready)) => {
                 self.ready_at.get_or_insert(now);
                 self.was_ever_ready = true;
                 self.enter(Phase::Ready, now);
                 Action::None
             }
-            (Phase::Starting, Event::Status(Status::Other(reason))) => {
-                self.last_word = reason;
+            (Phase::Starting, Event::Reported(Readiness::NotReady(reason))) => {
+                self.last_report = reason;
                 Action::None
             }
-            (Phase::Starting, Event::Status(Status::Failed { reason, .. }))
+            (Phase::Starting, Event::Reported(Readiness::Failed { reason, .. }))
                 if !self.was_ever_ready =>
             {
                 Action::GiveUp(reason)
             }
-            // After a restart it serves what it has, until it is tried again.
-            (Phase::Starting, Event::Status(Status::Failed { reason, .. }))
+            // After a restart the process serves the versions that it could load, until it is killed and started again.
+            (Phase::Starting, Event::Reported(Readiness::Failed { reason, .. }))
             | (
                 Phase::Ready,
-                Event::Status(Status::Other(reason) | Status::Failed { reason, .. }),
+                Event::Reported(Readiness::NotReady(reason) | Readiness::Failed { reason, .. }),
             ) => {
                 self.enter(Phase::Unresponsive { reason }, now);
                 Action::None
             }
             (
                 Phase::Unresponsive { .. },
-                Event::Status(Status::Other(reason) | Status::Failed { reason, .. }),
+                Event::Reported(Readiness::NotReady(reason) | Readiness::Failed { reason, .. }),
             ) => {
                 self.phase = Phase::Unresponsive { reason };
                 Action::None
@@ -236,7 +223,7 @@ impl Lifecycle {
                 self.kill(reason, now)
             }
 
-            (Phase::Ready | Phase::Unresponsive { .. }, Event::Condemned(reason)) => {
+            (Phase::Ready | Phase::Unresponsive { .. }, Event::KillRequested(reason)) => {
                 self.kill(reason, now)
             }
 
@@ -260,8 +247,8 @@ impl Lifecycle {
     fn start_too_long(&mut self, now: Instant) -> Action {
         let limit = self.limits.start.as_ref();
         let mut reason = limit.map_or_else(String::new, |(_, text)| text.clone());
-        if !self.last_word.is_empty() {
-            reason = format!("{reason}: {}", self.last_word);
+        if !self.last_report.is_empty() {
+            reason = format!("{reason}: {}", self.last_report);
         }
         match self.was_ever_ready {
             false => Action::GiveUp(reason),
@@ -274,7 +261,7 @@ impl Lifecycle {
         Action::Kill
     }
 
-    /// No process any more: restart after a pause, or give up if it never was ready.
+    /// The process is gone: restarts it after a pause, or gives up if no process was ever ready.
     fn fail(&mut self, reason: String, output: &str, now: Instant) -> Action {
         if !self.was_ever_ready {
             return Action::GiveUp(match output {
@@ -282,8 +269,8 @@ impl Lifecycle {
                 output => format!("{reason}; its last output:\n{output}"),
             });
         }
-        let is_sound = |ready_at| now.duration_since(ready_at) >= SOUND_AFTER;
-        if self.ready_at.take().is_some_and(is_sound) {
+        let is_stable = |ready_at| now.duration_since(ready_at) >= STABLE_AFTER;
+        if self.ready_at.take().is_some_and(is_stable) {
             self.failures = 0;
         }
         let pause = BACKOFF_FIRST
@@ -311,6 +298,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
     fn limits() -> Limits {
         Limits {
             start: Some((Duration::from_secs(300), "too slow".into())),
@@ -326,11 +314,11 @@ mod tests {
     }
 
     fn available() -> Event {
-        Event::Status(Status::Available)
+        Event::Reported(Readiness::Ready)
     }
 
     fn hanging() -> Event {
-        Event::Status(Status::Other("no answer".into()))
+        Event::Reported(Readiness::NotReady("no answer".into()))
     }
 
     fn ready(now: Instant) -> Lifecycle {
@@ -346,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_fails_ends_the_start() {
+    fn gives_up_when_the_first_start_fails() {
         let now = Instant::now();
         let mut instance = Lifecycle::new(now, limits());
         assert_eq!(
@@ -361,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_takes_too_long_ends_the_start() {
+    fn gives_up_when_the_first_start_takes_too_long() {
         let now = Instant::now();
         let mut instance = Lifecycle::new(now, limits());
         instance.on(Event::Spawned, now);
@@ -374,14 +362,14 @@ mod tests {
     }
 
     fn failed() -> Event {
-        Event::Status(Status::Failed {
+        Event::Reported(Readiness::Failed {
             reason: "version 1 is END".into(),
             out_of_resources: false,
         })
     }
 
     #[test]
-    fn a_version_that_does_not_load_ends_the_start() {
+    fn gives_up_when_a_version_does_not_load_at_the_first_start() {
         let now = Instant::now();
         let mut instance = Lifecycle::new(now, limits());
         instance.on(Event::Spawned, now);
@@ -392,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_does_not_load_after_a_restart_is_reported_and_tried_again() {
+    fn restarts_when_a_version_does_not_load_after_a_restart() {
         let now = Instant::now();
         let mut instance = ready(now);
         instance.on(exited(), now);
@@ -417,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_that_takes_too_long_is_tried_again() {
+    fn restarts_again_when_a_restart_takes_too_long() {
         let now = Instant::now();
         let mut instance = ready(now);
         instance.on(exited(), now);
@@ -441,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_back_off_and_recover() {
+    fn pauses_before_restarts_grow_and_become_short_again_after_a_stable_time() {
         let mut now = Instant::now();
         let mut instance = ready(now);
         let mut pauses = Vec::new();
@@ -454,12 +442,12 @@ mod tests {
             pauses,
             [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
         );
-        let pause = pause_after_exit(&mut instance, now + SOUND_AFTER);
+        let pause = pause_after_exit(&mut instance, now + STABLE_AFTER);
         assert_eq!(pause, BACKOFF_FIRST);
     }
 
     #[test]
-    fn an_unresponsive_instance_recovers_or_is_killed() {
+    fn an_unresponsive_process_recovers_or_is_killed() {
         let now = Instant::now();
         let mut instance = ready(now);
         instance.on(hanging(), now);
@@ -479,19 +467,19 @@ mod tests {
     }
 
     #[test]
-    fn a_condemned_one_is_killed_once_and_comes_back() {
+    fn a_process_is_killed_once_on_request_and_restarted() {
         let now = Instant::now();
         let mut worker = ready(now);
-        let condemned = || Event::Condemned("stuck".into());
-        assert_eq!(worker.on(condemned(), now + 30 * SECOND), Action::Kill);
-        assert_eq!(worker.on(condemned(), now + 30 * SECOND), Action::None);
+        let kill_requested = || Event::KillRequested("stuck".into());
+        assert_eq!(worker.on(kill_requested(), now + 30 * SECOND), Action::Kill);
+        assert_eq!(worker.on(kill_requested(), now + 30 * SECOND), Action::None);
         worker.on(exited(), now + 31 * SECOND);
         assert!(matches!(worker.phase(), Phase::Down { .. }));
         assert_eq!(worker.failures(), 1);
     }
 
     #[test]
-    fn without_limits_nothing_is_given_up() {
+    fn waits_forever_without_limits() {
         let now = Instant::now();
         let mut worker = Lifecycle::new(now, Limits::default());
         worker.on(Event::Spawned, now);
@@ -500,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn late_news_of_a_gone_process_changes_nothing() {
+    fn ignores_late_events_of_a_process_that_has_ended() {
         let now = Instant::now();
         let mut instance = ready(now);
         instance.on(exited(), now);

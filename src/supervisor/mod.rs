@@ -1,8 +1,8 @@
-//! Supervision: starts child processes, restarts them, runs one-off tasks, and ends the program in good order.
+//! Supervision: starts child processes, restarts them, runs one-off tasks, and shuts the program down in order.
 //!
-//! One thread, the `watchdog`, owns every child process; all others reach it through a `SupervisorHandle`. Nothing here
-//! knows what the processes do: programs are described by [`unit::Unit`], and whatever needs time to finish its work at
-//! the end of the program implements [`drain::Drain`].
+//! One thread, the `watchdog`, owns every child process; all other threads reach it through a
+//! [`SupervisorHandle`](handle::SupervisorHandle). The supervisor does not know what the processes do: a [`unit::Unit`]
+//! describes each program, and the HTTP server, which needs time to finish its requests, implements [`drain::Drain`].
 
 pub mod child;
 pub mod drain;
@@ -12,6 +12,7 @@ mod fakes;
 pub mod handle;
 pub mod inherited;
 pub mod lifecycle;
+pub mod readiness;
 mod reaper;
 mod supervised;
 mod system;

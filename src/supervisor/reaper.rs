@@ -1,6 +1,6 @@
-//! Reaping: collects the exit status of child processes, our own and inherited ones.
+//! Reaping: collects the exit status of child processes.
 //!
-//! As process 1 of a container we inherit every orphan, so we wait for any child, not only for those we know.
+//! As process 1 of a container we adopt every orphan, so we wait for any child, not only for those we started.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It exited with this code.
+    /// The process exited with this code.
     Code(i32),
-    /// A signal of this number ended it.
+    /// The signal with this number terminated the process.
     Signal(i32),
 }
 
 impl Exit {
-    /// Whether SIGKILL ended it, which is how the kernel frees memory when it runs short.
+    /// Whether SIGKILL terminated the process, which is what the kernel does when memory runs out.
     pub fn was_killed(self) -> bool {
         self == Self::Signal(Signal::KILL.as_raw())
     }
@@ -24,7 +24,7 @@ impl Exit {
 
 impl From<WaitStatus> for Exit {
     fn from(status: WaitStatus) -> Self {
-        // We never ask for stopped or continued processes, so there are only two kinds.
+        // We do not wait for stopped or continued processes, so the process has exited or been terminated.
         match status.exit_status() {
             Some(code) => Self::Code(code),
             None => Self::Signal(status.terminating_signal().unwrap_or_default()),
@@ -36,14 +36,14 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "its process exited with code {code}"),
-            Self::Signal(signal) => write!(f, "its process was ended by signal {signal}"),
+            Self::Signal(signal) => write!(f, "its process was terminated by signal {signal}"),
         }
     }
 }
 
-/// Reaps one child that has ended, if there is one.
+/// Reaps one child that has ended; `None` if there is no such child.
 pub fn reap_one() -> Option<(Pid, Exit)> {
-    // The only error is "no children".
+    // The only error is ECHILD: there are no children.
     let (pid, status) = rustix::process::wait(WaitOptions::NOHANG).ok().flatten()?;
     Some((pid, status.into()))
 }

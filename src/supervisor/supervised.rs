@@ -1,6 +1,6 @@
-//! One unit under supervision: its process, its life cycle, and who waits for its start or its end.
+//! One supervised unit: its process, its life cycle, and the threads that wait for its start or its end.
 //!
-//! `lifecycle.rs` decides what to do; this carries it out for one unit.
+//! `lifecycle.rs` decides what to do; this module does it for one unit.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -9,49 +9,51 @@ use crossbeam_channel::Sender;
 use rustix::process::{Pid, Signal};
 
 use crate::error::StartError;
-use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Limits, Phase, Status};
+use crate::supervisor::lifecycle::{Action, Event, Lifecycle, Limits, Phase};
+use crate::supervisor::readiness::Readiness;
 use crate::supervisor::reaper::Exit;
 use crate::supervisor::unit::{ProcessHandle, StartFailure, Unit};
 
-/// Time for a process to end after it was asked to; then it is killed.
+/// Time for a process to end after we asked it to; then we kill it.
 pub const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// Where the result of a unit's first start is reported.
+/// Receives the result of a unit's first start.
 pub type Starter = Sender<Result<(), StartFailure>>;
 
-/// A unit with its process.
+/// A unit, its life cycle and its current process.
 pub struct SupervisedUnit {
     unit: Box<dyn Unit>,
     lifecycle: Lifecycle,
     process: Option<Box<dyn ProcessHandle>>,
-    /// Number of processes started so far; tells reports about an earlier process from reports about this one.
+    /// The number of processes started so far, by which we recognize reports about earlier processes.
     generation: u64,
-    /// Whether the last failure was a lack of resources.
+    /// Whether a lack of resources caused the last failure.
     out_of_resources: bool,
     stage: Stage,
 }
 
-/// How far the unit got, as those who asked for it see it.
+/// How far the unit has got, and what depends on its first start.
 enum Stage {
-    /// The program depends on its first start and ends if that fails.
+    /// The program ends if the first start fails.
     Required,
-    /// Somebody waits for its first start.
+    /// A thread waits for the result of the first start.
     Awaited(Starter),
-    /// It started, and is kept running.
+    /// The first start is over; the unit is kept running.
     Started,
-    /// Its first start failed. It is left alone until it is released.
+    /// The first start failed. Nothing happens until the unit is released.
     GivenUp,
-    /// It is being stopped.
+    /// The unit is being stopped.
     Stopping {
-        /// When to kill its process.
+        /// When to kill the process; `None` if that has been done.
         kill_at: Option<Instant>,
-        /// Dropped with the unit, so that a thread can wait until nothing is left of it.
+        /// Dropped together with the unit, so that another thread can wait for its end.
         _stopped: Sender<()>,
     },
 }
 
 impl SupervisedUnit {
-    /// A unit to be started at the next tick. Without a `starter` the program depends on its first start.
+    /// A unit to be started at the next tick. `starter` gets the result of the first start; without it, the program
+    /// ends if that start fails.
     pub fn new(
         unit: Box<dyn Unit>,
         limits: Limits,
@@ -68,17 +70,17 @@ impl SupervisedUnit {
         }
     }
 
-    /// The id of its process, if it has one.
+    /// The id of the current process, if there is one.
     pub fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(|process| process.pid())
     }
 
-    /// Whether it is being stopped for good.
+    /// Whether the unit is being stopped for good.
     pub fn is_stopping(&self) -> bool {
         matches!(self.stage, Stage::Stopping { .. })
     }
 
-    /// When [`SupervisedUnit::tick`] has something to do next.
+    /// When [`SupervisedUnit::tick`] is due next.
     pub fn next_tick(&self) -> Option<Instant> {
         match &self.stage {
             Stage::GivenUp => None,
@@ -90,7 +92,7 @@ impl SupervisedUnit {
         }
     }
 
-    /// Does what is due by now. `is_draining`: see [`SupervisedUnit::give_up`].
+    /// Does what is due by now. If the program is ending (`is_draining`), a failed first start is no error.
     ///
     /// # Errors
     /// Why the program must end.
@@ -102,35 +104,35 @@ impl SupervisedUnit {
         }
         self.apply(Event::Tick, now, is_draining)?;
         match self.unit.check(now) {
-            Some(reason) => self.apply(Event::Condemned(reason), now, is_draining),
+            Some(reason) => self.apply(Event::KillRequested(reason), now, is_draining),
             None => Ok(()),
         }
     }
 
-    /// Takes a status report about the process of this generation.
+    /// Takes a report about the process of this generation.
     ///
     /// # Errors
     /// Why the program must end.
     pub fn report(
         &mut self,
         generation: u64,
-        status: Status,
+        readiness: Readiness,
         now: Instant,
         is_draining: bool,
     ) -> Result<(), StartError> {
         if generation != self.generation || !self.is_active() {
             return Ok(());
         }
-        if let Status::Failed {
+        if let Readiness::Failed {
             out_of_resources, ..
-        } = status
+        } = readiness
         {
             self.out_of_resources = out_of_resources;
         }
-        self.apply(Event::Status(status), now, is_draining)
+        self.apply(Event::Reported(readiness), now, is_draining)
     }
 
-    /// Its process has ended and is reaped.
+    /// Takes the end of the process, which has been reaped.
     ///
     /// # Errors
     /// Why the program must end.
@@ -143,16 +145,16 @@ impl SupervisedUnit {
         let Some(process) = self.process.take() else {
             return Ok(());
         };
-        // Processes that it left behind would hold its ports.
+        // Processes that it left behind would keep its ports in use.
         process.kill_group();
         let ended = self.unit.ended(exit.to_string());
         if ended.was_useful {
-            self.lifecycle.proved_sound();
+            self.lifecycle.reset_failures();
         }
         if !self.is_active() {
             return Ok(());
         }
-        // Only a failed start shows it; the log has it anyway.
+        // Only the message about a failed first start quotes the output; the log has all of it.
         let output = match self.lifecycle.may_give_up() {
             true => process.last_lines(),
             false => String::new(),
@@ -162,8 +164,8 @@ impl SupervisedUnit {
         self.apply(Event::Exited { how, output }, now, is_draining)
     }
 
-    /// Asks its process to end, and remembers to kill it if it does not. `stopped` is dropped with this unit. Returns
-    /// whether there is a process to wait for.
+    /// Asks the process to end; a later tick kills it if it does not. The clone of `stopped` is dropped with this unit.
+    /// Returns whether there is a process to wait for.
     pub fn stop(&mut self, stopped: &Sender<()>, now: Instant) -> bool {
         self.ask_to_end();
         self.stage = Stage::Stopping {
@@ -173,40 +175,40 @@ impl SupervisedUnit {
         self.process.is_some()
     }
 
-    /// Asks its process to end.
+    /// Asks the process to end.
     pub fn ask_to_end(&mut self) {
         if let Some(process) = &self.process {
             self.unit.stop(process.as_ref());
         }
     }
 
-    /// Kills its process.
+    /// Kills the process.
     pub fn kill(&self) {
         if let Some(process) = &self.process {
             process.signal(Signal::KILL);
         }
     }
 
-    /// Forgets its process, which ended while the whole program stops.
+    /// Forgets the process, which ended while the program stops.
     pub fn forget_process(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill_group();
         }
     }
 
-    /// Whether its life cycle still decides.
+    /// Whether the life cycle still decides what happens.
     fn is_active(&self) -> bool {
         !matches!(self.stage, Stage::GivenUp | Stage::Stopping { .. })
     }
 
-    /// Hands an event to the life cycle and carries out the action.
+    /// Hands an event to the life cycle and carries out the resulting action.
     fn apply(&mut self, event: Event, now: Instant, is_draining: bool) -> Result<(), StartError> {
-        if self.lifecycle.may_give_up() && self.unit.can_be_spared() {
+        if self.lifecycle.may_give_up() && self.unit.is_redundant() {
             self.lifecycle.never_give_up();
         }
         let phase_before = self.lifecycle.phase().clone();
         let action = match self.lifecycle.on(event, now) {
-            // What comes of starting a process is an event itself, but none that starts another.
+            // The outcome of a start is itself an event; it never leads to another start.
             Action::Spawn => {
                 let outcome = self.spawn();
                 self.lifecycle.on(outcome, now)
@@ -227,9 +229,10 @@ impl SupervisedUnit {
                 lifecycle.failures(),
             );
         }
-        // If others can do its work, a failed start does not block the load that waits for it; it is tried again and again.
-        let is_spared = matches!(lifecycle.phase(), Phase::Down { .. }) && !lifecycle.may_give_up();
-        if *lifecycle.phase() == Phase::Ready || is_spared {
+        // If other units can do the same work, a failed start does not hold up the load that waits for it; we retry.
+        let is_retried =
+            matches!(lifecycle.phase(), Phase::Down { .. }) && !lifecycle.may_give_up();
+        if *lifecycle.phase() == Phase::Ready || is_retried {
             self.started();
         }
         Ok(())
@@ -251,16 +254,16 @@ impl SupervisedUnit {
         }
     }
 
-    /// Its first start is over.
+    /// The first start is over: reports that to the thread that waits for it.
     fn started(&mut self) {
         if let Stage::Awaited(starter) = mem::replace(&mut self.stage, Stage::Started) {
-            // The receiver may have given up; it releases the unit then.
+            // If the receiver is gone, its owner releases the unit.
             let _ = starter.send(Ok(()));
         }
     }
 
-    /// It never came up. A load that waits for it gets the reason; if none does, the program ends, unless it is ending already:
-    /// then the process may have been asked to end just as we were, for example by Ctrl-C.
+    /// The first start failed. The load that waits for it gets the reason. If no load does, the program ends, unless it
+    /// is draining already: then the signal that we got, for example from Ctrl-C, may have reached the process too.
     fn give_up(&mut self, reason: &str, is_draining: bool) -> Result<(), StartError> {
         let text = self.unit.refusal(reason);
         match mem::replace(&mut self.stage, Stage::GivenUp) {
@@ -269,7 +272,7 @@ impl SupervisedUnit {
                     text,
                     out_of_resources: self.out_of_resources,
                 };
-                // The receiver may have given up; it releases the unit then.
+                // If the receiver is gone, its owner releases the unit.
                 let _ = starter.send(Err(failure));
                 Ok(())
             }

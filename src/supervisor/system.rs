@@ -1,4 +1,4 @@
-//! What the event loop needs from outside: a clock, its mailbox, and child processes. Tests replace it.
+//! What the event loop needs from the operating system: a clock, its inbox, and child processes. Tests replace it.
 
 use std::io;
 use std::process::Command;
@@ -12,28 +12,28 @@ use crate::supervisor::handle::Message;
 use crate::supervisor::reaper::{self, Exit};
 use crate::supervisor::unit::ProcessHandle;
 
-/// The world outside the event loop.
+/// The operating system, as the event loop uses it.
 pub trait System: Send {
-    /// The time.
+    /// The current time.
     fn now(&self) -> Instant;
 
     /// Waits for the next message; `None` when `deadline` passes first.
     fn receive(&self, deadline: Option<Instant>) -> Option<Message>;
 
-    /// Reaps one child that has ended, if there is one.
+    /// Reaps one child that has ended; `None` if there is no such child.
     fn reap_one(&self) -> Option<(Pid, Exit)>;
 
     /// Starts the process of a task.
     ///
     /// # Errors
-    /// When the system cannot start it.
+    /// The system's, when it cannot start the process.
     fn start_task(&self, command: Command, streams: &Streams)
     -> io::Result<Box<dyn ProcessHandle>>;
 }
 
-/// The real one.
+/// The real operating system.
 pub struct OperatingSystem {
-    /// The event loop's mailbox.
+    /// The event loop's inbox.
     pub messages: Receiver<Message>,
 }
 
@@ -45,7 +45,7 @@ impl System for OperatingSystem {
     fn receive(&self, deadline: Option<Instant>) -> Option<Message> {
         match deadline {
             Some(deadline) => self.messages.recv_deadline(deadline).ok(),
-            // The thread that waits for signals holds a sender, so a message will come.
+            // The thread that waits for signals holds a sender, so this wait ends with a message.
             None => self.messages.recv().ok(),
         }
     }

@@ -1,4 +1,4 @@
-//! A task: a program that runs once, for its output or its effect.
+//! Tasks: programs that run once, for their output or their effect.
 
 use std::io::{self, ErrorKind};
 
@@ -9,19 +9,19 @@ use crate::supervisor::handle::NOT_FOUND;
 use crate::supervisor::reaper::Exit;
 use crate::supervisor::unit::{ProcessHandle, StartFailure};
 
-/// Where the end of a task is reported: the last lines of its output, or why it failed.
+/// Receives the result of a task: the last lines of its output, or why it failed.
 pub type Reply = Sender<Result<String, StartFailure>>;
 
-/// A task whose process runs.
+/// A running task.
 pub struct Task {
     process: Box<dyn ProcessHandle>,
     reply: Reply,
-    /// Dropped with the task, so that a thread can wait until nothing is left of it.
+    /// Dropped together with the task, so that another thread can wait for its end.
     _stopped: Option<Sender<()>>,
 }
 
 impl Task {
-    /// A task with this process. If it could not be started, reports that and returns `None`.
+    /// A task with this process. If the process did not start, reports why and returns `None`.
     pub fn new(started: io::Result<Box<dyn ProcessHandle>>, reply: Reply) -> Option<Self> {
         match started {
             Ok(process) => Some(Self {
@@ -34,30 +34,30 @@ impl Task {
                     ErrorKind::NotFound => NOT_FOUND.to_owned(),
                     _ => e.to_string(),
                 };
-                // The receiver may have given up.
+                // The receiver may be gone.
                 let _ = reply.send(Err(StartFailure::from_io(&e, text)));
                 None
             }
         }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> Pid {
         self.process.pid()
     }
 
-    /// Kills its process.
+    /// Kills the process.
     pub fn kill(&self) {
         self.process.signal(Signal::KILL);
     }
 
-    /// Kills its process; `stopped` is dropped when it is gone.
+    /// Kills the process. The clone of `stopped` is dropped when the process is gone.
     pub fn stop(&mut self, stopped: &Sender<()>) {
         self.kill();
         self._stopped = Some(stopped.clone());
     }
 
-    /// Its process has ended: reports the result.
+    /// Reports the result of the process, which has ended and been reaped.
     pub fn finish(self, exit: Exit) {
         self.process.kill_group();
         let output = self.process.last_lines();
@@ -68,7 +68,7 @@ impl Task {
                 out_of_resources: exit.was_killed(),
             }),
         };
-        // The receiver may have given up.
+        // The receiver may be gone.
         let _ = self.reply.send(result);
     }
 }

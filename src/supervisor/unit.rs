@@ -1,7 +1,7 @@
-//! The seam between the supervisor and the programs it runs.
+//! The interface between the supervisor and the programs it runs.
 //!
-//! A [`Unit`] knows how to start one program and what its end means; the supervisor decides when to start, stop and
-//! restart it, through a [`ProcessHandle`].
+//! A [`Unit`] knows how to start one program and what the end of its process means. The supervisor decides when to
+//! start, stop and restart the program; it reaches the process through a [`ProcessHandle`].
 
 use std::io;
 use std::time::Instant;
@@ -14,14 +14,14 @@ use crate::supervisor::lifecycle::Phase;
 /// Why a process did not start, or why a task failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartFailure {
-    /// For people: what happened and, where it helps, what to do.
+    /// The message: what happened and, where it helps, what to do.
     pub text: String,
-    /// Whether memory, processes or file descriptors ran out.
+    /// Whether the system ran out of memory, processes or file descriptors.
     pub out_of_resources: bool,
 }
 
 impl StartFailure {
-    /// A failure of the system, described by `text`.
+    /// A failure with this message. `error` says whether the system ran out of something.
     pub fn from_io(error: &io::Error, text: String) -> Self {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
         let out_of_resources = matches!(
@@ -36,7 +36,7 @@ impl StartFailure {
 }
 
 impl From<String> for StartFailure {
-    /// A failure that has nothing to do with a lack of resources.
+    /// A failure that no lack of resources caused.
     fn from(text: String) -> Self {
         Self {
             text,
@@ -45,34 +45,34 @@ impl From<String> for StartFailure {
     }
 }
 
-/// A child process that has been started.
+/// A child process.
 pub trait ProcessHandle: Send {
-    /// Its process id, valid until it is reaped.
+    /// The process id, valid until the process is reaped.
     fn pid(&self) -> Pid;
 
-    /// Sends a signal to the process and to everything it started. Call this only before the process is reaped:
+    /// Sends a signal to the process and to all processes of its group. Call this only before the process is reaped:
     /// afterwards its id may belong to another process.
     fn signal(&self, signal: Signal);
 
-    /// Kills what the process left behind. Call this right after it was reaped.
+    /// Kills what is left of the process group. Call this right after the process was reaped.
     fn kill_group(&self);
 
-    /// The last lines of its output. Call this after its end.
+    /// The last lines of its output. Call this after the process has ended.
     fn last_lines(&self) -> String;
 }
 
-/// A program that is kept running: when its process ends, a new one is started.
+/// A program that the supervisor keeps running: when its process ends, the supervisor starts a new one.
 pub trait Unit: Send {
-    /// Its name in messages, such as `instance 0`.
+    /// The name in messages, for example `instance 0`.
     fn name(&self) -> String;
 
-    /// Starts a process. Each process of a unit has a new `generation`, counted from 1; status reports carry it.
+    /// Starts a process. Each process of a unit has a new `generation`, counted from 1, which its reports carry.
     ///
     /// # Errors
-    /// Why the process cannot be started.
+    /// Why the process did not start.
     fn start(&mut self, generation: u64) -> Result<Box<dyn ProcessHandle>, StartFailure>;
 
-    /// Called when the process has ended; `how` is what the system says about it.
+    /// Called when the process has ended; `how` says with which exit code or signal.
     fn ended(&mut self, how: String) -> Ended {
         Ended {
             reason: how,
@@ -80,44 +80,45 @@ pub trait Unit: Send {
         }
     }
 
-    /// Called when the process entered a new phase, to inform the senders of requests. `failures`: how often the unit
-    /// failed in a row.
+    /// Called when the unit enters a new phase, so that it can tell the pool that spreads requests. `failures` is the
+    /// number of failures in a row.
     fn publish(&mut self, generation: u64, phase: &Phase, since: Instant, failures: u32);
 
-    /// Whether other units can do its work, so that its failure to start ends nothing.
-    fn can_be_spared(&self) -> bool {
+    /// Whether other units can do the same work. Then a failed first start ends neither the program nor a load: the
+    /// supervisor retries it.
+    fn is_redundant(&self) -> bool {
         false
     }
 
-    /// When to call [`Unit::check`] next, if at all.
+    /// When to call [`Unit::check`] next; `None` for never.
     fn next_check(&self) -> Option<Instant> {
         None
     }
 
-    /// Checks the process: returns a reason to kill it, if there is one.
+    /// Checks the process. Returns the reason to kill it, if there is one.
     fn check(&mut self, _now: Instant) -> Option<String> {
         None
     }
 
-    /// Asks the process to end. The supervisor kills it if it does not.
+    /// Asks the process to end. The supervisor kills the process if it does not end soon.
     fn stop(&mut self, process: &dyn ProcessHandle) {
         process.signal(Signal::TERM);
     }
 
-    /// Whether these last lines of output say that memory or the like ran out.
+    /// Whether these last lines of output say that the process ran out of memory or another resource.
     fn ran_out_of_resources(&self, _output: &str) -> bool {
         false
     }
 
-    /// The error message when the program never came up.
+    /// The error message for a unit that has never been ready.
     fn refusal(&self, reason: &str) -> String;
 }
 
-/// The end of a process, as its unit sees it.
+/// What a unit says about the end of its process.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Why, for people.
+    /// Why the process ended, for messages.
     pub reason: String,
-    /// Whether the process did its work before: then the next failure counts as the first in a row.
+    /// Whether the process did useful work. Then this failure counts as the first in a row.
     pub was_useful: bool,
 }

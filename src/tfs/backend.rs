@@ -1,4 +1,8 @@
-//! A request to whichever instance serves: waits for one, sends, and sends again when an instance was lost.
+//! Sends a request to one of the TFS instances: waits for an instance with room, sends the request, and sends it again
+//! if it was lost.
+//!
+//! The pool in `dispatch` chooses the instance and decides which lost requests are quarantined; `client.rs` does the
+//! HTTP.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,21 +18,21 @@ use crate::tfs::message::{TfsAnswer, TfsRequest};
 use crate::tfs::outgoing::Outgoing;
 use crate::wait::{self, Mutex, WaitError};
 
-/// A request whose connection was closed this often by a model server that goes on is given up: it is the request
-/// that the model server does not like.
+/// A request is given up when instances that keep running have closed its connection this often: then the request is
+/// the likely cause.
 const MAX_CLOSED: u32 = 5;
-/// The supervisor needs a moment to learn that an instance is gone.
+/// How long to wait for the supervisor to learn that an instance is gone.
 const NEWS_PAUSE: Duration = Duration::from_millis(20);
-/// A message that could be logged for each request is logged this often.
+/// The shortest time between two log lines about connections that cannot be opened, which every request could write.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// All instances of the model server.
+/// The pool of instances.
 pub type Pool = pool::Pool<InFlight>;
 
-/// The instance at which a request is expected soon.
+/// The instance chosen for a request that will be sent soon.
 pub type Choice = pool::Choice<InFlight>;
 
-/// How many requests an instance can be sent now.
+/// The number of requests that an instance can take now.
 #[derive(Debug)]
 pub struct InFlight {
     free: usize,
@@ -38,8 +42,9 @@ impl Capacity for InFlight {
     const WORDS: Words = Words {
         member: "instance",
         none_ready: "TensorFlow Serving has not been available",
-        none_free: "no TensorFlow Serving instance takes more requests",
-        quarantine: "TensorFlow Serving ended several times with requests in it, which are now sent a few at a time",
+        none_free: "every TensorFlow Serving instance is at its limit of concurrent requests",
+        quarantine: "TensorFlow Serving ended several times; the requests that it was working on are now sent a \
+                     few at a time",
     };
     type Place = ();
 
@@ -57,28 +62,28 @@ impl Capacity for InFlight {
     }
 }
 
-/// All instances and the way to them.
+/// The instances that serve a model, and how to reach them.
 #[derive(Debug)]
 pub struct Backend {
-    /// Who serves.
+    /// The state of the instances.
     pub pool: Arc<Pool>,
-    /// How requests get there.
+    /// The HTTP client.
     pub client: Client,
-    /// Ports of each instance.
+    /// The ports of each instance.
     pub ports: Vec<InstancePorts>,
-    /// The REST API of each instance.
+    /// The address of each instance's REST API.
     addresses: Vec<Address>,
-    /// Requests sent to an instance at once, at most.
+    /// The most requests sent to an instance at once.
     in_flight: usize,
-    /// The deadline of a whole request, for messages.
+    /// The time limit of a whole request.
     limit: Duration,
-    /// When it was last said that no connection can be opened.
-    complained: Mutex<Option<Instant>>,
+    /// When we last logged that no connection can be opened.
+    last_complaint: Mutex<Option<Instant>>,
 }
 
 impl Backend {
-    /// Instances that answer on these ports. `limit` is the deadline of a whole request, `in_flight` the number of
-    /// requests that each instance is sent at once, at most, `connections` the number of idle connections to keep.
+    /// A backend for instances on these ports. `limit` is the time limit of a whole request, `in_flight` the most
+    /// requests sent to an instance at once, and `connections` the most idle connections that each worker keeps.
     pub fn new(
         ports: Vec<InstancePorts>,
         limit: Duration,
@@ -92,24 +97,24 @@ impl Backend {
             ports,
             in_flight,
             limit,
-            complained: Mutex::new(None),
+            last_complaint: Mutex::new(None),
         }
     }
 
-    /// Says how an instance is, since when, and in words what it is doing.
+    /// Sets the health of an instance, which began at `since`; `what` says in words what the instance is doing.
     pub fn set(&self, index: usize, health: Health, what: String, since: Instant) {
         let free = self.in_flight;
         let capacity = Some(InFlight { free });
         self.pool.set(index, health, what, since, capacity);
     }
 
-    /// Sends `request` and returns the answer, whatever its status; it is counted where `memory` is. Inference is pure,
-    /// so a request that was lost is sent again.
+    /// Sends `request` and returns the response, whatever its status; its memory counts toward the request that
+    /// `memory` belongs to. Inference has no side effects, so a request that was lost is sent again.
     ///
     /// # Errors
-    /// 504 at the deadline, 499 when the client has hung up, 503 when we could open no connection until then, 502 when it
-    /// is this request that ends the model server or has it close the connection, 400 for what cannot be sent, see
-    /// [`Outgoing`], 503 or 507 when there is no memory for the answer.
+    /// 504 at the deadline, 499 when the client has hung up, 503 when we could not open a connection by the deadline,
+    /// 502 when this request makes TFS crash or close the connection, 400 when the request cannot be sent (see
+    /// [`Outgoing`]), 503 or 507 when there is no memory for the response.
     pub fn call(
         &self,
         request: &TfsRequest,
@@ -119,10 +124,10 @@ impl Backend {
         self.call_chosen(None, request, memory, deadline)
     }
 
-    /// The same, and sends it to the instance that was chosen for it, if that takes the request now.
+    /// Like [`Backend::call`], but sends the request to the chosen instance if that has room.
     ///
     /// # Errors
-    /// As [`Backend::call`].
+    /// Those of [`Backend::call`].
     pub fn call_chosen(
         &self,
         mut choice: Option<Choice>,
@@ -141,12 +146,12 @@ impl Backend {
                 Err(Unavailable::TimedOut(_)) if self.has_more_time(&mut deadline) => continue,
                 Err(why) => return Err(why.into_error(self.limit)),
             };
-            // It is no longer expected there, but sent.
+            // From now on the lease counts for the instance instead of the choice.
             drop(choice.take());
             let index = lease.index();
             let to = &self.addresses[index];
             let why = match (self.client).send(to, &outgoing, memory, deadline) {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(SendError::Deadline) if self.has_more_time(&mut deadline) => continue,
                 Err(SendError::Deadline) => {
                     let why = format!("TensorFlow Serving instance {index} did not answer in time");
@@ -181,7 +186,8 @@ impl Backend {
         }
     }
 
-    /// Moves the deadline if this process was paused, and says whether: what may have come meanwhile is not late.
+    /// Extends the deadline if this process was paused, because a response may have come during the pause. Returns
+    /// whether it did.
     fn has_more_time(&self, deadline: &mut Instant) -> bool {
         let from_last_pause = pauses::last_end() + self.limit;
         let has_more = from_last_pause > *deadline;
@@ -189,18 +195,18 @@ impl Backend {
         has_more
     }
 
-    /// This process ran out of something that a connection needs: waits a little for it.
+    /// Waits a little after this process ran out of something that a connection needs.
     ///
     /// # Errors
     /// 503 at the deadline, 499 when the client has hung up.
     fn wait_for_resources(&self, why: &str, deadline: Instant) -> Result<(), RequestError> {
         let now = Instant::now();
-        let mut complained = self.complained.lock();
-        if complained.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
-            *complained = Some(now);
-            log::error!("no connection to TensorFlow Serving can be opened: {why}");
+        let mut last_complaint = self.last_complaint.lock();
+        if last_complaint.is_none_or(|time| now - time >= COMPLAINT_INTERVAL) {
+            *last_complaint = Some(now);
+            log::error!("cannot open a connection to TensorFlow Serving: {why}");
         }
-        drop(complained);
+        drop(last_complaint);
         let pause = now + LOCAL_PAUSE;
         wait::until(pause.min(deadline)).map_err(hung_up)?;
         if pause < deadline {
@@ -212,8 +218,8 @@ impl Backend {
         )))
     }
 
-    /// Whether the instance that lost a request is gone, or has just closed that one connection. Of a process that
-    /// ends, the system closes the port no later than the connections, mostly; the supervisor's word comes later.
+    /// Whether the instance that lost a request is gone, or only closed that one connection. When a process ends, the
+    /// system usually closes its port no later than its connections; the supervisor learns of the end after that.
     fn is_gone(
         &self,
         lease: &pool::Lease<InFlight>,
@@ -227,17 +233,17 @@ impl Backend {
     }
 }
 
-/// How often a request was lost.
+/// How often a request was lost, and how.
 #[derive(Debug, Default)]
 struct Tries {
-    /// With instances that ended.
+    /// Losses because the instance ended.
     losses: Losses,
-    /// With connections that instances closed, which go on.
+    /// Losses because an instance that keeps running closed the connection.
     closed: u32,
 }
 
 impl Tries {
-    /// Counts a loss; returns how many of its kind there are.
+    /// Counts a loss and returns the number of losses of this kind.
     fn note_loss(&mut self, is_gone: bool) -> u32 {
         if is_gone {
             self.losses.add();
@@ -247,15 +253,16 @@ impl Tries {
         self.closed
     }
 
-    /// Whether the request may be sent again. `why` is how it was lost last.
+    /// Returns an error if the request may not be sent again. `why` says how it was lost last.
     ///
     /// # Errors
-    /// 502 when it is given up.
+    /// 502 when the request is given up.
     fn check(&self, why: &str) -> Result<(), RequestError> {
         let text = if self.losses.is_poison() {
             let times = self.losses.count();
             format!(
-                "TensorFlow Serving ended {times} times while it worked on this request, at last on nothing else"
+                "TensorFlow Serving ended {times} times while it worked on this request, most recently on this \
+                 request alone"
             )
         } else if self.closed >= MAX_CLOSED {
             let times = self.closed;
@@ -269,7 +276,7 @@ impl Tries {
     }
 }
 
-/// A wait without a deadline of the request ends so.
+/// The error of a wait that is shorter than the deadline: it fails only if the client has hung up.
 fn hung_up(_: WaitError) -> RequestError {
     RequestError::hung_up()
 }

@@ -1,22 +1,22 @@
-//! Buffers of a connection to a model server: small, and large only while a large request or answer passes.
+//! The buffers of a connection to TFS: small, and large only while a large request or response passes through.
 //!
-//! ureq's own have one size from their first use on. There may be hundreds of kept connections, most of which carry
-//! small requests.
+//! ureq's own buffers keep one size from their first use on. The server may hold hundreds of idle connections, most of
+//! which carry small requests.
 
 use ureq::unversioned::transport::Buffers;
 
-/// Room for a small request or answer with its head.
+/// The size of a small buffer, which holds a small request or response with its head.
 pub const SMALL_BYTES: usize = 8 << 10;
-/// Room for a large body to move in few steps.
+/// The size of a large buffer, through which a large body passes in few steps.
 pub const LARGE_BYTES: usize = 128 << 10;
 
-/// See the module.
+/// The input and output buffers of one connection.
 #[derive(Debug, Default)]
 pub struct ConnectionBuffers {
     output: Vec<u8>,
     has_large_output: bool,
     input: Vec<u8>,
-    /// What of `input` was consumed, and up to where it is filled.
+    /// `input` holds unread bytes from `consumed` to `filled`.
     consumed: usize,
     filled: usize,
     has_large_input: bool,
@@ -24,13 +24,14 @@ pub struct ConnectionBuffers {
 }
 
 impl ConnectionBuffers {
-    /// So much of the output leaves: when that is all it holds, more is likely to come.
+    /// Notes that `amount` bytes of output are sent. If they fill a small buffer, more output is likely, and the buffer
+    /// becomes large.
     pub fn output_sent(&mut self, amount: usize) {
         self.has_large_output |= amount >= SMALL_BYTES;
     }
 
-    /// An answer has ended: nothing large is kept until the next request.
-    pub fn answer_ended(&mut self) {
+    /// Notes the end of a response: frees large buffers until the next request.
+    pub fn response_ended(&mut self) {
         if self.has_large_output {
             (self.output, self.has_large_output) = (Vec::new(), false);
         }
@@ -76,7 +77,7 @@ impl Buffers for ConnectionBuffers {
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
-        // Full at the last look: more is likely to come than fits.
+        // The buffer has filled up, so more input is likely.
         self.has_large_input |= self.filled == self.input.len() && self.filled > 0;
         let room = usize::from(self.input().len() < LARGE_BYTES);
         self.make_input_room(room);
@@ -94,7 +95,7 @@ impl Buffers for ConnectionBuffers {
 
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
         self.output();
-        // Bodies of ours are slices, which pass by this room.
+        // ureq needs this space only for bodies from a reader; ours are slices.
         self.make_input_room(SMALL_BYTES);
         (&mut self.input[self.filled..], &mut self.output)
     }
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_goes_out_in_whatever_pieces() {
+    fn input_is_read_unchanged_in_pieces_of_any_size() {
         let bytes: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
         let mut buffers = ConnectionBuffers::default();
         let (mut sent, mut got) = (0, Vec::new());
@@ -135,29 +136,29 @@ mod tests {
         }
         assert_eq!(got, bytes);
         assert_eq!(buffers.input.len(), LARGE_BYTES);
-        buffers.answer_ended();
+        buffers.response_ended();
         assert_eq!(buffers.input.capacity(), 0);
     }
 
     #[test]
-    fn small_ones_stay_small() {
+    fn buffers_stay_small_for_small_requests_and_shrink_after_large_ones() {
         let mut buffers = ConnectionBuffers::default();
         for _ in 0..100 {
             assert_eq!(buffers.output().len(), SMALL_BYTES);
             buffers.output_sent(300);
             assert_eq!(append(&mut buffers, &[0; 500]), 500);
             buffers.input_consume(500);
-            buffers.answer_ended();
+            buffers.response_ended();
         }
         assert_eq!(buffers.input.len(), SMALL_BYTES);
         buffers.output_sent(SMALL_BYTES);
         assert_eq!(buffers.output().len(), LARGE_BYTES);
-        buffers.answer_ended();
+        buffers.response_ended();
         assert_eq!(buffers.output().len(), SMALL_BYTES);
     }
 
     #[test]
-    fn a_full_buffer_of_unused_input_has_no_more_room() {
+    fn unread_input_is_limited_to_the_large_size() {
         let mut buffers = ConnectionBuffers::default();
         let sum: usize = (0..100)
             .map(|_| append(&mut buffers, &[1; LARGE_BYTES]))

@@ -1,4 +1,4 @@
-//! Bodies that TensorFlow Serving survives.
+//! Bodies that do not crash TFS.
 
 use std::ops::Deref;
 
@@ -7,8 +7,8 @@ use crate::convert::depth::{self, MAX_DEPTH};
 use crate::error::RequestError;
 use crate::wait::compute_large;
 
-/// The body of a request to TensorFlow Serving, which parses every body as JSON, whatever its content type. This one is
-/// not nested so deeply that the parser would overflow its stack.
+/// The body of a request to TFS, which parses every body as JSON, whatever its content type. This one is not nested so
+/// deeply that the parser would overflow its stack.
 #[derive(Debug, Default)]
 pub struct CheckedBody(Buffer);
 
@@ -16,7 +16,7 @@ impl CheckedBody {
     /// Checks a body.
     ///
     /// # Errors
-    /// 400 when it is nested too deeply.
+    /// 400 when the body is nested too deeply.
     pub fn check(body: Buffer) -> Result<Self, RequestError> {
         let (body, is_too_deep) = compute_large(body.len(), move || {
             let is_too_deep = depth::is_deeper_than(&body, MAX_DEPTH);
@@ -24,7 +24,7 @@ impl CheckedBody {
         });
         if is_too_deep {
             return Err(RequestError::bad_request(format!(
-                "The JSON is nested deeper than {MAX_DEPTH} levels, which TensorFlow Serving may not survive."
+                "The JSON is nested deeper than {MAX_DEPTH} levels, which could crash TensorFlow Serving."
             )));
         }
         Ok(Self(body))
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deep_json_is_refused() {
+    fn refuses_deeply_nested_json() {
         for (depth, status) in [(MAX_DEPTH, None), (MAX_DEPTH + 1, Some(400))] {
             let body = "[".repeat(depth).into_bytes();
             let result = CheckedBody::check(body.into()).map(drop);

@@ -1,4 +1,7 @@
-//! HTTP to TensorFlow Serving: an agent for each worker, with kept connections of its own.
+//! The HTTP client for TFS: sends a request to one instance and reads the response.
+//!
+//! Each worker has a ureq agent with idle connections of its own. Waiting for an instance and sending lost requests
+//! again is left to `backend.rs`.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::OnceLock;
@@ -18,30 +21,30 @@ use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::transport::{new_agent, with_deadline};
 use crate::wait;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The deadline passed.
+    /// The deadline has passed.
     #[error("deadline passed")]
     Deadline,
-    /// Nobody listens on the port: nothing was sent.
+    /// No process listens on the port: nothing was sent.
     #[error("connection refused")]
     Refused,
-    /// This process ran out of descriptors, memory or ports. Nothing was sent, and it is not the model server's fault.
-    #[error("no connection can be opened: {0}")]
+    /// This process ran out of descriptors, memory or ports. Nothing was sent, and TFS is not to blame.
+    #[error("cannot open a connection: {0}")]
     Local(String),
-    /// There is no memory for the answer.
-    #[error("no memory for the answer")]
+    /// There is no memory for the response.
+    #[error("no memory for the response")]
     NoRoom(NoRoom),
-    /// Nobody needs the answer any more.
+    /// The client has hung up, so the response is not needed.
     #[error("the client has hung up")]
     Cancelled,
-    /// The connection broke before the whole answer arrived.
+    /// The connection broke before the whole response arrived.
     #[error("connection lost: {0}")]
     Lost(String),
 }
 
-/// Where a model server listens: a port on loopback.
+/// The address of a TFS instance: a port on loopback.
 #[derive(Debug, Clone)]
 pub struct Address(Authority);
 
@@ -53,25 +56,27 @@ impl Address {
     }
 }
 
-/// The client. Cheap to share by reference.
+/// The client; shared by all workers.
 #[derive(Debug)]
 pub struct Client {
-    /// One for each worker: an agent's connections are behind a lock. Further workers share them.
+    /// One agent for each worker, because an agent's connections are behind a lock. Beyond [`MAX_AGENTS`] workers share
+    /// them.
     agents: [OnceLock<Agent>; MAX_AGENTS],
-    /// Idle connections that an agent keeps.
+    /// The most idle connections that each agent keeps.
     connections: usize,
 }
 
-/// Agents of a client.
+/// The number of agents of a client.
 const MAX_AGENTS: usize = 16;
 
-/// Room made at once for an answer of announced length; larger ones grow as they arrive.
+/// The most memory reserved at once for a response with a Content-Length; the buffer of a longer one grows as it
+/// arrives.
 const MAX_RESERVED_BYTES: usize = 64 << 20;
-/// Of an error that is cut, this much is read and dropped to keep the connection.
+/// The most bytes of a shortened error that are read and dropped, so that the connection can be used again.
 const MAX_SKIPPED_BYTES: u64 = 256 * 1024;
-/// How long a connection may take that only shows whether somebody listens.
+/// The time limit of a connection that only shows whether a process listens.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait for a descriptor, or for another request's connection, before the next try.
+/// The pause before the next try when no connection could be opened: a descriptor or port may become free.
 pub const LOCAL_PAUSE: Duration = Duration::from_millis(20);
 
 impl Client {
@@ -88,7 +93,8 @@ impl Client {
         agent.get_or_init(|| new_agent(self.connections))
     }
 
-    /// Sends `request` to the model server at this address and reads the whole answer, which is counted where `memory` is.
+    /// Sends `request` to the instance at this address and reads the whole response, whose memory counts toward the
+    /// request that `memory` belongs to.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -137,7 +143,7 @@ impl Client {
             .into_parts();
         let status = head.status.as_u16();
         if status < 200 {
-            return Err(SendError::Lost(format!("an answer with status {status}")));
+            return Err(SendError::Lost(format!("unexpected status {status}")));
         }
         let body = match status {
             400.. => read_error(body, &mut head.headers)
@@ -152,18 +158,18 @@ impl Client {
         })
     }
 
-    /// Whether somebody listens on this port.
+    /// Whether a process listens on this port.
     pub fn is_open(&self, port: u16) -> bool {
         match connection::connect(port, Instant::now() + LOOK_TIMEOUT) {
             Ok(_) => true,
-            // A full queue of connections is one of somebody who listens. Other errors, such as a lack of descriptors,
-            // say nothing about the model server.
+            // A full backlog (a timeout) means that a process listens. Other errors, for example a lack of descriptors,
+            // say nothing about TFS.
             Err(e) => e.kind() != ErrorKind::ConnectionRefused,
         }
     }
 }
 
-/// The connection's buffer becomes large when so many bytes pass through it.
+/// Reserves memory for the connection's large buffer if this many bytes will make it large.
 fn reserve_large_buffer(memory: &Buffer, bytes: usize) -> Result<Option<Reservation>, SendError> {
     match bytes > SMALL_BYTES {
         true => memory
@@ -174,23 +180,23 @@ fn reserve_large_buffer(memory: &Buffer, bytes: usize) -> Result<Option<Reservat
 }
 
 fn read_all(mut body: Body, mut bytes: Buffer) -> Result<Buffer, SendError> {
-    let announced = body.content_length().unwrap_or(u64::MAX);
-    let most = usize::try_from(announced).unwrap_or(usize::MAX);
+    let content_length = body.content_length().unwrap_or(u64::MAX);
+    let most = usize::try_from(content_length).unwrap_or(usize::MAX);
     let mut reader = body.with_config().limit(u64::MAX).reader();
     let _buffer = reserve_large_buffer(&bytes, most)?;
-    if announced < u64::MAX {
+    if content_length < u64::MAX {
         let likely = most.min(MAX_RESERVED_BYTES);
         bytes.reserve_exact(likely).map_err(SendError::NoRoom)?;
     }
     loop {
         let room = bytes.room();
-        // Not more than there is room for, so that nothing is allocated here.
+        // Reads no more than fits, so that `read_to_end` allocates nothing.
         let mut piece = reader.by_ref().take(room as u64);
         let read = piece.read_to_end(bytes.bytes_mut());
         if read.map_err(|e| send_error(Error::from(e)))? < room {
             return Ok(bytes);
         }
-        // One byte more tells whether that is all.
+        // One more byte shows whether the body has ended.
         let mut next = [0];
         let read = loop {
             match reader.read(&mut next) {
@@ -206,10 +212,10 @@ fn read_all(mut body: Body, mut bytes: Buffer) -> Result<Buffer, SendError> {
     }
 }
 
-/// Reads the body of an error and cuts it if it is too long. Dropping a body that was not read to its end closes its
-/// connection.
+/// Reads the body of an error and shortens it if it is too long. Dropping a body before its end closes the connection,
+/// so this reads on for a while.
 fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
-    let announced = body.content_length();
+    let content_length = body.content_length();
     let mut reader = body.with_config().limit(u64::MAX).reader();
     let mut bytes = Vec::new();
     (&mut reader)
@@ -218,11 +224,11 @@ fn read_error(mut body: Body, headers: &mut HeaderMap) -> io::Result<Vec<u8>> {
     if bytes.len() <= MAX_ERROR_BYTES {
         return Ok(bytes);
     }
-    if announced.is_none_or(|bytes| bytes <= MAX_SKIPPED_BYTES) {
-        // The answer is complete enough, however this ends.
+    if content_length.is_none_or(|bytes| bytes <= MAX_SKIPPED_BYTES) {
+        // We have all of the response that we pass on, even if this fails.
         let _ = io::copy(&mut reader.take(MAX_SKIPPED_BYTES), &mut io::sink());
     }
-    let cut = error_body::cut(&bytes, announced);
+    let cut = error_body::cut(&bytes, content_length);
     headers.remove(header::TRANSFER_ENCODING);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(cut.len()));
     Ok(cut)
@@ -238,7 +244,8 @@ fn send_error(error: Error) -> SendError {
     }
 }
 
-/// Whether this process ran out of something. Socket time-outs, which are EAGAIN too, are converted before this is asked.
+/// Whether this process ran out of a resource. EAGAIN is one such error here; socket timeouts, which use it too, have
+/// been converted before.
 fn is_local(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(

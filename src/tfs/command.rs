@@ -1,4 +1,4 @@
-//! The command line and environment of one TensorFlow Serving instance.
+//! The command line and environment of a TFS instance.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,30 +7,31 @@ use crate::config::{Config, InstancePorts};
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
 
-/// Everything needed to start an instance, as often as needed.
+/// How to start an instance; used again for each restart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
-    /// Program: a path or a name on PATH.
+    /// The program: a path, or a name on PATH.
     pub program: PathBuf,
-    /// Its version, where that is known without asking it.
+    /// The version of TFS, if the settings name it.
     pub version: Option<String>,
-    /// Its arguments.
+    /// The arguments.
     pub args: Vec<OsString>,
-    /// Variables set beside the inherited ones.
+    /// Environment variables, in addition to the inherited ones.
     pub env: Vec<(&'static str, String)>,
-    /// Its ports.
+    /// The ports it listens on.
     pub ports: InstancePorts,
 }
 
-/// TensorFlow Serving answers REST requests, status ones included, on a pool of threads. With more of them than
-/// we send requests at once, a status request does not wait behind predictions.
+/// TFS answers REST requests, including status requests, on a pool of threads. The pool gets more threads than we send
+/// requests at once, so that a status request does not wait for predictions.
 const SPARE_REST_THREADS: usize = 4;
 
-/// Requests that an instance is sent at once, at most, unless its batches take more or the job asks for more. Others would
-/// only wait for one of its threads, and its status requests behind them; here they wait without a thread.
+/// The most requests sent to an instance at once, unless its batches hold more or the job asks for more. Further
+/// requests would wait in TFS for a thread and hold up status requests; they wait in this server instead, where that
+/// takes no thread.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Requests that each instance is sent at once, at most.
+/// The most requests sent to one instance at once.
 pub fn in_flight(config: &Config) -> usize {
     let batched = config.batching.as_ref().map_or(0, |batching| {
         let batches =
@@ -44,7 +45,7 @@ pub fn in_flight(config: &Config) -> usize {
         .min(batched.max(asked).max(MAX_IN_FLIGHT))
 }
 
-/// The launch of each instance, which has its pair of `ports`.
+/// How to start each instance; there is one for each pair of `ports`, on a machine with `gpus` GPUs.
 pub fn launches(config: &Config, files: &Files, ports: &[InstancePorts], gpus: u32) -> Vec<Launch> {
     let instances = ports.len() as u32;
     let indexed = ports.iter().zip(0..);
@@ -71,9 +72,9 @@ fn launch(
     flag("port", ports.grpc.to_string().into());
     flag("rest_api_port", ports.rest.to_string().into());
     flag("model_config_file", files.models.clone().into());
-    // A model that does not load is reported at once instead of being tried again for minutes.
+    // Without this, TFS retries a model that does not load for minutes before it reports the failure.
     flag("max_num_load_retries", "0".into());
-    // Its default, 30 s, would cut our longer deadlines short.
+    // TFS's default of 30 s would cut our longer deadlines short.
     flag(
         "rest_api_timeout_in_ms",
         config.deadline.as_millis().to_string().into(),
@@ -118,7 +119,7 @@ mod tests {
     use crate::config::Vars;
 
     #[test]
-    fn an_instance_is_sent_what_its_batches_take_or_a_fixed_number() {
+    fn in_flight_is_a_fixed_number_unless_batches_or_the_job_need_more() {
         let read = |vars: &[(&str, &str)]| {
             let vars = vars
                 .iter()
@@ -139,6 +140,6 @@ mod tests {
         let all = Config::read(&Vars::from_variables([]), 1).unwrap();
         assert_eq!(batching("1000000"), all.model_slots());
         let asked = read(&[("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "1000")]);
-        assert_eq!(asked, 1000, "the job knows best");
+        assert_eq!(asked, 1000, "the job asks for it");
     }
 }

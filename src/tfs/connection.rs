@@ -1,7 +1,8 @@
-//! A connection to a model server: plain TCP on loopback, with as few system calls and wake-ups as can be.
+//! A connection to a TFS instance: plain TCP on loopback, with as few system calls and wake-ups as possible.
 //!
-//! ureq's own transport sends head and body of a request in two writes, which wakes the model server twice, and
-//! spends several more calls on each request. This one keeps small writes until the answer is waited for.
+//! ureq's own transport sends the head and the body of a request in two writes, which wakes TFS twice, and makes
+//! several more system calls for each request. This one collects small writes and sends them when it waits for the
+//! response.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,10 +17,10 @@ use crate::wait::{self, Interest, Stream};
 
 /// Connects to a port on loopback. The socket is in non-blocking mode.
 ///
-/// On loopback this either succeeds or is refused at once; a full backlog makes it wait.
+/// On loopback the connection is made or refused at once, unless the listener's backlog is full: then this waits.
 ///
 /// # Errors
-/// The system's, and those of a wait.
+/// Those of the system and of the wait: `TimedOut` at the deadline, or the error of a cancelled request.
 pub fn connect(port: u16, deadline: Instant) -> io::Result<TcpStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
@@ -34,23 +35,24 @@ pub fn connect(port: u16, deadline: Instant) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Output up to this many bytes waits for more.
+/// Up to this many bytes of output are collected before they are sent.
 const KEEP: usize = 16 * 1024;
 
-/// See the module.
+/// A connection with its buffers.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     port: u16,
     buffers: WatchedBuffers,
+    /// Output that is collected and not sent yet.
     unsent: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects to the model server on this port.
+    /// Connects to the instance on this port.
     ///
     /// # Errors
-    /// As [`connect`].
+    /// Those of [`connect`].
     pub fn new(port: u16, deadline: Instant) -> io::Result<Self> {
         let stream = connect(port, deadline)?;
         stream.set_nodelay(true)?;
@@ -62,26 +64,26 @@ impl Connection {
         })
     }
 
-    /// The model server's port.
+    /// The port of the instance.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What tells it from others in a test.
+    /// Our port, by which tests identify the connection.
     #[cfg(test)]
     pub fn local_port(&self) -> u16 {
         self.stream.local_addr().unwrap().port()
     }
 
-    /// Its buffers, in which ureq writes requests and reads answers.
+    /// The buffers, into which ureq writes requests and from which it reads responses.
     pub fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
-    /// Sends so much of the output buffer, now or with what follows.
+    /// Sends `amount` bytes of the output buffer, at once or together with later output.
     ///
     /// # Errors
-    /// The system's, and those of a wait.
+    /// Those of the system and of the wait.
     pub fn send(&mut self, amount: usize, deadline: Instant) -> io::Result<()> {
         self.buffers.request_sent(amount);
         if self.unsent.len() + amount > KEEP {
@@ -89,7 +91,7 @@ impl Connection {
             let output = &self.buffers.output()[..amount];
             return Stream::new(&self.stream, Some(deadline)).write_all(output);
         }
-        // This much fits into the socket's buffer: it can be written later without a wait.
+        // The socket's buffer has room for this much, so the later write will not wait.
         self.unsent
             .extend_from_slice(&self.buffers.output()[..amount]);
         Ok(())
@@ -104,26 +106,27 @@ impl Connection {
         result
     }
 
-    /// Waits for input, and reads what there is. The number of bytes; 0 at the end.
+    /// Sends what is collected, waits for input and reads it into the input buffer. Returns the number of bytes, 0 at
+    /// the end.
     ///
     /// # Errors
-    /// The system's, and those of a wait.
+    /// Those of the system and of the wait.
     pub fn receive(&mut self, deadline: Instant) -> io::Result<usize> {
         self.flush(deadline)?;
         let mut stream = Stream::new(&self.stream, Some(deadline));
-        // There is nothing to read yet: this is asked for right after a request, or when all there was has been read.
+        // Wait first: ureq calls this right after a request, or when all input has been read, so a read would fail.
         stream.wait_for_input()?;
         let amount = stream.read(self.buffers.input_append_buf())?;
         self.buffers.input_appended(amount);
         Ok(amount)
     }
 
-    /// Whether the next answer on it will be that to the next request.
+    /// Whether the connection can carry another request: no part of an earlier request or response is left on it.
     pub fn is_sound(&self) -> bool {
         self.buffers.is_sound() && self.unsent.is_empty()
     }
 
-    /// Whether there is nothing to read and no end.
+    /// Whether the peer has neither sent anything nor closed the connection.
     pub fn is_quiet(&self) -> bool {
         let mut byte = [0u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

@@ -1,14 +1,15 @@
-//! Errors of TensorFlow Serving, cut to a few KB: up to 2.17 some quote the whole document, and 1 MB of it became 16 MB.
+//! Shortens error responses of TFS to a few KB. Up to version 2.17 some of them quote the whole request: 1 MB of JSON
+//! became an error of 16 MB.
 
-/// Longest body of an error that is passed on. SageMaker shows clients 2,048 characters of it.
+/// The longest error body that we pass on. SageMaker shows clients 2,048 characters of it.
 pub const MAX_ERROR_BYTES: usize = 4096;
 
-/// Shortens a body that is longer than [`MAX_ERROR_BYTES`], given its `start` and its whole length if known. The result
-/// is valid UTF-8; `{"error": "..."}` stays valid JSON.
+/// Shortens an error body that is longer than [`MAX_ERROR_BYTES`]. `start` is its beginning, and `whole` its length, if
+/// known. The result is valid UTF-8, and `{"error": "..."}` stays valid JSON.
 pub fn cut(start: &[u8], whole: Option<u64>) -> Vec<u8> {
     let note = match whole {
-        Some(bytes) => format!("... (this error was cut, it had {bytes} bytes)"),
-        None => "... (this error was cut)".to_owned(),
+        Some(bytes) => format!("... (error shortened; it had {bytes} bytes)"),
+        None => "... (error shortened)".to_owned(),
     };
     text_of_error(start)
         .and_then(|at| cut_json(start, at, &note))
@@ -24,9 +25,10 @@ fn text_of_error(body: &[u8]) -> Option<usize> {
     Some(body.len() - rest.len())
 }
 
-/// `None` when the text ends within `body`: the object has other members.
+/// Shortens the text of an error that begins at `at`. `None` if the text ends within `body`: then the object has other
+/// members, and its text is not what makes it long.
 fn cut_json(body: &[u8], mut at: usize, note: &str) -> Option<Vec<u8>> {
-    // In the layout of the original.
+    // Keeps the layout of the original.
     let end = if body[..at].contains(&b'\n') {
         "\"\n}"
     } else {
@@ -52,19 +54,19 @@ fn cut_json(body: &[u8], mut at: usize, note: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What a JSON string is made of.
+/// A part of a JSON string.
 enum Token {
-    /// The quote at its end.
+    /// The closing quote.
     End,
-    /// A character or an escape, so many bytes.
+    /// A character or an escape sequence of this many bytes.
     Kept(usize),
-    /// So many bytes that a JSON string must not have, and their replacement.
+    /// This many bytes that are invalid in a JSON string, and their replacement.
     Replaced(usize, &'static str),
 }
 
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// `None` at an incomplete token.
+/// The token at the start of `text`; `None` if it is incomplete.
 fn next_token(text: &[u8]) -> Option<Token> {
     Some(match *text.first()? {
         b'"' => Token::End,
@@ -82,7 +84,7 @@ fn next_token(text: &[u8]) -> Option<Token> {
                 None => Token::Replaced(2, REPLACEMENT),
             },
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Token::Kept(2),
-            // Versions up to 2.2 write \' for a quotation mark, which JSON does not know.
+            // TFS up to 2.2 writes \' for an apostrophe, which is invalid in JSON.
             _ => Token::Replaced(1, ""),
         },
         0..=0x1f => Token::Replaced(1, " "),
@@ -93,14 +95,15 @@ fn next_token(text: &[u8]) -> Option<Token> {
     })
 }
 
-/// The number of an escape `\uXXXX`; `Some(None)` for an invalid one, `None` for an incomplete one.
+/// The code unit of an escape `\uXXXX`; `Some(None)` if the escape is invalid, `None` if it is incomplete.
 fn code_unit(escape: &[u8]) -> Option<Option<u16>> {
     let digits = str::from_utf8(escape.get(2..6)?).ok();
     let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
     Some(digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()))
 }
 
-/// Bytes of the character at the start of a text; 0 for invalid UTF-8, `None` for an incomplete character.
+/// The length in bytes of the character at the start of `text`; 0 for invalid UTF-8, `None` for an incomplete
+/// character.
 fn char_length(text: &[u8]) -> Option<usize> {
     let length = match *text.first()? {
         0..0x80 => 1,
@@ -144,18 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn an_error_keeps_its_layout() {
+    fn keeps_the_layout_of_an_error() {
         let text = "x".repeat(5000);
         let new = cut_error(&format!("{{\n    \"error\": \"{text}\"\n}}"));
         assert!(new.starts_with("{\n    \"error\": \"xxx"));
-        assert!(new.ends_with("xxx... (this error was cut, it had 5019 bytes)\"\n}"));
+        assert!(new.ends_with("xxx... (error shortened; it had 5019 bytes)\"\n}"));
         assert_eq!(new.len(), MAX_ERROR_BYTES);
         let old = cut_error(&format!("{{ \"error\": \"{text}\" }}"));
         assert!(old.ends_with("bytes)\" }"), "{old}");
     }
 
     #[test]
-    fn what_json_does_not_know_is_replaced() {
+    fn replaces_invalid_json() {
         let body = format!(
             "{{ \"error\": \"Missing \\'instances\\' \u{1} \\ud800 \\udc00 \\ud83dx \\uzz {}",
             "x".repeat(5000)
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_error_object_is_cut_as_text() {
+    fn shortens_other_bodies_as_plain_text() {
         let long = "x".repeat(5000);
         for body in [
             long.clone(),
@@ -186,13 +189,13 @@ mod tests {
         assert!(
             String::from_utf8(binary)
                 .unwrap()
-                .ends_with("(this error was cut)")
+                .ends_with("(error shortened)")
         );
     }
 
     proptest! {
         #[test]
-        fn any_text_stays_json(
+        fn an_error_with_any_text_stays_valid_json(
             text in "([ -~\u{e9}\u{20ac}\u{1f600}\n\u{1}]|\\\\){1,40}",
             escape_all: bool,
             shift in 0..16usize,
@@ -211,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_become_text(bytes in prop::collection::vec(any::<u8>(), 0..300), as_error: bool) {
+        fn any_bytes_become_valid_utf8(bytes in prop::collection::vec(any::<u8>(), 0..300), as_error: bool) {
             let head: &[u8] = if as_error { b"{\"error\": \"" } else { b"" };
             let body = [head, &bytes.repeat(5000 / (bytes.len() + 1) + 1)].concat();
             let cut = cut(&body[..body.len().min(MAX_ERROR_BYTES + 1)], None);

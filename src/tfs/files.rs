@@ -1,6 +1,6 @@
-//! The files TensorFlow Serving reads: models and batching, as text protobufs, in a private directory.
+//! The config files of a TFS instance, for models and for batching, in a private directory.
 //!
-//! Messages: `tensorflow.serving.ModelServerConfig` and `tensorflow.serving.BatchingParameters`.
+//! They are text protobufs: `tensorflow.serving.ModelServerConfig` and `tensorflow.serving.BatchingParameters`.
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -14,18 +14,18 @@ use crate::config::{Batching, Config};
 use crate::error::StartError;
 use crate::tfs::model::Model;
 
-/// The files, removed when dropped.
+/// The files and their directory, which are removed when this is dropped.
 #[derive(Debug)]
 pub struct Files {
     directory: TempDir,
-    /// For `--model_config_file`.
+    /// The path for `--model_config_file`.
     pub models: PathBuf,
-    /// For `--batching_parameters_file`, when batching is on.
+    /// The path for `--batching_parameters_file`, when batching is on.
     pub batching: Option<PathBuf>,
 }
 
 impl Files {
-    /// The directory they are in.
+    /// The directory of the files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -33,11 +33,11 @@ impl Files {
     /// Writes the files for these models into a new directory that only this user can enter.
     ///
     /// # Errors
-    /// When nothing can be written below `config.tmp_dir`.
+    /// When the directory or a file cannot be created in `config.tmp_dir`.
     pub fn write(config: &Config, models: &[Model]) -> Result<Self, StartError> {
         let failed = |path: &Path, e: std::io::Error| {
             StartError::failed(format!(
-                "cannot write {}: {e}; set TMPDIR to a directory that can be written to",
+                "cannot write {}: {e}; set TMPDIR to a writable directory",
                 path.display()
             ))
         };
@@ -49,7 +49,7 @@ impl Files {
 
         let mut served = models.to_vec();
         for model in served.iter_mut().filter(|m| m.lone) {
-            // TensorFlow Serving wants a version folder: give it one that leads to the model.
+            // TFS requires a version folder, so create one that links to the model.
             let base = directory.path().join("lone").join(&model.name);
             std::fs::create_dir_all(&base)
                 .and_then(|()| std::os::unix::fs::symlink(&model.path, base.join("1")))
@@ -75,7 +75,7 @@ impl Files {
     }
 }
 
-/// `ModelServerConfig` for these models.
+/// The text of a `ModelServerConfig` for these models.
 pub fn model_config(models: &[Model]) -> String {
     let mut text = String::from("model_config_list {\n");
     for model in models {
@@ -97,7 +97,7 @@ pub fn model_config(models: &[Model]) -> String {
     text + "}\n"
 }
 
-/// `BatchingParameters`.
+/// The text of `BatchingParameters`.
 pub fn batching_parameters(batching: &Batching) -> String {
     format!(
         "max_batch_size {{ value: {} }}\nbatch_timeout_micros {{ value: {} }}\nnum_batch_threads {{ value: {} }}\n\
@@ -109,7 +109,7 @@ pub fn batching_parameters(batching: &Batching) -> String {
     )
 }
 
-/// A string of the text protobuf format: a folder's name may hold anything but a slash.
+/// A string literal of the text protobuf format. It must be able to hold any byte, as names of folders can.
 fn quoted(bytes: &[u8]) -> String {
     let mut text = String::from("'");
     for &byte in bytes {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_escaped() {
+    fn escapes_quotes_backslashes_and_bytes_beyond_printable_ascii() {
         assert_eq!(quoted(b"plain/path"), "'plain/path'");
         assert_eq!(
             quoted("it's \\ \u{e9}\n".as_bytes()),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_lone_models_live_in_a_private_directory() {
+    fn files_and_links_to_lone_models_are_in_a_private_directory() {
         let temp = tempfile::tempdir().unwrap();
         let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
         config.tmp_dir = temp.path().into();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nowhere_to_write_names_tmpdir() {
+    fn an_error_names_the_directory_and_tmpdir() {
         let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
         config.tmp_dir = "/absent".into();
         let error = Files::write(&config, &[]).unwrap_err().to_string();

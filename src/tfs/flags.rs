@@ -1,15 +1,16 @@
-//! The flags we give TensorFlow Serving, and what to say when it does not know one.
+//! The flags that we pass to TFS, and the error message for a version that does not know one of them.
 //!
-//! It only prints `unknown argument: ...` and goes on without the flag: what was asked for would silently not happen.
+//! TFS itself only prints `unknown argument: ...` and continues without the flag, so the setting behind it would
+//! silently have no effect.
 
 use crate::config::settings::Setting;
 use crate::config::settings::model_server::{BATCHING, INSTANCE_COUNT, INTER_OP, INTRA_OP};
 
 struct Flag {
     name: &'static str,
-    /// The first version of TensorFlow Serving that has it.
+    /// The first version of TFS that has the flag.
     since: &'static str,
-    /// Set by the user, it makes us pass the flag. `None`: it is always passed.
+    /// The setting that makes us pass the flag; `None` if we always pass it.
     setting: Option<&'static Setting>,
 }
 
@@ -21,7 +22,7 @@ const fn flag(name: &'static str, since: &'static str, setting: Option<&'static 
     }
 }
 
-/// All flags that we pass.
+/// All flags that we pass. The versions are those of the TFS releases that added them.
 const FLAGS: &[Flag] = &[
     flag("port", "1.4", None),
     flag("model_config_file", "1.4", None),
@@ -48,15 +49,15 @@ const FLAGS: &[Flag] = &[
     ),
 ];
 
-/// How the line begins that names a flag TensorFlow Serving does not know.
+/// The beginning of TFS's message about a flag that it does not know.
 const UNKNOWN: &str = "unknown argument: ";
 
-/// The argument that a line of TensorFlow Serving's output calls unknown.
+/// The argument that this line of TFS's output calls unknown; `None` for any other line.
 pub fn unknown_argument(line: &str) -> Option<&str> {
     line.strip_prefix(UNKNOWN)
 }
 
-/// Says that TensorFlow Serving does not know `argument`. `version` is its version, as far as that can be found out.
+/// The error message when TFS does not know `argument`. `version` is the version of TFS, if we know it.
 pub fn refusal(argument: &str, version: Option<&str>) -> String {
     let name = argument.trim_start_matches('-');
     let name = name.split('=').next().unwrap_or(name);
@@ -66,7 +67,7 @@ pub fn refusal(argument: &str, version: Option<&str>) -> String {
         None => format!("this TensorFlow Serving does not know the flag --{name}"),
     };
     if let Some(flag) = known {
-        text += &format!(", which it has from version {} on", flag.since);
+        text += &format!(", which version {} added", flag.since);
     }
     text += &match known.and_then(|flag| flag.setting) {
         Some(setting) => format!("; unset {}, or use a newer version", setting.name),
@@ -75,8 +76,8 @@ pub fn refusal(argument: &str, version: Option<&str>) -> String {
     text
 }
 
-/// The version in what `tensorflow_model_server --version` prints. That of the library is the release's; the one of the
-/// server itself often reads `0.0.0` or like a development version.
+/// The version of TFS in the output of `tensorflow_model_server --version`. The version of the TensorFlow library is
+/// that of the release; the server's own version is often `0.0.0` or that of a development build, so it comes second.
 pub fn parse_version(output: &str) -> Option<&str> {
     let after = |name: &str| output.lines().find_map(|line| line.strip_prefix(name));
     let version = after("TensorFlow Library:").or_else(|| after("TensorFlow ModelServer:"))?;
@@ -88,17 +89,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flag_is_named_with_versions_and_setting() {
+    fn refusal_names_the_flag_the_versions_and_the_setting() {
         let argument = unknown_argument("unknown argument: --tensorflow_inter_op_parallelism=4");
         assert_eq!(
             refusal(argument.unwrap(), Some("1.12")),
-            "TensorFlow Serving 1.12 does not know the flag --tensorflow_inter_op_parallelism, which it has from \
-             version 1.13 on; unset SAGEMAKER_TFS_INTER_OP_PARALLELISM, or use a newer version"
+            "TensorFlow Serving 1.12 does not know the flag --tensorflow_inter_op_parallelism, which version \
+             1.13 added; unset SAGEMAKER_TFS_INTER_OP_PARALLELISM, or use a newer version"
         );
         assert_eq!(
             refusal("--max_num_load_retries=0", None),
-            "this TensorFlow Serving does not know the flag --max_num_load_retries, which it has from version 1.11 \
-             on; use a newer version"
+            "this TensorFlow Serving does not know the flag --max_num_load_retries, which version 1.11 added; \
+             use a newer version"
         );
         assert_eq!(
             refusal("stray", None),
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_name_no_argument() {
+    fn unknown_argument_is_none_for_other_lines() {
         for line in [
             "",
             "usage: tensorflow_model_server",
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_that_of_the_library() {
+    fn parse_version_prefers_the_version_of_the_library() {
         let output = "TensorFlow ModelServer: 0.0.0+dev.sha.no_git\nTensorFlow Library: 1.12.0\n";
         assert_eq!(parse_version(output), Some("1.12.0"));
         assert_eq!(
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_that_is_passed_is_listed() {
+    fn the_table_lists_exactly_the_flags_that_we_pass() {
         use crate::config::settings::model_server::TFS_VERSION;
         use crate::config::{Config, Vars};
         use crate::tfs::command::launches;

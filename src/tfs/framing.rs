@@ -1,8 +1,9 @@
-//! Whether a connection to the model server can be used again, by the heads of its answers.
+//! Decides by the heads of responses whether a connection to TFS can be used again.
 //!
-//! ureq itself closes a connection after an answer that has no length, ends early, says so, or is followed by more bytes.
-//! It reuses a connection after two lengths, an unknown transfer encoding, or an unexpected interim answer (1xx).
-//! TensorFlow Serving sends none of these, so a connection that carried one gets no further request.
+//! ureq itself closes a connection after a response that has no length, ends early, asks for that, or is followed by
+//! more bytes. But it reuses a connection after a response with two lengths, an unknown transfer encoding, or an
+//! unexpected interim response (1xx) before it. TFS sends none of these, so a connection that carried one gets no
+//! further request.
 
 use std::mem::MaybeUninit;
 
@@ -10,20 +11,22 @@ use ureq::unversioned::transport::Buffers;
 
 use crate::tfs::buffers::ConnectionBuffers;
 
-/// Headers of an answer; ureq accepts no more.
+/// The most headers of a response; ureq accepts no more.
 const MAX_HEADERS: usize = 128;
 
-/// A connection's buffers. The first bytes that ureq consumes after a request are the head of the answer.
+/// The buffers of a connection, which inspect the head of each response: the first bytes that ureq consumes after a
+/// request.
 #[derive(Debug)]
 pub struct WatchedBuffers {
     inner: ConnectionBuffers,
     awaits_head: bool,
     is_sound: bool,
-    /// What is still to come of an answer's body, where its head said how long that is.
+    /// The bytes of the body that are still to come, if the head gave a length.
     left: Option<usize>,
 }
 
 impl WatchedBuffers {
+    /// Empty buffers of a new connection.
     pub fn new() -> Self {
         Self {
             inner: ConnectionBuffers::default(),
@@ -33,13 +36,13 @@ impl WatchedBuffers {
         }
     }
 
-    /// So much of a request is sent.
+    /// Notes that `amount` bytes of a request are sent, so that a response head comes next.
     pub fn request_sent(&mut self, amount: usize) {
         self.awaits_head = true;
         self.inner.output_sent(amount);
     }
 
-    /// Whether every answer so far had one clear length, and all of its bytes were consumed.
+    /// Whether every response so far had a well-defined end, and ureq has consumed all bytes.
     pub fn is_sound(&self) -> bool {
         self.is_sound && self.inner.input().is_empty()
     }
@@ -64,7 +67,7 @@ impl Buffers for WatchedBuffers {
 
     fn input_consume(&mut self, amount: usize) {
         if self.awaits_head && amount > 0 {
-            let head = judge(&self.inner.input()[..amount]);
+            let head = inspect(&self.inner.input()[..amount]);
             self.is_sound &= matches!(head, Head::Clear(_));
             self.awaits_head = head == Head::Interim;
             self.left = match head {
@@ -77,7 +80,7 @@ impl Buffers for WatchedBuffers {
         self.inner.input_consume(amount);
         if self.left == Some(0) {
             self.left = None;
-            self.inner.answer_ended();
+            self.inner.response_ended();
         }
     }
 
@@ -90,18 +93,18 @@ impl Buffers for WatchedBuffers {
     }
 }
 
-/// What an answer's head says about its end.
+/// What the head of a response says about where the response ends.
 #[derive(Debug, PartialEq, Eq)]
 enum Head {
-    /// One length, which is given here, or chunks.
+    /// At this length, or with the last chunk (`None`).
     Clear(Option<usize>),
-    /// Anything else.
+    /// The end is not well defined.
     Unclear,
-    /// Another head follows.
+    /// This is an interim response (1xx): another head follows.
     Interim,
 }
 
-fn judge(head: &[u8]) -> Head {
+fn inspect(head: &[u8]) -> Head {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -114,7 +117,8 @@ fn judge(head: &[u8]) -> Head {
     }
     match response.code {
         Some(100..200) => return Head::Interim,
-        // They never have a body, whatever their headers say.
+        // Responses with these statuses have no body, whatever their headers say (RFC 9112, section 6.3). TFS sends
+        // none.
         None | Some(204 | 304) => return Head::Unclear,
         Some(_) => {}
     }
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_length_is_clear() {
+    fn only_one_length_or_chunks_are_clear() {
         for (lines, clear) in [
             ("Content-Length: 5\r\n", true),
             ("content-length: 0\r\nA: b\r\n", true),
@@ -158,9 +162,9 @@ mod tests {
                 false,
             ),
         ] {
-            let head = judge(format!("HTTP/1.1 400 Bad\r\n{lines}\r\n").as_bytes());
+            let head = inspect(format!("HTTP/1.1 400 Bad\r\n{lines}\r\n").as_bytes());
             assert_eq!(matches!(head, Head::Clear(_)), clear, "{lines:?}");
-            let old = judge(format!("HTTP/1.0 200 OK\r\n{lines}\r\n").as_bytes());
+            let old = inspect(format!("HTTP/1.0 200 OK\r\n{lines}\r\n").as_bytes());
             assert_eq!(old, Head::Unclear);
         }
         for (status, expected) in [
@@ -169,15 +173,15 @@ mod tests {
             (204, Head::Unclear),
         ] {
             let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
-            assert_eq!(judge(head.as_bytes()), expected, "{status}");
+            assert_eq!(inspect(head.as_bytes()), expected, "{status}");
         }
-        assert_eq!(judge(b"HTTP/1.1 200 OK\r\n\0\r\n\r\n"), Head::Unclear);
+        assert_eq!(inspect(b"HTTP/1.1 200 OK\r\n\0\r\n\r\n"), Head::Unclear);
     }
 
     #[test]
-    fn a_sound_answer_after_an_interim_one_does_not_make_up_for_it() {
+    fn a_connection_stays_unsound_after_an_interim_response() {
         let mut buffers = WatchedBuffers::new();
-        let mut answer = |heads: &[&str]| {
+        let mut is_sound_after = |heads: &[&str]| {
             buffers.request_sent(100);
             for head in heads {
                 buffers.input_append_buf()[..head.len()].copy_from_slice(head.as_bytes());
@@ -185,16 +189,16 @@ mod tests {
                 buffers.input_consume(0);
                 buffers.input_consume(head.len());
             }
-            // The body is of no interest.
+            // The body.
             buffers.input_append_buf()[..2].copy_from_slice(b"{}");
             buffers.input_appended(2);
-            assert!(!buffers.is_sound(), "there is something left");
+            assert!(!buffers.is_sound(), "the body is not consumed");
             buffers.input_consume(2);
             buffers.is_sound()
         };
         let good = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
-        assert!(answer(&[good]) && answer(&[good]));
-        assert!(!answer(&["HTTP/1.1 103 Early Hints\r\n\r\n", good]));
-        assert!(!answer(&[good]));
+        assert!(is_sound_after(&[good]) && is_sound_after(&[good]));
+        assert!(!is_sound_after(&["HTTP/1.1 103 Early Hints\r\n\r\n", good]));
+        assert!(!is_sound_after(&[good]));
     }
 }

@@ -1,7 +1,7 @@
-//! Connections to model servers that no request uses.
+//! Idle connections to TFS instances.
 //!
-//! ureq has such a pool of its own, which compares the addresses of all connections in it, twice a request. It is set to
-//! keep none; a connection that may be used again comes here when ureq drops it.
+//! ureq has a pool of its own, but compares the addresses of all connections in it twice for each request. So ureq is
+//! set to keep no idle connections; a reusable connection comes here when ureq drops it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::tfs::connection::Connection;
 use crate::wait::Mutex;
 
-/// A connection that nothing has used for so long is closed when another one becomes idle.
+/// A connection that has been idle this long is closed when another one becomes idle.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// Idle connections of one worker, the longest idle first.
+/// The idle connections of one agent, the longest idle first.
 #[derive(Debug)]
 pub struct IdleConnections {
     list: Mutex<VecDeque<Idle>>,
@@ -26,7 +26,7 @@ struct Idle {
 }
 
 impl IdleConnections {
-    /// Keeps up to `most` connections.
+    /// An empty list that keeps up to `most` connections.
     pub fn new(most: usize) -> Self {
         Self {
             list: Mutex::default(),
@@ -34,7 +34,7 @@ impl IdleConnections {
         }
     }
 
-    /// The connection to this port that was used last and that the model server has not closed.
+    /// The most recently used connection to this port that TFS has not closed.
     pub fn take(&self, port: u16) -> Option<Connection> {
         loop {
             let connection = self.take_last(port)?;
@@ -52,13 +52,14 @@ impl IdleConnections {
         Some(list.remove(index)?.connection)
     }
 
-    /// Keeps a connection, and closes those that were idle for too long.
+    /// Keeps a connection, and closes connections that have been idle for too long.
     pub fn put(&self, connection: Connection) {
         self.put_at(connection, Instant::now());
     }
 
     fn put_at(&self, connection: Connection, since: Instant) {
-        let mut closed = Vec::new(); // without the lock
+        // Dropped after the lock, so that no thread waits while the system closes connections.
+        let mut closed = Vec::new();
         let mut list = self.list.lock();
         list.push_back(Idle { connection, since });
         while let Some(first) = list.front()
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_used_last_comes_first_and_only_for_its_port() {
+    fn take_returns_the_most_recently_used_connection_to_the_port() {
         let idle = IdleConnections::new(10);
         let ((_a, a), (_b, b)) = (listen(), listen());
         let connections = [connect(a), connect(b), connect(a), connect(b)];
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_is_closed_when_there_are_too_many() {
+    fn put_closes_the_longest_idle_connection_when_the_list_is_full() {
         let idle = IdleConnections::new(2);
         let (_listener, port) = listen();
         let connections = [connect(port), connect(port), connect(port)];
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_idle_for_too_long_is_closed_whatever_its_port() {
+    fn put_closes_connections_to_any_port_that_were_idle_for_too_long() {
         let idle = IdleConnections::new(10);
         let ((_a, a), (_b, b)) = (listen(), listen());
         let now = Instant::now();

@@ -1,4 +1,7 @@
-//! One TensorFlow Serving instance under the watchdog: its process, its probe, and what the pool hears of it.
+//! One TFS instance as a unit of the supervisor: starts its process, reports its readiness, and keeps the pool up to
+//! date.
+//!
+//! `command.rs` says how the process is started, and `probe.rs` asks it for its status.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
@@ -10,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::dispatch::pool::Health;
 use crate::supervisor::child::{Child, Streams};
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
-use crate::supervisor::lifecycle::{Limits, Phase, Status};
+use crate::supervisor::lifecycle::{Limits, Phase};
+use crate::supervisor::readiness::Readiness;
 use crate::supervisor::unit::{ProcessHandle, StartFailure, Unit};
 use crate::tfs::backend::Backend;
 use crate::tfs::command::Launch;
@@ -19,45 +23,47 @@ use crate::tfs::probe::{Pace, Probe};
 use crate::tfs::status::{self, Versions};
 use crate::wait;
 
-/// Log target of the model server's own lines.
+/// The log target of TFS's output.
 pub const LOG_TARGET: &str = "tensorflow_model_server";
 
-/// How often and how long to wait for a port that is in use.
+/// How often to try a port again that is in use.
 const BIND_RETRIES: u32 = 5;
+/// The pause before each of these tries.
 const BIND_PAUSE: Duration = Duration::from_millis(2);
-/// How long `--version` may take: it loads all of TensorFlow's libraries first.
+/// The time limit of `--version`, which loads all of TensorFlow's libraries first.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
-/// One instance.
+/// One instance of TFS.
 pub struct Instance {
     index: usize,
     label: String,
     launch: Launch,
     probe: Probe,
     backend: Arc<Backend>,
-    /// Names of its models, for messages.
+    /// The names of its models with a verb, for messages: "model m is".
     models: String,
-    began: Instant,
+    created: Instant,
     unit: UnitId,
     supervisor: SupervisorHandle,
-    first_news: Arc<OnceLock<FirstNews>>,
+    outcome: Arc<OnceLock<FirstOutcome>>,
 }
 
-/// What was heard first of an instance. Later processes have the same flags, and what they serve may print what it
-/// likes.
+/// How the first start of an instance turned out. Only the first matters: later processes get the same flags, and once
+/// the instance serves, a model may print a line that looks like TFS's message about an unknown flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FirstNews {
-    /// It serves.
-    Available,
-    /// It does not know a flag: its start fails, whatever its status becomes.
-    MissesFlag,
+enum FirstOutcome {
+    /// The instance is ready.
+    Ready,
+    /// TFS does not know a flag: the start fails, even if TFS becomes AVAILABLE.
+    UnknownFlag,
 }
 
 impl Instance {
-    /// Instance `index`, called `label`, which is to serve `models`; its news are those of `unit`.
+    /// Instance number `index` of `backend`, which serves `models`. `label` identifies it in messages, and `unit` to
+    /// the supervisor.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When the thread of the probe cannot be started.
     pub fn new(
         unit: UnitId,
         index: usize,
@@ -72,14 +78,14 @@ impl Instance {
             [name] => format!("model {name} is"),
             names => format!("models {} are", names.join(", ")),
         };
-        let first_news = Arc::new(OnceLock::new());
-        let (reporter, news) = (supervisor.clone(), Arc::clone(&first_news));
-        let report = move |process, status| {
-            if status == Status::Available {
-                news.get_or_init(|| FirstNews::Available);
+        let first_outcome = Arc::new(OnceLock::new());
+        let (reporter, outcome) = (supervisor.clone(), Arc::clone(&first_outcome));
+        let report = move |process, readiness| {
+            if readiness == Readiness::Ready {
+                outcome.get_or_init(|| FirstOutcome::Ready);
             }
-            if news.get() != Some(&FirstNews::MissesFlag) {
-                reporter.report(unit, process, status);
+            if outcome.get() != Some(&FirstOutcome::UnknownFlag) {
+                reporter.report(unit, process, readiness);
             }
         };
         Ok(Self {
@@ -89,36 +95,37 @@ impl Instance {
             probe: Probe::start(index, Arc::clone(&backend), models, report)?,
             backend,
             models: names,
-            began: Instant::now(),
+            created: Instant::now(),
             unit,
             supervisor,
-            first_news,
+            outcome: first_outcome,
         })
     }
 
-    /// Looks at each line of a process that starts: one that names an unknown flag ends the start.
+    /// A function that gets each line of a process's output, and fails the first start at a line about an unknown flag.
     fn watch_for_unknown_flags(&self, process: u64) -> impl FnMut(&str) + Send + use<> {
         let (supervisor, unit) = (self.supervisor.clone(), self.unit);
         let (program, version) = (self.launch.program.clone(), self.launch.version.clone());
-        let first_news = Arc::clone(&self.first_news);
+        let outcome = Arc::clone(&self.outcome);
         move |line| {
             let Some(argument) = flags::unknown_argument(line) else {
                 return;
             };
-            // Before anything that takes time: its models may become AVAILABLE meanwhile.
-            if first_news.set(FirstNews::MissesFlag).is_err() {
+            // Before asking for the version, which takes time in which the models may become AVAILABLE.
+            if outcome.set(FirstOutcome::UnknownFlag).is_err() {
                 return;
             }
             let version = (version.clone()).or_else(|| ask_for_version(&program, &supervisor));
-            let status = Status::Failed {
+            let readiness = Readiness::Failed {
                 reason: flags::refusal(argument, version.as_deref()),
                 out_of_resources: false,
             };
-            supervisor.report(unit, process, status);
+            supervisor.report(unit, process, readiness);
         }
     }
 
-    /// By what an instance is measured: `wait_time` to load its models, `unresponsive` to answer.
+    /// The time limits of an instance: `wait_time` to load its models, and `unresponsive` without a good status before
+    /// it is killed.
     pub fn limits(wait_time: Duration, unresponsive: Duration) -> Limits {
         let text = format!(
             "not AVAILABLE within {} s (SAGEMAKER_TFS_WAIT_TIME_SECONDS)",
@@ -139,11 +146,11 @@ impl Unit for Instance {
     fn start(&mut self, process: u64) -> Result<Box<dyn ProcessHandle>, StartFailure> {
         let launch = &self.launch;
         for port in [launch.ports.grpc, launch.ports.rest] {
-            // Else another program on the port would be taken for the model server.
+            // If another program listens on the port, TFS could not, and we would send requests to that program.
             if let Err(e) = try_bind(port) {
                 return Err(format!(
-                    "port {port} for TensorFlow Serving cannot be used: {e}; set SAGEMAKER_SAFE_PORT_RANGE to free \
-                     ports"
+                    "port {port} for TensorFlow Serving cannot be used: {e}; set SAGEMAKER_SAFE_PORT_RANGE to a \
+                     range of free ports"
                 )
                 .into());
             }
@@ -161,7 +168,8 @@ impl Unit for Instance {
         let child = Child::start_watched(command, &streams, &[], watch).map_err(|e| {
             let text = match e.kind() {
                 ErrorKind::NotFound => format!(
-                    "{program} is not found{}; install TensorFlow Serving, or name its program with --model-server",
+                    "{program} is not found{}; install TensorFlow Serving, or give the path of its program with \
+                     --model-server",
                     if launch.program.components().count() == 1 {
                         " on PATH"
                     } else {
@@ -189,7 +197,7 @@ impl Unit for Instance {
             Phase::Ready if process == 1 => log::info!(
                 "{name}: {} AVAILABLE, {:.2} s after the start",
                 self.models,
-                self.began.elapsed().as_secs_f64()
+                self.created.elapsed().as_secs_f64()
             ),
             Phase::Ready => log::info!("{name}: {} AVAILABLE again", self.models),
             Phase::Starting => log::info!("{name}: {what}"),
@@ -209,16 +217,16 @@ impl Unit for Instance {
     }
 }
 
-/// The version of TensorFlow Serving, by its own word; `None` when it does not say it, or not in time.
+/// Asks TFS for its version; `None` when the output names no version, or comes too late.
 fn ask_for_version(program: &Path, supervisor: &SupervisorHandle) -> Option<String> {
     let mut command = Command::new(program);
     command.arg("--version");
-    let answer = supervisor.run_within(VERSION_LIMIT, command, Streams::Answer);
-    flags::parse_version(&answer.ok()?.ok()?).map(str::to_owned)
+    let output = supervisor.run_within(VERSION_LIMIT, command, Streams::Captured);
+    flags::parse_version(&output.ok()?.ok()?).map(str::to_owned)
 }
 
-/// Tries a port. A child that is just being started may for a moment still hold a socket with which another thread
-/// tried it: the system lets us go on before it closes what the child is not to have.
+/// Tries to listen on a port. This may fail for a moment although the port is free: a child that is being started holds
+/// a copy of any socket with which another thread tried the port, until the system closes the child's copies.
 fn try_bind(port: u16) -> std::io::Result<TcpListener> {
     for _ in 0..BIND_RETRIES {
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
@@ -231,7 +239,7 @@ fn try_bind(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
-/// A phase as the pool and people see it.
+/// The health for the pool and the description for messages.
 fn describe(phase: &Phase) -> (Health, String) {
     match phase {
         Phase::Ready => (Health::Ready, phase.to_string()),
@@ -245,7 +253,7 @@ mod tests {
     use super::*;
     use crate::config::InstancePorts;
 
-    /// An instance of the model m that would be started with this program on these ports.
+    /// An instance of model `m` with this program on these ports.
     fn instance(program: &str, ports: InstancePorts) -> Instance {
         let limit = Duration::from_secs(1);
         let (supervisor, _) = SupervisorHandle::new();
@@ -272,7 +280,7 @@ mod tests {
         .unwrap()
     }
 
-    /// Two free ports, which are ours as long as the listeners live.
+    /// Two ports that are in use as long as the listeners live.
     fn ports() -> (InstancePorts, [TcpListener; 2]) {
         let listeners = [0, 1].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [grpc, rest] = [0, 1].map(|n: usize| listeners[n].local_addr().unwrap().port());
@@ -281,13 +289,13 @@ mod tests {
 
     fn failure(instance: &mut Instance) -> String {
         match instance.start(1) {
-            Ok(_) => panic!("it has started"),
+            Ok(_) => panic!("the instance has started"),
             Err(failure) => failure.text,
         }
     }
 
     #[test]
-    fn a_port_in_use_is_named_before_the_program_is_started() {
+    fn an_error_names_a_port_in_use_before_the_program_is_started() {
         let (ports, [grpc, rest]) = ports();
         let mut instance = instance("/no/such/program", ports);
         let text = failure(&mut instance);
@@ -302,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_on_path_is_named() {
+    fn an_error_names_a_program_that_is_not_on_path() {
         let (ports, listeners) = ports();
         drop(listeners);
         let text = failure(&mut instance("no-such-model-server", ports));
@@ -314,23 +322,23 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_flag_counts_only_before_anything_else_is_heard() {
+    fn an_unknown_flag_counts_only_before_the_instance_is_ready() {
         let (ports, _listeners) = ports();
         let starting = instance("program", ports);
         let mut watch = starting.watch_for_unknown_flags(1);
         watch("some other line");
-        assert_eq!(starting.first_news.get(), None);
+        assert_eq!(starting.outcome.get(), None);
         watch("unknown argument: --new_flag=1");
-        assert_eq!(starting.first_news.get(), Some(&FirstNews::MissesFlag));
+        assert_eq!(starting.outcome.get(), Some(&FirstOutcome::UnknownFlag));
 
         let serving = instance("program", ports);
-        serving.first_news.set(FirstNews::Available).unwrap();
+        serving.outcome.set(FirstOutcome::Ready).unwrap();
         serving.watch_for_unknown_flags(1)("unknown argument: --new_flag=1");
-        assert_eq!(serving.first_news.get(), Some(&FirstNews::Available));
+        assert_eq!(serving.outcome.get(), Some(&FirstOutcome::Ready));
     }
 
     #[test]
-    fn requests_go_to_an_instance_that_is_ready() {
+    fn the_pool_is_ready_only_in_phase_ready() {
         let (ports, _listeners) = ports();
         let mut instance = instance("program", ports);
         let backend = Arc::clone(&instance.backend);

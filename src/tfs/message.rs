@@ -1,47 +1,47 @@
-//! Requests to TensorFlow Serving's REST API, as the rest of the program words them, and its answers.
+//! Requests to TFS's REST API, as the rest of the program describes them, and TFS's responses.
 //!
-//! Checking a request is left to `outgoing.rs`, sending it to `client.rs`.
+//! `outgoing.rs` checks a request, and `client.rs` sends it.
 
 use ureq::http::{HeaderMap, header};
 
 use crate::budget::Buffer;
 use crate::tfs::checked_body::CheckedBody;
 
-/// The methods that TensorFlow Serving may get; see `outgoing.rs` for why there are no others.
+/// The HTTP methods that we send to TFS; `outgoing.rs` says why there are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Without a body.
+    /// GET, without a body.
     Get,
-    /// With a body, which may be empty.
+    /// POST, with a body that may be empty.
     Post,
 }
 
-/// A request to TensorFlow Serving.
+/// A request to TFS.
 #[derive(Debug, Clone, Copy)]
 pub struct TfsRequest<'a> {
-    /// HTTP method.
+    /// The HTTP method.
     pub method: Method,
-    /// Path and query, starting with `/`.
+    /// The path and query, starting with `/`.
     pub path: &'a str,
-    /// The body's type, of [`Method::Post`].
+    /// The content type; sent with [`Method::Post`] only.
     pub content_type: Option<&'a str>,
-    /// The body, of [`Method::Post`].
+    /// The body; sent with [`Method::Post`] only.
     pub body: &'a CheckedBody,
 }
 
-/// Its answer.
+/// A response from TFS.
 #[derive(Debug)]
 pub struct TfsAnswer {
-    /// HTTP status.
+    /// The HTTP status.
     pub status: u16,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
     /// The body.
     pub body: Buffer,
 }
 
 impl TfsAnswer {
-    /// The body's type.
+    /// The content type, if it is ASCII text.
     pub fn content_type(&self) -> Option<&str> {
         let value = self.headers.get(header::CONTENT_TYPE)?;
         value.to_str().ok()

@@ -1,4 +1,8 @@
-//! TensorFlow Serving: its command line and files, its processes, and requests to it.
+//! TensorFlow Serving (TFS): its command line and files, its processes, and requests to its REST API.
+//!
+//! `command.rs`, `files.rs`, `flags.rs` and `gpu.rs` prepare a process; `instance.rs`, `probe.rs` and `status.rs` watch
+//! it for the supervisor. `backend.rs` sends a request to one of several instances, through `client.rs` and the modules
+//! below that. Converting requests is left to `convert`, and finding models to `models`.
 
 pub mod backend;
 pub mod buffers;

@@ -1,16 +1,16 @@
-//! A model as TensorFlow Serving is asked to serve it. How models are found is the work of `models`.
+//! A model for TFS to serve. `models` finds the models on disk.
 
 use std::path::PathBuf;
 
-/// A model to serve.
+/// A model and the versions of it that TFS serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// Name in URLs.
+    /// The name in URLs.
     pub name: String,
     /// The folder that holds the version folders; for a [lone](Model::lone) model, the folder with `saved_model.pb`.
     pub path: PathBuf,
-    /// Versions found, ascending.
+    /// The version numbers, ascending.
     pub versions: Vec<u64>,
-    /// Whether there is no version folder: TensorFlow Serving then needs one made for it.
+    /// Whether the model has no version folder. TFS needs one, so `files.rs` creates it.
     pub lone: bool,
 }

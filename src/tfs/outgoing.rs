@@ -1,8 +1,9 @@
-//! Requests as TensorFlow Serving gets them: checked, so that nothing a client sends decides where a request ends.
+//! Checks requests to TFS, so that no client can smuggle one request into another.
 //!
-//! TensorFlow Serving's HTTP library does not read the bodies of GET, HEAD, DELETE and OPTIONS (later versions: HEAD). It
-//! takes such a body for the next request on the connection, and the answer goes to another client. So there are only two
-//! methods here; only POST has a body, always with its length. A target has only characters that RFC 3986 allows.
+//! TFS's HTTP library does not read the bodies of GET, HEAD, DELETE and OPTIONS (later versions: of HEAD). It takes
+//! such a body for the next request on the connection, whose response would then go to another client. So we send only
+//! GET and POST, and only POST with a body, always with its length. A request target has only characters that RFC 3986
+//! allows.
 
 use ureq::http::HeaderValue;
 use ureq::http::uri::PathAndQuery;
@@ -10,19 +11,19 @@ use ureq::http::uri::PathAndQuery;
 use crate::error::RequestError;
 use crate::tfs::message::{Method, TfsRequest};
 
-/// A request that can be sent.
+/// A request that has been checked and can be sent.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     pub(super) target: PathAndQuery,
     pub(super) content: Content<'a>,
 }
 
-/// What follows the target.
+/// What the request has besides its target.
 #[derive(Debug)]
 pub(super) enum Content<'a> {
-    /// Of GET: nothing.
+    /// GET: nothing.
     None,
-    /// Of POST.
+    /// POST: a body.
     Body {
         content_type: Option<HeaderValue>,
         body: &'a [u8],
@@ -47,7 +48,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Whether a segment is `.` or `..`, percent-encoded or not.
+/// Whether a path segment is `.` or `..`, percent-encoded or not.
 fn is_dot_segment(segment: &str) -> bool {
     let mut rest = segment;
     for _ in 0..2 {
@@ -63,7 +64,7 @@ fn is_dot_segment(segment: &str) -> bool {
     false
 }
 
-/// Checks a target and percent-encodes what RFC 3986 does not allow in it.
+/// Checks a request target and percent-encodes the characters that RFC 3986 does not allow in it.
 fn target(text: &str) -> Result<PathAndQuery, RequestError> {
     let wrong = |why: &str| Err(RequestError::bad_request(format!("The path {why}.")));
     let (path, query) = match text.split_once('?') {
@@ -75,7 +76,7 @@ fn target(text: &str) -> Result<PathAndQuery, RequestError> {
     };
     let mut segments = inner.split('/').peekable();
     while let Some(segment) = segments.next() {
-        // Leading slashes would name a host; elsewhere, some software merges them.
+        // At the start, an empty segment would make the next one a host; elsewhere, some software merges the slashes.
         if segment.is_empty() && segments.peek().is_some() {
             return wrong("has an empty segment (//)");
         }
@@ -128,7 +129,7 @@ fn content_type(text: &str) -> Result<HeaderValue, RequestError> {
         .flatten();
     value.ok_or_else(|| {
         RequestError::bad_request(format!(
-            "The content type {text:?} has other characters than printable ASCII."
+            "The content type {text:?} has characters other than printable ASCII."
         ))
     })
 }
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_of_allowed_characters_is_kept() {
+    fn keeps_a_target_of_allowed_characters() {
         for text in [
             "/",
             "/v1/models/m",
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_in_a_target_is_encoded() {
+    fn encodes_characters_that_are_not_allowed_in_a_target() {
         for (text, expected) in [
             ("/a b", "/a%20b"),
             ("/{\"<>|^`\\}[]", "/%7B%22%3C%3E%7C%5E%60%5C%7D%5B%5D"),
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_of_two_readings_is_refused() {
+    fn refuses_an_ambiguous_target() {
         for text in [
             "",
             "x",
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_printable_content_types_are_sent() {
+    fn accepts_only_printable_ascii_as_content_type() {
         for (text, good) in [
             ("application/json; charset=\"utf-8\"", true),
             ("", true),
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn get_has_no_body() {
+    fn get_is_sent_without_a_body() {
         let request = TfsRequest {
             method: Method::Get,
             path: "/x",
@@ -242,10 +243,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked for, one target without spaces, lines and fragments is sent, and it means the same when it is
-        /// checked again.
+        /// An accepted target has no spaces, line breaks or fragment, and checking it again changes nothing.
         #[test]
-        fn a_target_is_one_word_below_the_root(text in "/([ -~\u{0}-\u{1f}\u{e9}]|%2e|%[0-9a-f]{2}|\\.|/){0,40}") {
+        fn an_accepted_target_is_a_single_absolute_path(text in "/([ -~\u{0}-\u{1f}\u{e9}]|%2e|%[0-9a-f]{2}|\\.|/){0,40}") {
             if let Ok(target) = sent(&text) {
                 prop_assert!(target.bytes().all(|b| b.is_ascii_graphic() && b != b'#'));
                 let path = target.split('?').next().unwrap();

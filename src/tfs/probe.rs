@@ -1,5 +1,6 @@
-//! Asks one instance for its status, again and again, on a thread of its own: a hung instance may take its time
-//! to not answer, and the watchdog has others to look after.
+//! Asks one instance for its status at regular intervals, and reports the result to the supervisor.
+//!
+//! Each instance has a thread for this, because a hung instance blocks a status request until its time limit.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
 use crate::budget::Buffer;
-use crate::supervisor::lifecycle::Status;
+use crate::supervisor::readiness::Readiness;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
@@ -17,18 +18,18 @@ use crate::tfs::outgoing::Outgoing;
 use crate::tfs::status::{self, Versions};
 use crate::wait;
 
-/// Answers about a status are small and come at once, or the model server hangs.
+/// The time limit of a status request: the response is small and comes at once, or TFS hangs.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often to ask.
+/// How often to ask for the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Not at all: there is no process.
+    /// Never: there is no process.
     Off,
-    /// While it starts. TensorFlow Serving opens its port once a version of each model is loaded: until then the
-    /// question is a refused connection, which costs microseconds.
+    /// Often, while the instance starts. TFS opens its port once a version of each model is loaded; until then the
+    /// connection is refused, which takes microseconds.
     Starting,
-    /// While it serves.
+    /// Every second, while the instance serves.
     Serving,
 }
 
@@ -42,19 +43,23 @@ impl Pace {
     }
 }
 
-/// A handle to the thread, which ends with it.
+/// A handle to the thread, which ends when the handle is dropped.
 #[derive(Debug)]
 pub struct Probe {
     orders: Sender<(u64, Pace)>,
 }
 
 impl Probe {
-    /// Starts the thread for instance `index`. `report` gets each answer with the process number it belongs to.
+    /// Starts the thread for instance `index` of `backend`. `report` gets each result with the number of the process
+    /// that it is about.
+    ///
+    /// # Errors
+    /// The system's, when it cannot start the thread.
     pub fn start(
         index: usize,
         backend: Arc<Backend>,
         models: Vec<Versions>,
-        report: impl Fn(u64, Status) + Send + 'static,
+        report: impl Fn(u64, Readiness) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (orders, receive) = unbounded();
         thread::Builder::new()
@@ -68,16 +73,16 @@ impl Probe {
                         Ok(order) => (process, pace) = order,
                         Err(RecvTimeoutError::Timeout) if pace == Pace::Off => {}
                         Err(RecvTimeoutError::Timeout) => {
-                            match status_of(&backend.client, port, &models) {
-                                Ok(status) => {
+                            match readiness_of(&backend.client, port, &models) {
+                                Ok(readiness) => {
                                     complained = false;
-                                    report(process, status);
+                                    report(process, readiness);
                                 }
-                                // Nothing is known about the instance, so its last status holds.
+                                // We learned nothing about the instance, so its last status stays valid.
                                 Err(why) if !complained => {
                                     complained = true;
                                     log::error!(
-                                        "instance {index} cannot be asked for its status: {why}"
+                                        "instance {index}: cannot ask for its status: {why}"
                                     );
                                 }
                                 Err(_) => {}
@@ -90,37 +95,41 @@ impl Probe {
         Ok(Self { orders })
     }
 
-    /// From now on ask about process number `process` at this pace.
+    /// Sets the pace, and the number of the process that results are about from now on.
     pub fn set_pace(&self, process: u64, pace: Pace) {
-        // The thread ends only with this handle.
+        // The thread runs as long as this handle exists, so this cannot fail.
         let _ = self.orders.send((process, pace));
     }
 }
 
-/// Asks the model server on this port whether all these versions of models are AVAILABLE.
+/// Asks the instance on this port whether these versions of its models are AVAILABLE.
 ///
 /// # Errors
-/// When it could not be asked, for a reason of ours.
-pub(super) fn status_of(client: &Client, port: u16, models: &[Versions]) -> Result<Status, String> {
+/// Why we could not ask, when this server lacks a resource for a connection.
+pub(super) fn readiness_of(
+    client: &Client,
+    port: u16,
+    models: &[Versions],
+) -> Result<Readiness, String> {
     let mut first_problem = None;
     for model in models {
-        let status = match ask(client, port, &model.name)? {
-            Ok(answer) => status::of_model(&answer, model),
-            // It will not answer about the others either.
-            Err(problem) => return Ok(Status::Other(problem)),
+        let readiness = match ask(client, port, &model.name)? {
+            Ok(response) => status::of_model(&response, model),
+            // It will not answer for the other models either.
+            Err(problem) => return Ok(Readiness::NotReady(problem)),
         };
-        match status {
-            Status::Available => {}
-            Status::Failed { .. } => return Ok(status),
-            Status::Other(_) => {
-                first_problem.get_or_insert(status);
+        match readiness {
+            Readiness::Ready => {}
+            Readiness::Failed { .. } => return Ok(readiness),
+            Readiness::NotReady(_) => {
+                first_problem.get_or_insert(readiness);
             }
         }
     }
-    Ok(first_problem.unwrap_or(Status::Available))
+    Ok(first_problem.unwrap_or(Readiness::Ready))
 }
 
-/// The inner error is the model server's.
+/// Asks for the status of one model. The outer error is why we could not ask, the inner one why TFS did not answer.
 fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsAnswer, String>, String> {
     let request = TfsRequest {
         method: Method::Get,
@@ -139,12 +148,12 @@ fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsAnswer, Stri
             other => break other,
         }
     };
-    let answer = match send() {
-        // The connection was kept, and closed just as it was used.
+    let response = match send() {
+        // TFS may have closed the idle connection just when we used it.
         Err(SendError::Lost(_)) => send(),
         other => other,
     };
-    match answer {
+    match response {
         Err(SendError::Local(why)) => Err(why),
         Err(SendError::Deadline) => Ok(Err(format!(
             "no answer to a status request within {} s",

@@ -1,22 +1,22 @@
-//! What TensorFlow Serving's status answers say: whether everything that it was started for can be used.
+//! Reads TFS's status responses: whether all versions of its models can be used.
 //!
-//! Its ports open once *any* version of each model is AVAILABLE or has failed to load, and a version that has failed
-//! stays in state END while the others are served. So an open port says little, and each version is looked at.
+//! TFS opens its ports once *any* version of each model is AVAILABLE or has failed to load, and a version that has
+//! failed stays in state END while TFS serves the others. So an open port says little, and we check each version.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::supervisor::lifecycle::Status;
+use crate::supervisor::readiness::Readiness;
 use crate::tfs::message::TfsAnswer;
 use crate::tfs::model::Model;
 
-/// A model and the versions of it that a model server is configured to serve.
+/// A model and the versions of it that TFS is configured to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versions {
-    /// The model's name.
+    /// The name of the model.
     pub name: String,
-    /// The versions.
+    /// The version numbers.
     pub numbers: Vec<u64>,
 }
 
@@ -29,25 +29,26 @@ impl From<&Model> for Versions {
     }
 }
 
-/// Error texts go into answers of `/ping` and of loads, of which SageMaker shows 2,048 characters.
+/// The longest error text of TFS that we pass on, in responses to `/ping` and to loads. SageMaker shows 2,048
+/// characters of those.
 const MAX_REASON_CHARS: usize = 1000;
-/// TensorFlow's word for memory and the like.
+/// TensorFlow's error code when memory or another resource has run out.
 const OUT_OF_RESOURCES: &str = "RESOURCE_EXHAUSTED";
 
-/// What an answer to `GET /v1/models/NAME` says of this model's versions. Versions that were not asked for do not
-/// count: TensorFlow Serving goes on listing what it has unloaded.
-pub fn of_model(answer: &TfsAnswer, model: &Versions) -> Status {
+/// What a response to `GET /v1/models/NAME` says about the configured versions of this model. Other versions do not
+/// count: TFS goes on listing versions that it has unloaded.
+pub fn of_model(response: &TfsAnswer, model: &Versions) -> Readiness {
     let name = &model.name;
-    if answer.status != 200 {
-        return Status::Other(format!(
-            "the status answer about model {name} has HTTP status {}",
-            answer.status
+    if response.status != 200 {
+        return Readiness::NotReady(format!(
+            "the status response for model {name} has HTTP status {}",
+            response.status
         ));
     }
-    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let Some(entries) = json["model_version_status"].as_array() else {
-        return Status::Other(format!(
-            "the status answer about model {name} cannot be understood"
+        return Readiness::NotReady(format!(
+            "the status response for model {name} cannot be understood"
         ));
     };
     let number = |entry: &Value| entry["version"].as_str()?.parse::<u64>().ok();
@@ -63,21 +64,21 @@ pub fn of_model(answer: &TfsAnswer, model: &Versions) -> Status {
             (Some("AVAILABLE"), _) => {}
             (Some("END"), Some(entry)) => return failure(name, *version, &entry["status"]),
             _ => {
-                let state = shortened(state.unwrap_or("not there"));
+                let state = shortened(state.unwrap_or("not listed"));
                 first_problem.get_or_insert_with(|| {
-                    Status::Other(format!("version {version} of model {name} is {state}"))
+                    Readiness::NotReady(format!("version {version} of model {name} is {state}"))
                 });
             }
         }
     }
-    first_problem.unwrap_or(Status::Available)
+    first_problem.unwrap_or(Readiness::Ready)
 }
 
-/// A version has ended; `error` is why.
-fn failure(model: &str, version: u64, error: &Value) -> Status {
+/// The readiness of a model with a version in state END; `error` is TFS's reason.
+fn failure(model: &str, version: u64, error: &Value) -> Readiness {
     let field = |name: &str| error[name].as_str().unwrap_or("");
     let (code, message) = (field("error_code"), field("error_message"));
-    Status::Failed {
+    Readiness::Failed {
         reason: format!(
             "version {version} of model {model} is END: {}: {}",
             shortened(code),
@@ -87,7 +88,7 @@ fn failure(model: &str, version: u64, error: &Value) -> Status {
     }
 }
 
-/// The text on one line, and no longer than wanted.
+/// The text on one line, shortened to [`MAX_REASON_CHARS`].
 fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MAX_REASON_CHARS) {
@@ -96,8 +97,8 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether the last lines of a model server that ended say that memory or the like ran out. Versions of TensorFlow
-/// spell it in different ways.
+/// Whether the last lines of output of a TFS process say that memory or another resource ran out. TensorFlow spells
+/// this in two ways, depending on its version.
 pub fn says_out_of_resources(output: &str) -> bool {
     ["RESOURCE_EXHAUSTED:", "Resource exhausted:"]
         .iter()
@@ -116,8 +117,8 @@ mod tests {
         }
     }
 
-    /// The status of model `m` when TensorFlow Serving lists these versions in these states.
-    fn status(listed: &[(u64, &str, &str, &str)]) -> Status {
+    /// The readiness of model `m` when TFS lists these versions: number, state, error code and message.
+    fn readiness(listed: &[(u64, &str, &str, &str)]) -> Readiness {
         let entry = |(version, state, code, message): &(u64, &str, &str, &str)| {
             json!({
                 "version": version.to_string(),
@@ -127,10 +128,10 @@ mod tests {
         };
         let entries: Vec<_> = listed.iter().map(entry).collect();
         let body = json!({ "model_version_status": entries });
-        of_model(&answer(200, &body.to_string()), &model())
+        of_model(&response(200, &body.to_string()), &model())
     }
 
-    fn answer(status: u16, body: &str) -> TfsAnswer {
+    fn response(status: u16, body: &str) -> TfsAnswer {
         TfsAnswer {
             status,
             headers: Default::default(),
@@ -138,37 +139,37 @@ mod tests {
         }
     }
 
-    fn failed(reason: &str, out_of_resources: bool) -> Status {
-        Status::Failed {
+    fn failed(reason: &str, out_of_resources: bool) -> Readiness {
+        Readiness::Failed {
             reason: reason.into(),
             out_of_resources,
         }
     }
 
     #[test]
-    fn every_configured_version_must_be_available() {
+    fn not_ready_until_every_configured_version_is_available() {
         let available = (124, "AVAILABLE", "OK", "");
         assert_eq!(
-            status(&[available, (123, "AVAILABLE", "OK", "")]),
-            Status::Available
+            readiness(&[available, (123, "AVAILABLE", "OK", "")]),
+            Readiness::Ready
         );
         for state in ["START", "LOADING", "UNLOADING", "something new"] {
             assert_eq!(
-                status(&[available, (123, state, "OK", "")]),
-                Status::Other(format!("version 123 of model m is {state}"))
+                readiness(&[available, (123, state, "OK", "")]),
+                Readiness::NotReady(format!("version 123 of model m is {state}"))
             );
         }
         assert_eq!(
-            status(&[available]),
-            Status::Other("version 123 of model m is not there".into())
+            readiness(&[available]),
+            Readiness::NotReady("version 123 of model m is not listed".into())
         );
     }
 
     #[test]
-    fn a_version_that_ended_is_named_with_tensorflows_reason() {
+    fn failed_with_tensorflows_reason_when_a_version_is_end() {
         let available = (124, "AVAILABLE", "OK", "");
         assert_eq!(
-            status(&[available, (123, "END", "NOT_FOUND", "no such\n  file")]),
+            readiness(&[available, (123, "END", "NOT_FOUND", "no such\n  file")]),
             failed(
                 "version 123 of model m is END: NOT_FOUND: no such file",
                 false
@@ -176,11 +177,11 @@ mod tests {
         );
         // Also while another version is still loading.
         assert_eq!(
-            status(&[(123, "LOADING", "OK", ""), (124, "END", "OK", "")]),
+            readiness(&[(123, "LOADING", "OK", ""), (124, "END", "OK", "")]),
             failed("version 124 of model m is END: OK: ", false)
         );
         assert_eq!(
-            status(&[available, (123, "END", "RESOURCE_EXHAUSTED", "OOM")]),
+            readiness(&[available, (123, "END", "RESOURCE_EXHAUSTED", "OOM")]),
             failed(
                 "version 123 of model m is END: RESOURCE_EXHAUSTED: OOM",
                 true
@@ -189,42 +190,43 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_is_cut() {
-        let Status::Failed { reason, .. } = status(&[(123, "END", "INTERNAL", &"é".repeat(5000))])
+    fn shortens_a_long_reason() {
+        let Readiness::Failed { reason, .. } =
+            readiness(&[(123, "END", "INTERNAL", &"é".repeat(5000))])
         else {
-            panic!("it has failed");
+            panic!("the version has ended");
         };
         assert!(reason.ends_with("é..."), "{reason}");
         assert!(reason.chars().count() < MAX_REASON_CHARS + 100);
     }
 
     #[test]
-    fn versions_that_are_not_configured_do_not_count() {
+    fn ignores_versions_that_are_not_configured() {
         let configured = [
             (123, "AVAILABLE", "OK", ""),
             (124, "AVAILABLE", "OK", ""),
             (7, "END", "OK", ""),
             (8, "LOADING", "OK", ""),
         ];
-        assert_eq!(status(&configured), Status::Available);
+        assert_eq!(readiness(&configured), Readiness::Ready);
     }
 
     #[test]
-    fn answers_without_states_are_a_problem() {
+    fn not_ready_when_a_response_lists_no_states() {
         assert_eq!(
-            of_model(&answer(404, r#"{"error": "x"}"#), &model()),
-            Status::Other("the status answer about model m has HTTP status 404".into())
+            of_model(&response(404, r#"{"error": "x"}"#), &model()),
+            Readiness::NotReady("the status response for model m has HTTP status 404".into())
         );
         for body in ["", "[]", r#"{"model_version_status": 1}"#, "{}"] {
             assert_eq!(
-                of_model(&answer(200, body), &model()),
-                Status::Other("the status answer about model m cannot be understood".into())
+                of_model(&response(200, body), &model()),
+                Readiness::NotReady("the status response for model m cannot be understood".into())
             );
         }
     }
 
     #[test]
-    fn a_lack_of_memory_is_found_in_last_lines() {
+    fn recognizes_a_lack_of_memory_in_the_last_lines() {
         assert!(says_out_of_resources(
             "Failed to start server. Error: Unknown: 1 servable(s) did not become available: {{name: m version: 1} due \
              to error: Resource exhausted: OOM when allocating}"

@@ -1,4 +1,7 @@
-//! ureq's way to a model server.
+//! The parts that ureq needs to reach TFS: resolver, connector and transport.
+//!
+//! They connect to loopback only, keep idle connections in `idle.rs`, and use the waits of `wait` with one deadline for
+//! the whole call.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -15,7 +18,7 @@ use ureq::{Agent, Error, Timeout};
 use crate::tfs::connection::Connection;
 use crate::tfs::idle::IdleConnections;
 
-/// An agent that keeps up to `connections` idle connections. Its calls are made with [`with_deadline`].
+/// An agent that keeps up to `connections` idle connections. Make its calls inside [`with_deadline`]; others fail.
 pub fn new_agent(connections: usize) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
@@ -33,20 +36,21 @@ pub fn new_agent(connections: usize) -> Agent {
 }
 
 thread_local! {
-    /// The deadline of the call that this thread begins.
+    /// The deadline of the call that begins on this thread.
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Makes one call of a [`new_agent`], which ends with [`Timeout::Global`] at the deadline.
+/// Runs one call of an agent from [`new_agent`], which ends with [`Timeout::Global`] at the deadline.
 ///
-/// ureq's own time-outs come with a copy of the agent's configuration for each request, and read the clock more often.
+/// ureq's own timeouts would cost a copy of the agent's configuration for each request, and more reads of the clock.
 pub fn with_deadline<R>(deadline: Instant, call: impl FnOnce() -> R) -> R {
-    // The call takes it when it asks for a connection, before it first waits.
+    // The call takes the deadline when it asks for a connection. It has not waited before that, so no other request of
+    // this thread can have replaced the deadline.
     DEADLINE.set(Some(deadline));
     call()
 }
 
-/// Resolves every name to loopback: model servers run beside us. ureq's resolver would start a thread a request.
+/// Resolves every name to loopback, where all instances run. ureq's resolver would start a thread for each request.
 #[derive(Debug)]
 struct Loopback;
 
@@ -61,7 +65,7 @@ impl Resolver for Loopback {
     }
 }
 
-/// Takes an idle connection, or makes one.
+/// Takes an idle connection, or makes a new one.
 #[derive(Debug)]
 struct ToLoopback {
     idle: Arc<IdleConnections>,
@@ -90,20 +94,20 @@ impl Connector for ToLoopback {
     }
 }
 
-/// A connection while a request uses it.
+/// A connection that a request uses.
 #[derive(Debug)]
 struct LoopbackTransport {
-    /// There until this is dropped.
+    /// `None` only while this is dropped.
     connection: Option<Connection>,
     deadline: Instant,
-    /// Whether an answer has ended on it as it should, so that another request may use it.
+    /// Whether the response has ended properly, so that another request may use the connection.
     is_reusable: bool,
     idle: Arc<IdleConnections>,
 }
 
 impl LoopbackTransport {
     fn connection(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("it is not dropped")
+        self.connection.as_mut().expect("present until dropped")
     }
 }
 
@@ -121,7 +125,7 @@ impl Transport for LoopbackTransport {
         let deadline = self.deadline;
         match self.connection().receive(deadline) {
             Ok(amount) => Ok(amount > 0),
-            // ureq would take a reset for the end of an answer without a length.
+            // ureq would take ConnectionReset for the end of a response without a length.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => {
                 Err(Error::Io(io::Error::new(ErrorKind::BrokenPipe, e)))
             }
@@ -129,7 +133,7 @@ impl Transport for LoopbackTransport {
         }
     }
 
-    /// ureq asks when an answer has ended as it should, before it gives the connection back.
+    /// ureq calls this when a response has ended properly, before it drops the transport.
     fn is_open(&mut self) -> bool {
         self.is_reusable = self.connection().is_sound();
         self.is_reusable

@@ -116,7 +116,7 @@ class Faults(Case):
             self.check(container.invoke("1.0"))
             self.assertNotEqual(container.model_servers(), [old])
         container.wait_ready()
-        self.assertIn("was ended by signal 9", container.logs())
+        self.assertIn("was terminated by signal 9", container.logs())
 
     def test_of_two_model_servers_the_other_serves_on(self):
         # A new one takes its time, so what answers is the other.

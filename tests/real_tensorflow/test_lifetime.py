@@ -40,7 +40,7 @@ class Lifetime(Case):
         server.wait_ready()
         (other,) = server.children()
         self.assertNotEqual(child, other)
-        self.assertIn("was ended by signal 9", server.log())
+        self.assertIn("was terminated by signal 9", server.log())
 
     def test_a_request_past_its_deadline_gets_504_and_others_go_on(self):
         # The deadline is never below the handlers' limit, whose default is 30 s.

@@ -1,4 +1,5 @@
-//! What a request has of a pool: a place at a member, or the prospect of one. Each is given back when it is dropped.
+//! What a request holds of a pool: a [`Lease`] of a place at a member, or a [`Choice`] of a member for later. Dropping
+//! either gives it back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use super::{Capacity, Pool, waiters};
 use crate::dispatch::quarantine::ConcurrencyLimit;
 use crate::wait::WaitError;
 
-/// A place for one request at a member; given back when dropped.
+/// A place for one request at a member; dropping the lease gives the place back.
 #[derive(Debug)]
 pub struct Lease<C: Capacity> {
     pub(super) pool: Arc<Pool<C>>,
@@ -19,20 +20,21 @@ pub struct Lease<C: Capacity> {
 }
 
 impl<C: Capacity> Lease<C> {
-    /// Number of the member.
+    /// The number of the member.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The place.
+    /// The leased place.
     pub fn place(&self) -> &C::Place {
         &self.place
     }
 
-    /// Whether the member has ceased to take requests since the lease began. Waits for that until `limit`.
+    /// Waits until the member has stopped taking requests since the lease began, at most until `limit`. Returns whether
+    /// it has.
     ///
     /// # Errors
-    /// [`WaitError::Cancelled`].
+    /// [`WaitError::Cancelled`] when the client has hung up.
     pub fn wait_until_gone(&self, limit: Instant) -> Result<bool, WaitError> {
         let mut state = self.pool.state.lock();
         loop {
@@ -50,7 +52,7 @@ impl<C: Capacity> Lease<C> {
         }
     }
 
-    /// Nobody waits for the request's answer any more: its place is still taken, but not in quarantine.
+    /// Ends the quarantine of an abandoned request. It keeps its place, but others may now be sent to the same member.
     pub fn leave_quarantine(&mut self) {
         if self.limit == ConcurrencyLimit::ANY {
             return;
@@ -65,7 +67,7 @@ impl<C: Capacity> Lease<C> {
         waiters::serve(state);
     }
 
-    /// Ends the lease of a place that is of no more use.
+    /// Ends the lease of a place that cannot be used again.
     pub fn discard(mut self) {
         self.is_discarded = true;
     }
@@ -89,7 +91,8 @@ impl<C: Capacity> Drop for Lease<C> {
     }
 }
 
-/// A member at which a request is expected soon. It counts when others choose theirs; nobody waits for it.
+/// The member chosen for a request that will be sent soon. Until then the choice counts when requests are spread over
+/// the members, but no request waits because of it.
 #[derive(Debug)]
 pub struct Choice<C: Capacity> {
     pub(super) pool: Arc<Pool<C>>,
@@ -98,7 +101,7 @@ pub struct Choice<C: Capacity> {
 }
 
 impl<C: Capacity> Choice<C> {
-    /// Number of the member.
+    /// The number of the member.
     pub fn index(&self) -> usize {
         self.index
     }

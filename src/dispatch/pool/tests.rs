@@ -1,4 +1,4 @@
-//! The pool with members that are made up: each has a number of places.
+//! The pool with simulated members, ovens, each of which has a number of places.
 
 mod order;
 
@@ -9,7 +9,7 @@ use crate::dispatch::quarantine::Losses;
 
 const ANY: ConcurrencyLimit = ConcurrencyLimit::ANY;
 
-/// Places by number, the last one first.
+/// The numbers of the free places; the last is taken first.
 #[derive(Debug)]
 struct Places(Vec<usize>);
 
@@ -35,12 +35,12 @@ impl Capacity for Places {
     }
 }
 
-/// So many places.
+/// A capacity of `count` places.
 fn places(count: usize) -> Option<Places> {
     Some(Places((0..count).collect()))
 }
 
-/// Members that are so, with many places each.
+/// A pool of members with these healths and many places each.
 fn pool(healths: &[Health]) -> Arc<Pool<Places>> {
     let pool = Pool::new(healths.len());
     for (index, &health) in healths.iter().enumerate() {
@@ -67,7 +67,7 @@ fn late() -> Instant {
     now() + Duration::from_secs(60)
 }
 
-/// The limit after so many losses.
+/// The limit after this many losses.
 fn limit(losses: u32) -> ConcurrencyLimit {
     let mut lost = Losses::default();
     (0..losses).for_each(|_| lost.add());
@@ -81,21 +81,21 @@ fn why_timed_out<T: Debug>(result: Result<T, Unavailable>) -> String {
     }
 }
 
-/// The member that would be leased now.
+/// The member at which a request would get a place now.
 fn next(pool: &Arc<Pool<Places>>) -> usize {
     pool.acquire(ANY, None, now()).unwrap().index()
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
+fn wait_until(is_true: impl Fn() -> bool) {
     let until = late();
-    while !is_so() {
+    while !is_true() {
         assert!(now() < until);
         thread::yield_now();
     }
 }
 
 #[test]
-fn the_fewest_outstanding_is_taken_and_given_back() {
+fn leases_at_the_member_with_the_fewest_requests() {
     let pool = pool(&[Health::Ready, Health::Ready]);
     let first = pool.acquire(ANY, None, now()).unwrap();
     let second = pool.acquire(ANY, None, now()).unwrap();
@@ -107,7 +107,7 @@ fn the_fewest_outstanding_is_taken_and_given_back() {
 }
 
 #[test]
-fn a_ready_one_goes_before_an_unresponsive_one() {
+fn prefers_a_ready_member_to_an_unresponsive_one() {
     let pool = pool(&[Health::Unresponsive, Health::Ready, Health::Coming]);
     let _first = pool.acquire(ANY, None, now()).unwrap();
     assert_eq!(next(&pool), 1);
@@ -117,7 +117,7 @@ fn a_ready_one_goes_before_an_unresponsive_one() {
 }
 
 #[test]
-fn none_available_says_what_they_do() {
+fn a_timeout_says_what_the_members_are_doing() {
     let pool = pool(&[Health::Coming]);
     pool.set(0, Health::Coming, "down (killed)".into(), now(), None);
     let text = why_timed_out(pool.acquire(ANY, None, now()));
@@ -130,7 +130,7 @@ fn none_available_says_what_they_do() {
 }
 
 #[test]
-fn full_members_are_waited_for_and_failing_ones_are_not() {
+fn waits_for_full_members_but_not_for_failing_ones() {
     let pool = Pool::new(1);
     ready(&pool, 0, 1);
     let lease = pool.acquire(ANY, None, now()).unwrap();
@@ -153,7 +153,7 @@ fn full_members_are_waited_for_and_failing_ones_are_not() {
 }
 
 #[test]
-fn a_waiting_request_gets_the_member_that_comes_up() {
+fn a_waiting_request_gets_a_place_when_a_member_becomes_ready() {
     let pool = pool(&[Health::Coming]);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| pool.acquire(ANY, None, late()).map(|lease| lease.index()));
@@ -166,7 +166,7 @@ fn a_waiting_request_gets_the_member_that_comes_up() {
 }
 
 #[test]
-fn nobody_waits_for_a_pool_that_is_closed() {
+fn closing_the_pool_ends_all_waits() {
     let pool = pool(&[Health::Coming]);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| why_timed_out(pool.acquire(ANY, None, late())));
@@ -178,7 +178,7 @@ fn nobody_waits_for_a_pool_that_is_closed() {
 }
 
 #[test]
-fn how_long_none_has_served_is_told_through_all_restarts() {
+fn the_time_without_a_ready_member_includes_all_restarts() {
     let pool = pool(&[Health::Ready, Health::Ready]);
     let ago = |seconds| now() - Duration::from_secs(seconds);
     let set = |index, health, what: &str, since| pool.set(index, health, what.into(), since, None);
@@ -197,7 +197,7 @@ fn how_long_none_has_served_is_told_through_all_restarts() {
 }
 
 #[test]
-fn a_quarantined_request_waits_until_others_have_left() {
+fn a_quarantined_request_waits_until_other_requests_have_left() {
     let pool = pool(&[Health::Ready]);
     let other = pool.acquire(ANY, None, now()).unwrap();
     let text = why_timed_out(pool.acquire(limit(3), None, now()));
@@ -214,7 +214,7 @@ fn a_quarantined_request_waits_until_others_have_left() {
 }
 
 #[test]
-fn who_waits_behind_a_quarantined_request_goes_on_when_it_gives_up() {
+fn a_request_behind_a_quarantined_one_goes_on_when_that_gives_up() {
     let pool = pool(&[Health::Ready]);
     let begin = now();
     let (soon, late) = (Duration::from_millis(500), Duration::from_secs(20));
@@ -229,17 +229,17 @@ fn who_waits_behind_a_quarantined_request_goes_on_when_it_gives_up() {
         wait_until(|| pool.waiting() >= 2);
         assert!(quarantined.join().unwrap().is_err());
         let took = other.join().unwrap().unwrap();
-        assert!(took < late, "nobody woke it: {took:?}");
+        assert!(took < late, "the request was not woken: {took:?}");
     });
 }
 
 #[test]
-fn a_quarantined_request_is_alone_until_nobody_waits_for_its_answer() {
+fn a_quarantined_request_is_alone_until_it_leaves_quarantine() {
     let pool = pool(&[Health::Ready, Health::Ready]);
     let _other = pool.acquire(ANY, None, now()).unwrap();
     let mut alone = pool.acquire(limit(3), None, now()).unwrap();
     assert_eq!(alone.index(), 1);
-    assert_eq!(next(&pool), 0, "nobody joins it");
+    assert_eq!(next(&pool), 0, "no request joins it");
     assert!(pool.acquire(limit(3), None, now()).is_err());
     let _third = pool.acquire(ANY, None, now()).unwrap();
     thread::scope(|scope| {
@@ -254,7 +254,7 @@ fn a_quarantined_request_is_alone_until_nobody_waits_for_its_answer() {
 }
 
 #[test]
-fn who_had_a_member_that_is_gone_is_told() {
+fn a_lease_shows_that_its_member_is_gone() {
     let pool = pool(&[Health::Ready]);
     let lease = pool.acquire(ANY, None, now()).unwrap();
     assert_eq!(lease.wait_until_gone(now()), Ok(false));
@@ -271,7 +271,7 @@ fn who_had_a_member_that_is_gone_is_told() {
 }
 
 #[test]
-fn a_place_at_a_gone_process_is_not_given_to_the_next() {
+fn a_place_at_an_ended_process_is_not_given_back_to_the_next_process() {
     let pool = Pool::new(1);
     ready(&pool, 0, 1);
     let lease = pool.acquire(ANY, None, now()).unwrap();
@@ -297,12 +297,12 @@ fn a_member_keeps_its_places_while_it_takes_requests() {
 }
 
 #[test]
-fn a_discarded_place_is_not_leased_again() {
+fn a_discarded_place_is_never_leased_again() {
     let pool = Pool::new(1);
     ready(&pool, 0, 2);
     let free = || pool.look_at_idle(0, |places| places.0.len());
     let lease = pool.acquire(ANY, None, now()).unwrap();
-    assert_eq!(free(), None, "it is not idle");
+    assert_eq!(free(), None, "the member is not idle");
     lease.discard();
     assert_eq!(free(), Some(1));
     drop(pool.acquire(ANY, None, now()).unwrap());
@@ -312,7 +312,7 @@ fn a_discarded_place_is_not_leased_again() {
 }
 
 #[test]
-fn what_is_expected_counts_for_others_and_is_waited_for_by_nobody() {
+fn a_choice_counts_for_the_spread_but_blocks_no_request() {
     let pool = pool(&[Health::Ready, Health::Ready]);
     let first = pool.choose();
     let second = pool.choose();
@@ -326,29 +326,29 @@ fn what_is_expected_counts_for_others_and_is_waited_for_by_nobody() {
 }
 
 #[test]
-fn the_preferred_member_is_leased_unless_it_is_lost_or_full() {
+fn leases_at_the_preferred_member_unless_it_is_full_or_not_ready() {
     let pool = Pool::new(2);
     ready(&pool, 0, 2);
     ready(&pool, 1, 1);
     let prefers_1 = || pool.acquire(ANY, Some(1), now()).unwrap();
-    let _busier = pool.acquire(ANY, Some(1), now()).unwrap();
-    assert_eq!(prefers_1().index(), 0, "it is full");
-    drop(_busier);
+    let busier = pool.acquire(ANY, Some(1), now()).unwrap();
+    assert_eq!(prefers_1().index(), 0, "member 1 is full");
+    drop(busier);
     let _other = pool.acquire(ANY, None, now()).unwrap();
     assert_eq!(prefers_1().index(), 1);
     set(&pool, 1, Health::Unresponsive);
-    assert_eq!(prefers_1().index(), 0, "it does not answer");
+    assert_eq!(prefers_1().index(), 0, "member 1 does not answer");
     pool.process_ended(1);
-    assert_eq!(prefers_1().index(), 0, "it is gone");
+    assert_eq!(prefers_1().index(), 0, "member 1 is gone");
 }
 
 #[test]
-fn a_choice_outlives_the_process_it_was_made_for() {
+fn a_choice_may_outlive_its_process() {
     let pool = pool(&[Health::Ready]);
     let choice = pool.choose();
     pool.process_ended(0);
     let early = pool.choose();
-    assert_eq!(early.index(), 0, "it will come back");
+    assert_eq!(early.index(), 0, "the member will come back");
     set(&pool, 0, Health::Ready);
     drop((choice, early));
     assert_eq!(pool.choose().index(), 0);

@@ -1,5 +1,7 @@
-//! The requests that wait for a place. Places are given to them under the lock, in order of arrival, so that neither a
-//! newcomer nor one that happens to wake up first can take a place that was freed for another.
+//! The requests that wait for a place.
+//!
+//! Free places are granted under the pool's lock, in order of arrival. So a place that was freed for one request cannot
+//! be taken by a newcomer, nor by another request that wakes up first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,49 +10,51 @@ use super::{Capacity, Member, State};
 use crate::dispatch::quarantine::{ConcurrencyLimit, Ticket};
 use crate::wait::{Condition, MutexGuard};
 
-/// By their places in the queue.
+/// The waiting requests, by their tickets.
 pub(super) type Waiters<C> = HashMap<Ticket, Waiter<C>>;
 
-/// A request that waits.
+/// A waiting request.
 #[derive(Debug)]
 pub(super) struct Waiter<C: Capacity> {
     limit: ConcurrencyLimit,
     preferred: Option<usize>,
-    /// Its own, so that nobody else is woken.
+    /// Wakes this request and no other.
     woken: Arc<Condition>,
-    /// What it will find when it wakes up. Then it is no longer in the queue.
-    given: Option<Lent<C>>,
+    /// The place that it has been granted and will find when it wakes up. It has left the queue then.
+    granted: Option<Grant<C>>,
 }
 
-/// A place that was taken.
+/// A place that has been taken for a request.
 #[derive(Debug)]
-pub(super) struct Lent<C: Capacity> {
-    /// Number of its member.
+pub(super) struct Grant<C: Capacity> {
+    /// The number of the member.
     pub(super) index: usize,
+    /// The generation of the member.
     pub(super) generation: u64,
+    /// The place.
     pub(super) place: C::Place,
 }
 
-/// Gives free places to those who wait, and wakes them.
+/// Grants free places to waiting requests and wakes these requests.
 pub(super) fn serve<C: Capacity>(mut state: MutexGuard<State<C>>) {
-    let served = state.hand_over();
+    let served = state.grant_free_places();
     drop(state);
     wake(&served);
 }
 
-/// Wakes waiters; without the lock, for which they would have to wait.
+/// Wakes waiting requests. Call this without the pool's lock, which they need next.
 pub(super) fn wake(woken: &[Arc<Condition>]) {
     woken.iter().for_each(|woken| woken.notify_one());
 }
 
 impl<C: Capacity> State<C> {
-    /// A free place, now taken.
-    pub(super) fn lend(
+    /// Takes a free place for a request, if there is one that the request may use.
+    pub(super) fn grant(
         &mut self,
         ticket: Option<Ticket>,
         limit: ConcurrencyLimit,
         preferred: Option<usize>,
-    ) -> Option<Lent<C>> {
+    ) -> Option<Grant<C>> {
         if self.is_closed {
             return None;
         }
@@ -58,7 +62,7 @@ impl<C: Capacity> State<C> {
         let member = &mut self.members[index];
         let place = member.capacity.as_mut()?.take()?;
         member.load.add(limit);
-        Some(Lent {
+        Some(Grant {
             index,
             generation: member.generation,
             place,
@@ -81,7 +85,7 @@ impl<C: Capacity> State<C> {
             .or_else(|| choose(&has_free))
     }
 
-    /// The members that get requests now: the healthiest.
+    /// The members that get requests now: the healthiest that take requests.
     fn best(&self) -> impl Iterator<Item = (usize, &Member<C>)> + Clone {
         let members = self.members.iter().enumerate();
         let serving = members.filter(|(_, member)| member.capacity.is_some());
@@ -89,7 +93,7 @@ impl<C: Capacity> State<C> {
         serving.filter(move |(_, member)| Some(member.health) == best)
     }
 
-    /// A request begins to wait: its place in the queue, and what wakes it.
+    /// Enters a request into the queue. Returns its ticket and the condition that wakes it.
     pub(super) fn begin_wait(
         &mut self,
         limit: ConcurrencyLimit,
@@ -101,28 +105,28 @@ impl<C: Capacity> State<C> {
             limit,
             preferred,
             woken: Arc::clone(&woken),
-            given: None,
+            granted: None,
         };
         self.waiters.insert(ticket, waiter);
         (ticket, woken)
     }
 
-    /// Gives free places to those who wait, in order of arrival, as far as they may use them. To be called after each
-    /// change by which somebody may get one. Returns who is to be woken.
+    /// Grants free places to waiting requests that may use them, in order of arrival. Must be called after each change
+    /// that may let a request go. Returns the conditions to notify with [`wake`].
     #[must_use]
-    pub(super) fn hand_over(&mut self) -> Vec<Arc<Condition>> {
+    pub(super) fn grant_free_places(&mut self) -> Vec<Arc<Condition>> {
         let mut served = Vec::new();
         let mut next = self.queue.next(None);
         while let Some((ticket, limit)) = next {
             let preferred = self.waiters.get(&ticket).and_then(|w| w.preferred);
-            if let Some(lent) = self.lend(Some(ticket), limit, preferred) {
+            if let Some(grant) = self.grant(Some(ticket), limit, preferred) {
                 self.queue.leave(ticket);
                 if let Some(waiter) = self.waiters.get_mut(&ticket) {
-                    waiter.given = Some(lent);
+                    waiter.granted = Some(grant);
                     served.push(Arc::clone(&waiter.woken));
                 }
             } else if !limit.is_quarantined() {
-                // What this one cannot use, none behind it can.
+                // No request behind this one can use a place that this one cannot.
                 break;
             }
             next = self.queue.next(Some(ticket));
@@ -130,41 +134,42 @@ impl<C: Capacity> State<C> {
         served
     }
 
-    /// What to wake when nobody is to wait any longer.
+    /// The conditions of all waiting requests, to be notified when waiting has become pointless.
     pub(super) fn all_waiting(&self) -> Vec<Arc<Condition>> {
         let waiters = self.waiters.values();
         waiters.map(|waiter| Arc::clone(&waiter.woken)).collect()
     }
 
-    /// The place that a request was given, if it was; then it waits no more.
-    pub(super) fn pick_up(&mut self, ticket: Ticket) -> Option<Lent<C>> {
-        let lent = self.waiters.get_mut(&ticket)?.given.take()?;
+    /// The place that a request has been granted, if any; the request stops waiting then.
+    pub(super) fn pick_up(&mut self, ticket: Ticket) -> Option<Grant<C>> {
+        let grant = self.waiters.get_mut(&ticket)?.granted.take()?;
         self.waiters.remove(&ticket);
-        Some(lent)
+        Some(grant)
     }
 
-    /// A request waits no more, whatever it was given.
-    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<Lent<C>> {
+    /// Removes a request that stops waiting. Returns the place that it has been granted, if any.
+    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<Grant<C>> {
         self.queue.leave(ticket);
-        self.waiters.remove(&ticket)?.given
+        self.waiters.remove(&ticket)?.granted
     }
 
-    /// A member takes no more requests. Whether it took them before. Those who were given a place at it and have yet to
-    /// wake up wait on, where they were in the queue.
-    pub(super) fn take_no_more(&mut self, index: usize) -> bool {
-        let did = self.members[index].take_no_more();
+    /// Retires a member; see [`Member::retire`]. Requests that have been granted a place at it and have not woken up
+    /// yet return to their old places in the queue.
+    pub(super) fn retire(&mut self, index: usize) -> bool {
+        let took_requests = self.members[index].retire();
         for (&ticket, waiter) in &mut self.waiters {
-            if waiter.given.take_if(|lent| lent.index == index).is_some() {
+            let is_lost = |grant: &mut Grant<C>| grant.index == index;
+            if waiter.granted.take_if(is_lost).is_some() {
                 self.queue.reenter(ticket, waiter.limit);
             }
         }
-        did
+        took_requests
     }
 
-    /// Whether a request without a place is kept from a free one, by the rules of quarantine.
+    /// Whether a place is free that the rules of quarantine keep from this request, which has none.
     pub(super) fn is_held_back(&self, ticket: Option<Ticket>) -> bool {
         let waiter = ticket.and_then(|ticket| self.waiters.get(&ticket));
-        let was_given = waiter.is_some_and(|waiter| waiter.given.is_some());
-        !was_given && self.best().any(|(_, member)| member.has_free_place())
+        let has_grant = waiter.is_some_and(|waiter| waiter.granted.is_some());
+        !has_grant && self.best().any(|(_, member)| member.has_free_place())
     }
 }

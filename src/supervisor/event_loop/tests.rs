@@ -8,14 +8,15 @@ use super::*;
 use crate::supervisor::child::Streams;
 use crate::supervisor::fakes::{FakeUnit, KILLED, Program, Start, World, ms, run};
 use crate::supervisor::handle::{NOT_FOUND, SupervisorHandle};
-use crate::supervisor::lifecycle::{Limits, Status};
+use crate::supervisor::lifecycle::Limits;
+use crate::supervisor::readiness::Readiness;
 use crate::supervisor::unit::StartFailure;
 
 fn ready(name: &'static str) -> FakeUnit {
     FakeUnit::new(name, [Start::Ready])
 }
 
-/// Ends the program at this time, before it is open for requests.
+/// Sends SIGTERM at this time.
 fn stop_at(world: &World, time: u64) {
     world.at(time, |world| {
         world.handle.signal(SIGTERM);
@@ -30,13 +31,13 @@ fn failure(text: &str, out_of_resources: bool) -> StartFailure {
 }
 
 fn error(end: Result<(), StartError>) -> String {
-    end.expect_err("it failed").to_string()
+    end.expect_err("the supervisor failed").to_string()
 }
 
 // Starts and restarts.
 
 #[test]
-fn units_start_in_order_and_are_stopped_at_the_end() {
+fn starts_units_in_order_and_stops_them_at_the_end() {
     let (world, supervisor) = World::new();
     for name in ["a", "b", "c"] {
         world.require(ready(name));
@@ -64,12 +65,12 @@ fn units_start_in_order_and_are_stopped_at_the_end() {
 }
 
 #[test]
-fn a_unit_that_keeps_ending_is_restarted_after_growing_pauses() {
+fn restarts_a_unit_that_keeps_ending_after_growing_pauses() {
     let (world, supervisor) = World::new();
     let exit = Start::Exits(Exit::Code(3));
     world.require(FakeUnit::new("a", [Start::Ready, exit, Start::Ready]));
     world.at(10, |world| world.end_process(world.running()[0], KILLED));
-    // Long after its restart: the next failure is a first one again.
+    // Long after its restart, so this failure counts as the first.
     world.at(9000, |world| world.end_process(world.running()[0], KILLED));
     stop_at(&world, 9500);
     let (end, journal) = run(&world, supervisor);
@@ -78,14 +79,14 @@ fn a_unit_that_keeps_ending_is_restarted_after_growing_pauses() {
         journal[2..],
         [
             "0 a: ready, 0 failures",
-            "10 a: down (its process was ended by signal 9), 1 failures",
+            "10 a: down (its process was terminated by signal 9), 1 failures",
             "110 a: start 2",
             "110 a: starting, 1 failures",
             "110 a: down (its process exited with code 3), 2 failures",
             "310 a: start 3",
             "310 a: starting, 2 failures",
             "310 a: ready, 2 failures",
-            "9000 a: down (its process was ended by signal 9), 1 failures",
+            "9000 a: down (its process was terminated by signal 9), 1 failures",
             "9100 a: start 4",
             "9100 a: starting, 1 failures",
             "9100 a: ready, 1 failures",
@@ -95,7 +96,7 @@ fn a_unit_that_keeps_ending_is_restarted_after_growing_pauses() {
 }
 
 #[test]
-fn a_restart_that_cannot_be_started_is_tried_again() {
+fn retries_a_restart_that_fails() {
     let (world, supervisor) = World::new();
     let fails = Start::Fails(failure("no processes left", true));
     world.require(FakeUnit::new("a", [Start::Ready, fails]));
@@ -117,7 +118,7 @@ fn a_restart_that_cannot_be_started_is_tried_again() {
 }
 
 #[test]
-fn whoever_asked_for_a_unit_hears_that_it_started() {
+fn reports_that_a_unit_started() {
     let (world, supervisor) = World::new();
     let (_, started) = world.keep(ready("a"));
     stop_at(&world, 50);
@@ -126,7 +127,7 @@ fn whoever_asked_for_a_unit_hears_that_it_started() {
 }
 
 #[test]
-fn whoever_asked_for_a_unit_hears_that_it_did_not_start() {
+fn reports_why_a_unit_did_not_start_and_does_not_retry() {
     let cannot = "port 1 cannot be used";
     let exits = |exit| FakeUnit::new("a", [Start::Exits(exit)]);
     let limits = Limits {
@@ -158,7 +159,10 @@ fn whoever_asked_for_a_unit_hears_that_it_did_not_start() {
         ),
         (
             exits(KILLED),
-            failure("a did not start: its process was ended by signal 9", true),
+            failure(
+                "a did not start: its process was terminated by signal 9",
+                true,
+            ),
         ),
         (
             FakeUnit::new("a", [Start::Silent]).limits(limits),
@@ -175,13 +179,13 @@ fn whoever_asked_for_a_unit_hears_that_it_did_not_start() {
         assert_eq!(starts.count(), 1);
         assert!(
             !journal.iter().any(|line| line.contains("start 2")),
-            "it is left alone"
+            "there is no second start"
         );
     }
 }
 
 #[test]
-fn a_unit_that_the_program_depends_on_ends_it_when_it_does_not_start() {
+fn fails_when_a_required_unit_does_not_start() {
     let (world, supervisor) = World::new();
     world.require(ready("a"));
     world.require(FakeUnit::new("b", [Start::Exits(Exit::Code(1))]));
@@ -194,15 +198,15 @@ fn a_unit_that_the_program_depends_on_ends_it_when_it_does_not_start() {
 }
 
 #[test]
-fn a_unit_that_reports_failure_while_it_starts_ends_the_program() {
+fn fails_when_a_required_unit_reports_failure_while_it_starts() {
     let (world, supervisor) = World::new();
     let id = world.require(FakeUnit::new("a", [Start::Silent]));
     world.at(40, move |world| {
-        let status = Status::Failed {
+        let readiness = Readiness::Failed {
             reason: "version 1 is END".into(),
             out_of_resources: false,
         };
-        world.handle.report(id, 1, status);
+        world.handle.report(id, 1, readiness);
     });
     let (end, journal) = run(&world, supervisor);
     assert_eq!(error(end), "a did not start: version 1 is END");
@@ -210,10 +214,10 @@ fn a_unit_that_reports_failure_while_it_starts_ends_the_program() {
 }
 
 #[test]
-fn a_unit_that_can_be_spared_holds_nobody_up() {
+fn a_failed_start_of_a_redundant_unit_holds_up_no_load() {
     let (world, supervisor) = World::new();
     let unit = FakeUnit::new("a", [Start::Exits(Exit::Code(1))]);
-    let (_, started) = world.keep(unit.can_be_spared());
+    let (_, started) = world.keep(unit.redundant());
     stop_at(&world, 50);
     let (end, journal) = run(&world, supervisor);
     assert!(end.is_ok());
@@ -223,7 +227,7 @@ fn a_unit_that_can_be_spared_holds_nobody_up() {
 }
 
 #[test]
-fn a_reason_to_kill_a_process_replaces_it() {
+fn kills_and_restarts_a_process_when_the_check_finds_a_reason() {
     let (world, supervisor) = World::new();
     world.require(ready("a").kill_at(500));
     stop_at(&world, 1000);
@@ -244,12 +248,12 @@ fn a_reason_to_kill_a_process_replaces_it() {
 }
 
 #[test]
-fn reports_about_earlier_processes_and_unknown_units_are_ignored() {
+fn ignores_reports_about_earlier_processes_and_unknown_units() {
     let (world, supervisor) = World::new();
     let id = world.require(ready("a"));
     world.at(10, |world| world.end_process(world.running()[0], KILLED));
     world.at(500, move |world| {
-        let hanging = || Status::Other("no answer".into());
+        let hanging = || Readiness::NotReady("no answer".into());
         world.handle.report(id, 1, hanging());
         world.handle.report(id + 1, 1, hanging());
     });
@@ -260,7 +264,7 @@ fn reports_about_earlier_processes_and_unknown_units_are_ignored() {
 }
 
 #[test]
-fn orphans_are_reaped_and_forgotten() {
+fn reaps_and_forgets_orphans() {
     let (world, supervisor) = World::new();
     world.at(10, World::end_orphan);
     stop_at(&world, 20);
@@ -273,7 +277,7 @@ fn orphans_are_reaped_and_forgotten() {
 // The end of the program.
 
 #[test]
-fn an_error_of_the_start_ends_the_program() {
+fn fails_when_startup_fails() {
     let (world, supervisor) = World::new();
     world.require(ready("a"));
     world.at(30, |world| {
@@ -285,12 +289,12 @@ fn an_error_of_the_start_ends_the_program() {
 }
 
 #[test]
-fn a_signal_drains_the_front_and_then_stops_the_children() {
+fn a_signal_drains_the_server_and_then_stops_the_children() {
     let (world, supervisor) = World::new();
     world.require(ready("a"));
-    world.open_front(2);
+    world.open_server(2);
     stop_at(&world, 100);
-    // The unit ends with requests in flight, and is restarted for them.
+    // The unit ends with requests in flight, which need its restart.
     world.at(150, |world| world.end_process(world.running()[0], KILLED));
     world.at(1000, |world| world.set_in_flight(0));
     let (end, journal) = run(&world, supervisor);
@@ -298,40 +302,40 @@ fn a_signal_drains_the_front_and_then_stops_the_children() {
     assert_eq!(
         journal[3..],
         [
-            "100 front: stop accepting",
-            "150 a: down (its process was ended by signal 9), 1 failures",
+            "100 server: stop accepting",
+            "150 a: down (its process was terminated by signal 9), 1 failures",
             "250 a: start 2",
             "250 a: starting, 1 failures",
             "250 a: ready, 1 failures",
-            "1100 front: refuse the rest",
+            "1100 server: refuse the rest",
             "1100 a: TERM",
-            "1100 front: finish",
+            "1100 server: finish",
         ]
     );
 }
 
 #[test]
-fn requests_that_do_not_finish_have_a_time_limit() {
+fn stops_draining_at_the_time_limit() {
     let (world, supervisor) = World::new();
-    world.open_front(1);
+    world.open_server(1);
     stop_at(&world, 100);
     let (end, journal) = run(&world, supervisor);
     assert!(end.is_ok());
     assert_eq!(
         journal,
         [
-            "100 front: stop accepting",
-            "25100 front: refuse the rest",
-            "25100 front: finish",
+            "100 server: stop accepting",
+            "25100 server: refuse the rest",
+            "25100 server: finish",
         ]
     );
 }
 
 #[test]
-fn a_second_signal_stops_at_once() {
+fn stops_at_once_on_a_second_signal() {
     let (world, supervisor) = World::new();
     world.require(ready("a"));
-    world.open_front(1);
+    world.open_server(1);
     stop_at(&world, 100);
     world.at(300, |world| {
         world.handle.signal(SIGINT);
@@ -341,22 +345,22 @@ fn a_second_signal_stops_at_once() {
     assert_eq!(
         journal[3..],
         [
-            "100 front: stop accepting",
-            "300 front: refuse the rest",
+            "100 server: stop accepting",
+            "300 server: refuse the rest",
             "300 a: TERM",
-            "300 front: finish",
+            "300 server: finish",
         ]
     );
 }
 
 #[test]
-fn while_requests_finish_a_failed_start_is_no_error() {
+fn a_failed_start_while_draining_is_no_error() {
     let (world, supervisor) = World::new();
     world.require(FakeUnit::new("a", [Start::Silent]));
     let (_, started) = world.keep(FakeUnit::new("b", [Start::Silent]));
-    world.open_front(1);
+    world.open_server(1);
     stop_at(&world, 100);
-    // Ctrl-C reached them just as it reached us.
+    // Ctrl-C reached the children as well as us.
     world.at(110, |world| {
         let ids = world.running();
         ids.into_iter()
@@ -366,13 +370,13 @@ fn while_requests_finish_a_failed_start_is_no_error() {
     world.at(500, |world| world.set_in_flight(0));
     let (end, journal) = run(&world, supervisor);
     assert!(end.is_ok());
-    assert_eq!(journal.last().unwrap(), "600 front: finish");
-    let text = "b did not start: its process was ended by signal 2";
+    assert_eq!(journal.last().unwrap(), "600 server: finish");
+    let text = "b did not start: its process was terminated by signal 2";
     assert_eq!(started.try_recv(), Ok(Err(failure(text, false))));
 }
 
 #[test]
-fn children_that_do_not_end_are_killed() {
+fn kills_children_that_do_not_end() {
     let (world, supervisor) = World::new();
     world.require(ready("a").ignores_term());
     world.require(ready("b"));
@@ -383,34 +387,34 @@ fn children_that_do_not_end_are_killed() {
 }
 
 #[test]
-fn a_panic_ends_the_program_in_good_order() {
+fn a_panic_stops_the_children_and_finishes_the_server() {
     let (world, supervisor) = World::new();
     world.require(ready("a"));
-    world.open_front(0);
+    world.open_server(0);
     world.at(100, |world| {
         world.require(FakeUnit::new("b", [Start::Panics]));
     });
     let (end, journal) = run(&world, supervisor);
-    assert_eq!(error(end), "the watchdog panicked");
+    assert_eq!(error(end), "the thread watchdog panicked");
     assert_eq!(
         journal[3..],
         [
             "100 b: start 1",
-            "100 front: refuse the rest",
+            "100 server: refuse the rest",
             "100 a: TERM",
-            "100 front: finish",
+            "100 server: finish",
         ]
     );
 }
 
 #[test]
-fn when_it_has_stopped_nobody_waits_for_it() {
+fn every_wait_ends_when_the_supervisor_has_stopped() {
     let (world, supervisor) = World::new();
     let handle = world.handle.clone();
-    // This one stays up until the supervisor is gone, and its starter is never told.
+    // This unit is still starting when the supervisor stops, so its starter gets no result.
     let (id, started) = world.keep(FakeUnit::new("a", [Start::Silent]));
     world.add_program("pip", ENDLESS);
-    let result = handle.run(handle.new_id(), Command::new("pip"), Streams::Answer);
+    let result = handle.run(handle.new_id(), Command::new("pip"), Streams::Captured);
     assert_eq!(handle.stopping().try_recv(), Err(TryRecvError::Empty));
     stop_at(&world, 100);
     run(&world, supervisor).0.expect("a signal is no failure");
@@ -423,15 +427,15 @@ fn when_it_has_stopped_nobody_waits_for_it() {
     assert_eq!(result.try_recv(), Err(TryRecvError::Disconnected));
     handle.release(vec![id]);
     assert!(!handle.signal(SIGTERM));
-    let late = handle.run_to_end(Command::new("pip"), Streams::Answer);
+    let late = handle.run_to_end(Command::new("pip"), Streams::Captured);
     assert!(matches!(late, Err(StartError::Stopped)));
-    let late = handle.run_within(Duration::MAX, Command::new("pip"), Streams::Answer);
+    let late = handle.run_within(Duration::MAX, Command::new("pip"), Streams::Captured);
     assert_eq!(late, Err(RecvTimeoutError::Disconnected));
 }
 
 // Releases.
 
-/// Releases these numbers, and notes in the journal when nothing is left of them: the first full millisecond after.
+/// Releases units and tasks, and notes the end of their processes in the journal, at the next full millisecond.
 fn release_at(world: &World, time: u64, ids: Vec<UnitId>) {
     world.at(time, move |world| {
         let stopped = world.handle.begin_release(ids);
@@ -447,7 +451,7 @@ fn look_for_end(world: &World, time: u64, stopped: crossbeam_channel::Receiver<(
 }
 
 #[test]
-fn a_released_unit_is_stopped_and_not_restarted() {
+fn stops_a_released_unit_and_does_not_restart_it() {
     let (world, supervisor) = World::new();
     let a = world.require(ready("a"));
     world.require(ready("b"));
@@ -462,14 +466,14 @@ fn a_released_unit_is_stopped_and_not_restarted() {
 }
 
 #[test]
-fn a_released_unit_that_does_not_end_is_killed() {
+fn kills_a_released_unit_that_does_not_end() {
     let (world, supervisor) = World::new();
     let id = world.require(ready("a").ignores_term());
     release_at(&world, 100, vec![id]);
     world.at(200, move |world| {
         world
             .handle
-            .report(id, 1, Status::Other("no answer".into()))
+            .report(id, 1, Readiness::NotReady("no answer".into()))
     });
     stop_at(&world, 5000);
     let (end, journal) = run(&world, supervisor);
@@ -481,7 +485,7 @@ fn a_released_unit_that_does_not_end_is_killed() {
 }
 
 #[test]
-fn units_without_a_process_and_unknown_ones_are_released_at_once() {
+fn releases_units_without_a_process_and_unknown_units_at_once() {
     let (world, supervisor) = World::new();
     let down = world.require(ready("a"));
     let fails = Start::Fails("no such program".to_owned().into());
@@ -517,11 +521,11 @@ fn run_task(
     crossbeam_channel::Receiver<Result<String, StartFailure>>,
 ) {
     let id = handle.new_id();
-    (id, handle.run(id, Command::new("pip"), Streams::Answer))
+    (id, handle.run(id, Command::new("pip"), Streams::Captured))
 }
 
 #[test]
-fn the_end_of_a_task_is_reported() {
+fn reports_the_result_of_a_task() {
     for (exit, expected) in [
         (Exit::Code(0), Ok("two\nlines".to_owned())),
         (
@@ -534,7 +538,7 @@ fn the_end_of_a_task_is_reported() {
         (
             KILLED,
             Err(failure(
-                "its process was ended by signal 9; its last output:\ntwo\nlines",
+                "its process was terminated by signal 9; its last output:\ntwo\nlines",
                 true,
             )),
         ),
@@ -549,7 +553,7 @@ fn the_end_of_a_task_is_reported() {
 }
 
 #[test]
-fn a_task_without_a_program_fails() {
+fn reports_not_found_for_a_task_without_a_program() {
     let (world, supervisor) = World::new();
     let (_, result) = run_task(&world.handle);
     stop_at(&world, 100);
@@ -558,7 +562,7 @@ fn a_task_without_a_program_fails() {
 }
 
 #[test]
-fn a_released_task_is_killed() {
+fn kills_a_released_task() {
     let (world, supervisor) = World::new();
     world.add_program("pip", ENDLESS);
     let (id, _result) = run_task(&world.handle);
@@ -570,12 +574,12 @@ fn a_released_task_is_killed() {
 }
 
 #[test]
-fn a_task_that_takes_too_long_is_killed() {
+fn kills_a_task_that_takes_too_long() {
     let (world, supervisor) = World::new();
     world.add_program("pip", ENDLESS);
     let late = world
         .handle
-        .run_within(Duration::ZERO, Command::new("pip"), Streams::Answer);
+        .run_within(Duration::ZERO, Command::new("pip"), Streams::Captured);
     assert_eq!(late, Err(RecvTimeoutError::Timeout));
     stop_at(&world, 100);
     let (end, journal) = run(&world, supervisor);
@@ -584,7 +588,7 @@ fn a_task_that_takes_too_long_is_killed() {
 }
 
 #[test]
-fn a_task_whose_result_nobody_wants_goes_on() {
+fn a_task_runs_on_when_its_receiver_is_dropped() {
     let (world, supervisor) = World::new();
     world.add_program("pip", task(Exit::Code(1)));
     drop(run_task(&world.handle));
@@ -597,7 +601,7 @@ fn a_task_whose_result_nobody_wants_goes_on() {
 }
 
 #[test]
-fn tasks_are_killed_at_the_end_of_the_program() {
+fn kills_tasks_at_the_end_of_the_program() {
     let (world, supervisor) = World::new();
     world.add_program("pip", ENDLESS);
     let (_, result) = run_task(&world.handle);

@@ -1,4 +1,4 @@
-//! The client against a model server that follows a script: on a plain thread, and in a coroutine.
+//! The client with a model server that follows a script: on a plain thread, and in a coroutine.
 
 mod connections;
 mod ends;
@@ -12,10 +12,10 @@ use crossbeam_channel::bounded;
 
 use super::*;
 use crate::budget::Budget;
-use crate::supervisor::lifecycle::Status;
+use crate::supervisor::readiness::Readiness;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsRequest};
-use crate::tfs::probe::status_of;
+use crate::tfs::probe::readiness_of;
 use crate::tfs::status::Versions;
 use crate::wait::testing::{CANCELLABLE, LIMIT, PLACES, SHORT, everywhere, start};
 
@@ -34,7 +34,7 @@ impl Script {
         }
     }
 
-    /// Fails when the script did.
+    /// Waits for the end of the script, and panics if the script did.
     fn join(self) {
         self.thread.join().unwrap();
     }
@@ -51,7 +51,7 @@ impl Served {
         Self(stream)
     }
 
-    /// Reads a request; its head and its body.
+    /// Reads a request. Returns its head and its body.
     fn read(&mut self) -> (String, Vec<u8>) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -79,7 +79,7 @@ impl Served {
         self.write(ok(body));
     }
 
-    /// Waits for the client to close the connection, and expects nothing before that.
+    /// Waits for the client to close the connection, and panics if it sends anything before that.
     fn expect_end(&mut self) {
         match self.0.read(&mut [0; 8]) {
             Ok(0) => {}
@@ -131,14 +131,14 @@ fn get_within(client: &Client, port: u16, within: Duration) -> Result<TfsAnswer,
     )
 }
 
-/// Sends GET and expects this answer.
+/// Sends GET and asserts that the response has this body.
 fn expect_body(client: &Client, port: u16, body: &str) {
-    let answer = get(client, port).unwrap();
-    assert_eq!((answer.status, &*answer.body), (200, body.as_bytes()));
+    let response = get(client, port).unwrap();
+    assert_eq!((response.status, &*response.body), (200, body.as_bytes()));
 }
 
 #[test]
-fn what_runs_out_here_is_not_the_model_servers_fault() {
+fn a_lack_of_resources_here_is_a_local_error() {
     for errno in [
         Errno::MFILE,
         Errno::NFILE,
@@ -159,7 +159,7 @@ fn what_runs_out_here_is_not_the_model_servers_fault() {
 }
 
 #[test]
-fn a_request_and_its_answer_pass_unchanged() {
+fn a_request_and_its_response_pass_unchanged() {
     everywhere(|| {
         let server = Script::new(|listener| {
             let mut connection = Served::accept(listener);
@@ -173,30 +173,30 @@ fn a_request_and_its_answer_pass_unchanged() {
             assert_eq!(body, b"{\"a\": 1}");
             connection.write(ok("answer"));
         });
-        let answer = post(&Client::new(1), server.port, b"{\"a\": 1}", LIMIT).unwrap();
-        assert_eq!((answer.status, &*answer.body), (200, &b"answer"[..]));
-        assert_eq!(answer.content_type(), Some("text/x"));
+        let response = post(&Client::new(1), server.port, b"{\"a\": 1}", LIMIT).unwrap();
+        assert_eq!((response.status, &*response.body), (200, &b"answer"[..]));
+        assert_eq!(response.content_type(), Some("text/x"));
         server.join();
     });
 }
 
 #[test]
-fn an_answer_comes_in_whatever_pieces() {
+fn reads_a_response_in_pieces_of_any_size() {
     everywhere(|| {
         let chunked =
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         let until_the_end = "HTTP/1.1 200 OK\r\nContent-Type: text/x\r\n\r\nabcde";
         let server = Script::new(move |listener| {
-            for answer in [ok("abcde"), chunked.to_owned(), until_the_end.to_owned()] {
+            for response in [ok("abcde"), chunked.to_owned(), until_the_end.to_owned()] {
                 let mut connection = Served::accept(listener);
                 connection.read();
-                for byte in answer.as_bytes() {
+                for byte in response.as_bytes() {
                     connection.write([*byte]);
                 }
             }
         });
         for _ in 0..3 {
-            // A client each, and so a connection each.
+            // A new client each time, so that each response comes on a new connection.
             expect_body(&Client::new(1), server.port, "abcde");
         }
         server.join();
@@ -204,9 +204,8 @@ fn an_answer_comes_in_whatever_pieces() {
 }
 
 #[test]
-fn a_large_request_leaves_as_fast_as_it_is_read() {
+fn sends_and_receives_bodies_larger_than_the_systems_buffers() {
     everywhere(|| {
-        // More than the system's buffers hold.
         let body = Vec::from_iter((0..16_000_000u32).map(|n| b'0' + (n % 10) as u8));
         let expected = body.clone();
         let server = Script::new(move |listener| {
@@ -214,20 +213,20 @@ fn a_large_request_leaves_as_fast_as_it_is_read() {
             let (_, got) = connection.read();
             assert!(got == expected);
             connection.write(ok("read"));
-            let answer = "x".repeat(6_000_000);
+            let response = "x".repeat(6_000_000);
             connection.read();
-            connection.write(ok(&answer));
+            connection.write(ok(&response));
         });
         let client = Client::new(1);
-        let answer = post(&client, server.port, &body, LIMIT).unwrap();
-        assert_eq!(&*answer.body, b"read");
+        let response = post(&client, server.port, &body, LIMIT).unwrap();
+        assert_eq!(&*response.body, b"read");
         assert_eq!(get(&client, server.port).unwrap().body.len(), 6_000_000);
         server.join();
     });
 }
 
 #[test]
-fn an_answer_for_which_there_is_no_memory_is_not_read() {
+fn does_not_read_a_response_for_which_there_is_no_memory() {
     everywhere(|| {
         let server = Script::new(|listener| {
             let mut connection = Served::accept(listener);
@@ -255,25 +254,24 @@ fn an_answer_for_which_there_is_no_memory_is_not_read() {
 }
 
 #[test]
-fn an_error_is_an_answer() {
+fn returns_an_error_response_and_keeps_the_connection() {
     everywhere(|| {
         let server = Script::new(|listener| {
             let mut connection = Served::accept(listener);
             connection.read();
             connection.write("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\noops");
-            // It does not cost the connection.
             connection.answer("next");
         });
         let client = Client::new(1);
-        let answer = get(&client, server.port).unwrap();
-        assert_eq!((answer.status, &*answer.body), (404, &b"oops"[..]));
+        let response = get(&client, server.port).unwrap();
+        assert_eq!((response.status, &*response.body), (404, &b"oops"[..]));
         expect_body(&client, server.port, "next");
         server.join();
     });
 }
 
 #[test]
-fn a_status_is_asked_for_each_model() {
+fn the_probe_asks_for_the_status_of_each_model() {
     everywhere(|| {
         let status = |state: &str| {
             ok(&format!(
@@ -300,11 +298,11 @@ fn a_status_is_asked_for_each_model() {
         });
         let client = Client::new(1);
         assert_eq!(
-            status_of(&client, server.port, &models),
-            Ok(Status::Available)
+            readiness_of(&client, server.port, &models),
+            Ok(Readiness::Ready)
         );
-        let second = status_of(&client, server.port, &models).unwrap();
-        assert!(matches!(second, Status::Other(_)), "{second:?}");
+        let second = readiness_of(&client, server.port, &models).unwrap();
+        assert!(matches!(second, Readiness::NotReady(_)), "{second:?}");
         server.join();
     });
 }

@@ -26,7 +26,7 @@ fn killed_while_idle_it_is_restarted() {
     assert_ne!(first, second);
     assert!(processes::runs(second) && !processes::runs(first));
     assert!(processes::look(first).is_none(), "no zombie is left");
-    assert!(server.log().contains("was ended by signal 9"));
+    assert!(server.log().contains("was terminated by signal 9"));
     server.assert_serves();
 }
 

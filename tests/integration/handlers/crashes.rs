@@ -157,7 +157,7 @@ fn a_worker_killed_while_idle_is_replaced_before_anybody_notices() {
         server.obey(&json!({"n": n}));
         server.wait_for_new_worker(0, old);
     }
-    assert!(server.log().contains("was ended by signal 9"));
+    assert!(server.log().contains("was terminated by signal 9"));
 }
 
 #[test]

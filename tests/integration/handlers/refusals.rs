@@ -113,9 +113,9 @@ fn processes_that_end_at_import_are_refused_with_their_last_lines() {
     for (last, named) in [
         ("os._exit(3)", "exited with code 3"),
         ("os._exit(0)", "exited with code 0"),
-        ("ctypes.string_at(0)", "ended by signal 11"),
-        ("os.abort()", "ended by signal 6"),
-        ("os.kill(os.getpid(), 9)", "ended by signal 9"),
+        ("ctypes.string_at(0)", "terminated by signal 11"),
+        ("os.abort()", "terminated by signal 6"),
+        ("os.kill(os.getpid(), 9)", "terminated by signal 9"),
     ] {
         let script = format!("import ctypes, os\nprint('so far so good')\n{last}\n{HANDLER}");
         let named = ["inference.py", named, "its last output", "so far so good"];

@@ -62,7 +62,7 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
     assert_eq!(health.response().status, 200);
     limit_files(&server, NONE);
     // Until no kept connection is left, the question for the status may have one.
-    let waits = "no connection to TensorFlow Serving can be opened";
+    let waits = "cannot open a connection to TensorFlow Serving";
     let closing = closing();
     loop {
         client.send(&invocation(closing.as_bytes()));
@@ -75,7 +75,7 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
         let answer = client.response();
         assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
     }
-    server.wait_for_log("instance 0 cannot be asked for its status");
+    server.wait_for_log("instance 0: cannot ask for its status");
     assert!(!client.is_readable(), "it waits");
     health.send(&request("GET", "/ping", &[], b""));
     assert_eq!(health.response().status, 200, "the last verdict holds");

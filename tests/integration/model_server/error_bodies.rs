@@ -22,7 +22,7 @@ fn a_long_error_is_cut_and_stays_json() {
                 let json: Value = serde_json::from_slice(&answer.body).expect("valid JSON");
                 let text = json["error"].as_str().expect("a text");
                 assert!(text.starts_with("JSON Value: "), "{text}");
-                assert_eq!(text.contains("was cut"), bytes > LIMIT, "{text}");
+                assert_eq!(text.contains("error shortened"), bytes > LIMIT, "{text}");
                 // Nobody gets the rest of it.
                 let next = server.invoke(INSTANCES);
                 assert_eq!((next.status, next.text().as_str()), (200, PREDICTIONS));
@@ -41,7 +41,7 @@ fn a_long_error_of_another_form_is_cut_between_characters() {
         assert_eq!(answer.status, 404);
         assert!(answer.body.len() <= LIMIT, "{} bytes", answer.body.len());
         let text = std::str::from_utf8(&answer.body).expect("valid UTF-8");
-        assert!(text.contains("was cut"), "{text}");
+        assert!(text.contains("error shortened"), "{text}");
     }
 }
 
@@ -87,5 +87,8 @@ def output_handler(response, context):
     assert_eq!(seen[0], 400);
     assert!(seen[1].as_u64().unwrap() <= LIMIT as u64, "{seen}");
     assert_eq!(seen[1], seen[2]);
-    assert!(seen[3].as_str().unwrap().contains("was cut"), "{seen}");
+    assert!(
+        seen[3].as_str().unwrap().contains("error shortened"),
+        "{seen}"
+    );
 }

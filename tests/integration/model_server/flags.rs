@@ -230,7 +230,7 @@ fn without_inter_op() -> Setup {
 fn assert_names_flag(text: &str, version: &str) {
     for expected in [
         &format!("TensorFlow Serving {version} does not know the flag --{INTER_OP}"),
-        "from version 1.13 on",
+        "which version 1.13 added",
         "unset SAGEMAKER_TFS_INTER_OP_PARALLELISM",
     ] {
         assert!(text.contains(expected), "{expected:?} in {text}");

@@ -107,7 +107,10 @@ fn a_version_that_ends_later_is_reported_by_ping_and_brought_back_by_a_restart()
 fn a_version_or_model_that_vanishes_is_reported_by_ping() {
     let server = Setup::new().models(&VERSIONS).start();
     set_states(&server, &json!({"123": null}));
-    wait_for_reason(&server, "version 123 of model half_plus_three is not there");
+    wait_for_reason(
+        &server,
+        "version 123 of model half_plus_three is not listed",
+    );
     set_states(&server, &json!({"123": null, "124": null}));
     wait_for_reason(&server, "model half_plus_three has HTTP status 404");
     set_states(&server, &json!({}));

@@ -128,11 +128,15 @@ fn model_servers_that_are_started_at_the_same_time_have_nothing_of_each_other() 
 fn what_was_left_open_for_us_is_told() {
     let left_open = ["sh", "-c", "exec \"$@\" 9</etc/passwd", "sh"];
     let server = Setup::new().wrapper(&left_open).start();
-    server.wait_for_log("files were left open for us");
+    server.wait_for_log("the parent process left files open");
     let log = server.log();
     assert!(log.contains("9 (/etc/passwd)"), "{log}");
     let server = Setup::new().wrapper(CLEAN).start();
-    assert!(!server.log().contains("left open"), "{}", server.log());
+    assert!(
+        !server.log().contains("left files open"),
+        "{}",
+        server.log()
+    );
 }
 
 #[cfg(feature = "python")]

@@ -348,7 +348,7 @@ fn a_request_without_an_end_delays_the_end_no_longer_than_25_s() {
     let ended = server.wait_for_end();
     let took = began.elapsed().as_secs_f64();
     assert!((24.5..30.0).contains(&took), "{took} s");
-    assert!(ended.stderr.contains("1 requests are not finished"));
+    assert!(ended.stderr.contains("1 requests did not finish"));
     // Its client learns that, all the same.
     assert_stopping(&mut hanging);
     assert_clean(&ended);

@@ -32,9 +32,7 @@ fn assert_ends(server: Server, signal: Signal) {
     let ended = server.wait_for_end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(
-        ended
-            .stderr
-            .contains("stopping before the start is complete"),
+        ended.stderr.contains("stopping before startup is complete"),
         "{}",
         ended.stderr
     );

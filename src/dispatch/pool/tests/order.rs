@@ -1,4 +1,4 @@
-//! In which order those get places who wait, and what becomes of a place whose request cannot use it any more.
+//! The order in which waiting requests get places, and what happens to a place whose request no longer needs it.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use super::*;
 use crate::wait::testing::{CANCELLABLE, PLACES, SHORT, TestWorker, start};
 use crate::wait::until;
 
-/// One place, which is taken.
+/// A pool with one place, and the lease of that place.
 fn full() -> (Arc<Pool<Places>>, Lease<Places>) {
     let pool = Pool::new(1);
     ready(&pool, 0, 1);
@@ -15,7 +15,7 @@ fn full() -> (Arc<Pool<Places>>, Lease<Places>) {
     (pool, lease)
 }
 
-/// Has a coroutine wait for a place. Its result is its number and what it got.
+/// Makes a coroutine wait for a place. Its result is `number` and the lease or error.
 fn wait_in(
     worker: &mut TestWorker<(usize, Result<Lease<Places>, Unavailable>)>,
     pool: &Arc<Pool<Places>>,
@@ -25,11 +25,11 @@ fn wait_in(
 ) -> crate::wait::TaskId {
     let pool = Arc::clone(pool);
     let task = worker.spawn(move || (number, pool.acquire(limit, None, deadline)));
-    task.expect("it waits")
+    task.expect("the coroutine waits")
 }
 
 #[test]
-fn a_newcomer_does_not_take_the_place_of_one_that_waits() {
+fn a_newcomer_does_not_take_the_place_of_a_waiting_request() {
     let (pool, lease) = full();
     let mut worker = TestWorker::new();
     wait_in(&mut worker, &pool, 0, ANY, late());
@@ -41,11 +41,11 @@ fn a_newcomer_does_not_take_the_place_of_one_that_waits() {
     );
     let (_, first) = worker.results(1).remove(0);
     drop(first.unwrap());
-    assert!(pool.acquire(ANY, None, now()).is_ok(), "nobody waits");
+    assert!(pool.acquire(ANY, None, now()).is_ok(), "no request waits");
 }
 
 #[test]
-fn places_go_to_those_who_wait_in_order_of_arrival() {
+fn waiting_requests_get_places_in_order_of_arrival() {
     let (pool, lease) = full();
     let mut worker = TestWorker::new();
     let order: Arc<Mutex<Vec<usize>>> = Arc::default();
@@ -54,7 +54,7 @@ fn places_go_to_those_who_wait_in_order_of_arrival() {
         let task = worker.spawn(move || {
             let lease = pool.acquire(ANY, None, late()).unwrap();
             order.lock().push(number);
-            // Comes again at once, as a busy client does.
+            // Asks again at once, as a busy client does.
             drop(lease);
             drop(pool.acquire(ANY, None, late()).unwrap());
             order.lock().push(number + 20);
@@ -67,15 +67,15 @@ fn places_go_to_those_who_wait_in_order_of_arrival() {
 }
 
 #[test]
-fn a_place_that_comes_too_late_is_passed_on() {
+fn a_place_granted_after_the_deadline_is_passed_on() {
     let mut patience = SHORT;
     // A slow machine may let the deadline pass before the place is free.
     let (pool, mut worker, deadline) = loop {
         let (pool, lease) = full();
         let mut worker = TestWorker::new();
         let deadline = now() + patience;
-        let theirs = Arc::clone(&pool);
-        let task = worker.spawn(move || (0, theirs.acquire(ANY, None, deadline)));
+        let its_pool = Arc::clone(&pool);
+        let task = worker.spawn(move || (0, its_pool.acquire(ANY, None, deadline)));
         drop(lease);
         if task.is_some() && now() < deadline {
             break (pool, worker, deadline);
@@ -97,14 +97,14 @@ fn a_place_that_comes_too_late_is_passed_on() {
 }
 
 #[test]
-fn a_place_given_to_a_cancelled_request_is_passed_on() {
+fn a_place_granted_to_a_cancelled_request_is_passed_on() {
     let (pool, lease) = full();
     let mut worker = TestWorker::new();
     let cancelled = worker.spawn({
         let pool = Arc::clone(&pool);
         move || {
             let result = pool.acquire(ANY, None, late());
-            // The notification may have been there first: then the next wait ends.
+            // If the notification came before the cancellation, the next wait is cancelled.
             let result = result.and_then(|lease| match until(late()) {
                 Ok(()) => Ok(lease),
                 Err(_) => Err(Unavailable::Cancelled),
@@ -123,7 +123,7 @@ fn a_place_given_to_a_cancelled_request_is_passed_on() {
 }
 
 #[test]
-fn who_was_given_a_place_at_a_process_that_ends_keeps_its_turn() {
+fn a_request_granted_a_place_at_an_ended_process_keeps_its_turn() {
     let (pool, lease) = full();
     let mut worker = TestWorker::new();
     for number in 0..3 {
@@ -132,7 +132,10 @@ fn who_was_given_a_place_at_a_process_that_ends_keeps_its_turn() {
     drop(lease);
     pool.process_ended(0);
     ready(&pool, 0, 1);
-    assert!(pool.acquire(ANY, None, now()).is_err(), "three are before");
+    assert!(
+        pool.acquire(ANY, None, now()).is_err(),
+        "three requests come first"
+    );
     for expected in 0..3 {
         let (number, lease) = worker.results(1).remove(0);
         assert_eq!(number, expected);
@@ -141,7 +144,7 @@ fn who_was_given_a_place_at_a_process_that_ends_keeps_its_turn() {
 }
 
 #[test]
-fn a_freed_place_wakes_one_of_many() {
+fn a_freed_place_wakes_one_of_many_requests() {
     let (pool, lease) = full();
     let mut worker = TestWorker::new();
     for number in 0..100 {
@@ -151,8 +154,8 @@ fn a_freed_place_wakes_one_of_many() {
     let member = &mut state.members[0];
     member.load.remove(ANY);
     member.capacity.as_mut().unwrap().give_back(lease.place);
-    assert_eq!(state.hand_over().len(), 1);
-    assert_eq!(state.hand_over().len(), 0, "it has a new owner");
+    assert_eq!(state.grant_free_places().len(), 1);
+    assert_eq!(state.grant_free_places().len(), 0, "the place is taken");
     drop(state);
     pool.close();
     for (_, result) in worker.results(100) {
@@ -162,7 +165,7 @@ fn a_freed_place_wakes_one_of_many() {
 }
 
 #[test]
-fn a_quarantined_request_keeps_its_turn_among_the_others() {
+fn a_quarantined_request_keeps_its_turn_among_other_requests() {
     let (pool, lease) = full();
     let mut worker = TestWorker::new();
     wait_in(&mut worker, &pool, 0, ANY, late());
@@ -179,7 +182,7 @@ fn a_quarantined_request_keeps_its_turn_among_the_others() {
 }
 
 #[test]
-fn those_behind_a_quarantined_request_get_places_elsewhere_in_their_order() {
+fn requests_behind_a_quarantined_one_get_other_places_in_their_order() {
     let pool = Pool::new(2);
     ready(&pool, 0, 2);
     ready(&pool, 1, 2);
@@ -188,7 +191,7 @@ fn those_behind_a_quarantined_request_get_places_elsewhere_in_their_order() {
     wait_in(&mut worker, &pool, 0, limit(3), late());
     wait_in(&mut worker, &pool, 1, ANY, late());
     wait_in(&mut worker, &pool, 2, ANY, late());
-    // The first member has the fewest, and is kept free for the quarantined one.
+    // The first member has the fewest requests, so it is kept free for the quarantined request.
     drop(leases.remove(2));
     drop(leases.remove(2));
     let mut results = worker.results(1);
@@ -208,7 +211,7 @@ fn those_behind_a_quarantined_request_get_places_elsewhere_in_their_order() {
     }
 }
 
-/// Places that are taken, so that none is leased twice.
+/// The places that are leased, to check that none is leased twice.
 #[derive(Debug, Default)]
 struct Taken(Mutex<HashSet<(usize, u64, usize)>>);
 
@@ -221,7 +224,8 @@ impl Taken {
     }
 }
 
-/// One request of the crowd. Most of them are patient and must get a place; `None` if it was not.
+/// One of many requests. Most of them are patient and must get a place. Returns whether this one did; `None` if it was
+/// not patient.
 fn visit(pool: &Arc<Pool<Places>>, taken: &Taken, number: usize) -> Option<bool> {
     let is_patient = !number.is_multiple_of(3);
     let deadline = match is_patient {
@@ -241,7 +245,7 @@ fn visit(pool: &Arc<Pool<Places>>, taken: &Taken, number: usize) -> Option<bool>
 }
 
 #[test]
-fn in_a_crowd_no_place_is_lost_and_none_is_given_twice() {
+fn among_many_requests_no_place_is_lost_or_leased_twice() {
     const VISITS: usize = 60;
     let pool = Pool::new(2);
     ready(&pool, 0, 2);
@@ -252,7 +256,7 @@ fn in_a_crowd_no_place_is_lost_and_none_is_given_twice() {
         start(PLACES[job % PLACES.len()], move || {
             for visit_number in 0..VISITS {
                 let served = visit(&pool, &taken, job * VISITS + visit_number);
-                assert_ne!(served, Some(false), "a patient one got no place");
+                assert_ne!(served, Some(false), "a patient request got no place");
             }
         })
     }));
@@ -280,7 +284,7 @@ fn in_a_crowd_no_place_is_lost_and_none_is_given_twice() {
 }
 
 #[test]
-fn in_a_crowd_that_hangs_up_the_others_get_all_places() {
+fn among_many_requests_that_hang_up_the_others_get_all_places() {
     let (pool, lease) = full();
     let served = Arc::new(AtomicUsize::new(0));
     let mut lease = Some(lease);

@@ -1,9 +1,9 @@
-//! Which connections serve again.
+//! Which connections are used for more than one request.
 
 use super::*;
 
 #[test]
-fn a_connection_serves_again() {
+fn reuses_a_connection() {
     everywhere(|| {
         let server = Script::new(|listener| {
             let mut connection = Served::accept(listener);
@@ -19,13 +19,13 @@ fn a_connection_serves_again() {
     });
 }
 
-/// A connection that had this answer, with the body `first`, does not serve again.
-fn expect_new_connection(answer: &'static str) {
+/// Asserts that a connection is not used again after this response, whose body is `first`.
+fn expect_new_connection(response: &'static str) {
     everywhere(move || {
         let server = Script::new(move |listener| {
             let mut first = Served::accept(listener);
             first.read();
-            first.write(answer);
+            first.write(response);
             let mut second = Served::accept(listener);
             second.answer("second");
             first.expect_end();
@@ -38,22 +38,22 @@ fn expect_new_connection(answer: &'static str) {
 }
 
 #[test]
-fn a_connection_ends_when_the_answer_says_so() {
+fn closes_a_connection_when_the_response_says_so() {
     expect_new_connection("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nfirst");
 }
 
 #[test]
-fn a_connection_ends_when_the_end_of_the_answer_is_unclear() {
+fn closes_a_connection_when_the_end_of_the_response_is_unclear() {
     expect_new_connection("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nfirst");
     expect_new_connection("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nfirst");
 }
 
 #[test]
-fn a_connection_ends_when_more_than_the_answer_comes_with_it() {
+fn closes_a_connection_when_more_bytes_follow_the_response() {
     expect_new_connection("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\n");
 }
 
-/// What happens to the idle connection is seen before the next request.
+/// Asserts that the next request gets a new connection after `idle` has happened to the idle one.
 fn expect_new_connection_after(idle: fn(Served) -> Option<Served>) {
     everywhere(move || {
         let (begin, begins) = bounded(1);
@@ -77,15 +77,15 @@ fn expect_new_connection_after(idle: fn(Served) -> Option<Served>) {
 }
 
 #[test]
-fn an_idle_connection_on_which_something_came_is_not_used() {
+fn does_not_use_an_idle_connection_with_unexpected_input() {
     expect_new_connection_after(|mut connection| {
-        connection.write(ok("to a question that nobody asked"));
+        connection.write(ok("without a request"));
         Some(connection)
     });
 }
 
 #[test]
-fn an_idle_connection_that_was_closed_is_not_used() {
+fn does_not_use_an_idle_connection_that_was_closed() {
     expect_new_connection_after(|connection| {
         drop(connection);
         None
@@ -93,11 +93,11 @@ fn an_idle_connection_that_was_closed_is_not_used() {
 }
 
 #[test]
-fn requests_at_once_have_a_connection_each() {
+fn concurrent_requests_get_a_connection_each() {
     for place in PLACES {
         let server = Script::new(|listener| {
             let mut both = [Served::accept(listener), Served::accept(listener)];
-            // Both have come before the first is answered.
+            // Both requests arrive before the first response is sent.
             let heads = both.each_mut().map(|connection| connection.read().0);
             assert!(heads.iter().all(|head| head.starts_with("GET ")));
             for mut connection in both {

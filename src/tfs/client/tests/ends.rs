@@ -1,4 +1,4 @@
-//! Why there may be no answer.
+//! Requests that get no response, or only a part of it.
 
 use std::os::fd::OwnedFd;
 
@@ -7,9 +7,9 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use super::*;
 
 #[test]
-fn nobody_listens() {
+fn returns_refused_when_no_process_listens() {
     everywhere(|| {
-        // Bound, but not listening: the port is nobody else's either.
+        // Bound, but not listening, so that no other process can get the port.
         let kind = SocketType::STREAM;
         let bound: OwnedFd = rustix::net::socket(AddressFamily::INET, kind, None).unwrap();
         let any = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -26,7 +26,7 @@ fn nobody_listens() {
 }
 
 #[test]
-fn a_full_backlog_is_waited_for_until_the_deadline() {
+fn waits_until_the_deadline_when_the_backlog_is_full() {
     everywhere(|| {
         let kind = SocketType::STREAM;
         let listener: OwnedFd = rustix::net::socket(AddressFamily::INET, kind, None).unwrap();
@@ -37,7 +37,7 @@ fn a_full_backlog_is_waited_for_until_the_deadline() {
         let port = std::net::SocketAddr::try_from(address).unwrap().port();
         let mut connected = Vec::new();
         let error = loop {
-            assert!(connected.len() < 100, "it has room for all");
+            assert!(connected.len() < 100, "the backlog is never full");
             match connection::connect(port, Instant::now() + SHORT) {
                 Ok(stream) => connected.push(stream),
                 Err(e) => break e,
@@ -50,7 +50,7 @@ fn a_full_backlog_is_waited_for_until_the_deadline() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_sends_nothing() {
+fn sends_nothing_after_the_deadline() {
     everywhere(|| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -61,14 +61,14 @@ fn a_deadline_that_has_passed_sends_nothing() {
     });
 }
 
-/// Sends a request to a server that answers with this and waits for the end; sends another one, which it answers.
-fn expect_deadline(answer: &'static str) {
+/// Asserts that a request ends at the deadline when the server sends only `response`, that its connection is closed,
+/// and that the next request gets a new connection.
+fn expect_deadline(response: &'static str) {
     everywhere(move || {
         let server = Script::new(move |listener| {
             let mut connection = Served::accept(listener);
             connection.read();
-            connection.write(answer);
-            // Nobody waits for the rest.
+            connection.write(response);
             connection.expect_end();
             Served::accept(listener).answer("next");
         });
@@ -81,7 +81,7 @@ fn expect_deadline(answer: &'static str) {
 }
 
 #[test]
-fn a_deadline_passes_before_the_answer_or_in_its_midst() {
+fn ends_at_the_deadline_before_or_within_the_response() {
     expect_deadline("");
     expect_deadline("HTTP/1.1 200 ");
     expect_deadline("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
@@ -89,12 +89,12 @@ fn a_deadline_passes_before_the_answer_or_in_its_midst() {
 }
 
 #[test]
-fn a_deadline_passes_while_the_request_is_sent() {
+fn ends_at_the_deadline_while_the_request_is_sent() {
     everywhere(|| {
         let (say, said) = bounded::<()>(0);
         let server = Script::new(move |listener| {
             let connection = Served::accept(listener);
-            // It reads nothing.
+            // Reads nothing until the client has given up.
             let _ = said.recv_timeout(LIMIT);
             drop(connection);
         });
@@ -106,13 +106,14 @@ fn a_deadline_passes_while_the_request_is_sent() {
     });
 }
 
-/// Sends a request to a server that answers with this and closes the connection.
-fn expect_loss(answer: &'static str, resets: bool) {
+/// Asserts that a request is lost when the server sends only `response` and closes the connection, with a reset if
+/// `resets`.
+fn expect_loss(response: &'static str, resets: bool) {
     everywhere(move || {
         let server = Script::new(move |listener| {
             let mut connection = Served::accept(listener);
             connection.read();
-            connection.write(answer);
+            connection.write(response);
             if resets {
                 sockopt::set_socket_linger(&connection.0, Some(Duration::ZERO)).unwrap();
             }
@@ -124,32 +125,32 @@ fn expect_loss(answer: &'static str, resets: bool) {
 }
 
 #[test]
-fn a_connection_is_lost_before_the_whole_answer_is_there() {
-    for answer in [
+fn returns_lost_when_the_connection_ends_before_the_response() {
+    for response in [
         "",
         "HTTP/1.1 200 ",
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ] {
-        expect_loss(answer, false);
-        expect_loss(answer, true);
+        expect_loss(response, false);
+        expect_loss(response, true);
     }
-    // Without a length, only a reset tells that it is not whole.
+    // Without a length, only a reset shows that the response is incomplete.
     expect_loss("HTTP/1.1 200 OK\r\n\r\nhalf", true);
     expect_loss("nonsense\r\n\r\n", false);
 }
 
 #[test]
-fn a_request_that_nobody_needs_any_more_ends() {
+fn closes_the_connection_of_a_cancelled_request() {
     for place in CANCELLABLE {
-        for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"] {
+        for response in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"] {
             let (say, said) = bounded(1);
             let server = Script::new(move |listener| {
                 let mut connection = Served::accept(listener);
                 connection.read();
-                connection.write(answer);
+                connection.write(response);
                 say.send(()).unwrap();
-                // The model server sees it, and nobody gets the rest.
+                // No later request may get the rest of this response.
                 connection.expect_end();
                 Served::accept(listener).answer("next");
             });
