@@ -19,7 +19,7 @@ const MAX_CHANNELS: usize = 512;
 const USUAL_CHANNELS: usize = 64;
 /// File descriptors for a channel: our end, and one more while the worker restarts: the new process's end, or our end to
 /// the old process, which calls hold until they notice its end.
-pub const FILES_A_CHANNEL: usize = 2;
+pub const FILES_PER_CHANNEL: usize = 2;
 /// How workers are started.
 #[derive(Debug)]
 pub struct Launch {
@@ -128,7 +128,7 @@ pub fn channels(config: &Config) -> usize {
 /// take no more than half of the `files` that this process may have open.
 fn gevent_channels(slots: usize, workers: usize, files: usize) -> usize {
     let share = (2 * slots).div_ceil(workers);
-    let affordable = files / 2 / FILES_A_CHANNEL / workers;
+    let affordable = files / 2 / FILES_PER_CHANNEL / workers;
     let usual = share.clamp(USUAL_CHANNELS, MAX_CHANNELS).min(slots);
     usual.min(affordable).max(1)
 }
