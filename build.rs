@@ -34,8 +34,8 @@ mod python {
         }
     }
 
-    /// The folder that holds the library. Python's own report is not enough: a relocated build names the folder in which it
-    /// was built. So the folder `lib` next to the executable's folder is tried, too.
+    /// The folder that holds the library. Python's own report is not enough: a relocated build names the folder in
+    /// which it was built. So the folder `lib` next to the executable's folder is tried, too.
     fn library_folder(python: &pyo3_build_config::InterpreterConfig) -> Option<PathBuf> {
         let file = format!("lib{}.so", python.lib_name()?);
         let reported = python.lib_dir().map(PathBuf::from);

@@ -1,10 +1,10 @@
 //! Settings of glibc's allocator that return freed memory to the system.
 //!
-//! By default (`mallopt(3)`, `M_MMAP_THRESHOLD`) the allocator raises its threshold for large allocations to the size of a
-//! freed block, up to 32 MB, and keeps twice as much at the top of each of many arenas. A server whose threads handle
-//! large bodies in turn then keeps hundreds of unused megabytes, whatever its own limit says. glibc reads the settings
-//! from the environment when a process starts, and only unsafe code could change them later, so the program executes
-//! itself again.
+//! By default (`mallopt(3)`, `M_MMAP_THRESHOLD`) the allocator raises its threshold for large allocations to the size
+//! of a freed block, up to 32 MB, and keeps twice as much at the top of each of many arenas. A server whose threads
+//! handle large bodies in turn then keeps hundreds of unused megabytes, whatever its own limit says. glibc reads the
+//! settings from the environment when a process starts, and only unsafe code could change them later, so the program
+//! executes itself again.
 
 use std::env;
 use std::ops::RangeInclusive;
@@ -12,8 +12,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 
-/// Bytes. Larger allocations get pages of their own: they grow without a copy, and freeing them returns the pages. Smaller
-/// ones are worth keeping for the next request: with new pages, a request of 1 MB costs 2.5 times the CPU.
+/// Bytes. Larger allocations get pages of their own: they grow without a copy, and freeing them returns the pages.
+/// Smaller ones are worth keeping for the next request: with new pages, a request of 1 MB costs 2.5 times the CPU.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "4194304");
 /// Bytes that an arena keeps at its top.
 const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "8388608");
@@ -27,8 +27,8 @@ const OTHER_SETTINGS: &str = "GLIBC_TUNABLES";
 const MARK: &str = "_SAGEMAKER_TFS_ALLOCATOR";
 
 /// Executes the program again with the settings, unless the environment has allocator settings already. To be called
-/// before the program starts threads or opens files. Returns when the program has nothing to do, or when executing fails:
-/// the program then only uses more memory.
+/// before the program starts threads or opens files. Returns when the program has nothing to do, or when executing
+/// fails: the program then only uses more memory.
 pub fn settle() {
     let is_set = |name: &str| env::var_os(name).is_some();
     let is_settled = [OTHER_SETTINGS, MARK].into_iter().chain(NAMES).any(is_set);

@@ -1,8 +1,8 @@
 //! How much memory the machine or the container has, and whether it is nearly used up.
 //!
 //! Memory limits of the requests derive from the total. Messages about a model that does not start in time, or does not
-//! respond, mention a lack of memory. The limit of a container may be set in this process's control group or in any group
-//! above it, in version 1 or version 2 of control groups (`cgroups(7)`).
+//! respond, mention a lack of memory. The limit of a container may be set in this process's control group or in any
+//! group above it, in version 1 or version 2 of control groups (`cgroups(7)`).
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -15,8 +15,8 @@ pub fn is_short() -> bool {
     is_short_below(Path::new("/"))
 }
 
-/// The machine's memory, or the lowest limit of this process's control groups if that is less, in bytes. `None` when `/proc`
-/// cannot be read.
+/// The machine's memory, or the lowest limit of this process's control groups if that is less, in bytes. `None` when
+/// `/proc` cannot be read.
 pub fn total() -> Option<u64> {
     total_below(Path::new("/"))
 }
@@ -70,8 +70,8 @@ impl Level {
         read(&self.folder.join(name)).trim().parse().ok()
     }
 
-    /// The group's limit, bytes. Without a limit the file of version 2 contains `max`, which gives `None`; that of version 1
-    /// contains a number larger than any machine's memory.
+    /// The group's limit, bytes. Without a limit the file of version 2 contains `max`, which gives `None`; that of
+    /// version 1 contains a number larger than any machine's memory.
     fn limit(&self) -> Option<u64> {
         self.number(self.names.limit)
     }
@@ -113,8 +113,8 @@ fn levels(root: &Path) -> Vec<Level> {
             continue;
         };
         let top = root.join(mount.place.trim_start_matches('/'));
-        // In a container the mount may begin at our group, or the path may be one outside the mount. In both cases the top
-        // of the mount is our group.
+        // In a container the mount may begin at our group, or the path may be one outside the mount. In both cases the
+        // top of the mount is our group.
         let below = Path::new(path).strip_prefix(mount.root).ok();
         let below =
             below.filter(|path| path.components().all(|c| matches!(c, Component::Normal(_))));

@@ -1,7 +1,7 @@
 //! The steps of the start that prepare the handler script: find or download it, find its Python, install its packages.
 //!
-//! In multi-model mode this is the script for models that have none of their own; `models/load.rs` prepares those of single
-//! models. Running the workers is left to `handlers`.
+//! In multi-model mode this is the script for models that have none of their own; `models/load.rs` prepares those of
+//! single models. Running the workers is left to `handlers`.
 
 use std::path::{Path, PathBuf};
 
@@ -79,8 +79,8 @@ fn download(
 ) -> Result<Vec<PathBuf>, StartError> {
     Err(StartError::failed(
         "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET is set, but this build of sagemaker-tfs cannot download from S3: like \
-         images of the flavor slim, it was built without the feature s3; use an image of the flavor python, or build with \
-         --features s3",
+         images of the flavor slim, it was built without the feature s3; use an image of the flavor python, or build \
+         with --features s3",
     ))
 }
 

@@ -1,12 +1,11 @@
 //! The running program, from a checked [`Config`] to the exit code.
 //!
-//! This file is the outline. `signals.rs` chooses the signals to handle, `startup.rs` takes the steps of the start for both
-//! modes, `handler.rs` takes the steps that prepare a handler script, and `front.rs` opens the port.
+//! This file is the outline. `signals.rs` chooses the signals to handle, `startup.rs` takes the steps of the start for
+//! both modes, `handler.rs` takes the steps that prepare a handler script, and `front.rs` opens the port.
 //!
 //! The start fails in one of two places: in a step in `startup.rs` and below, or in the first start of a process, which
-//! the supervisor reports with the text of
-//! [`Unit::refusal`](crate::supervisor::unit::Unit::refusal). Both end the supervisor's loop with a [`StartError`], which
-//! [`run`] returns and `main.rs` prints.
+//! the supervisor reports with the text of [`Unit::refusal`](crate::supervisor::unit::Unit::refusal). Both end the
+//! supervisor's loop with a [`StartError`], which [`run`] returns and `main.rs` prints.
 
 mod front;
 mod handler;
@@ -67,7 +66,8 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     let result = watchdog
         .join()
         .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")));
-    // Dropping the files removes the temporary directory. A start that was cut short drops them itself, unless a step blocks.
+    // Dropping the files removes the temporary directory. A start that was cut short drops them itself, unless a step
+    // blocks.
     drop(files.recv_timeout(CLEANUP_LIMIT));
     result
 }
@@ -86,8 +86,8 @@ fn start_log(config: &Config) -> Result<(), StartError> {
     logging::start(config.log_level, &targets)
 }
 
-/// Takes the steps of the start on their own thread, so that a blocked step does not keep signals from being handled. The
-/// receiver gets the files that must exist as long as the program runs; it disconnects when the start fails.
+/// Takes the steps of the start on their own thread, so that a blocked step does not keep signals from being handled.
+/// The receiver gets the files that must exist as long as the program runs; it disconnects when the start fails.
 fn start_in_background(config: &Config, supervisor: &SupervisorHandle) -> Receiver<Files> {
     let (sender, files) = bounded(1);
     let (config, handle) = (config.clone(), supervisor.clone());

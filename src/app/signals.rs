@@ -20,7 +20,8 @@ pub fn handle() -> Result<Signals, StartError> {
     Signals::new(handled).map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))
 }
 
-/// Whether the parent process set this signal to be ignored before it started the program (`proc_pid_status(5)`, `SigIgn`).
+/// Whether the parent process set this signal to be ignored before it started the program (`proc_pid_status(5)`,
+/// `SigIgn`).
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

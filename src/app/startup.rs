@@ -1,8 +1,8 @@
 //! The start, step by step and for both modes: models, files, the handler script, GPUs, the port, processes.
 //!
-//! A step that runs another program or may block is a task of the supervisor, so a signal or a failure elsewhere can end
-//! the start at any moment ([`StartError::Stopped`]). Loading a model in multi-model mode, while a client waits, is left to
-//! `models/load.rs`; both build on `models/backend.rs`.
+//! A step that runs another program or may block is a task of the supervisor, so a signal or a failure elsewhere can
+//! end the start at any moment ([`StartError::Stopped`]). Loading a model in multi-model mode, while a client waits, is
+//! left to `models/load.rs`; both build on `models/backend.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -122,8 +122,8 @@ impl Prepared<'_> {
         let (config, supervisor) = (self.config, self.supervisor);
         let (low, high) = multi_model.ports;
         let ports = PortPool::new(low, high, config.port);
-        // Models' files go below the program's directory: models still loaded when the program ends are never dropped, so
-        // they do not remove their files themselves.
+        // Models' files go below the program's directory: models still loaded when the program ends are never dropped,
+        // so they do not remove their files themselves.
         let config_of_models = Config {
             tmp_dir: self.files.directory().to_owned(),
             ..config.clone()

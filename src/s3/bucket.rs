@@ -22,8 +22,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Characters of an error response that messages show.
 pub const MAX_SHOWN: usize = 500;
 
-/// Downloads all objects whose keys begin with `prefix` into `folder`. The part of a key after the prefix is the path in
-/// the folder. Returns the number of objects.
+/// Downloads all objects whose keys begin with `prefix` into `folder`. The part of a key after the prefix is the path
+/// in the folder. Returns the number of objects.
 ///
 /// # Errors
 /// The bucket, the key, and the status of the response or why none came.
@@ -56,8 +56,8 @@ pub fn download(
 
 fn bucket(config: &AwsConfig, name: &str) -> Result<Bucket, String> {
     let region = config.region.clone();
-    // A bucket's name in the path works everywhere. In the host it needs DNS, and AWS's certificates do not cover names with
-    // dots.
+    // A bucket's name in the path works everywhere. In the host it needs DNS, and AWS's certificates do not cover names
+    // with dots.
     let (endpoint, style) = match &config.endpoint {
         Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
         None => {
@@ -159,8 +159,8 @@ fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
     Err(format!("status {status}: {}", explanation(&text)))
 }
 
-/// Puts the body of an error response on one line: its code and message, or the first [`MAX_SHOWN`] characters of a body
-/// without them.
+/// Puts the body of an error response on one line: its code and message, or the first [`MAX_SHOWN`] characters of a
+/// body without them.
 pub fn explanation(text: &str) -> String {
     let element = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;

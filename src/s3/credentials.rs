@@ -1,4 +1,5 @@
-//! Finds AWS credentials: in the environment, at the container credentials endpoint, or at the instance metadata service.
+//! Finds AWS credentials: in the environment, at the container credentials endpoint, or at the instance metadata
+//! service.
 
 use std::fs;
 

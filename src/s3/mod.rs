@@ -1,7 +1,7 @@
 //! Downloads files from S3 and compatible stores, with signed requests.
 //!
-//! `credentials.rs` finds credentials in the places and order of AWS's own tools; `bucket.rs` lists and downloads. Which
-//! bucket and prefix to download, and what the files mean, is left to `app`.
+//! `credentials.rs` finds credentials in the places and order of AWS's own tools; `bucket.rs` lists and downloads.
+//! Which bucket and prefix to download, and what the files mean, is left to `app`.
 
 pub mod bucket;
 mod credentials;
@@ -32,8 +32,8 @@ fn direct_agent() -> Agent {
 fn build(config: ConfigBuilder<AgentScope>) -> Agent {
     let config = config
         .http_status_as_error(false)
-        // Redirects cannot be followed: a signature is valid for one address only, and S3's redirect for a bucket in another
-        // region names no address.
+        // Redirects cannot be followed: a signature is valid for one address only, and S3's redirect for a bucket in
+        // another region names no address.
         .max_redirects(0)
         .timeout_connect(Some(CONNECT_LIMIT))
         .timeout_global(Some(REQUEST_LIMIT))
