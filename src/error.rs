@@ -10,7 +10,7 @@ pub const EXIT_USAGE: u8 = 2;
 /// Exit code for every other failure.
 pub const EXIT_FAILURE: u8 = 1;
 
-/// Why the server does not start or does not go on. Printed as it is, one line per problem.
+/// Why the server does not start, or why it stops. Printed unchanged, one line per problem.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Wrong settings, all of them at once, or wrong use of the command line.

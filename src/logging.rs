@@ -3,9 +3,9 @@
 //! Logged text may come from clients, from a model server that repeats what clients sent, or from users' code. Control
 //! characters are escaped, so the text can neither forge a line of another module nor control a terminal.
 //!
-//! Only the thread `log` writes. Standard error may be a pipe that nobody reads or a file on a full disk, where writing
-//! blocks or fails; neither may stop a worker or the watchdog. So lines wait in a queue with a limit; lines beyond the
-//! limit are dropped and counted. The caller of [`start`] decides which targets have levels of their own.
+//! Only the thread `log` writes. Standard error may be a full pipe or a file on a full disk, where writing blocks or
+//! fails; neither may stop a worker or the watchdog. So lines wait in a queue with a limit; lines beyond the limit are
+//! dropped and counted. The caller of [`start`] decides which targets have levels of their own.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -101,7 +101,7 @@ fn download(
         prefix.to_owned(),
     );
     let target = code.clone();
-    // A download may take minutes to fail, and the program must be able to end meanwhile.
+    // A download may take minutes to fail, and must not delay the end of the program.
     let downloaded = supervisor.run_in_thread("download", move || {
         crate::s3::download(&aws, &name, &keys, &target)
     })?;

@@ -232,7 +232,7 @@ impl WorkerChannels {
         channel.outstanding.store(number, Ordering::Release);
     }
 
-    /// Closes a channel after an error, because later bytes could not be told apart.
+    /// Closes a channel after an error, because the start of the next frame is unknown.
     fn give_up_after(&self, channel: usize, error: &io::Error) -> Outcome {
         self.channels[channel].close();
         if error.kind() != ErrorKind::InvalidData {

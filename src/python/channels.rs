@@ -68,7 +68,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Reads or writes. Other Python threads or greenlets run meanwhile.
+    /// Reads or writes, and lets other Python threads or greenlets run while it waits.
     fn transfer<T: Send>(
         &self,
         py: Python,

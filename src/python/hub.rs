@@ -1,4 +1,4 @@
-//! Sockets that wait in gevent's hub, so that other greenlets run meanwhile.
+//! Sockets that wait in gevent's hub, which runs other greenlets while a socket is not ready.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
