@@ -1,8 +1,9 @@
 //! Reads all settings once and turns them into a plain, checked [`Config`].
 //!
 //! [`Config::read`] looks at nothing but the variables that it gets: no files, no processes. It collects every wrong
-//! value, so that an operator can correct all of them at once. Only `allocator.rs` reads the environment besides. The
-//! settings are declared in [`settings`]; this file checks them against each other and derives numbers from them.
+//! value, so that an operator can correct all of them at once. Apart from this, only `allocator.rs` reads the
+//! environment. The settings are declared in [`settings`]; this file checks them against each other and derives numbers
+//! from them.
 
 mod model_name;
 mod ports;

@@ -21,7 +21,7 @@ HUB = -1
 OTHER = -2
 
 _gevent = None
-# The hubs that forked processes inherited. Kept, because a hub that is freed would run again.
+# The hub that a forked process inherited from its parent. Kept, because freeing the hub would run it again.
 _left_hubs = []
 # Places of the hub and of running calls.
 _places = {}

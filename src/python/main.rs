@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 fn run() -> Result<bool, String> {
     let options = Options::parse(std::env::args_os().skip(1)).map_err(|e| e.to_string())?;
     // The worker must not outlive the server, however the server ends. The signal comes when the thread that started
-    // the worker ends (`PR_SET_PDEATHSIG(2const)`); that thread is the watchdog, which lives as long as the server.
+    // the worker ends (`PR_SET_PDEATHSIG`, `prctl(2)`); that thread is the watchdog, which lives as long as the server.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| e.to_string())?;
     let mut channels = embed::channels(&options)?;
     let interpreter = match Interpreter::start(&options.python, &options.python_version) {

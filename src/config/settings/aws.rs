@@ -69,6 +69,7 @@ pub struct AwsConfig {
 }
 
 impl AwsConfig {
+    /// Reads the settings. Keys count only as a pair.
     pub(in crate::config) fn read(r: &mut Reader) -> Self {
         let default_region = r.value(&DEFAULT_REGION);
         let endpoint = r.optional(&ENDPOINT);

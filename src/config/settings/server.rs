@@ -40,9 +40,9 @@ settings! {
     /// coroutines do not work.
     WORKERS: Workers = setting("SAGEMAKER_TFS_WORKERS", WORKERS_FORMAT).default_cpus(256);
 
-    /// Memory for all requests in flight: large heads, bodies, their conversions, and responses. A request without room
-    /// gets 503. A request that alone needs more gets 413, or 507 if its response does not fit. A body of more than 1
-    /// GiB always gets 413.
+    /// Memory for all requests in flight: large heads, bodies, their conversions, and responses. A request that finds
+    /// no room gets 503. A request that alone needs more gets 413, or 507 if its response does not fit. A body of more
+    /// than 1 GiB always gets 413.
     BODY_MEMORY: u32 = setting("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", whole!("a whole number of MB", 1..=1048576))
         .unset_means("a quarter of the memory of the machine or the container");
 
