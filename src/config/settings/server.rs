@@ -46,8 +46,8 @@ settings! {
     BODY_MEMORY: u32 = setting("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", whole!("a whole number of MB", 1..=1048576))
         .unset_means("a quarter of the memory of the machine or the container");
 
-    /// Directory for the server's private directory, which holds TensorFlow Serving's config files and is removed at
-    /// exit.
+    /// Directory in which the server makes a private directory for TensorFlow Serving's config files. The server
+    /// removes the private directory when it exits.
     TMPDIR: PathBuf = setting("TMPDIR", text("a writable directory")).default("/tmp");
 }
 
