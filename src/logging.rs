@@ -29,7 +29,7 @@ pub const FRONT: &str = "sagemaker_tfs::front";
 const MAX_QUEUED_BYTES: usize = 4 << 20;
 /// Estimated memory of an entry apart from its text.
 const ENTRY_BYTES: usize = 100;
-/// Longest wait for the queue to drain when the program ends.
+/// Maximum wait for the queue to drain when the program ends.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(1);
 /// Name of the thread that writes.
 const WRITER: &str = "log";

@@ -22,7 +22,7 @@ const DEFAULT_REQUEST_MEMORY: u64 = 1 << 30;
 /// request, too.
 const REQUEST_MEMORY_DIVISOR: u64 = 4;
 
-/// Most requests that wait for a slot; each holds its connection and its body.
+/// Maximum number of requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
 
 /// Opens the port. From then on, the supervisor drains requests before the program ends.

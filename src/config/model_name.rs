@@ -4,7 +4,7 @@
 //! go into URLs, paths and config files, where valid names need no escaping. `config` is the lowest layer that needs
 //! the rule.
 
-/// Longest name, bytes.
+/// Maximum length of a name, bytes.
 const MAX_LENGTH: usize = 255;
 
 /// Whether `name` is a valid name of a model: `[A-Za-z0-9][A-Za-z0-9._-]{0,254}`.

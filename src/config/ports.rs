@@ -22,7 +22,7 @@ const FIRST_PORTS: InstancePorts = InstancePorts {
     rest: 8501,
 };
 
-/// Most instances without a range. From instance 499 on, REST ports would collide with gRPC ports.
+/// Maximum number of instances without a range. From instance 499 on, REST ports would collide with gRPC ports.
 const MAX_WITHOUT_RANGE: u32 = 400;
 
 /// Assigns ports to `instances` (1 to 1000) instances. `listen_port` is the HTTP server's port.

@@ -12,7 +12,8 @@ mod scan;
 
 use scan::{Broken, Shape, Value, Values, is_key, is_main_key, trim_space};
 
-/// Most members apart from the rows in a request that is joined with others. TensorFlow Serving knows one such member.
+/// Maximum number of members, apart from the rows, in a request that is joined with others. TensorFlow Serving knows
+/// one such member.
 const MAX_JOINED_MEMBERS: usize = 16;
 
 /// Converts a JSON, JSON lines or JSONs body into the body of a request to TensorFlow Serving.

@@ -24,7 +24,7 @@ pub use round_trip::{Outcome, Reply};
 
 use round_trip::{Abandoned, RoundTrip};
 
-/// Longest wait for the supervisor to reap a process that closed its channels, and to note why the process ended.
+/// Maximum wait for the supervisor to reap a process that closed its channels, and to note why the process ended.
 const END_WAIT: Duration = Duration::from_secs(2);
 
 /// The channels to a process. They outlive the process while requests still use them.

@@ -13,8 +13,8 @@ use crate::descriptors;
 use crate::handlers::interpreter::Interpreter;
 use crate::worker_protocol::record::Record;
 
-/// Most channels of a worker of the class `gevent`. A request keeps its channel while TensorFlow Serving works on it,
-/// so a worker needs many, but each costs two descriptors in the server and one in the worker.
+/// Maximum number of channels of a worker of the class `gevent`. A request keeps its channel while TensorFlow Serving
+/// works on it, so a worker needs many, but each costs two descriptors in the server and one in the worker.
 const MAX_CHANNELS: usize = 512;
 /// Each worker may have this many channels, however many workers share the requests.
 const USUAL_CHANNELS: usize = 64;

@@ -33,7 +33,7 @@ _channels = {}
 _grpc = None
 
 
-# Longest content type of a result; real ones are far shorter.
+# Maximum length of a content type; real ones are far shorter.
 MAX_CONTENT_TYPE = 8192
 
 

@@ -147,9 +147,9 @@ pub enum Shape {
 }
 
 const PREFIX_BYTES: usize = 12;
-/// Longest head. Heads contain the headers of a request or response, which are much smaller.
+/// Maximum length of a head, bytes. Heads contain the headers of a request or response, which are much smaller.
 const MAX_HEAD_BYTES: usize = 1 << 20;
-/// Longest body. A larger length means a broken frame.
+/// Maximum length of a body, bytes. A larger length means a broken frame.
 pub const MAX_BODY_BYTES: usize = 1 << 32;
 /// Bodies up to this size are copied behind the head, so that one write sends both.
 const ONE_WRITE: usize = 16 * 1024;

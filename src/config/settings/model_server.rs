@@ -46,16 +46,16 @@ settings! {
     /// Whether TensorFlow Serving merges concurrent requests into batches.
     BATCHING: bool = setting("SAGEMAKER_TFS_ENABLE_BATCHING", BOOL).default("false");
 
-    /// Batching parameter `max_batch_size`: most requests in a batch.
+    /// Batching parameter `max_batch_size`: maximum number of requests in a batch.
     MAX_BATCH_SIZE: u32 = setting("SAGEMAKER_TFS_MAX_BATCH_SIZE", POSITIVE).default("8");
 
-    /// Batching parameter `batch_timeout_micros`: longest wait for a batch to fill, in microseconds.
+    /// Batching parameter `batch_timeout_micros`: maximum wait for a batch to fill, in microseconds.
     BATCH_TIMEOUT: u32 = setting("SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS", NOT_NEGATIVE).default("1000");
 
-    /// Batching parameter `num_batch_threads`: batches that are processed at once.
+    /// Batching parameter `num_batch_threads`: number of batches processed at once.
     BATCH_THREADS: u32 = setting("SAGEMAKER_TFS_NUM_BATCH_THREADS", POSITIVE).default_cpus(u32::MAX);
 
-    /// Batching parameter `max_enqueued_batches`: most batches that wait.
+    /// Batching parameter `max_enqueued_batches`: maximum number of waiting batches.
     // A batch transform job does not retry a refused request, so its queue is practically unlimited.
     MAX_ENQUEUED: u32 = setting("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", POSITIVE)
         .default_cpus(u32::MAX).in_batch_transform("100000000");
@@ -67,13 +67,13 @@ settings! {
 /// TensorFlow Serving's batching parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
-    /// Most requests in a batch.
+    /// Maximum number of requests in a batch.
     pub max_batch_size: u32,
-    /// Longest wait for a batch to fill, microseconds.
+    /// Maximum wait for a batch to fill, microseconds.
     pub batch_timeout_micros: u32,
-    /// Batches that are processed at once.
+    /// Number of batches processed at once.
     pub num_batch_threads: u32,
-    /// Most batches that wait; TensorFlow Serving refuses more.
+    /// Maximum number of waiting batches; TensorFlow Serving refuses more.
     pub max_enqueued_batches: u32,
 }
 

@@ -11,7 +11,8 @@ use crate::budget::{Buffer, NoRoom};
 use crate::wait::{Stream, WaitError};
 use crate::worker_protocol::frame::{Answer, Call, Incoming, Outgoing};
 
-/// Longest text of an exception that is kept. The text may contain a whole request, but clients see little of an error.
+/// Maximum length of an exception text, bytes; the rest is dropped. The text may contain a whole request, but clients
+/// see little of an error.
 const MAX_RAISED_BYTES: usize = 64 << 10;
 
 /// The outcome of a call.
