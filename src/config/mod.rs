@@ -62,7 +62,7 @@ pub struct Config {
     pub default_model_name: Option<String>,
     /// Ports of each TensorFlow Serving instance that starts with the server; empty in multi-model mode.
     pub instance_ports: Vec<InstancePorts>,
-    /// Longest time for a model to become AVAILABLE.
+    /// Time limit for a model to become AVAILABLE.
     pub wait_time: Duration,
     /// Value of `--tensorflow_inter_op_parallelism`.
     pub inter_op_parallelism: Option<u32>,

@@ -31,7 +31,7 @@ pub struct Handlers {
     pub backend: Arc<Backend>,
     /// The deadline of a whole request, for messages.
     pub limit: Duration,
-    /// Longest time of one call, for messages.
+    /// Time limit of one call, for messages.
     pub timeout: Duration,
     /// Value of `context.timeout`, seconds.
     pub context_timeout: u64,

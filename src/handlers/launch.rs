@@ -49,7 +49,7 @@ pub struct Launch {
     pub directory: Option<PathBuf>,
     /// Whether the worker has the server's terminal, for debuggers.
     pub has_terminal: bool,
-    /// Longest time of one call; `None`: no limit.
+    /// Time limit of one call; `None`: no limit.
     pub timeout: Option<Duration>,
 }
 

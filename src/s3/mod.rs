@@ -16,7 +16,7 @@ use ureq::typestate::AgentScope;
 
 /// Services on this machine or in this data centre accept a connection at once or do not exist.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest time of one request.
+/// Time limit of one request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// A client for the store, which may be behind a proxy (`HTTPS_PROXY` and related variables).

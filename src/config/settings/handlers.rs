@@ -19,7 +19,7 @@ settings! {
     /// How handler calls may overlap; see HANDLERS.md.
     WORKER_CLASS: WorkerClass = setting("SAGEMAKER_GUNICORN_WORKER_CLASS", WORKER_CLASS_NAME).default("gevent");
 
-    /// Longest time of one handler call. When a call takes longer, its Python process is killed and restarted. This is
+    /// Time limit of one handler call. When a call takes longer, its Python process is killed and restarted. This is
     /// also the lower bound of a request's deadline.
     TIMEOUT: Duration = setting("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", SECONDS).default("30").in_batch_transform("600");
 
@@ -36,7 +36,7 @@ pub struct HandlerConfig {
     pub threads: u32,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
-    /// Longest time of one call; `None`: no limit.
+    /// Time limit of one call; `None`: no limit.
     pub timeout: Option<Duration>,
     /// Value of `context.timeout`: the deadline of a request.
     pub context_timeout: Duration,

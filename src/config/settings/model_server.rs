@@ -30,7 +30,7 @@ settings! {
     /// Number of TensorFlow Serving processes; in multi-model mode, for each model.
     INSTANCE_COUNT: u32 = setting("SAGEMAKER_TFS_INSTANCE_COUNT", UP_TO_1000).default("1");
 
-    /// Longest time for a model to become AVAILABLE.
+    /// Time limit for a model to become AVAILABLE.
     WAIT_TIME: Duration = setting("SAGEMAKER_TFS_WAIT_TIME_SECONDS", SECONDS).default("300").in_multi_model("55");
 
     /// Passed on as `--tensorflow_inter_op_parallelism`.
