@@ -1,9 +1,10 @@
-//! Settings of glibc's allocator: what is freed goes back to the system.
+//! Settings of glibc's allocator that return freed memory to the system.
 //!
-//! By default the allocator raises its threshold for large allocations to the size of what is freed, up to 32 MB, and
-//! keeps twice as much at the top of each of many arenas. A server whose threads handle large bodies in turn then
-//! keeps hundreds of megabytes that nobody uses, whatever its own limit says. The settings are read from the environment
-//! when a process starts, and nothing but unsafe code can change them later, so the program starts itself once more.
+//! By default (`mallopt(3)`, `M_MMAP_THRESHOLD`) the allocator raises its threshold for large allocations to the size
+//! of a freed block, up to 32 MB, and keeps twice as much at the top of each of many arenas. A server whose threads
+//! handle large bodies in turn then keeps hundreds of unused megabytes, whatever its own limit says. glibc reads the
+//! settings from the environment when a process starts, and only unsafe code could change them later, so the program
+//! executes itself again.
 
 use std::env;
 use std::ops::RangeInclusive;
@@ -11,22 +12,23 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 
-/// Larger allocations are pages of their own: they grow without a copy, and are gone when they are freed. Smaller ones are
-/// worth keeping for the next request: new pages make a request of 1 MB cost 2.5 times the CPU.
+/// Bytes. Larger allocations get pages of their own: they grow without a copy, and freeing them returns the pages.
+/// Smaller ones are worth keeping for the next request: with new pages, a request of 1 MB costs 2.5 times the CPU.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "4194304");
-/// What an arena keeps at its top.
+/// Bytes that an arena keeps at its top.
 const TRIM_THRESHOLD: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "8388608");
-/// One arena for each CPU, within these limits: more threads do not run at the same time.
+/// One arena per CPU, within the limits of [`ARENAS`], because no more threads run at the same time.
 const ARENA_MAX: &str = "MALLOC_ARENA_MAX";
 const ARENAS: RangeInclusive<usize> = 2..=8;
 const NAMES: [&str; 3] = [MMAP_THRESHOLD.0, TRIM_THRESHOLD.0, ARENA_MAX];
-/// When this is set, it is left alone: it can say all that we would.
+/// This variable can contain all of these settings, so when an operator sets it, the program changes nothing.
 const OTHER_SETTINGS: &str = "GLIBC_TUNABLES";
-/// Says that the settings are ours, and not for children.
+/// Marks the settings as the program's own, which children must not get.
 const MARK: &str = "_SAGEMAKER_TFS_ALLOCATOR";
 
-/// Starts the program again with the settings, unless it has some. To be called before anything else is under way; returns
-/// when there is nothing to do, or when that fails, which costs memory only.
+/// Executes the program again with the settings, unless the environment has allocator settings already. To be called
+/// before the program starts threads or opens files. Returns when the program has nothing to do, or when executing
+/// fails: the program then only uses more memory.
 pub fn settle() {
     let is_set = |name: &str| env::var_os(name).is_some();
     let is_settled = [OTHER_SETTINGS, MARK].into_iter().chain(NAMES).any(is_set);
@@ -51,7 +53,7 @@ pub fn settle() {
     let _ = command.exec();
 }
 
-/// Keeps the settings from a child, which may be another program's or have its own.
+/// Removes the program's own settings from the environment of a child, whose memory use they are not made for.
 pub fn keep_from(child: &mut Command) {
     if env::var_os(MARK).is_some() {
         for name in NAMES.into_iter().chain([MARK]) {

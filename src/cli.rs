@@ -1,4 +1,8 @@
-//! The command line: `sagemaker-tfs serve [options]`. Options are the settings that have a flag.
+//! The command line: `sagemaker-tfs serve [OPTIONS]`.
+//!
+//! The options are the settings that have a flag. Parsing stores their values in [`Vars`]; checking the values is left
+//! to
+//! [`Config::read`](crate::config::Config::read).
 
 use std::ffi::OsString;
 
@@ -11,16 +15,16 @@ use crate::error::StartError;
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve models, with the options given written into the variables.
+    /// Serve models with these variables, into which the given options are written.
     Serve(Vars),
-    /// Print this text and end.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// Parses the arguments (without the program's name).
+/// Parses the arguments, which come without the program's name.
 ///
 /// # Errors
-/// [`StartError::Settings`] for unknown commands, options and missing values.
+/// [`StartError::Settings`] for a missing or unknown command, an unknown option, or an option without its value.
 pub fn parse(args: impl IntoIterator<Item = OsString>, vars: Vars) -> Result<Command, StartError> {
     parse_lexopt(lexopt::Parser::from_args(args), vars)
         .map_err(|e| StartError::Settings(vec![format!("{e}; see sagemaker-tfs --help")]))
@@ -52,14 +56,14 @@ fn parse_lexopt(mut parser: lexopt::Parser, mut vars: Vars) -> Result<Command, l
     if serve {
         Ok(Command::Serve(vars))
     } else {
-        Err("a command is missing: sagemaker-tfs serve".into())
+        Err("the command is missing: run sagemaker-tfs serve".into())
     }
 }
 
 fn help() -> String {
     let mut text = String::from(
-        "Serves TensorFlow models on Amazon SageMaker, in front of TensorFlow Serving.\n\n\
-         Usage: sagemaker-tfs serve [OPTIONS]\n\nOptions of serve, each with its environment variable:\n",
+        "Serves TensorFlow models on Amazon SageMaker, with TensorFlow Serving behind it.\n\n\
+         Usage: sagemaker-tfs serve [OPTIONS]\n\nOptions of serve, with their environment variables:\n",
     );
     for setting in Setting::all() {
         if let Some(flag) = setting.flag {
@@ -70,12 +74,12 @@ fn help() -> String {
             );
         }
     }
-    text += "\nOptions:\n  -h, --help     Print this text\n  -V, --version  Print the version\n\n\
-             Environment variables:\n";
+    text += "\nOther options:\n  -h, --help     Print this help\n  -V, --version  Print the version\n\n\
+             Settings without an option, as environment variables:\n";
     for setting in Setting::all().filter(|s| s.flag.is_none()) {
         text += &format!("  {} [default: {}]\n", setting.name, setting.default);
     }
-    text += "\nWhat they accept and mean: docs/SETTINGS.md.\n";
+    text += "\ndocs/SETTINGS.md says what each setting means and accepts.\n";
     text
 }
 
@@ -88,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_print() {
+    fn help_and_version_print_and_exit() {
         for args in [&["--help"][..], &["serve", "-h"], &["-V"], &["--version"]] {
             assert!(matches!(run(args), Ok(Command::Print(_))), "{args:?}");
         }
     }
 
     #[test]
-    fn serve_takes_the_options_of_the_settings() {
+    fn serve_accepts_the_options_of_settings() {
         let Ok(Command::Serve(_)) = run(&[
             "serve",
             "--model-dir",
@@ -109,9 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_a_reason() {
+    fn refuses_other_arguments_with_a_reason() {
         for (args, part) in [
-            (&[][..], "a command is missing"),
+            (&[][..], "the command is missing"),
             (&["train"], "unknown command \"train\""),
             (&["serve", "--prot", "1"], "--prot"),
             (&["serve", "--port"], "--port"),

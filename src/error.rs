@@ -1,36 +1,36 @@
-//! The two error types: one for refusing to start, one for a single request.
+//! The two error types: [`StartError`] ends the program, [`RequestError`] fails one request.
 //!
-//! A start error is a sentence for the person who reads the log; a request error knows its HTTP status and
-//! becomes `{"error": "..."}`. Nothing else in the program crosses a module border as an error.
+//! A start error is a sentence for the operator who reads the log. A request error has an HTTP status and becomes the
+//! response `{"error": "..."}`. Modules turn the errors of libraries into one of the two where they decide what to do.
 
 use std::time::Duration;
 
 /// Exit code for wrong settings and wrong use of the command line.
 pub const EXIT_USAGE: u8 = 2;
-/// Exit code for everything else that prevents or ends the start.
+/// Exit code for every other failure.
 pub const EXIT_FAILURE: u8 = 1;
 
-/// Why the server does not start. Printed as it is, one line per problem.
+/// Why the server does not start, or why it stops. Printed unchanged, one line per problem.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Wrong settings, all of them at once, or wrong use of the command line.
     #[error("{}", .0.join("\n"))]
     Settings(Vec<String>),
-    /// Anything else: no model, a port in use, a model server that does not come up.
+    /// Any other failure: no model, a port in use, a model server that does not start.
     #[error("{0}")]
     Failed(String),
-    /// A signal came before there was anything to serve, which is no failure.
+    /// A signal stopped the program during the start. This is not a failure.
     #[error("stopped by a signal")]
     Stopped,
 }
 
 impl StartError {
-    /// Shorthand for [`StartError::Failed`].
+    /// Makes a [`StartError::Failed`].
     pub fn failed(text: impl Into<String>) -> Self {
         Self::Failed(text.into())
     }
 
-    /// The process exit code that goes with this error.
+    /// The exit code of the process for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_) => EXIT_USAGE,
@@ -40,22 +40,22 @@ impl StartError {
     }
 }
 
-/// Why one request is not answered as asked.
+/// Why one request fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{status}: {text}")]
 pub struct RequestError {
-    /// HTTP status code of the answer.
+    /// HTTP status code of the response.
     pub status: u16,
-    /// What the client reads under the key `error`. SageMaker shows clients at most 2,048 characters.
+    /// The value of the key `error` in the response. SageMaker shows clients at most 2,048 characters of it.
     pub text: String,
     /// A header that belongs to the status, such as `Allow` with 405.
     pub header: Option<(&'static str, &'static str)>,
-    /// Whether the client is to end the connection, because where its next request begins is not known.
+    /// Whether the connection ends with the response, because the start of the next request is unknown.
     pub ends_connection: bool,
 }
 
 impl RequestError {
-    /// An error with this HTTP status.
+    /// An error with this HTTP status. The connection stays open.
     pub fn new(status: u16, text: impl Into<String>) -> Self {
         Self {
             status,
@@ -65,12 +65,12 @@ impl RequestError {
         }
     }
 
-    /// 400: the request is wrong in a way the client can mend.
+    /// 400: the request is wrong, and the client can correct it.
     pub fn bad_request(text: impl Into<String>) -> Self {
         Self::new(400, text)
     }
 
-    /// An error after which it is not known where the next request begins: the connection ends with it.
+    /// An error after which the start of the next request is unknown, so the connection ends.
     pub fn ending(status: u16, text: impl Into<String>) -> Self {
         Self {
             ends_connection: true,
@@ -78,7 +78,7 @@ impl RequestError {
         }
     }
 
-    /// 503: there is no room for the request now, but there may be soon.
+    /// 503 with `Retry-After`: the server has no room for the request now, but may have soon.
     pub fn busy(text: impl Into<String>) -> Self {
         Self {
             header: Some(("Retry-After", "1")),
@@ -86,7 +86,7 @@ impl RequestError {
         }
     }
 
-    /// 504: the request's deadline passed; `why` says what it was waiting for.
+    /// 504: the request's deadline, `limit` after its start, has passed; `why` says what the request was waiting for.
     pub fn deadline(limit: Duration, why: &str) -> Self {
         Self::new(
             504,
@@ -94,12 +94,12 @@ impl RequestError {
         )
     }
 
-    /// 499: the client has hung up while its request was at work. This is only logged: nobody reads it.
+    /// 499: the client hung up while its request was at work. Only the access log shows this status.
     pub fn hung_up() -> Self {
-        Self::new(499, "The client has hung up.")
+        Self::new(499, "The client hung up.")
     }
 
-    /// The answer's body, written as users of the older container match it: with a space after the colon.
+    /// The response's body. It has a space after the colon, as in the older container, because clients match the text.
     pub fn to_json(&self) -> Vec<u8> {
         format!("{{\"error\": {}}}", serde_json::json!(self.text)).into_bytes()
     }
@@ -110,13 +110,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_errors_escape_their_text() {
+    fn request_error_escapes_its_text() {
         let error = RequestError::bad_request("a \"quoted\"\nline");
         assert_eq!(error.to_json(), br#"{"error": "a \"quoted\"\nline"}"#);
     }
 
     #[test]
-    fn wrong_settings_are_listed_line_by_line() {
+    fn lists_wrong_settings_line_by_line() {
         let error = StartError::Settings(vec!["a".into(), "b".into()]);
         assert_eq!(error.to_string(), "a\nb");
         assert_eq!(error.exit_code(), 2);

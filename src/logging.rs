@@ -1,11 +1,11 @@
-//! The log: simple_logger, which filters by target and writes lines to standard error, behind a queue.
+//! The log: a queue in front of simple_logger, which filters by target and writes lines to standard error.
 //!
-//! Logged text may come from clients, from a model server that repeats what clients sent, or from users' code. It can
-//! neither forge a line of another module nor send commands to the terminal that shows the log.
+//! Logged text may come from clients, from a model server that repeats what clients sent, or from users' code. Control
+//! characters are escaped, so the text can neither forge a line of another module nor control a terminal.
 //!
-//! Only the thread `log` writes. Standard error may be a pipe that nobody reads or a file on a full disk; writing to it
-//! blocks or fails, and neither may reach a worker or the watchdog. So lines are queued, up to a limit; beyond it they
-//! are dropped and counted. The log never stops service. Which targets exist is for the caller to say.
+//! Only the thread `log` writes. Standard error may be a full pipe or a file on a full disk, where writing blocks or
+//! fails; neither may stop a worker or the watchdog. So lines wait in a queue with a limit; lines beyond the limit are
+//! dropped and counted. The caller of [`start`] decides which targets have levels of their own.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -22,24 +22,24 @@ use simple_logger::SimpleLogger;
 
 use crate::error::StartError;
 
-/// Log target of the HTTP front and its access lines.
+/// Log target of the HTTP server, which includes access lines.
 pub const FRONT: &str = "sagemaker_tfs::front";
 
-/// Text in the queue: enough for a burst of lines while a reader is slow, and little memory.
+/// Limit of the queue: holds a burst of lines while a reader is slow, and costs little memory.
 const MAX_QUEUED_BYTES: usize = 4 << 20;
-/// Memory of an entry without its text.
+/// Estimated memory of an entry apart from its text.
 const ENTRY_BYTES: usize = 100;
-/// When the program ends, the queue has this long to drain.
+/// Maximum wait for the queue to drain when the program ends.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(1);
 /// Name of the thread that writes.
 const WRITER: &str = "log";
 
 static QUEUE: LazyLock<Queue> = LazyLock::new(Queue::new);
 
-/// Starts logging at `level`, or at the level in `targets` for targets that begin with the name there.
+/// Starts logging at `level`. Targets that begin with a name in `targets` have the level given there.
 ///
 /// # Errors
-/// When the log's thread cannot be started, or a logger was set already, which is a mistake of the program.
+/// When the log's thread cannot start, or when a logger is already set, which is a bug of the program.
 pub fn start(level: LevelFilter, targets: &[(&str, LevelFilter)]) -> Result<(), StartError> {
     let mut logger = SimpleLogger::new().with_utc_timestamps().with_level(level);
     for (target, level) in targets {
@@ -50,33 +50,33 @@ pub fn start(level: LevelFilter, targets: &[(&str, LevelFilter)]) -> Result<(), 
         // The writer panics when standard error fails, so there is nowhere to report it.
         if thread.name() != Some(WRITER) {
             say(&format!("thread {} {panic}", thread.name().unwrap_or("?")));
-            // The panic may end the program.
+            // The panic may end the program before the queue drains.
             finish();
         }
     }));
     if !QUEUE.has_writer() {
-        return Err(StartError::failed("cannot start the thread of the log"));
+        return Err(StartError::failed("cannot start the thread log"));
     }
     log::set_max_level(logger.max_level());
-    // Loggers live as long as the program.
+    // The logger lives as long as the program, so leaking it is harmless.
     log::set_boxed_logger(Box::new(Queued(Box::leak(Box::new(logger)))))
         .map_err(|e| StartError::failed(format!("cannot start logging: {e}")))
 }
 
-/// Prints text at any level, line by line, under the program's name.
+/// Prints text whatever the log level, with the program's name before each line.
 pub fn say(text: &str) {
     let has_writer = QUEUE.has_writer();
     for line in text.lines() {
         let said = Entry::Said(printable(line).into_owned());
         match has_writer {
             true => QUEUE.push(said),
-            // Without threads the program ends, and this is the reason.
+            // The program ends without its log thread, and this text is the reason.
             false => said.write(),
         }
     }
 }
 
-/// Waits until the queue is written, for at most a second. Called before the program ends.
+/// Waits until the queue is written, at most for one second. To be called before the program ends.
 pub fn finish() {
     if !QUEUE.has_writer() {
         return;
@@ -86,7 +86,7 @@ pub fn finish() {
     let _ = wait.recv_timeout(LAST_LINES_LIMIT);
 }
 
-/// Puts a queue in front of a logger, and gives each line of a message its own time and origin.
+/// A logger behind the queue. Each line of a message becomes an entry, so each has a time and an origin.
 struct Queued(&'static SimpleLogger);
 
 impl Log for Queued {
@@ -96,7 +96,7 @@ impl Log for Queued {
 
     fn log(&self, record: &Record) {
         if !self.enabled(record.metadata()) {
-            return; // formatting is expensive
+            return; // before the costly formatting
         }
         let text = record.args().to_string();
         for line in text.trim_end_matches('\n').split('\n') {
@@ -120,7 +120,7 @@ enum Entry {
         text: String,
     },
     Said(String),
-    /// The sender is dropped when the writer reaches this.
+    /// Tells [`finish`] that the writer has reached this entry: the writer drops the sender.
     Mark(Sender<()>),
 }
 
@@ -132,7 +132,10 @@ impl Entry {
         }
     }
 
-    /// Panics when standard error fails, as simple_logger does.
+    /// Writes the entry.
+    ///
+    /// # Panics
+    /// When writing to standard error fails, because simple_logger panics then.
     fn write(self) {
         match self {
             Self::Logged {
@@ -155,13 +158,13 @@ impl Entry {
     }
 }
 
-/// Entries from all threads for the one that writes. Pushing never blocks.
+/// Entries from all threads for the thread that writes. Pushing never blocks.
 struct Queue {
     sender: Sender<Entry>,
     entries: Receiver<Entry>,
     bytes: AtomicUsize,
     lost_lines: AtomicU64,
-    /// Whether the writer's thread could be started.
+    /// Whether the writer's thread started; unset before the first attempt.
     writer: OnceLock<bool>,
 }
 
@@ -177,7 +180,7 @@ impl Queue {
         }
     }
 
-    /// Starts the writer's thread on the first call.
+    /// Whether a thread writes the queue. The first call starts the thread.
     fn has_writer(&'static self) -> bool {
         *self.writer.get_or_init(|| {
             let thread = thread::Builder::new().name(WRITER.into());
@@ -191,11 +194,11 @@ impl Queue {
             self.bytes.fetch_sub(size, Ordering::Relaxed);
             self.lost_lines.fetch_add(1, Ordering::Relaxed);
         } else {
-            let _ = self.sender.send(entry); // cannot fail: we hold the receiver
+            let _ = self.sender.send(entry); // cannot fail: `self` holds the receiver
         }
     }
 
-    /// The writer's thread. It never ends: a line that standard error does not take is lost, and the next one is tried.
+    /// Runs on the writer's thread and never returns. When writing a line fails, the line is lost and the loop goes on.
     fn write_all(&self) {
         let write_entries = || {
             for entry in &self.entries {
@@ -204,7 +207,9 @@ impl Queue {
                 entry.write();
                 let lost = self.lost_lines.swap(0, Ordering::Relaxed);
                 if lost > 0 {
-                    log::error!("{lost} lines of the log are lost: nobody took them");
+                    log::error!(
+                        "{lost} log lines were lost: standard error did not take them in time"
+                    );
                 }
             }
         };
@@ -212,14 +217,14 @@ impl Queue {
     }
 }
 
-/// Waits until standard error takes a line. Another process that shares it may have made it non-blocking.
+/// Waits until standard error is writable. A process that shares standard error may have made it non-blocking.
 fn wait_until_writable() {
     let stderr = io::stderr();
     // If polling fails, the write reports why.
     let _ = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None);
 }
 
-/// The text with control characters and line separators escaped. Tabs stay.
+/// Returns the text with control characters and line separators escaped. Tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let is_text = |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
     if text.chars().all(is_text) {
@@ -240,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_escaped_and_text_is_not() {
+    fn escapes_control_characters_and_nothing_more() {
         for text in ["", "plain", "a\tb", "\u{e9}\u{1f600} \\u{1b} \"'"] {
             assert_eq!(printable(text), text);
         }
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_limit_are_counted_and_dropped() {
+    fn drops_and_counts_lines_beyond_the_limit() {
         let queue = Queue::new();
         let lines = 2 * MAX_QUEUED_BYTES / 1000;
         for _ in 0..lines {

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let code = match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Perhaps nobody reads it; the exit code still tells.
+            // Standard error may be closed; the exit code still reports the failure.
             logging::say(&error.to_string());
             ExitCode::from(error.exit_code())
         }

@@ -1,19 +1,22 @@
-//! Whether memory is short: what a model that does not come up in time, or does not answer, may be suffering from.
+//! How much memory the machine or the container has, and whether it is nearly used up.
 //!
-//! A limit may stand in our own control group or in any above it, and in files of either version of control groups.
+//! Memory limits of the requests derive from the total. Messages about a model that does not start in time, or does not
+//! respond, mention a lack of memory. The limit of a container may be set in this process's control group or in any
+//! group above it, in version 1 or version 2 of control groups (`cgroups(7)`).
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Less than this share of the memory left counts as short.
+/// Memory counts as short when a smaller share of it is available.
 const SHORT_BELOW: f64 = 0.05;
 
-/// Whether the machine, or the container by its control groups, has hardly any memory left.
+/// Whether the machine or any of this process's control groups has hardly any memory left.
 pub fn is_short() -> bool {
     is_short_below(Path::new("/"))
 }
 
-/// Bytes of memory of the machine, or of the container by its control groups if that is less.
+/// The machine's memory, or the lowest limit of this process's control groups if that is less, in bytes. `None` when
+/// `/proc` cannot be read.
 pub fn total() -> Option<u64> {
     total_below(Path::new("/"))
 }
@@ -29,7 +32,7 @@ fn is_short_below(root: &Path) -> bool {
 
 fn total_below(root: &Path) -> Option<u64> {
     let machine = field(&read(&root.join("proc/meminfo")), "MemTotal:");
-    let machine = machine.map(|kilobytes| kilobytes as u64 * 1024);
+    let machine = machine.map(|kibibytes| kibibytes as u64 * 1024);
     let groups = levels(root).into_iter().filter_map(|level| level.limit());
     groups.chain(machine).min()
 }
@@ -38,13 +41,13 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// A control group: its folder, and how the files in it are called.
+/// A control group: its folder, and the names of the files in it.
 struct Level {
     folder: PathBuf,
     names: &'static Names,
 }
 
-/// What the two versions of control groups call the same things.
+/// The names that one version of control groups gives to its files and to a field of `memory.stat`.
 struct Names {
     limit: &'static str,
     used: &'static str,
@@ -67,16 +70,17 @@ impl Level {
         read(&self.folder.join(name)).trim().parse().ok()
     }
 
-    /// Its limit. `None`: it has none, which reads `max`, or in version 1 as a number beyond all memory.
+    /// The group's limit, bytes. Without a limit the file of version 2 contains `max`, which gives `None`; that of
+    /// version 1 contains a number larger than any machine's memory.
     fn limit(&self) -> Option<u64> {
         self.number(self.names.limit)
     }
 
-    /// The share that is left of its limit.
+    /// The share of the limit that is still available.
     fn share(&self) -> Option<f64> {
         let (limit, used) = (self.limit()? as f64, self.number(self.names.used)? as f64);
         let stat = read(&self.folder.join("memory.stat"));
-        // Cached files go when memory is needed.
+        // The kernel drops cached files when it needs memory.
         let cached = stat
             .lines()
             .find_map(|line| line.strip_prefix(self.names.cached));
@@ -87,13 +91,13 @@ impl Level {
     }
 }
 
-/// The control groups that limit our memory: our own, and all above it that can be seen.
+/// The control groups that limit this process's memory: its own, and all visible groups above it.
 fn levels(root: &Path) -> Vec<Level> {
     let ours = read(&root.join("proc/self/cgroup"));
     let mounts = read(&root.join("proc/self/mountinfo"));
     let mut levels = Vec::new();
     for line in ours.lines() {
-        // The number of the hierarchy, its controllers, and our path in it. Version 2 has neither number nor names.
+        // A line is `hierarchy:controllers:path`; version 2 has hierarchy 0 and no controllers.
         let mut parts = line.splitn(3, ':');
         let (Some(number), Some(controllers), Some(path)) =
             (parts.next(), parts.next(), parts.next())
@@ -109,7 +113,8 @@ fn levels(root: &Path) -> Vec<Level> {
             continue;
         };
         let top = root.join(mount.place.trim_start_matches('/'));
-        // In a container the mount may begin at our group, or our path may be one outside: then it shows its top.
+        // In a container the mount may begin at our group, or the path may be one outside the mount. In both cases the
+        // top of the mount is our group.
         let below = Path::new(path).strip_prefix(mount.root).ok();
         let below =
             below.filter(|path| path.components().all(|c| matches!(c, Component::Normal(_))));
@@ -128,11 +133,11 @@ fn levels(root: &Path) -> Vec<Level> {
     levels
 }
 
-/// A line of `/proc/self/mountinfo`.
+/// A line of `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
 struct Mount<'a> {
-    /// What of the file system is mounted.
+    /// The folder of the file system that is mounted.
     root: &'a str,
-    /// Where.
+    /// The folder where it is mounted.
     place: &'a str,
     kind: &'a str,
     options: &'a str,
@@ -159,12 +164,12 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// The share of memory that is available, by the text of `/proc/meminfo`.
+/// The available share of the machine's memory, from the text of `/proc/meminfo`.
 fn machine_share(meminfo: &str) -> Option<f64> {
     Some(field(meminfo, "MemAvailable:")? / field(meminfo, "MemTotal:")?)
 }
 
-/// A field of `/proc/meminfo`, kB.
+/// A field of `/proc/meminfo`, KiB.
 fn field(meminfo: &str, name: &str) -> Option<f64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
@@ -175,13 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_of_the_machine() {
+    fn reads_the_machines_available_share() {
         let meminfo = "MemTotal:  1000 kB\nMemFree: 10 kB\nMemAvailable:  40 kB\n";
         assert_eq!(machine_share(meminfo), Some(0.04));
         assert_eq!(machine_share(""), None);
     }
 
-    /// A machine's files, of which it has 1000 kB with half of them free.
+    /// The files of a machine with 1000 kB of memory, half of it available.
     struct Tree(tempfile::TempDir);
 
     const VERSION_2_MOUNT: &str =
@@ -205,7 +210,7 @@ mod tests {
             self
         }
 
-        /// A group of version 2, with a limit in bytes or `max`.
+        /// Adds a group of version 2; `limit` is in bytes, or `max`.
         fn group_2(self, folder: &str, limit: &str, used: u64, cached: u64) -> Self {
             let folder = format!("sys/fs/cgroup/{folder}");
             let stat = format!("anon 1\ninactive_file {cached}\ntotal_inactive_file 0\n");
@@ -231,11 +236,11 @@ mod tests {
     }
 
     const MACHINE: u64 = 1000 * 1024;
-    /// What version 1 says where there is no limit.
+    /// The number that version 1 shows for a group without a limit.
     const NO_LIMIT: u64 = 9_223_372_036_854_771_712;
 
     #[test]
-    fn without_control_groups_the_machine_counts() {
+    fn machine_counts_without_control_groups() {
         Tree::new("", "").assert(MACHINE, false);
         let tree =
             Tree::new("", "").file("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 40 kB\n");
@@ -243,9 +248,9 @@ mod tests {
     }
 
     #[test]
-    fn version_2_takes_the_least_limit_on_the_path() {
+    fn version_2_uses_the_lowest_limit_on_the_path() {
         let tree = || Tree::new("0::/pod/container\n", VERSION_2_MOUNT);
-        // The top has no such files.
+        // The root group has no memory files.
         tree()
             .group_2("pod", "5000", 1000, 0)
             .group_2("pod/container", "max", 1000, 0)
@@ -254,7 +259,7 @@ mod tests {
             .group_2("pod", "5000", 4900, 0)
             .group_2("pod/container", "4000", 1000, 0)
             .assert(4000, true);
-        // Not what others have.
+        // Other groups do not count.
         tree()
             .group_2("pod/other", "3000", 3000, 0)
             .group_2("pod/container", "4000", 1000, 0)
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_in_a_namespace_of_its_own_has_its_limit_at_the_top() {
+    fn version_2_in_its_own_namespace_has_its_limit_at_the_top() {
         let tree =
             |used, cached| Tree::new("0::/\n", VERSION_2_MOUNT).group_2("", "4000", used, cached);
         tree(1000, 0).assert(4000, false);
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_takes_the_least_limit_on_the_path() {
+    fn version_1_uses_the_lowest_limit_on_the_path() {
         let groups = "12:cpu,cpuacct:/pod\n11:memory:/pod/container\n0::/elsewhere\n";
         let tree = || Tree::new(groups, VERSION_1_MOUNTS);
         tree()
@@ -290,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_outside_of_the_mount_leads_to_its_top() {
+    fn path_outside_the_mount_means_its_top() {
         // Version 1 without a namespace: the mount begins at the container's group.
         let mount = VERSION_1_MOUNTS.replace("0:29 / ", "0:29 /docker/abc ");
         for path in ["/docker/abc", "/docker/other", "/"] {
@@ -298,12 +303,12 @@ mod tests {
                 .group_1("", 4000, 3900, 0)
                 .assert(4000, true);
         }
-        // A group of its own within.
+        // A group of this process's own inside the container's.
         Tree::new("11:memory:/docker/abc/inner\n", &mount)
             .group_1("", 4000, 100, 0)
             .group_1("inner", 3000, 100, 0)
             .assert(3000, false);
-        // Version 2 with a namespace that does not have our group.
+        // Version 2 with a namespace that does not contain our group.
         Tree::new("0::/../other\n", VERSION_2_MOUNT)
             .group_2("", "4000", 100, 0)
             .file("sys/fs/other/memory.max", "10\n")
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn both_versions_at_once_are_both_looked_at() {
+    fn looks_at_both_versions_when_both_are_mounted() {
         let mounts = VERSION_1_MOUNTS.to_owned()
             + "35 32 0:30 / /sys/fs/cgroup/unified rw shared:12 - cgroup2 cgroup2 rw\n";
         let tree = Tree::new("11:memory:/a\n0::/a\n", &mounts);
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_counts_as_no_limit() {
+    fn malformed_files_count_as_no_limit() {
         let tree = Tree::new("0::/a\nx\n:::\n7:memory\n", "short - line\n - \n\n");
         tree.group_2("a", "10", 10, 0).assert(MACHINE, false);
         let tree = Tree::new("0::/a\n", VERSION_2_MOUNT);

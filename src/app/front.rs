@@ -1,4 +1,5 @@
-//! Opens the port: the settings of the HTTP server, and the server as the supervisor sees it.
+//! Opens the port: derives the HTTP server's settings from [`Config`], starts the server, and gives the supervisor a
+//! [`Drain`] to stop it with. What routes do is left to `api`.
 
 use std::thread;
 
@@ -13,20 +14,21 @@ use crate::{descriptors, memory, wait};
 
 /// File descriptors for everything but connections: the log, children, downloads.
 const OTHER_FILES: usize = 256;
-/// File descriptors a slot may need: a connection to TensorFlow Serving, and an idle one.
-const FILES_A_SLOT: usize = 2;
-/// Without anything to go by, memory for requests, bytes.
+/// File descriptors that a slot may need: a connection to TensorFlow Serving, and an idle one.
+const FILES_PER_SLOT: usize = 2;
+/// Memory for requests, bytes, when neither a setting nor the system gives a number.
 const DEFAULT_REQUEST_MEMORY: u64 = 1 << 30;
-/// The part of all memory that requests may take when nothing is set. TensorFlow Serving needs some for each of them, too.
-const REQUEST_MEMORY_PART: u64 = 4;
+/// Unless a setting says otherwise, requests get all memory divided by this. TensorFlow Serving needs memory for each
+/// request, too.
+const REQUEST_MEMORY_DIVISOR: u64 = 4;
 
-/// Requests that wait for a slot; each holds its connection and its body.
+/// Maximum number of requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
 
-/// Opens the port. From now on the supervisor drains requests when a signal ends the program.
+/// Opens the port. From then on, the supervisor drains requests before the program ends.
 ///
 /// # Errors
-/// When the port cannot be opened, or a thread not be started.
+/// When the port cannot be opened or a thread cannot be started.
 pub fn open(config: &Config, mode: Mode, supervisor: &SupervisorHandle) -> Result<(), StartError> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     wait::start_computing(cpus)
@@ -59,12 +61,14 @@ impl Drain for Server<Api> {
 
 fn server_settings(config: &Config, mode: &Mode, cpus: usize) -> http::Settings {
     let memory = config.body_memory.unwrap_or_else(|| {
-        memory::total().map_or(DEFAULT_REQUEST_MEMORY, |total| total / REQUEST_MEMORY_PART)
+        memory::total().map_or(DEFAULT_REQUEST_MEMORY, |total| {
+            total / REQUEST_MEMORY_DIVISOR
+        })
     });
     let slots = config.slots();
     let files = descriptors::limit();
     let left = files - channel_files(config, mode).min(files / 2);
-    let reserved = OTHER_FILES + FILES_A_SLOT * slots;
+    let reserved = OTHER_FILES + FILES_PER_SLOT * slots;
     http::Settings {
         listen: (config.listen, config.port),
         workers: match config.workers {
@@ -75,17 +79,17 @@ fn server_settings(config: &Config, mode: &Mode, cpus: usize) -> http::Settings 
         backlog: MAX_BACKLOG,
         deadline: config.deadline,
         memory: usize::try_from(memory).unwrap_or(usize::MAX),
-        // With few descriptors they get half of them.
+        // When descriptors are scarce, connections still get half of those left.
         max_connections: left.saturating_sub(reserved).max(left / 2),
     }
 }
 
 /// File descriptors for all channels to Python workers.
 fn channel_files(config: &Config, mode: &Mode) -> usize {
-    // In multi-model mode models that come later may bring scripts.
+    // In multi-model mode, models loaded later may have scripts.
     let scripts = match mode {
         Mode::Fixed(served) => usize::from(served.handlers.is_some()),
         Mode::Registry(_) => config::MODELS_AT_WORK,
     };
-    launch::FILES_A_CHANNEL * scripts * launch::workers(config) * launch::channels(config)
+    launch::FILES_PER_CHANNEL * scripts * launch::workers(config) * launch::channels(config)
 }

@@ -1,6 +1,7 @@
-//! The steps of the start that prepare a handler script: finding or downloading it, its Python, its packages.
+//! The steps of the start that prepare the handler script: find or download it, find its Python, install its packages.
 //!
-//! In multi-model mode this is the script for models without their own.
+//! In multi-model mode this is the script for models that have none of their own; `models/load.rs` prepares those of
+//! single models. Running the workers is left to `handlers`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +14,12 @@ use crate::models::backend::HandlerWorkers;
 use crate::supervisor::handle::SupervisorHandle;
 use crate::tfs::files::Files;
 
-/// The workers for the handler script, if there is one; its packages are installed. They have yet to be started.
+/// Finds the handler script and installs its packages. Returns its workers, which are not started yet; `None` without a
+/// script.
 ///
 /// # Errors
-/// When a script that is asked for is not there, its Python or packages do not work, or a download fails;
-/// [`StartError::Stopped`] when the supervisor stops.
+/// When the script that SAGEMAKER_PROGRAM names does not exist, its Python does not work, or installing or downloading
+/// fails; [`StartError::Stopped`] when the supervisor stops.
 pub fn prepare(
     config: &Config,
     default_model: &str,
@@ -27,10 +29,10 @@ pub fn prepare(
     let folders = folders(config, files, supervisor)?;
     let program = &config.handlers.program;
     let Some(script) = handlers::find_in(folders.iter().map(PathBuf::as_path), program) else {
-        // In multi-model mode models may have it.
+        // In multi-model mode, models that are loaded later may have the script.
         if config.handlers.program_is_named && config.multi_model.is_none() {
             return Err(StartError::failed(format!(
-                "SAGEMAKER_PROGRAM is {program:?}, but {} is not there",
+                "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
                 config.model_dir.join("code").join(program).display()
             )));
         }
@@ -38,14 +40,14 @@ pub fn prepare(
     };
     let interpreter = Interpreter::find(&script, supervisor)?;
     packages::install(&script, &interpreter, supervisor)?;
-    // Empty in multi-model mode, where each model has ports of its own.
+    // Empty in multi-model mode, where each model has its own ports.
     let ports = &config.instance_ports;
     let directory = files.directory();
     let launch = Launch::new(config, script, interpreter, directory, ports, default_model);
     Ok(Some(HandlerWorkers::new(launch)))
 }
 
-/// The folders that may have the script in their folder `code`.
+/// The folders whose subfolder `code` may hold the script.
 fn folders(
     config: &Config,
     files: &Files,
@@ -66,7 +68,7 @@ fn folders(
     }
 }
 
-/// Refuses to start: this build cannot download.
+/// Fails, because this build cannot download.
 #[cfg(not(feature = "s3"))]
 fn download(
     _config: &Config,
@@ -76,13 +78,13 @@ fn download(
     _supervisor: &SupervisorHandle,
 ) -> Result<Vec<PathBuf>, StartError> {
     Err(StartError::failed(
-        "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET is set, but this build of sagemaker-tfs cannot download from S3: it was \
-         built without the feature s3, as for images of the flavor slim; use the flavor python, or build with --features \
-         s3",
+        "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET is set, but this build of sagemaker-tfs cannot download from S3: like \
+         images of the flavor slim, it was built without the feature s3; use an image of the flavor python, or build \
+         with --features s3",
     ))
 }
 
-/// Downloads the handler for all models into `folder`. Returns the folders that may have the script in their folder `code`.
+/// Downloads the handler for all models into `folder`. Returns the folders whose subfolder `code` may hold the script.
 #[cfg(feature = "s3")]
 fn download(
     config: &Config,
@@ -99,20 +101,20 @@ fn download(
         prefix.to_owned(),
     );
     let target = code.clone();
-    // A download may take minutes to fail, and the end of the program must not wait for it.
+    // A download may take minutes to fail, and must not delay the end of the program.
     let downloaded = supervisor.run_in_thread("download", move || {
         crate::s3::download(&aws, &name, &keys, &target)
     })?;
     let count = downloaded.map_err(StartError::failed)?;
     log::info!("downloaded {count} files");
-    // With or without a folder `code` below the prefix.
+    // The prefix may name the folder `code` itself or the folder that contains it.
     let folders = vec![folder, code];
     let program = &config.handlers.program;
     match handlers::find_in(folders.iter().map(PathBuf::as_path), program) {
         Some(_) => Ok(folders),
         None => Err(StartError::failed(format!(
-            "s3://{bucket}/{prefix} has no {program}, neither there nor in a folder code below ({count} files were \
-             downloaded)"
+            "s3://{bucket}/{prefix} has no {program}, neither directly below the prefix nor in a folder code below it \
+             ({count} files were downloaded)"
         ))),
     }
 }

@@ -1,10 +1,10 @@
-//! The running program: from a checked [`Config`] to the exit code.
+//! The running program, from a checked [`Config`] to the exit code.
 //!
-//! This file is the outline. `signals.rs` chooses the signals that are handled, `startup.rs` takes the steps of the start,
-//! the same for both modes, `handler.rs` those of them that prepare a handler script, `front.rs` opens the port.
+//! This file is the outline. `signals.rs` chooses the signals to handle, `startup.rs` takes the steps of the start for
+//! both modes, `handler.rs` takes the steps that prepare a handler script, and `front.rs` opens the port.
 //!
-//! Two places produce the message of a failed start: a step in `startup.rs` and below fails, or the first start of a
-//! process does, which the supervisor reports (`Unit::refusal` of TensorFlow Serving and of Python workers). Both end the
+//! The start fails in one of two places: in a step in `startup.rs` and below, or in the first start of a process, which
+//! the supervisor reports with the text of [`Unit::refusal`](crate::supervisor::unit::Unit::refusal). Both end the
 //! supervisor's loop with a [`StartError`], which [`run`] returns and `main.rs` prints.
 
 mod front;
@@ -27,13 +27,13 @@ use crate::supervisor::inherited;
 use crate::tfs::files::Files;
 use crate::{descriptors, handlers, logging, tfs};
 
-/// When the program ends, a start that is still under way has this long to clean up.
+/// When the program ends during the start, the start has this long to clean up.
 const CLEANUP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends the program, which is no error, also during the start.
 ///
 /// # Errors
-/// Why the start failed.
+/// Why the start failed, or why the supervisor had to stop.
 pub fn run(config: &Config) -> Result<(), StartError> {
     match start_and_serve(config) {
         Err(StartError::Stopped) => Ok(()),
@@ -49,11 +49,11 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     // Before any child exists, so that no signal is missed.
     let mut signals = signals::handle()?;
 
-    // Starts before any step that takes time: it ends the start when a signal comes or a step fails.
+    // The watchdog runs before any step that takes time, because it ends the start when a signal comes or a step fails.
     let (supervisor, inbox) = SupervisorHandle::new();
     let closer = signals.handle();
     let watchdog = start_thread("watchdog", move || {
-        // Even if it panics: the main thread must not wait for signals forever.
+        // On a panic, too: otherwise the main thread would wait for signals forever.
         let _close = OnDrop(|| closer.close());
         Supervisor::new(inbox).run()
     })?;
@@ -66,7 +66,8 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
     let result = watchdog
         .join()
         .unwrap_or_else(|_| Err(StartError::failed("the watchdog thread panicked")));
-    // Removes the temporary directory. A start that was cut short removes it itself, unless something blocks it.
+    // Dropping the files removes the temporary directory. A start that was cut short drops them itself, unless a step
+    // blocks.
     drop(files.recv_timeout(CLEANUP_LIMIT));
     result
 }
@@ -74,28 +75,28 @@ fn start_and_serve(config: &Config) -> Result<(), StartError> {
 fn start_log(config: &Config) -> Result<(), StartError> {
     let targets = [
         (logging::FRONT, config.front_log_level),
-        // Children have log levels of their own: everything they print is wanted.
+        // Children have log levels of their own, so the log shows everything that they print.
         (tfs::instance::LOG_TARGET, LevelFilter::Info),
         (handlers::worker::LOG_TARGET, LevelFilter::Info),
         (handlers::packages::LOG_TARGET, LevelFilter::Info),
-        // The HTTP client's own lines repeat ours, and its debug lines would quote users' data.
+        // The HTTP client's lines repeat the program's own, and its debug lines would quote users' data.
         ("ureq", LevelFilter::Warn),
         ("ureq_proto", LevelFilter::Warn),
     ];
     logging::start(config.log_level, &targets)
 }
 
-/// Takes the steps of the start on a thread of its own, so that signals are handled whatever blocks a step. The receiver
-/// gets the files that must last as long as the program; it disconnects when the start fails.
+/// Takes the steps of the start on their own thread, so that a blocked step does not keep signals from being handled.
+/// The receiver gets the files that must exist as long as the program runs; it disconnects when the start fails.
 fn start_in_background(config: &Config, supervisor: &SupervisorHandle) -> Receiver<Files> {
     let (sender, files) = bounded(1);
     let (config, handle) = (config.clone(), supervisor.clone());
     let start = move || {
         match catch_unwind(AssertUnwindSafe(|| startup::start(&config, &handle))) {
-            // The channel has room for them.
+            // Does not block: the channel has room for one message.
             Ok(Ok(files)) => drop(sender.send(files)),
             Ok(Err(error)) => handle.fail(error),
-            Err(_) => handle.fail(StartError::failed("the start panicked")),
+            Err(_) => handle.fail(StartError::failed("the start thread panicked")),
         }
     };
     if let Err(error) = start_thread("start", start) {

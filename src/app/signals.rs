@@ -1,4 +1,4 @@
-//! Which signals the program handles. What they mean is for the supervisor to decide.
+//! Chooses the signals that the program handles. The supervisor decides what they mean.
 
 use std::fs;
 
@@ -7,20 +7,21 @@ use signal_hook::iterator::Signals;
 
 use crate::error::StartError;
 
-/// Handles SIGCHLD and the signals that end the program, from now on.
+/// Starts handling SIGCHLD and the signals that end the program.
 ///
 /// # Errors
-/// When the system refuses.
+/// When a handler cannot be installed.
 pub fn handle() -> Result<Signals, StartError> {
     let mut handled = vec![SIGCHLD, SIGTERM, SIGINT, SIGQUIT];
-    // `nohup` has it ignored so that the program outlives the terminal.
+    // `nohup` ignores SIGHUP so that the program outlives the terminal.
     if !is_ignored(SIGHUP) {
         handled.push(SIGHUP);
     }
     Signals::new(handled).map_err(|e| StartError::failed(format!("cannot handle signals: {e}")))
 }
 
-/// Whether our parent had a signal ignored when it started us.
+/// Whether the parent process set this signal to be ignored before it started the program (`proc_pid_status(5)`,
+/// `SigIgn`).
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

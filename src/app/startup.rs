@@ -1,8 +1,8 @@
-//! The start, step by step: models, files, the handler script, GPUs, the port, processes. One path for both modes.
+//! The start, step by step and for both modes: models, files, the handler script, GPUs, the port, processes.
 //!
-//! A step that needs another program is a task of the supervisor; so is everything that may block, so that a signal or a
-//! failure elsewhere ends the start at any moment ([`StartError::Stopped`]). Loads of multi-model mode, which a client
-//! waits for, are in `models/load.rs`; both build on `models/backend.rs`.
+//! A step that runs another program or may block is a task of the supervisor, so a signal or a failure elsewhere can
+//! end the start at any moment ([`StartError::Stopped`]). Loading a model in multi-model mode, while a client waits, is
+//! left to `models/load.rs`; both build on `models/backend.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,25 +21,25 @@ use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
 
-/// Longer than any wait that something else ends.
-const LONG: Duration = Duration::from_secs(3600);
+/// The deadline of one round of a wait without a limit.
+const WAIT_ROUND: Duration = Duration::from_secs(3600);
 
-/// What the steps have found or made when the port is opened.
+/// What the steps before the opening of the port have found or made.
 struct Prepared<'a> {
     config: &'a Config,
     supervisor: &'a SupervisorHandle,
     files: &'a Files,
-    /// For the handler script, if there is one.
+    /// The workers of the handler script, if there is a script.
     workers: Option<HandlerWorkers>,
     gpus: u32,
 }
 
-/// Takes all steps. Returns the files that must last as long as the program.
+/// Takes all steps. Returns the files that must exist as long as the program runs.
 ///
 /// # Errors
 /// Why a step failed; [`StartError::Stopped`] when the supervisor stops.
 pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, StartError> {
-    // In multi-model mode clients name the models later.
+    // In multi-model mode, clients load models later.
     let models = match config.multi_model {
         None => models::discover(&config.model_dir)?,
         Some(_) => Vec::new(),
@@ -62,7 +62,7 @@ pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, St
     Ok(files)
 }
 
-/// The model for requests that name none; empty without models.
+/// The model for requests that name no model; empty without models.
 fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError> {
     for model in models {
         log::info!(
@@ -88,7 +88,7 @@ fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError
     }
 }
 
-/// The number of GPUs, where instances have to share them; otherwise 0.
+/// The number of GPUs if several instances share them; otherwise 0, because a single instance needs no share.
 fn count_gpus(config: &Config, supervisor: &SupervisorHandle) -> Result<u32, StartError> {
     let instances = match &config.multi_model {
         None => config.instance_ports.len(),
@@ -101,7 +101,7 @@ fn count_gpus(config: &Config, supervisor: &SupervisorHandle) -> Result<u32, Sta
 }
 
 impl Prepared<'_> {
-    /// Serves these models from now on.
+    /// Opens the port and starts the processes for these models.
     fn serve_models(self, models: &[Model], default_model: &str) -> Result<(), StartError> {
         let (config, supervisor) = (self.config, self.supervisor);
         let backend = backend::backend(config, &config.instance_ports);
@@ -117,12 +117,13 @@ impl Prepared<'_> {
         }
     }
 
-    /// Serves models as clients load them.
+    /// Opens the port for clients that load models.
     fn serve_registry(self, multi_model: &MultiModelConfig) -> Result<(), StartError> {
         let (config, supervisor) = (self.config, self.supervisor);
         let (low, high) = multi_model.ports;
         let ports = PortPool::new(low, high, config.port);
-        // Models' files go below the program's own: models that are loaded when the program ends are not dropped.
+        // Models' files go below the program's directory: models still loaded when the program ends are never dropped,
+        // so they do not remove their files themselves.
         let config_of_models = Config {
             tmp_dir: self.files.directory().to_owned(),
             ..config.clone()
@@ -144,7 +145,7 @@ impl Prepared<'_> {
     }
 }
 
-/// Starts workers once the models are AVAILABLE: scripts may use the models while they are loaded.
+/// Starts workers once the models are AVAILABLE, because a script may use the models while it is being loaded.
 fn start_when_available(
     workers: HandlerWorkers,
     backend: Arc<Backend>,
@@ -152,7 +153,7 @@ fn start_when_available(
 ) -> Result<(), StartError> {
     let wait = move || {
         while (backend.pool)
-            .wait_until_serving(Instant::now() + LONG)
+            .wait_until_serving(Instant::now() + WAIT_ROUND)
             .is_err()
         {}
         workers.start(&supervisor, None);

@@ -1,8 +1,9 @@
 //! Reads all settings once and turns them into a plain, checked [`Config`].
 //!
-//! [`Config::read`] touches nothing but the variables it is given: no files, no processes. Every wrong value is
-//! collected, so that all can be corrected in one go. Nothing else in the program reads the environment. The settings
-//! themselves are declared in [`settings`]; this file checks them against each other and derives numbers from them.
+//! [`Config::read`] looks at nothing but the variables that it gets: no files, no processes. It collects every wrong
+//! value, so that an operator can correct all of them at once. Apart from this, only `allocator.rs` reads the
+//! environment. The settings are declared in [`settings`]; this file checks them against each other and derives numbers
+//! from them.
 
 mod model_name;
 mod ports;
@@ -30,48 +31,48 @@ pub use self::settings::server::Workers;
 use self::settings::{batch_transform, model_server, multi_model, server};
 use crate::error::StartError;
 
-/// Everything that can be set, checked.
+/// All settings, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Address and port of the HTTP front.
+    /// Address that the HTTP server listens on.
     pub listen: IpAddr,
-    /// See `listen`.
+    /// Port that the HTTP server listens on.
     pub port: u16,
-    /// Where the models are.
+    /// The directory that contains the models.
     pub model_dir: PathBuf,
-    /// Program to start: a path, or a name looked up on PATH.
+    /// TensorFlow Serving's program: a path, or a name to look up on PATH.
     pub model_server: PathBuf,
-    /// Its version, where that is set.
+    /// TensorFlow Serving's version, if a setting gives it; otherwise the program is asked.
     pub tfs_version: Option<String>,
-    /// Where the private directory is made.
+    /// The directory in which the program makes its private directory.
     pub tmp_dir: PathBuf,
-    /// Deadline of a whole request.
+    /// Deadline of a whole request, from the end of its head.
     pub deadline: Duration,
-    /// Memory for bodies, bytes; `None`: by the memory there is.
+    /// Memory for all requests in flight, bytes; `None`: derived from the memory of the machine or container.
     pub body_memory: Option<u64>,
-    /// Level of the HTTP front's log.
+    /// Log level of the HTTP server.
     pub front_log_level: LevelFilter,
-    /// Level of everything else.
+    /// Log level of everything except the HTTP server.
     pub log_level: LevelFilter,
     /// Threads that serve requests.
     pub workers: Workers,
-    /// One request at a time, handlers at the terminal, no deadlines: to debug a handler.
+    /// For debugging a handler: one request at a time, a Python process with the terminal, no deadlines.
     pub single_threaded: bool,
-    /// Model for requests that name none; `None`: the first found.
+    /// Model for requests that name no model; `None`: the first model found.
     pub default_model_name: Option<String>,
-    /// Ports of each TensorFlow Serving instance; as many as there are instances.
+    /// Ports of each TensorFlow Serving instance that starts with the server; empty in multi-model mode.
     pub instance_ports: Vec<InstancePorts>,
-    /// Time a model may take to become AVAILABLE.
+    /// Time limit for a model to become AVAILABLE.
     pub wait_time: Duration,
-    /// `--tensorflow_inter_op_parallelism`.
+    /// Value of `--tensorflow_inter_op_parallelism`.
     pub inter_op_parallelism: Option<u32>,
-    /// `--tensorflow_intra_op_parallelism`.
+    /// Value of `--tensorflow_intra_op_parallelism`.
     pub intra_op_parallelism: Option<u32>,
-    /// Share of GPU memory left free, 0 to 1.
+    /// Share of each GPU's memory that stays free, from 0 up to, not including, 1.
     pub gpu_memory_margin: f64,
-    /// Batching parameters, when batching is on.
+    /// Batching parameters; `None`: batching is off.
     pub batching: Option<Batching>,
-    /// `OMP_NUM_THREADS` for children.
+    /// Value of `OMP_NUM_THREADS` for child processes.
     pub omp_num_threads: String,
     /// Whether this is a batch transform job.
     pub batch_transform: bool,
@@ -81,11 +82,11 @@ pub struct Config {
     pub max_payload_mb: Option<u32>,
     /// Settings of Python handlers.
     pub handlers: HandlerConfig,
-    /// Settings of multi-model mode; `None` when it is off.
+    /// Settings of multi-model mode; `None`: the mode is off.
     pub multi_model: Option<MultiModelConfig>,
 }
 
-/// The environment and the command line's options, as given.
+/// The environment variables and command-line options, not parsed yet.
 #[derive(Debug, Default, Clone)]
 pub struct Vars {
     environment: HashMap<String, String>,
@@ -98,7 +99,7 @@ impl Vars {
         Self::from_variables(std::env::vars_os())
     }
 
-    /// These variables. What is not UTF-8 is replaced.
+    /// The given variables. Bytes that are not UTF-8 become replacement characters.
     pub fn from_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let text = |s: OsString| s.to_string_lossy().into_owned();
         Self {
@@ -110,12 +111,12 @@ impl Vars {
         }
     }
 
-    /// Sets the option of `setting` as given on the command line.
+    /// Stores the value that the command line gives for `setting`.
     pub fn set_flag(&mut self, setting: &Setting, value: String) {
         self.flags.insert(setting.name, value);
     }
 
-    /// The value and where it came from.
+    /// Where the value comes from (an option or a variable, for messages), and the value.
     fn get(&self, setting: &Setting) -> Option<(String, &str)> {
         let from_flag = self.flags.get(setting.name);
         let from_environment = || self.environment.get(setting.name).filter(|v| !v.is_empty());
@@ -127,19 +128,19 @@ impl Vars {
     }
 }
 
-/// In place of a deadline, where there must be a number: TensorFlow Serving keeps milliseconds in 31 bits.
+/// Stands for "no deadline". Not longer, because TensorFlow Serving holds milliseconds in 31 bits.
 const NO_DEADLINE: Duration = Duration::from_secs(7 * 86_400);
-/// Requests at work at once when the job does not ask for more. Most of them wait for TensorFlow Serving, so the number has
-/// little to do with CPUs. A coroutine that waits costs some 20 KB, and its connection 16 KB.
+/// Requests at work at once, unless a batch transform job asks for more. Most of them wait for TensorFlow Serving, so
+/// the number does not depend on the CPUs. A waiting coroutine costs some 20 KB, and its connection 16 KB.
 const DEFAULT_SLOTS: usize = 512;
-/// The same when each holds a thread.
+/// The same, where each request at work holds a thread.
 const DEFAULT_SLOTS_ON_THREADS: usize = 64;
-/// In multi-model mode there are slots for so many models with all the work they can have: requests that wait for one
-/// which is down must not keep the others' out.
+/// Multi-model mode has slots for this many models with all slots of each in use, so that requests which wait for a
+/// model that is down do not keep out those of other models.
 pub const MODELS_AT_WORK: usize = 8;
 
 impl Config {
-    /// Reads and checks everything. `cpus` is the number of CPUs this process may use.
+    /// Reads and checks all settings. `cpus` is the number of CPUs that this process may use.
     ///
     /// # Errors
     /// [`StartError::Settings`] with one line for each wrong value.
@@ -155,7 +156,7 @@ impl Config {
     }
 
     fn read_all(r: &mut Reader) -> Self {
-        // Read first: defaults depend on them.
+        // Read first, because defaults of other settings depend on the two modes.
         r.circumstances.batch_transform = r.value(&batch_transform::BATCH);
         r.circumstances.multi_model = r.value(&multi_model::MULTI_MODEL);
         r.optional(&batch_transform::STRATEGY);
@@ -170,7 +171,7 @@ impl Config {
         let range = r.optional(&model_server::PORT_RANGE);
         let multi_model = MultiModelConfig::read(r, range, instances);
         let instance_ports = match &multi_model {
-            // Each model gets its own when it is loaded.
+            // Each model gets its ports when it is loaded.
             Some(mode) => ports::check_for_models(mode.ports, instances).map(|()| Vec::new()),
             None => ports::assign(range, instances, port),
         };
@@ -207,7 +208,7 @@ impl Config {
             batching: Batching::read(r),
             omp_num_threads: r.value(&model_server::OMP_THREADS),
             batch_transform: r.circumstances.batch_transform,
-            // SageMaker's API allows 0 for "not set".
+            // SageMaker's API allows 0 to mean "not set".
             max_concurrent_transforms: r
                 .optional(&batch_transform::MAX_CONCURRENT)
                 .filter(|&n| n > 0),
@@ -217,7 +218,7 @@ impl Config {
         }
     }
 
-    /// Requests worked on at once.
+    /// The number of requests that may be at work at once.
     pub fn slots(&self) -> usize {
         if self.single_threaded {
             return 1;
@@ -228,13 +229,13 @@ impl Config {
         }
     }
 
-    /// Requests of one model worked on at once.
+    /// The number of requests of one model that may be at work at once.
     pub fn model_slots(&self) -> usize {
         if self.single_threaded {
             return 1;
         }
-        let asked = self.max_concurrent_transforms.unwrap_or(0) as usize;
-        asked.max(match self.workers {
+        let transforms = self.max_concurrent_transforms.unwrap_or(0) as usize;
+        transforms.max(match self.workers {
             Workers::Coroutines(_) => DEFAULT_SLOTS,
             Workers::Threads => DEFAULT_SLOTS_ON_THREADS,
         })
@@ -247,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_value_counts_as_unset() {
+    fn empty_value_counts_as_unset() {
         let unset = read(&[]).unwrap();
         let empty: Vec<_> = Setting::all().map(|s| (s.name, "")).collect();
         assert_eq!(read(&empty).unwrap(), unset);
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_is_never_below_the_handler_timeout() {
+    fn deadline_is_never_below_the_handler_timeout() {
         let config = read(&[
             ("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", "20"),
             ("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", "45"),
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn to_debug_a_handler_there_is_one_slot_and_no_deadline() {
+    fn single_threaded_mode_has_one_slot_and_no_deadline() {
         let config = read(&[
             ("SAGEMAKER_TFS_SINGLE_THREADED", "true"),
             ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "100"),
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_asks_for_more_slots_but_not_for_fewer() {
+    fn batch_transform_job_raises_the_slots_but_never_lowers_them() {
         for (workers, slots) in [("2", DEFAULT_SLOTS), ("threads", DEFAULT_SLOTS_ON_THREADS)] {
             for (transforms, expected) in [("", slots), ("1", slots), ("10000", 10_000)] {
                 let slots = |more: &[(&str, &str)]| {
@@ -311,12 +312,12 @@ mod tests {
                 );
             }
         }
-        let said = format!("default, {DEFAULT_SLOTS};");
-        assert!(batch_transform::MAX_CONCURRENT.doc.contains(&said));
+        let documented = format!("above {DEFAULT_SLOTS},");
+        assert!(batch_transform::MAX_CONCURRENT.doc.contains(&documented));
     }
 
     #[test]
-    fn ports_that_do_not_fit_are_problems() {
+    fn refuses_ports_that_do_not_fit() {
         for pairs in [
             &[
                 ("SAGEMAKER_SAFE_PORT_RANGE", "9000-9002"),
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_come_at_once() {
+    fn reports_all_problems_at_once() {
         let problems = read(&[
             ("SAGEMAKER_BIND_TO_PORT", "x"),
             ("SAGEMAKER_MULTI_MODEL", "x"),
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_and_is_named_when_wrong() {
+    fn flag_overrides_its_variable_and_is_named_when_wrong() {
         let mut vars = Vars::default();
         vars.environment
             .insert("SAGEMAKER_BIND_TO_PORT".into(), "1234".into());

@@ -1,12 +1,13 @@
-//! Which names models may have.
+//! The rule for names of models.
 //!
-//! One rule for the whole program: names come from settings, folders, headers and requests to load a model, and go into
-//! URLs, paths and config files. It stands here because `config` is the lowest layer that needs it.
+//! The whole program uses this one rule. Names come from settings, folders, headers and requests to load a model, and
+//! go into URLs, paths and config files, where valid names need no escaping. `config` is the lowest layer that needs
+//! the rule.
 
-/// Longest name accepted, bytes.
+/// Maximum length of a name, bytes.
 const MAX_LENGTH: usize = 255;
 
-/// Whether `name` can name a model: `[A-Za-z0-9][A-Za-z0-9._-]{0,254}`.
+/// Whether `name` is a valid name of a model: `[A-Za-z0-9][A-Za-z0-9._-]{0,254}`.
 pub fn is_model_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= MAX_LENGTH
@@ -21,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_need_no_escaping_anywhere() {
+    fn accepts_only_names_that_need_no_escaping() {
         for name in ["a", "7", "half_plus_two", "a.b-c_1", &"a".repeat(255)] {
             assert!(is_model_name(name), "{name}");
         }

@@ -1,6 +1,8 @@
-//! Who gets which port: assigns ports to the instances of TensorFlow Serving that start with the server, and checks the
-//! range from which multi-model mode takes them later. Pure functions of the settings: whether a port is free shows when
-//! it is used.
+//! Assigns ports to the TensorFlow Serving instances that start with the server, and checks the range from which
+//! multi-model mode takes ports later.
+//!
+//! The functions depend on the settings alone. Whether a port is free shows when an instance starts
+//! (`tfs/instance.rs`).
 
 use crate::config::settings::model_server::{INSTANCE_COUNT, PORT_RANGE};
 use crate::config::settings::server::PORT;
@@ -8,25 +10,25 @@ use crate::config::settings::server::PORT;
 /// The two ports of a TensorFlow Serving instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InstancePorts {
-    /// `--port`.
+    /// Value of `--port`.
     pub grpc: u16,
-    /// `--rest_api_port`.
+    /// Value of `--rest_api_port`.
     pub rest: u16,
 }
 
-/// First gRPC and REST port when no range is given; instance i takes these plus i.
+/// Ports of instance 0 when no range is given. Instance i takes these plus i.
 const FIRST_PORTS: InstancePorts = InstancePorts {
     grpc: 9000,
     rest: 8501,
 };
 
-/// Most instances without a range. From the 500th on, REST ports would run into gRPC ports.
+/// Maximum number of instances without a range. From instance 499 on, REST ports would collide with gRPC ports.
 const MAX_WITHOUT_RANGE: u32 = 400;
 
-/// Assigns ports to `instances` (1 to 1000) instances. `listen_port` is the server's own port.
+/// Assigns ports to `instances` (1 to 1000) instances. `listen_port` is the HTTP server's port.
 ///
 /// # Errors
-/// What does not fit, and what to set.
+/// The setting that does not fit, and the setting to change.
 pub fn assign(
     range: Option<(u16, u16)>,
     instances: u32,
@@ -70,18 +72,18 @@ pub fn assign(
     }
 }
 
-/// Checks that the range of multi-model mode has room for one model.
+/// Checks that the port range of multi-model mode has room for one model.
 ///
 /// # Errors
-/// That the range is too small, and what is accepted.
+/// A message that the range is too small, and the accepted format.
 pub fn check_for_models((low, high): (u16, u16), instances: u32) -> Result<(), String> {
-    // Pairs are counted as `models::ports` hands them out.
+    // Counts pairs as `models::ports` hands them out.
     if u32::from(high - low) / 2 >= instances {
         return Ok(());
     }
     Err(format!(
-        "{} is \"{low}-{high}\", too small for a model with {} = {instances}; accepted: LOW-HIGH with a port more than \
-         two for each instance",
+        "{} is \"{low}-{high}\", too small for a model with {} = {instances}; accepted: LOW-HIGH with two ports for \
+         each instance, and one more",
         PORT_RANGE.name, INSTANCE_COUNT.name
     ))
 }
@@ -96,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_follow_the_range() {
+    fn assigns_ports_from_the_range() {
         assert_eq!(pairs(Some((9000, 9003)), 2), [(9000, 9001), (9002, 9003)]);
         assert_eq!(pairs(Some((65534, 65535)), 1), [(65534, 65535)]);
     }
 
     #[test]
-    fn ports_without_a_range_follow_the_defaults() {
+    fn assigns_default_ports_without_a_range() {
         assert_eq!(pairs(None, 3), [(9000, 8501), (9001, 8502), (9002, 8503)]);
         let mut all: Vec<u16> = pairs(None, MAX_WITHOUT_RANGE)
             .into_iter()
@@ -114,22 +116,25 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_the_first_ports() {
-        let said = format!("unset: {}+i and {}+i", FIRST_PORTS.grpc, FIRST_PORTS.rest);
+    fn documentation_names_the_first_ports() {
+        let documented = format!(
+            "without a range, {}+i and {}+i",
+            FIRST_PORTS.grpc, FIRST_PORTS.rest
+        );
         assert!(
-            PORT_RANGE.doc.to_lowercase().contains(&said),
+            PORT_RANGE.doc.to_lowercase().contains(&documented),
             "{}",
             PORT_RANGE.doc
         );
     }
 
     #[test]
-    fn what_does_not_fit_is_said_with_what_to_set() {
+    fn refusals_name_the_setting_to_change() {
         let refused = |range, instances, port| assign(range, instances, port).unwrap_err();
         assert_eq!(
             refused(Some((9000, 9002)), 2, 8080),
             "SAGEMAKER_SAFE_PORT_RANGE is \"9000-9002\", too small for SAGEMAKER_TFS_INSTANCE_COUNT = 2; accepted: \
-             LOW-HIGH, two port numbers, with two ports for each instance"
+             LOW-HIGH, a range of ports with two ports for each instance"
         );
         assert_eq!(
             refused(None, 401, 8080),
@@ -137,8 +142,8 @@ mod tests {
         );
         assert_eq!(
             refused(Some((8079, 8082)), 2, 8082),
-            "SAGEMAKER_BIND_TO_PORT is 8082, which TensorFlow Serving instance 1 needs; set SAGEMAKER_SAFE_PORT_RANGE to \
-             other ports"
+            "SAGEMAKER_BIND_TO_PORT is 8082, which TensorFlow Serving instance 1 needs; set SAGEMAKER_SAFE_PORT_RANGE \
+             to other ports"
         );
         for port in [8501, 9000] {
             assert!(refused(None, 1, port).contains("instance 0"));
@@ -147,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn a_range_for_models_has_a_port_to_spare() {
+    fn range_for_models_needs_a_spare_port() {
         assert_eq!(check_for_models((9000, 9999), 499), Ok(()));
         assert_eq!(
             check_for_models((9000, 9001), 1).unwrap_err(),
             "SAGEMAKER_SAFE_PORT_RANGE is \"9000-9001\", too small for a model with SAGEMAKER_TFS_INSTANCE_COUNT = 1; \
-             accepted: LOW-HIGH with a port more than two for each instance"
+             accepted: LOW-HIGH with two ports for each instance, and one more"
         );
     }
 }

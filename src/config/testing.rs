@@ -1,10 +1,10 @@
-//! For the tests of settings.
+//! Helpers for the tests of settings.
 
 use crate::config::settings::{Setting, TypedSetting};
 use crate::config::{Config, Vars};
 use crate::error::StartError;
 
-/// What is read from these variables on a machine with four CPUs.
+/// Reads these variables as on a machine with four CPUs.
 pub fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let pairs = pairs.iter().map(|(k, v)| (k.into(), v.into()));
     Config::read(&Vars::from_variables(pairs), 4).map_err(|e| match e {
@@ -13,7 +13,7 @@ pub fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     })
 }
 
-/// Each of these values is wrong by itself, and the message says what is accepted.
+/// Asserts that each of these values is refused, with a message that says what the setting accepts.
 pub fn assert_refuses(setting: &Setting, values: &[&str]) {
     for value in values {
         let problems = read(&[(setting.name, value)]).unwrap_err();
@@ -25,7 +25,7 @@ pub fn assert_refuses(setting: &Setting, values: &[&str]) {
     }
 }
 
-/// Each word in "a, b or c" is accepted.
+/// Asserts that the setting accepts each word of a list such as "a, b or c" in `accepts`.
 pub fn assert_accepts_words<T>(setting: &TypedSetting<T>) {
     let words = setting.accepts.split([',', ' ']);
     let words: Vec<_> = words.filter(|word| !["", "or"].contains(word)).collect();

@@ -1,11 +1,11 @@
-//! The answer's content type and layout, by the request's `Accept` header.
+//! Chooses the content type and layout of a response by the request's header `Accept`.
 
 use memchr::memmem;
 
-/// The content type of answers when `Accept` lists none of ours.
+/// The content type of responses when `Accept` lists no supported type.
 pub const DEFAULT_TYPE: &str = "application/json";
 
-/// The first type listed in `accept` that answers can be given in, if any. Parameters and case do not count.
+/// The first supported type that `accept` lists, if any. Parameters and case do not matter.
 pub fn listed_type(accept: Option<&str>) -> Option<&'static str> {
     accept?.split(',').find_map(|entry| {
         let essence = entry.split(';').next().unwrap_or_default().trim();
@@ -15,9 +15,9 @@ pub fn listed_type(accept: Option<&str>) -> Option<&'static str> {
     })
 }
 
-/// Lays an answer of TensorFlow Serving out: on one line when `Accept` lists one of our types, else as it is.
-/// TensorFlow Serving's `\'instances\'` in a 400, which no JSON parser takes, loses its backslashes.
-/// Returns the content type to go with it.
+/// Lays out the body of TensorFlow Serving's response: on one line if `Accept` lists a supported type, otherwise
+/// unchanged. In a 400, removes the backslashes from TensorFlow Serving's `\'instances\'`, which no JSON parser
+/// accepts. Returns the content type of the response.
 pub fn lay_out(status: u16, body: &mut Vec<u8>, accept: Option<&str>) -> &'static str {
     if status == 400 {
         unescape_instances(body);
@@ -31,7 +31,8 @@ pub fn lay_out(status: u16, body: &mut Vec<u8>, accept: Option<&str>) -> &'stati
     }
 }
 
-/// In place, moving each run between newlines once. JSON strings hold no raw newlines, so only layout is lost.
+/// Removes newlines in place, and moves each run between newlines once. JSON strings contain no raw newlines, so only
+/// the layout changes.
 fn remove_newlines(body: &mut Vec<u8>) {
     let mut kept = 0;
     let mut read = 0;
@@ -47,16 +48,16 @@ fn remove_newlines(body: &mut Vec<u8>) {
 fn unescape_instances(body: &mut Vec<u8>) {
     const ESCAPED: &[u8] = br"\'instances\'";
     const PLAIN: &[u8] = b"'instances'";
-    let mut mended = Vec::new();
+    let mut unescaped = Vec::new();
     let mut copied = 0;
     for at in memmem::find_iter(body, ESCAPED) {
-        mended.extend_from_slice(&body[copied..at]);
-        mended.extend_from_slice(PLAIN);
+        unescaped.extend_from_slice(&body[copied..at]);
+        unescaped.extend_from_slice(PLAIN);
         copied = at + ESCAPED.len();
     }
     if copied > 0 {
-        mended.extend_from_slice(&body[copied..]);
-        *body = mended;
+        unescaped.extend_from_slice(&body[copied..]);
+        *body = unescaped;
     }
 }
 
@@ -73,7 +74,7 @@ mod tests {
     const PREDICTIONS: &str = "{\n    \"predictions\": [3.5, 4.0, 5.5\n    ]\n}";
 
     #[test]
-    fn a_listed_type_removes_newlines() {
+    fn removes_newlines_for_a_listed_type() {
         for accept in [
             "application/json",
             "text/plain, Application/JSON;q=0.5",
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_accept_leaves_the_body_alone() {
+    fn leaves_the_body_unchanged_for_any_other_accept() {
         for accept in [
             None,
             Some(""),
@@ -110,16 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn escaped_instances_are_mended_in_a_400_only() {
+    fn unescapes_instances_in_a_400_only() {
         let body = r#"{"error": "of \'instances\' list, \'instances\'"}"#;
-        let mended = r#"{"error": "of 'instances' list, 'instances'"}"#;
-        assert_eq!(laid_out(400, body, None).0, mended);
+        let unescaped = r#"{"error": "of 'instances' list, 'instances'"}"#;
+        assert_eq!(laid_out(400, body, None).0, unescaped);
         assert_eq!(laid_out(200, body, None).0, body);
         assert_eq!(laid_out(500, body, None).0, body);
     }
 
     #[test]
-    fn newlines_at_the_ends_and_in_a_row() {
+    fn removes_newlines_at_the_ends_and_in_a_row() {
         assert_eq!(
             laid_out(200, "\n\na\n\nb\n", Some("application/json")).0,
             "ab"

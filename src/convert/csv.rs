@@ -1,15 +1,16 @@
-//! CSV to `{"instances": [...]}`: a row is an instance, a bare number a JSON number, everything else a string.
+//! Converts CSV into `{"instances": [...]}`: each row becomes an instance, each bare number a JSON number, and each
+//! other field a string.
 //!
-//! RFC 4180 quoting. The `csv` crate does not tell a quoted field from a bare one, which decides between string
-//! and number here, so fields are found by hand; the tests hold the result against that crate.
+//! Quoting follows RFC 4180. A quoted field is always a string, and the `csv` crate does not report which fields were
+//! quoted, so this module has its own parser; tests compare it with that crate.
 
 use crate::budget::{Buffer, NoRoom};
 use crate::error::RequestError;
 
-/// The body TensorFlow Serving gets for a CSV body.
+/// Converts a CSV body into the body of a request to TensorFlow Serving.
 ///
 /// # Errors
-/// 400 for bytes that are not UTF-8 and for a quote that is never closed, with the row; 413 or 503 without memory.
+/// 400 with the row for bytes that are not UTF-8 or a quote that is never closed; 413 or 503 when no memory is left.
 pub fn to_tfs(buffer: &Buffer) -> Result<Buffer, RequestError> {
     let body: &[u8] = buffer;
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -19,7 +20,7 @@ pub fn to_tfs(buffer: &Buffer) -> Result<Buffer, RequestError> {
             row_of(body, error.valid_up_to(), buffer.sibling())
         )));
     }
-    // Room for brackets and commas, and for some fields that grow. More is rare and costs a copy.
+    // Room for brackets and commas, and for some fields that grow. Larger results are rare and cost a copy.
     let mut out = buffer.sibling();
     let likely = body.len() + body.len() / 8 + 64;
     out.reserve_likely(likely, body.len())?;
@@ -30,7 +31,7 @@ pub fn to_tfs(buffer: &Buffer) -> Result<Buffer, RequestError> {
     Ok(out)
 }
 
-/// The row, counted from 1, that the byte at `at` belongs to.
+/// The number, from 1, of the row that contains the byte at `at`.
 fn row_of(body: &[u8], at: usize, mut scratch: Buffer) -> usize {
     let before = &body[..at];
     let mut rows = Rows::new(before);
@@ -41,7 +42,7 @@ fn row_of(body: &[u8], at: usize, mut scratch: Buffer) -> usize {
             Ok(false) if matches!(before.last(), None | Some(b'\n' | b'\r')) => {
                 return rows.row + 1;
             }
-            // In the middle of a row, or of a quoted field.
+            // The byte is inside a row or a quoted field.
             Ok(false) | Err(_) => return rows.row.max(1),
         }
     }
@@ -50,7 +51,7 @@ fn row_of(body: &[u8], at: usize, mut scratch: Buffer) -> usize {
 struct Rows<'a> {
     body: &'a [u8],
     at: usize,
-    /// Rows begun so far, which is the number of the current row.
+    /// The number of rows begun, which is also the number of the current row.
     row: usize,
 }
 
@@ -63,7 +64,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Writes the next row as a JSON value, with a comma before it where one is due. `false` at the end.
+    /// Writes the next row as a JSON value, after a comma unless it is the first. `false` at the end of the body.
     fn write_next(&mut self, out: &mut Buffer) -> Result<bool, RequestError> {
         while matches!(self.peek(), Some(b'\n' | b'\r')) {
             self.at += 1; // blank lines, and the \n of \r\n
@@ -80,7 +81,7 @@ impl<'a> Rows<'a> {
         out.extend(b"[")?;
         let mut single = true;
         loop {
-            // Plain numbers are JSON as they stand: a run of them is copied in one piece, commas included.
+            // Plain numbers are valid JSON, so a run of them is copied at once, with its commas.
             let run = self.at;
             while let Some(end) = plain_number(self.body, self.at) {
                 self.at = end;
@@ -105,7 +106,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Writes a field that is not a plain number and stops at what ends it.
+    /// Writes a field that is not a plain number. Stops at the comma or line end after it.
     fn write_field(&mut self, out: &mut Buffer) -> Result<(), RequestError> {
         if self.peek() == Some(b'"') {
             return self.write_quoted(out);
@@ -138,13 +139,13 @@ impl<'a> Rows<'a> {
             escape(b"\"", out)?; // two quotes stand for one
             self.at += 1;
         }
-        // RFC 4180 has nothing here; as other readers do, what follows the closing quote is kept.
+        // RFC 4180 allows no text after the closing quote. Other readers keep it, and so does this one.
         escape(self.bare_part(), out)?;
         out.extend(b"\"")?;
         Ok(())
     }
 
-    /// From here to the next comma or line end, where it stops.
+    /// Returns the bytes up to the next comma or line end, and stops there.
     fn bare_part(&mut self) -> &'a [u8] {
         let rest = &self.body[self.at..];
         let length = rest
@@ -160,7 +161,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A row of one column is a scalar: its bracket goes again. What moves is one field.
+/// Ends a row. A row with one column is a scalar, so its bracket is removed, which moves only one field.
 fn close_row(out: &mut Buffer, bracket: usize, single: bool) -> Result<(), NoRoom> {
     if single {
         out.bytes_mut().remove(bracket);
@@ -169,10 +170,10 @@ fn close_row(out: &mut Buffer, bracket: usize, single: bool) -> Result<(), NoRoo
     out.extend(b"]")
 }
 
-/// Where the field at `at` ends, if it is written exactly as JSON writes numbers.
+/// The end of the field at `at` if the field is a valid JSON number.
 fn plain_number(body: &[u8], mut at: usize) -> Option<usize> {
     let byte = |at: usize| body.get(at).copied();
-    // No branch: signs are what a processor cannot predict.
+    // Without a branch, because processors predict signs badly.
     at += usize::from(byte(at) == Some(b'-'));
     let integer = at;
     at = skip_digits(body, at);
@@ -200,14 +201,14 @@ fn plain_number(body: &[u8], mut at: usize) -> Option<usize> {
     matches!(byte(at), None | Some(b',' | b'\n' | b'\r')).then_some(at)
 }
 
-/// The end of the run of digits at `at`, eight bytes at a time: numbers are most of what CSV holds.
+/// The end of the run of digits at `at`. Looks at eight bytes at a time, because most of a CSV body is numbers.
 fn skip_digits(body: &[u8], mut at: usize) -> usize {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
-    const TO_TOP_BIT: u64 = 0x7676_7676_7676_7676; // 10 and more reach bit 7, 9 and less do not
+    const TO_TOP_BIT: u64 = 0x7676_7676_7676_7676; // sets bit 7 of a byte that is 10 or more
     const TOP_BITS: u64 = 0x8080_8080_8080_8080;
     while let Some(eight) = body.get(at..at + 8) {
         let word = u64::from_le_bytes(eight.try_into().expect("eight bytes")) ^ ZEROS;
-        // A carry into the next byte comes from a byte that is no digit, so the first one is always right.
+        // Only a byte that is no digit carries into the next byte, so the first such byte is always right.
         let others = (word.wrapping_add(TO_TOP_BIT) | word) & TOP_BITS;
         if others != 0 {
             return at + (others.trailing_zeros() / 8) as usize;
@@ -220,8 +221,9 @@ fn skip_digits(body: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Writes `field` as a JSON number if it is a number in any common spelling: `.5`, `+1`, `1.`, `007`, ` 1e5`,
-/// and `NaN`, `inf`, `infinity` in any case, which become what TensorFlow Serving reads.
+/// Writes `field` as a JSON number if it is a number in a common spelling: `.5`, `+1`, `1.`, `007`, ` 1e5`, or `NaN`,
+/// `inf` or `infinity` in any case, which become the spellings that TensorFlow Serving reads. `false`: the field is no
+/// number.
 fn write_number(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
     let text = field.trim_ascii();
     let (negative, text) = match text {
@@ -280,7 +282,7 @@ fn is_exponent(text: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
-/// Writes what stands between the quotes of a JSON string with this text, which is UTF-8.
+/// Writes this UTF-8 text as the content of a JSON string, without the quotes.
 fn escape(text: &[u8], out: &mut Buffer) -> Result<(), NoRoom> {
     let mut rest = text;
     while let Some(at) = rest
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_instances() {
+    fn converts_rows_to_instances() {
         for (csv, expected) in [
             ("1.0\n2.0\n5.0\n", "1.0,2.0,5.0"),
             ("1.0\r\n2.0\r\n5.0", "1.0,2.0,5.0"),
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_fields_are_strings() {
+    fn converts_quoted_fields_to_strings() {
         for (csv, expected) in [
             (r#""1.0""#, r#""1.0""#),
             (r#""1",2"#, r#"["1",2]"#),
@@ -360,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_any_common_spelling() {
+    fn converts_numbers_in_common_spellings() {
         for (field, expected) in [
             ("0", "0"),
             ("-0", "-0"),
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_number_is_a_string() {
+    fn converts_fields_that_only_resemble_numbers_to_strings() {
         for field in [
             "-",
             "+",
@@ -439,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_utf8_is_refused_with_its_row() {
+    fn returns_400_with_the_row_for_invalid_utf8() {
         for (csv, row) in [
             (&b"\xff"[..], 1),
             (b"a\n\xff", 2),
@@ -460,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_is_refused_with_its_row() {
+    fn returns_400_with_the_row_for_an_open_quote() {
         let error = converted(b"a\nb\n\"c\nd").unwrap_err();
         assert_eq!((error.status, error.text.contains("row 3")), (400, true));
     }
@@ -475,9 +477,9 @@ mod tests {
     }
 
     proptest! {
-        /// What the `csv` crate writes with every field quoted comes back equal, as strings.
+        /// The `csv` crate writes records with every field quoted; the conversion yields equal strings.
         #[test]
-        fn written_with_quotes_comes_back_equal(
+        fn reads_fully_quoted_records_as_strings(
             records in prop::collection::vec(prop::collection::vec(field(), 1..6), 1..6),
             crlf in any::<bool>(),
         ) {
@@ -498,9 +500,10 @@ mod tests {
             prop_assert_eq!(&parsed["instances"], &Json::from(expected));
         }
 
-        /// What it writes with quotes only where needed comes back equal: numbers by value, all else as strings.
+        /// The `csv` crate writes records with quotes only where needed; the conversion yields numbers of equal value
+        /// and equal strings.
         #[test]
-        fn written_with_few_quotes_comes_back_equal(
+        fn reads_sparsely_quoted_records_as_numbers_and_strings(
             records in prop::collection::vec(prop::collection::vec(field(), 1..6), 1..6),
         ) {
             let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
@@ -509,11 +512,11 @@ mod tests {
             }
             let text = writer.into_inner().unwrap();
             let out = converted(&text).unwrap();
-            // NaN and Infinity are TensorFlow Serving's, not JSON's.
+            // TensorFlow Serving reads NaN and Infinity, but serde_json does not.
             let out = String::from_utf8(out.to_vec()).unwrap();
             prop_assume!(!out.contains("NaN") && !out.contains("Infinity"));
             let Ok(parsed) = serde_json::from_str::<Json>(&out) else {
-                // A number too large for a double is the only thing serde_json may refuse.
+                // serde_json may only refuse numbers that are too large for a double.
                 return Err(TestCaseError::reject("number out of range"));
             };
             let rows = parsed["instances"].as_array().unwrap();
@@ -536,9 +539,9 @@ mod tests {
             }
         }
 
-        /// Fields are cut as the `csv` crate's reader cuts them.
+        /// Fields end where the `csv` crate's reader ends them.
         #[test]
-        fn read_as_the_csv_crate_reads(text in "[ab1.,\"\n]{0,40}") {
+        fn splits_fields_like_the_csv_crate(text in "[ab1.,\"\n]{0,40}") {
             let mut reader = csv::ReaderBuilder::new()
                 .has_headers(false)
                 .flexible(true)
@@ -548,7 +551,7 @@ mod tests {
                 .map(|r| r.unwrap().iter().map(str::to_owned).collect())
                 .collect();
             let Ok(out) = converted(text.as_bytes()) else {
-                // Only this differs: the crate closes an open quote at the end of the input by itself.
+                // The only difference: the crate closes an open quote at the end of the input.
                 prop_assert!(text.contains('"'));
                 return Ok(());
             };
@@ -562,7 +565,7 @@ mod tests {
         }
 
         #[test]
-        fn digits_are_skipped_as_byte_by_byte(text in "[0-9./:\u{e9}-]{0,30}") {
+        fn skips_the_same_digits_as_a_bytewise_loop(text in "[0-9./:\u{e9}-]{0,30}") {
             let body = text.as_bytes();
             let expected = body.iter().position(|b| !b.is_ascii_digit()).unwrap_or(body.len());
             prop_assert_eq!(skip_digits(body, 0), expected);

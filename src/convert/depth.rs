@@ -1,26 +1,27 @@
-//! How deeply JSON is nested: TensorFlow Serving crashes on JSON that is nested too deeply.
+//! Checks how deeply JSON is nested, because TensorFlow Serving crashes on JSON that is nested too deeply.
 
 use memchr::memchr2;
 
-/// The deepest nesting that is sent to TensorFlow Serving. Its JSON code recurses without a limit: about 18,000 levels in
-/// `instances`, or 105,000 elsewhere, overflow its stack, and fewer where stacks are smaller. No request needs 512 levels:
-/// TensorFlow's tensors have at most 254 dimensions.
+/// The deepest nesting that is sent to TensorFlow Serving. Its JSON code recurses without a limit: about 18,000 levels
+/// in `instances`, or 105,000 elsewhere, overflow its stack, and fewer on smaller stacks. No request needs 512 levels,
+/// because TensorFlow's tensors have at most 254 dimensions.
 pub const MAX_DEPTH: usize = 512;
 
-/// Bytes that are counted at once; the compiler turns that into vector instructions.
+/// Bytes that are counted at once; the compiler uses vector instructions for a block.
 const BLOCK: usize = 32;
 
-/// Whether a parser of this document reaches more than `limit` open brackets. It never misses one; after invalid JSON it
-/// may count brackets that a parser no longer reads. Text after the first value does not count: parsers stop there.
+/// Whether a parser of this document has more than `limit` open brackets at some point. The check never misses a
+/// bracket; after invalid JSON it may count brackets that a parser no longer reads. Text after the first value does not
+/// count, because parsers stop there.
 pub fn is_deeper_than(json: &[u8], limit: usize) -> bool {
     let (mut depth, mut at) = (0, 0);
     while at < json.len() {
         while let Some(block) = json.get(at..at + BLOCK) {
-            // Folded, `[` is `{` and `]` is `}`.
+            // With bit 5 set, `[` becomes `{` and `]` becomes `}`.
             let openings = count(block, |byte| byte | 0x20 == b'{');
             let closings = count(block, |byte| byte | 0x20 == b'}');
             let has_strings = count(block, |byte| byte == b'"') > 0;
-            // In whatever order they are: neither the limit nor the end can be in here.
+            // Otherwise, whatever the order of brackets, the block reaches neither the limit nor the end of the value.
             if has_strings || depth + openings > limit || depth <= closings {
                 break;
             }
@@ -38,7 +39,7 @@ pub fn is_deeper_than(json: &[u8], limit: usize) -> bool {
                 },
                 b'{' | b'[' if depth == limit => return true,
                 b'{' | b'[' => depth += 1,
-                // The end of the first value, or no JSON.
+                // The end of the first value, or invalid JSON.
                 b'}' | b']' if depth <= 1 => return false,
                 b'}' | b']' => depth -= 1,
                 _ => {}
@@ -54,7 +55,7 @@ fn count(block: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
     counted.sum::<u8>().into()
 }
 
-/// Where the string that begins before `at` ends: behind its quote. `None` when it does not end.
+/// The position after the closing quote of a string whose content begins at `at`. `None` when the string does not end.
 pub(super) fn end_of_string(json: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let found = at + memchr2(b'"', b'\\', json.get(at..)?)?;
@@ -71,8 +72,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// A parser that calls itself, as TensorFlow Serving's does, and notes how deep it gets until the first error. It
-    /// is no stricter than that one.
+    /// A recursive parser, like TensorFlow Serving's and no stricter, that notes its depth until the first error.
     struct Descent<'a> {
         json: &'a [u8],
         at: usize,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_itself_is_not_deeper() {
+    fn depth_equal_to_the_limit_is_not_deeper() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"\": [ ", "]}]")] {
             let depth = open.matches(['[', '{']).count();
             for times in [1, 20, 100] {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_strings_does_not_count() {
+    fn brackets_in_strings_do_not_count() {
         for (json, depth) in [
             (r#"["[[[[\"[[[\\", "[["]"#, 1),
             (r#"["\\", [[]]]"#, 3),
@@ -195,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_the_first_value_does_not_count() {
+    fn brackets_after_the_first_value_do_not_count() {
         for json in ["[1] [[[[", "{}[[[[", "]][[[[", "[]]]][[[[[["] {
             assert!(!is_deeper_than(json.as_bytes(), 1), "{json}");
         }
     }
 
     #[test]
-    fn structure_at_any_offset_counts() {
+    fn brackets_count_at_any_offset() {
         for before in 0..70 {
             for inside in 0..70 {
                 let (space, text) = (" ".repeat(before), "[".repeat(inside));
@@ -230,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn valid_documents_are_as_deep_as_they_are(value in values(), pretty: bool) {
+        fn finds_the_exact_depth_of_valid_documents(value in values(), pretty: bool) {
             let depth = depth_of(&value);
             let json = match pretty {
                 true => serde_json::to_vec_pretty(&value),
@@ -241,9 +241,9 @@ mod tests {
             prop_assert!(depth == 0 || is_deeper_than(&json, depth - 1));
         }
 
-        /// Whatever the bytes: never less than a parser that calls itself gets to.
+        /// For any bytes, the check finds at least the depth that a recursive parser reaches.
         #[test]
-        fn no_parser_gets_deeper(
+        fn recursive_parser_gets_no_deeper(
             json in "([\\[\\]{}\",:\\\\ 1a\n\x00\u{e9}]|\\[\\[|\\{\"\":|\"\":|\",\"){0,120}",
             limit in 0..8usize,
         ) {

@@ -1,7 +1,7 @@
-//! JSON bodies: what is a request to TensorFlow Serving already passes unchanged, all else becomes `instances`.
+//! Converts JSON bodies: a request to TensorFlow Serving stays unchanged, and any other values become its `instances`.
 //!
-//! Only structure is scanned (strings, nesting); whether a value is valid is for TensorFlow Serving to say, in
-//! its own words. A body whose structure is broken therefore passes unchanged, too.
+//! Only the structure is scanned (strings, nesting). Validating values is left to TensorFlow Serving, whose messages
+//! clients expect. For the same reason a body whose structure is broken stays unchanged.
 
 use std::ops::Range;
 
@@ -12,17 +12,18 @@ mod scan;
 
 use scan::{Broken, Shape, Value, Values, is_key, is_main_key, trim_space};
 
-/// Members that an object may have beside its rows, to be joined with others: TensorFlow Serving knows one.
+/// Maximum number of members, apart from the rows, in a request that is joined with others. TensorFlow Serving knows
+/// one such member.
 const MAX_JOINED_MEMBERS: usize = 16;
 
-/// Makes of a JSON, JSON lines or JSONs body what TensorFlow Serving gets.
+/// Converts a JSON, JSON lines or JSONs body into the body of a request to TensorFlow Serving.
 ///
 /// # Errors
-/// 400 when the body holds several requests to TensorFlow Serving that cannot be joined into one, 413 or 503 when there
-/// is no memory for the conversion.
+/// 400 when the body contains several requests to TensorFlow Serving that cannot be joined into one; 413 or 503 when no
+/// memory is left for the conversion.
 pub fn to_tfs(body: &mut Buffer) -> Result<(), RequestError> {
     if body.starts_with(b"\xef\xbb\xbf") {
-        body.consume(3); // a byte order mark, which TensorFlow Serving does not take
+        body.consume(3); // a byte order mark, which TensorFlow Serving does not accept
     }
     match convert(body) {
         Ok(Change::None) | Err(Failure::Broken) => Ok(()),
@@ -34,16 +35,17 @@ pub fn to_tfs(body: &mut Buffer) -> Result<(), RequestError> {
         Err(Failure::NoRoom(why)) => Err(why.into()),
         Err(Failure::NotJoinable) => Err(RequestError::bad_request(
             "The body holds several values, and at least one of them is a request to TensorFlow Serving. Several \
-             requests are joined only when each has its rows in the same key, 'instances' or 'examples', and \
-             everything beside them (such as 'signature_name') is the same in all; send these one by one.",
+             requests are joined only when all have their rows under the same key, 'instances' or 'examples', and all \
+             their other members (such as 'signature_name') are the same; send these requests one at a time.",
         )),
     }
 }
 
 #[derive(Debug)]
 enum Failure {
-    /// The structure is not that of JSON values.
+    /// The structure is not JSON.
     Broken,
+    /// The body contains several values, some of them requests that cannot be joined.
     NotJoinable,
     NoRoom(NoRoom),
 }
@@ -60,10 +62,10 @@ impl From<Broken> for Failure {
     }
 }
 
-/// What a body needs to become a request to TensorFlow Serving.
+/// The change that makes a body a request to TensorFlow Serving.
 enum Change {
     None,
-    /// These texts before and behind the value that stands there.
+    /// Keep the value in this range, with these texts before and after it.
     Wrap(Range<usize>, &'static [u8], &'static [u8]),
     Replace(Buffer),
 }
@@ -84,7 +86,7 @@ fn convert(body: &Buffer) -> Result<Change, Failure> {
         });
     };
     let mut out = body.sibling();
-    // A little more than the body: commas take the place of what is between the values now.
+    // A little more than the body, because commas replace the white space between values.
     let likely = INSTANCES_LIST.len() + body.len() + body.len() / 8 + 16;
     out.reserve_likely(likely, body.len())?;
     if matches!(first.shape, Shape::Request) {
@@ -106,7 +108,7 @@ fn convert(body: &Buffer) -> Result<Change, Failure> {
     Ok(Change::Replace(out))
 }
 
-/// Leaves of the body one value, with these texts before and behind it. A large body is not copied for that.
+/// Reduces the body to one value, with these texts before and after it. Works in place, without a copy of a large body.
 fn wrap(body: &mut Buffer, value: Range<usize>, before: &[u8], after: &[u8]) -> Result<(), NoRoom> {
     let length = value.len();
     body.bytes_mut().truncate(value.end);
@@ -120,7 +122,7 @@ fn wrap(body: &mut Buffer, value: Range<usize>, before: &[u8], after: &[u8]) -> 
     Ok(())
 }
 
-/// Joins the rows of several requests into the first one's.
+/// Joins several requests into one with the members of the first and the rows of all.
 fn join(
     body: &[u8],
     first: &Value,
@@ -162,10 +164,10 @@ fn join(
     Ok(())
 }
 
-/// The key and value of a member of an object, as they stand in the body.
+/// The key and value of an object's member, as they appear in the body.
 type Member<'a> = (&'a [u8], &'a [u8]);
 
-/// An object with one of the keys that make it a request.
+/// An object that is a request to TensorFlow Serving because of one of its keys.
 struct Request<'a> {
     /// `instances`, `inputs` or `examples`.
     main: Member<'a>,
@@ -173,7 +175,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The parts of a request that is to be joined with others.
+    /// Parses a request that is to be joined with others.
     fn parse(text: &'a [u8]) -> Result<Self, Failure> {
         let mut values = Values { body: text, at: 0 };
         let (mut main, mut others) = (None, Vec::new());
@@ -191,14 +193,14 @@ impl<'a> Request<'a> {
         Ok(Self { main, others })
     }
 
-    /// What stands between the brackets of the rows.
+    /// The text between the brackets of the rows.
     fn rows(&self) -> Result<&'a [u8], Failure> {
         let (key, value) = self.main;
         if is_key(key, "inputs") {
-            return Err(Failure::NotJoinable); // column form: has no rows
+            return Err(Failure::NotJoinable); // columns instead of rows
         }
         if self.others.iter().any(|(key, _)| is_main_key(key)) {
-            return Err(Failure::NotJoinable); // which are its rows, nobody knows
+            return Err(Failure::NotJoinable); // which member has the rows is unclear
         }
         value
             .strip_prefix(b"[")
@@ -207,8 +209,8 @@ impl<'a> Request<'a> {
             .ok_or(Failure::NotJoinable)
     }
 
-    /// Whether this and `other` differ in nothing but their rows. Texts are compared: the same value written
-    /// differently counts as different, which is refused and so never wrong.
+    /// Whether this request and `other` differ only in their rows. Compares texts, so equal values in different
+    /// spellings count as different. The requests are then refused, never joined wrongly.
     fn is_alike(&self, other: &Self) -> bool {
         let pairs = |request: &Self| {
             let mut pairs = request.others.clone();
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_pass_unchanged() {
+    fn leaves_requests_unchanged() {
         for body in [
             r#"{"instances": [1.0, 2.0, 5.0]}"#,
             r#" {"inputs" : {"a": [1]}} "#,
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_value_is_one_instance() {
+    fn wraps_a_single_value_as_one_instance() {
         for (body, expected) in [
             ("1.5", r#"{"instances": [1.5]}"#),
             ("NaN", r#"{"instances": [NaN]}"#),
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_lists_or_objects_is_the_instances() {
+    fn wraps_a_list_of_lists_or_objects_as_the_instances() {
         for (body, expected) in [
             (
                 "[[1.0, 2.0], [5.0]]",
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_are_instances_on_lines_or_not() {
+    fn converts_several_values_to_instances_on_lines_or_not() {
         for (body, expected) in [
             (
                 "[1.0, 2.0, 5.0]\n[3.0, 4.0, 5.0]\n",
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn several_requests_are_joined() {
+    fn joins_several_requests() {
         for (body, expected) in [
             (
                 "{\"instances\": [1, 2]}\n{\"instances\": [ 5 ]}{\"instances\":[]}",
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_cannot_be_joined_are_refused() {
+    fn returns_400_for_requests_that_cannot_be_joined() {
         for body in [
             r#"{"instances": [1]} {"instances": [2], "signature_name": "s"}"#,
             r#"{"instances": [1], "signature_name": "t"} {"instances": [2], "signature_name": "s"}"#,
@@ -352,9 +354,9 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing: a form feed was dropped, which made rows of what TensorFlow Serving would refuse.
+    /// Found by fuzzing: dropping a form feed turned a body that TensorFlow Serving refuses into valid rows.
     #[test]
-    fn only_json_white_space_is_dropped_around_joined_rows() {
+    fn drops_only_json_white_space_around_joined_rows() {
         assert_eq!(
             converted("{\"instances\": [\x0c]} {\"instances\": [ \t\n1\r ]}"),
             "{\"instances\": [\x0c, 1]}"
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_dropped() {
+    fn drops_a_byte_order_mark() {
         assert_eq!(
             converted("\u{feff}{\"instances\": []}"),
             "{\"instances\": []}"
@@ -370,9 +372,9 @@ mod tests {
         assert_eq!(converted("\u{feff}1"), "{\"instances\": [1]}");
     }
 
-    /// A form feed is white space to many, but not to JSON.
+    /// Many parsers treat a form feed as white space, but JSON does not.
     #[test]
-    fn control_characters_are_part_of_values() {
+    fn treats_control_characters_as_parts_of_values() {
         assert_eq!(converted("\x0c"), "{\"instances\": [\x0c]}");
         assert_eq!(converted("1\x0c2 \0"), "{\"instances\": [1\x0c2, \0]}");
         assert_eq!(
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_passes_for_tensorflow_serving_to_judge() {
+    fn leaves_broken_bodies_unchanged_for_tensorflow_serving_to_refuse() {
         for body in [
             " ",
             "\n",
@@ -414,7 +416,7 @@ mod tests {
         }
     }
 
-    /// Numbers keep their text (`arbitrary_precision` is off), so only those that print as they parse are made.
+    /// Only makes numbers that serde_json prints as it parses them, because the conversion keeps their text.
     fn any_json() -> impl Strategy<Value = Json> {
         let leaf = prop_oneof![
             Just(Json::Null),
@@ -440,9 +442,9 @@ mod tests {
     }
 
     proptest! {
-        /// Any values, on lines or not, pretty or not, split as a real parser splits them.
+        /// Splits any values, on lines or not and pretty or not, where a real parser splits them.
         #[test]
-        fn values_split_as_a_parser_splits_them(
+        fn splits_values_like_a_parser(
             values in prop::collection::vec((any_json(), any::<bool>(), "[ \t\r\n]{1,3}"), 1..6),
         ) {
             let mut body = String::new();
@@ -462,9 +464,9 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<Json>(&output).unwrap(), expected);
         }
 
-        /// Any bytes: no panic, and what is not converted is unchanged.
+        /// For any bytes, the conversion does not panic, and a body that is not converted stays unchanged.
         #[test]
-        fn any_bytes_pass_or_convert(body in "[\\[\\]{}\",:\\\\ a1\n\x00\x0b\x0c\u{a0}]{0,80}") {
+        fn converts_any_bytes_or_leaves_them_unchanged(body in "[\\[\\]{}\",:\\\\ a1\n\x00\x0b\x0c\u{a0}]{0,80}") {
             match convert_text(&body) {
                 Ok(output) => {
                     let converted = output.as_bytes().starts_with(INSTANCES) || output.ends_with("]}");
@@ -474,9 +476,9 @@ mod tests {
             }
         }
 
-        /// Blocks are an optimisation only: structure at any offset is seen.
+        /// The scan works in blocks, which must not hide structure at any offset.
         #[test]
-        fn structure_is_seen_at_any_offset(before in 0..70usize, inside in 0..70usize) {
+        fn finds_structure_at_any_offset(before in 0..70usize, inside in 0..70usize) {
             let body = format!("[{}\"{}]\"]", "1,".repeat(before), "x".repeat(inside));
             let expected = format!("{{\"instances\": [{body}]}}");
             prop_assert_eq!(converted(&body), expected);

@@ -1,7 +1,7 @@
-//! Turning what clients send into what TensorFlow Serving takes, and its answers into what clients asked for.
+//! Converts clients' bodies into requests to TensorFlow Serving, and lays out its responses as clients accept them.
 //!
-//! Pure functions: bytes in, bytes or a [`RequestError`] out. Which content type is treated how is decided here;
-//! each format has a file of its own.
+//! All functions are pure: bytes in, bytes or a [`RequestError`] out. This file chooses the conversion for a content
+//! type; each format has its own file. Running large conversions on other threads is left to the caller.
 
 pub mod accept;
 pub mod csv;
@@ -14,19 +14,19 @@ use base64::prelude::BASE64_STANDARD;
 use crate::budget::{Buffer, NoRoom};
 use crate::error::RequestError;
 
-/// How a request's body is turned into a request to TensorFlow Serving.
+/// The format of a request's body, which decides the conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// JSON in any of its forms: the body itself says which.
+    /// JSON, JSON lines or concatenated JSON values; the conversion recognises the form by the body.
     Json,
     /// Comma-separated values.
     Csv,
-    /// One image.
+    /// One image, which is sent as base64.
     Image,
 }
 
 impl Format {
-    /// The format of a `Content-Type`; a missing one counts as JSON.
+    /// The format for the header `Content-Type`; JSON without the header.
     ///
     /// # Errors
     /// 415 for a type that is not supported.
@@ -50,10 +50,11 @@ impl Format {
         }
     }
 
-    /// Makes of a body what TensorFlow Serving gets. An empty one stays as it is: its own error is the clearest.
+    /// Converts a body into the body of a request to TensorFlow Serving. An empty body stays empty, because TensorFlow
+    /// Serving's error is the clearest.
     ///
     /// # Errors
-    /// 400 for bodies that cannot be converted, 413 or 503 when there is no memory for that.
+    /// 400 for a body that cannot be converted, 413 or 503 when no memory is left for the conversion.
     pub fn to_tfs(self, body: &mut Buffer) -> Result<(), RequestError> {
         if body.is_empty() {
             return Ok(());
@@ -70,7 +71,7 @@ impl Format {
 fn image_to_tfs(image: &Buffer) -> Result<Buffer, NoRoom> {
     const BEFORE: &[u8] = br#"{"instances": [{"b64": ""#;
     const AFTER: &[u8] = br#""}]}"#;
-    /// Encoded in one go; three bytes become four.
+    /// Bytes that are encoded at once; a multiple of three, so that no padding appears in between.
     const PIECE: usize = 48 << 10;
     let mut out = image.sibling();
     out.reserve_exact(BEFORE.len() + image.len().div_ceil(3) * 4 + AFTER.len())?;
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_types_are_compared_without_parameters_and_case() {
+    fn compares_content_types_without_parameters_and_case() {
         for (content_type, format) in [
             (None, Format::Json),
             (Some(""), Format::Json),
@@ -112,21 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn other_content_types_are_unsupported() {
+    fn returns_415_for_other_content_types() {
         let error = Format::of(Some("Application/Pickle; v=2")).unwrap_err();
         assert_eq!(error.status, 415);
         assert_eq!(error.text, "Unsupported Media Type: Application/Pickle");
     }
 
     #[test]
-    fn images_become_base64() {
+    fn encodes_images_as_base64() {
         let mut body = Buffer::from(b"\x89PNG\xff".to_vec());
         Format::Image.to_tfs(&mut body).unwrap();
         assert_eq!(&*body, br#"{"instances": [{"b64": "iVBOR/8="}]}"#);
     }
 
     #[test]
-    fn an_empty_body_passes_in_every_format() {
+    fn leaves_an_empty_body_unchanged_in_every_format() {
         for format in [Format::Json, Format::Csv, Format::Image] {
             let mut body = Buffer::default();
             format.to_tfs(&mut body).unwrap();

@@ -1,8 +1,8 @@
-//! Finishes calls that nobody waits for any more: sends what is left of them and reads over their answers, so that their
-//! channels can be used again.
+//! Finishes calls whose requests no longer wait for them: sends the rest of each call and skips its answer, so that the
+//! channel can be used again.
 //!
-//! This cannot wait: a worker that runs all calls on one thread does nothing else until it has read a call to its end and
-//! its answer is taken. One thread does it for all workers, with a coroutine for each call.
+//! This must happen at once: a worker that runs all calls on one thread does nothing until it has read the whole call
+//! and the server has taken the answer. One thread finishes the calls of all workers, with a coroutine for each call.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -14,11 +14,11 @@ use crate::dispatch::pool::Lease;
 use crate::handlers::pool::Channels;
 use crate::wait::{Mutex, Reactor, Remote};
 
-/// The channel of an abandoned call. Dropped before that is finished, the channel is given up.
+/// The leased channel of an abandoned call. When this is dropped before the call is finished, the channel is closed.
 #[derive(Debug)]
 struct Abandoned(Option<Lease<Channels>>);
 
-/// The way to the thread.
+/// Passes calls to the thread and wakes the thread.
 #[derive(Debug)]
 struct Finisher {
     calls: Sender<Abandoned>,
@@ -26,13 +26,13 @@ struct Finisher {
 }
 
 static FINISHER: OnceLock<Finisher> = OnceLock::new();
-/// Held while the thread is started.
+/// Held while the thread is being started.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// Starts the thread, if there is none. To be called before the first call is sent.
+/// Starts the thread unless it runs already. To be called before the first call is sent.
 ///
 /// # Errors
-/// When it cannot be started.
+/// When the thread cannot be started.
 pub fn start() -> io::Result<()> {
     let _starting = STARTING.lock();
     if FINISHER.get().is_some() {
@@ -45,10 +45,10 @@ pub fn start() -> io::Result<()> {
         .name("abandoned-calls".into())
         .spawn(move || {
             if let Err(e) = finish_all(Reactor::new(&theirs, 0), &inbox) {
-                log::error!("abandoned calls to Python workers are finished no more: {e}");
+                log::error!("abandoned calls to Python workers are no longer finished: {e}");
             }
         })?;
-    // Nobody else starts it meanwhile.
+    // Cannot fail: `STARTING` is held.
     let _ = FINISHER.set(Finisher { calls, remote });
     Ok(())
 }
@@ -59,7 +59,8 @@ fn finish_all(mut reactor: Reactor<()>, inbox: &Receiver<Abandoned>) -> io::Resu
         for call in inbox.try_iter() {
             match reactor.prepare() {
                 Ok(()) => drop(reactor.spawn(|| call.finish())),
-                Err(e) => log::error!("a channel to a Python worker is given up: {e}"),
+                // The loop drops the call, which closes its channel.
+                Err(e) => log::error!("closing a channel to a Python worker: {e}"),
             }
         }
         reactor.turn(None, &mut events, &mut done)?;
@@ -67,9 +68,9 @@ fn finish_all(mut reactor: Reactor<()>, inbox: &Receiver<Abandoned>) -> io::Resu
     }
 }
 
-/// Has the abandoned call on the leased channel finished. The lease ends with that.
+/// Passes the abandoned call on the leased channel to the thread. The lease ends when the call is finished.
 pub fn finish(mut lease: Lease<Channels>) {
-    // Its code still runs, but nobody is to wait for that.
+    // The call may still run for long, and quarantined requests must not wait for it.
     lease.leave_quarantine();
     let call = Abandoned(Some(lease));
     if let Some(finisher) = FINISHER.get()

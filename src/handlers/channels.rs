@@ -1,8 +1,8 @@
-//! The channels to one Python worker process, and what is known of the calls on them.
+//! The channels to one Python worker process, and the state of the calls on them.
 //!
-//! Each call in progress has a channel of its own, a socket on which calls and answers alternate. Who uses which channel is
-//! for `handlers/pool.rs`. A request gives a call up at once when its deadline passes or its client hangs up;
-//! `handlers/abandoned_calls.rs` finishes it, so that the channel can be used again.
+//! Each call in progress has its own channel, a socket on which calls and answers alternate. Distributing channels
+//! among requests is left to `handlers/pool.rs`. A request abandons its call at once when its deadline passes or its
+//! client hangs up; `handlers/abandoned_calls.rs` then finishes the call, so that the channel can be used again.
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
@@ -24,24 +24,24 @@ pub use round_trip::{Outcome, Reply};
 
 use round_trip::{Abandoned, RoundTrip};
 
-/// A process that hung up is reaped by then, and the reason for its end known.
+/// Maximum wait for the supervisor to reap a process that closed its channels, and to note why the process ended.
 const END_WAIT: Duration = Duration::from_secs(2);
 
-/// The channels to a process, from its start until nobody needs them any more.
+/// The channels to a process. They outlive the process while requests still use them.
 #[derive(Debug)]
 pub struct WorkerChannels {
     channels: Vec<Channel>,
     record: Record,
     last_number: AtomicU64,
-    /// When it last answered, in nanoseconds by [`record::now`]; 0: never.
+    /// When the process last answered, in nanoseconds by [`record::now`]; 0: never.
     last_answer: AtomicU64,
-    /// What it said of itself once its script was loaded.
+    /// The process's own description, sent once its script was loaded.
     pub loaded: OnceLock<Loaded>,
-    /// The calls for which it is being killed.
+    /// Numbers of the calls for which the process is being killed.
     overdue: OnceLock<Vec<u64>>,
-    /// Whether a channel was closed because something other than an answer arrived.
+    /// Whether a channel was closed because bytes other than an answer arrived.
     garbled: AtomicBool,
-    /// How it ended.
+    /// How the process ended.
     end: Mutex<Option<String>>,
     has_ended: Condition,
 }
@@ -51,35 +51,35 @@ pub struct WorkerChannels {
 struct Channel {
     /// In non-blocking mode.
     socket: UnixStream,
-    /// Number of the call; 0: none. It goes on when nobody waits for it any more.
+    /// Number of the call in progress, abandoned or not; 0: none.
     outstanding: AtomicU64,
-    /// When it was sent, in nanoseconds by [`record::now`].
+    /// When the call was sent, in nanoseconds by [`record::now`].
     sent: AtomicU64,
-    /// What the greenlets had computed by then, in nanoseconds; see [`record::Turn::computed_until`].
+    /// The computing time of greenlets when the call was sent, in nanoseconds; see [`record::Turn::computed_until`].
     computed_before: AtomicU64,
-    /// What is left of a call that was abandoned.
+    /// The rest of a call that was abandoned.
     abandoned: Mutex<Option<Abandoned>>,
 }
 
-/// What a worker says when its script is loaded.
+/// A worker's description of itself, sent once its script is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loaded {
-    /// Channels it listens on, from the first: so many calls it takes at once.
+    /// The number of channels, from the first, on which the worker accepts calls: as many calls can be sent at once.
     pub channels: usize,
-    /// The function found.
+    /// The functions that the script has.
     pub shape: Shape,
-    /// Whether its calls can be greenlets.
+    /// Whether the worker uses gevent, so that calls can be greenlets.
     pub has_gevent: bool,
 }
 
-/// How far a call had come when its process ended.
+/// How far a call had come when its process ended or its channel was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It had not begun: another worker can have it.
+    /// The call had not begun, so another worker can run it.
     NotBegun,
-    /// It was running.
+    /// The call was running.
     Running,
-    /// It was running for too long, which is why the process was killed.
+    /// The call was running for too long, so the process was killed.
     Overdue,
 }
 
@@ -96,20 +96,21 @@ impl Channel {
     }
 
     fn close(&self) {
-        // An error means that the other side is gone.
+        // Fails only when the other side closed the socket before.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Bytes that are here before a call cannot be its answer, and a call that is not sent will not begin.
+    /// Checks, before a call is sent, that no bytes wait on the channel. They could not be the answer, and a call that
+    /// is not sent certainly does not begin.
     fn check_empty(&self) -> io::Result<()> {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         match recv(&self.socket, &mut [0], flags) {
             Ok((0, _)) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(_) => {
-                let text = "bytes arrived that answer no call";
+                let text = "bytes arrived while no call was in progress";
                 Err(io::Error::new(ErrorKind::InvalidData, text))
             }
-            // Nothing is here, as expected; any other error comes up again in the next step.
+            // No bytes, as expected. Any other error occurs again in the next step.
             Err(_) => Ok(()),
         }
     }
@@ -120,7 +121,7 @@ impl Channel {
 }
 
 impl WorkerChannels {
-    /// The channels to a process, by our ends of them.
+    /// The channels to a process, made from the server's ends of the socketpairs.
     ///
     /// # Errors
     /// When a socket cannot be put into non-blocking mode.
@@ -139,12 +140,12 @@ impl WorkerChannels {
         })
     }
 
-    /// Waits for the first word of the process.
+    /// Waits for the first message of the process.
     ///
     /// # Errors
-    /// Why its script cannot be loaded; empty when it ended without a word.
+    /// Why the script cannot be loaded; empty when the process ended without a message.
     pub fn wait_until_loaded(&self) -> Result<(), String> {
-        let text = |e: io::Error| format!("it cannot be understood: {e}");
+        let text = |e: io::Error| format!("its first message cannot be read: {e}");
         let mut channel = self.channels[0].stream(None);
         let Some(incoming) = Incoming::read(&mut channel).map_err(text)? else {
             return Err(String::new());
@@ -160,7 +161,7 @@ impl WorkerChannels {
                     shape,
                     has_gevent,
                 };
-                // It says so once.
+                // Cannot fail: a process sends this once.
                 let _ = self.loaded.set(loaded);
                 Ok(())
             }
@@ -172,8 +173,9 @@ impl WorkerChannels {
         }
     }
 
-    /// Sends a call on a channel that is the caller's alone and waits for the answer, which is counted where `memory` is.
-    /// `head` makes the call from its number.
+    /// Sends a call on a channel that the caller alone uses, and waits for the answer. `head` makes the call from its
+    /// number. The answer's body counts towards the memory of the request that `memory` belongs to. Returns the number
+    /// and the outcome.
     pub fn call<'a>(
         &self,
         channel: usize,
@@ -198,7 +200,7 @@ impl WorkerChannels {
             });
         match outcome {
             Outcome::Abandoned(_) => {
-                // In this order: the worker must not run it with what stands for the rest of its body.
+                // Cancelled first: the worker must not run the call with the zeros that replace the rest of its body.
                 if let Err(e) = self.record.cancel(channel, number) {
                     self.give_up_after(channel, &e);
                 }
@@ -219,7 +221,7 @@ impl WorkerChannels {
         let channel = &self.channels[channel];
         let now = record::now();
         let computed = match self.loaded.get() {
-            // The only calls that are greenlets, which take turns.
+            // The case in which calls are greenlets, which take turns.
             Some(loaded) if loaded.has_gevent && loaded.shape == Shape::Single => {
                 self.record.turn().computed_until(now)
             }
@@ -230,21 +232,21 @@ impl WorkerChannels {
         channel.outstanding.store(number, Ordering::Release);
     }
 
-    /// Closes a channel on which there was this error: what follows on it would make no sense.
+    /// Closes a channel after an error, because the start of the next frame is unknown.
     fn give_up_after(&self, channel: usize, error: &io::Error) -> Outcome {
         self.channels[channel].close();
         if error.kind() != ErrorKind::InvalidData {
             return Outcome::Lost;
         }
         self.garbled.store(true, Ordering::Relaxed);
-        log::error!("a channel to a Python worker is given up: {error}");
+        log::error!("closing a channel to a Python worker: {error}");
         Outcome::Garbled(error.to_string())
     }
 
-    /// Sends what is left of the abandoned call on a channel and reads over its answer, and waits for that as long as it takes.
+    /// Sends the rest of the abandoned call on a channel and skips its answer. Waits without a limit.
     ///
     /// # Errors
-    /// When the process is gone. See [`WorkerChannels::give_up`].
+    /// When the process has closed the channel; the caller then calls [`WorkerChannels::give_up`].
     pub fn finish(&self, channel: usize) -> io::Result<()> {
         let channel = &self.channels[channel];
         let abandoned = channel.abandoned.lock().take();
@@ -255,7 +257,7 @@ impl WorkerChannels {
         Ok(())
     }
 
-    /// Nobody uses this channel any more.
+    /// Closes this channel for good.
     pub fn give_up(&self, channel: usize) {
         let channel = &self.channels[channel];
         channel.close();
@@ -263,14 +265,14 @@ impl WorkerChannels {
         channel.outstanding.store(0, Ordering::Relaxed);
     }
 
-    /// Notes how the process ended.
+    /// Notes how the process ended. Only the first call counts.
     pub fn note_end(&self, how: String) {
-        // It ends once.
         self.end.lock().get_or_insert(how);
         self.has_ended.notify_all();
     }
 
-    /// After the process hung up: how it ended. Waits for that a little, but not beyond `deadline`.
+    /// Returns how the process ended, after it closed its channels. Waits for [`WorkerChannels::note_end`], but not for
+    /// long and not beyond `deadline`.
     ///
     /// # Errors
     /// [`WaitError::Cancelled`].
@@ -282,7 +284,7 @@ impl WorkerChannels {
                 return Ok(how.clone());
             }
             if Instant::now() >= until {
-                return Ok("it closed its connection".into());
+                return Ok("it closed the channel".into());
             }
             let waited;
             (end, waited) = self.has_ended.wait(end, Some(until));
@@ -292,17 +294,17 @@ impl WorkerChannels {
         }
     }
 
-    /// Whether it has ever answered a call.
+    /// Whether the process has ever answered a call.
     pub fn has_answered(&self) -> bool {
         self.last_answer.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether something other than an answer arrived on a channel: the script wrote to it.
+    /// Whether bytes other than an answer arrived on a channel, because the script wrote to it.
     pub fn has_garbled(&self) -> bool {
         self.garbled.load(Ordering::Relaxed)
     }
 
-    /// What had become of a call when the process ended, or its channel was given up.
+    /// How far a call had come when the process ended or its channel was closed.
     pub fn fate(&self, channel: usize, number: u64) -> Fate {
         let overdue = self.overdue.get();
         if overdue.is_some_and(|numbers| numbers.contains(&number)) {
@@ -314,8 +316,9 @@ impl WorkerChannels {
         }
     }
 
-    /// Whether calls have been running for longer than `limit` at `now`, by `record::now`, without what other greenlets
-    /// computed meanwhile. They count as overdue from now on, once.
+    /// Whether calls have been running for longer than `limit` at `now` (by [`record::now`]), without the computing
+    /// time of other greenlets. The first time, notes their numbers, whose [`Fate`] then is `Overdue`; later returns
+    /// `false`.
     pub fn has_overdue_calls(&self, limit: Duration, now: Duration) -> bool {
         let calls = self.unanswered();
         let calls = calls.map(|(channel, number)| (channel, number, self.record.last(channel)));
@@ -328,9 +331,10 @@ impl WorkerChannels {
         !numbers.is_empty() && self.overdue.set(numbers).is_ok()
     }
 
-    /// Whether a call has been waiting for longer than `limit` at `now`, and in all that time none began and none ended: it
-    /// is frozen, or something else than a call keeps the interpreter to itself. Greenlets can take turns for longer than
-    /// `limit` before one ends. While they do, only the time counts in which none of them computed and the call could have begun.
+    /// Whether a call has been waiting for longer than `limit` at `now` while no call began or ended: the process is
+    /// stopped, or code other than a call holds the interpreter. Greenlets can take turns for longer than `limit`
+    /// before one of them ends. Of that time only the part counts in which no greenlet computed, because the call could
+    /// have begun then.
     pub fn is_stuck(&self, limit: Duration, now: Duration) -> bool {
         let time =
             |nanoseconds: &AtomicU64| Duration::from_nanos(nanoseconds.load(Ordering::Relaxed));
@@ -351,19 +355,19 @@ impl WorkerChannels {
             && last.iter().all(|begun| since(begun.at) > limit)
     }
 
-    /// Channels and numbers of calls that have no answer yet.
+    /// Channels and numbers of the calls without an answer.
     fn unanswered(&self) -> impl Iterator<Item = (usize, u64)> {
         let numbers = (self.channels.iter()).map(|c| c.outstanding.load(Ordering::Acquire));
         numbers.enumerate().filter(|&(_, number)| number != 0)
     }
 
-    /// Tells the process to end, and the calls on its channels that it is gone.
+    /// Closes all channels. The process ends when it notices, and the calls on the channels are lost.
     pub fn close(&self) {
         self.channels.iter().for_each(Channel::close);
     }
 }
 
-/// Why a wait ended early, if that is what the error says.
+/// Why a wait ended early, if this error means that it did.
 fn abandonment(error: &io::Error) -> Option<WaitError> {
     if is_cancelled(error) {
         Some(WaitError::Cancelled)

@@ -1,4 +1,4 @@
-//! Finding the Python that handlers run in: `python3` on PATH, as a person who types it would get it.
+//! Finds the Python that handlers run in: `python3` on PATH, the same that a shell would start.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,14 +7,14 @@ use crate::error::StartError;
 use crate::supervisor::child::Streams;
 use crate::supervisor::handle::{NOT_FOUND, SupervisorHandle};
 
-/// A Python.
+/// An installed Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
-    /// `sys.executable`: in a virtual environment that environment's.
+    /// `sys.executable`; in a virtual environment, the executable of that environment.
     pub executable: PathBuf,
-    /// Its version, such as `3.11.7`.
+    /// The version, such as `3.11.7`.
     pub version: String,
-    /// `sys.prefix`: where its packages are.
+    /// `sys.prefix`, below which the packages are.
     pub prefix: PathBuf,
 }
 
@@ -22,10 +22,10 @@ const NAME: &str = "python3";
 const QUESTION: &str = "import sys; print(sys.executable); print('%d.%d.%d' % sys.version_info[:3]); print(sys.prefix)";
 
 impl Interpreter {
-    /// Asks `python3` what it is.
+    /// Runs `python3` to get its path, version and prefix. `script` is for messages.
     ///
     /// # Errors
-    /// When there is none that works; `script` is what needs it. [`StartError::Stopped`] when the server stops.
+    /// When `python3` is missing or does not work; [`StartError::Stopped`] when the server stops.
     pub fn find(script: &Path, supervisor: &SupervisorHandle) -> Result<Self, StartError> {
         let why = match supervisor.run_to_end(Self::question(), Streams::Captured)? {
             Ok(answer) => match Self::parse(&answer) {
@@ -45,16 +45,16 @@ impl Interpreter {
         )))
     }
 
-    /// The command that asks `python3` what it is.
+    /// The command that prints path, version and prefix of `python3`.
     pub fn question() -> Command {
         let mut command = Command::new(NAME);
         command.args(["-c", QUESTION]);
         command
     }
 
-    /// From the answer.
+    /// Parses the output of the command. `None` when the output has too few lines.
     pub fn parse(answer: &str) -> Option<Self> {
-        // What is installed may print something at Python's start.
+        // Installed packages may print lines when Python starts, so only the last lines count.
         match answer.lines().collect::<Vec<_>>()[..] {
             [.., executable, version, prefix] => Some(Self {
                 executable: executable.into(),

@@ -1,4 +1,8 @@
-//! A request on its way through handlers: `input_handler`, TensorFlow Serving, `output_handler`; or `handler` alone.
+//! Takes a request through handlers: `input_handler`, TensorFlow Serving and `output_handler` in turn, or `handler`
+//! alone.
+//!
+//! It decides what a lost worker or call means for the request: another attempt, or an error. Channels and workers are
+//! left to the rest of this module, and calling TensorFlow Serving to `tfs/backend.rs`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,69 +22,70 @@ use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
-/// Runs requests through handlers.
+/// A handler script with its workers, and the model that it serves.
 #[derive(Debug)]
 pub struct Handlers {
     /// The workers.
     pub pool: Arc<Pool>,
-    /// TensorFlow Serving.
+    /// The model's TensorFlow Serving instances.
     pub backend: Arc<Backend>,
     /// The deadline of a whole request, for messages.
     pub limit: Duration,
-    /// Longest time of one call, for messages.
+    /// Time limit of one call, for messages.
     pub timeout: Duration,
-    /// What `context.timeout` says, seconds.
+    /// Value of `context.timeout`, seconds.
     pub context_timeout: u64,
 }
 
-/// A request as handlers see it.
+/// A client's request, with the parts that handlers see.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The model it names.
+    /// The model that the request names.
     pub model_name: Option<&'a str>,
-    /// The version it names.
+    /// The version that the request names.
     pub model_version: Option<&'a str>,
-    /// TensorFlow Serving's method that it names.
+    /// TensorFlow Serving's method that the request names.
     pub method: Option<&'static str>,
     /// The header `X-Amzn-SageMaker-Custom-Attributes`.
     pub custom_attributes: Option<&'a str>,
-    /// Path of the model in TensorFlow Serving's API.
+    /// Path of the model in TensorFlow Serving's REST API.
     pub path: &'a str,
-    /// `Content-Type`.
+    /// The header `Content-Type`.
     pub content_type: Option<&'a str>,
-    /// `Accept`.
+    /// The header `Accept`.
     pub accept: Option<&'a str>,
-    /// `Content-Length`.
+    /// The header `Content-Length`, bytes.
     pub content_length: Option<u64>,
     /// The body.
     pub body: &'a Buffer,
 }
 
-/// What a handler answers.
+/// A handler's result for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The body's type.
+    /// Content type of the body.
     pub content_type: String,
     /// The body.
     pub body: Buffer,
 }
 
-/// What a header says when the request has none.
+/// Value of `Content-Type` and `Accept` for a request without them.
 const DEFAULT_TYPE: &str = "application/json";
 
-/// Why a try to get a request through one worker came to nothing.
-enum Miss {
-    /// The worker ended before or between calls, so: nobody has seen a result, another worker can have the request.
-    TryAgain(String),
-    /// Something other than an answer arrived on the channel and the call had not begun: another channel can have the
+/// Why an attempt to take a request through a worker failed.
+enum Failure {
+    /// The worker ended before or between the calls. No client has seen a result, so another worker can run the
     /// request.
-    TryOtherChannel(String),
-    Failed(RequestError),
+    WorkerLost(String),
+    /// Bytes other than an answer arrived on the channel before the call began, so another channel can run the request.
+    ChannelLost(String),
+    /// The request fails.
+    Final(RequestError),
 }
 
-impl From<RequestError> for Miss {
+impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
-        Self::Failed(error)
+        Self::Final(error)
     }
 }
 
@@ -89,29 +94,31 @@ impl Handlers {
     ///
     /// # Errors
     /// 500 for an exception and for a worker that ended during a call, 503 when workers keep failing, 504 at the
-    /// deadline and for a call that took too long, 499 when the client has hung up; what TensorFlow Serving's client says.
+    /// deadline and for a call that took too long, 499 when the client hung up; and the errors of
+    /// [`Backend::call_chosen`].
     pub fn invoke(&self, request: &Request, deadline: Instant) -> Result<Answer, RequestError> {
         let mut losses = Losses::default();
         loop {
-            // A request that waits for the model server must not keep a worker from requests of other models meanwhile.
+            // Waits before it leases a channel: a request that waits for the model server must not keep a worker from
+            // requests for other models.
             let serves = self.backend.pool.wait_until_serving(deadline);
             serves.map_err(|why| why.into_error(self.limit))?;
             let mut lease = Lease::acquire(&self.pool, losses.concurrency_limit(), deadline)
                 .map_err(|why| why.into_error(self.limit))?;
             let how = match self.run(&mut lease, request, deadline) {
                 Ok(answer) => return Ok(answer),
-                Err(Miss::Failed(error)) => return Err(error),
-                Err(Miss::TryAgain(how)) => {
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::WorkerLost(how)) => {
                     losses.add();
                     how
                 }
-                // Not the request's fault.
-                Err(Miss::TryOtherChannel(how)) => how,
+                // Counts no loss: the request did not cause this.
+                Err(Failure::ChannelLost(how)) => how,
             };
             if losses.is_poison() {
                 let text = format!(
-                    "The Python worker was restarted {} times before or between its calls for this request, at last \
-                     with no other request in it: {how}",
+                    "The Python worker was restarted {} times before or between its calls for this request, the last \
+                     time with no other request in it: {how}",
                     losses.count()
                 );
                 return Err(RequestError::new(500, text));
@@ -124,20 +131,26 @@ impl Handlers {
         }
     }
 
-    fn run(&self, lease: &mut Lease, request: &Request, deadline: Instant) -> Result<Answer, Miss> {
+    fn run(
+        &self,
+        lease: &mut Lease,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         match lease.shape() {
             Shape::Single => self.single(lease, request, deadline),
             Shape::Pair => self.pair(lease, request, deadline),
         }
     }
 
-    /// `handler` asks TensorFlow Serving itself. It is given an instance that serves, as any other request is.
+    /// Runs `handler`, which calls TensorFlow Serving itself. The request holds a place at the instance named in the
+    /// context, like a request without a handler.
     fn single(
         &self,
         lease: &mut Lease,
         request: &Request,
         deadline: Instant,
-    ) -> Result<Answer, Miss> {
+    ) -> Result<Answer, Failure> {
         let instance = (self.backend.pool)
             .acquire(ConcurrencyLimit::ANY, None, deadline)
             .map_err(|why| why.into_error(self.limit))?;
@@ -145,34 +158,35 @@ impl Handlers {
         let call = |number| Call::Request { number, context };
         match self.call(lease, "handler", call, request.body, request.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
-            _ => Err(confused()),
+            _ => Err(unexpected_answer()),
         }
     }
 
-    /// TensorFlow Serving is asked between the two calls, at the instance that `input_handler` was told, unless that is
-    /// lost meanwhile. Until then the instance expects the request, but does not have it.
+    /// Runs `input_handler`, calls TensorFlow Serving, and runs `output_handler`. The instance named in the context of
+    /// `input_handler` gets the request, unless that instance ends in between. Until then the pool counts the request
+    /// for that instance, but the request holds no place there.
     fn pair(
         &self,
         lease: &mut Lease,
         request: &Request,
         deadline: Instant,
-    ) -> Result<Answer, Miss> {
+    ) -> Result<Answer, Failure> {
         let choice = self.backend.pool.choose();
         let context = self.context(request, choice.index());
         let call = |number| Call::Request { number, context };
         let memory = request.body;
         let reply = self.call(lease, "input_handler", call, memory, memory, deadline)?;
         let Reply::ForModelServer { content_type, body } = reply else {
-            return Err(confused());
+            return Err(unexpected_answer());
         };
         let body = CheckedBody::check(body)?;
-        let sent = TfsRequest {
+        let tfs_request = TfsRequest {
             method: Method::Post,
             path: request.path,
             content_type: Some(&content_type),
             body: &body,
         };
-        let answer = (self.backend).call_chosen(Some(choice), &sent, memory, deadline)?;
+        let answer = (self.backend).call_chosen(Some(choice), &tfs_request, memory, deadline)?;
         drop(body);
         let response = response(&answer);
         let call = |number| Call::Response { number, response };
@@ -185,7 +199,7 @@ impl Handlers {
             deadline,
         )? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
-            _ => Err(confused()),
+            _ => Err(unexpected_answer()),
         }
     }
 
@@ -197,7 +211,7 @@ impl Handlers {
         body: &[u8],
         memory: &Buffer,
         deadline: Instant,
-    ) -> Result<Reply, Miss> {
+    ) -> Result<Reply, Failure> {
         let (number, outcome) = lease.call(head, body, memory, deadline);
         let error = match outcome {
             Outcome::Answered(Reply::Raised(text)) => RequestError::new(500, text),
@@ -212,9 +226,9 @@ impl Handlers {
                 RequestError::new(500, text)
             }
             Outcome::Garbled(why) => match lease.fate(number) {
-                Fate::NotBegun => return Err(Miss::TryOtherChannel(why)),
+                Fate::NotBegun => return Err(Failure::ChannelLost(why)),
                 Fate::Running | Fate::Overdue => {
-                    let text = format!("The answer of {function} is lost: {why}");
+                    let text = format!("The result of {function} was lost: {why}");
                     RequestError::new(500, text)
                 }
             },
@@ -222,7 +236,7 @@ impl Handlers {
                 let how = lease.wait_for_end(deadline);
                 let how = how.map_err(|_| RequestError::hung_up())?;
                 match lease.fate(number) {
-                    Fate::NotBegun => return Err(Miss::TryAgain(how)),
+                    Fate::NotBegun => return Err(Failure::WorkerLost(how)),
                     Fate::Running => RequestError::new(
                         500,
                         format!("The Python worker was restarted while it ran {function}: {how}"),
@@ -238,7 +252,7 @@ impl Handlers {
                 }
             }
         };
-        Err(Miss::Failed(error))
+        Err(Failure::Final(error))
     }
 
     fn context<'a>(&self, request: &Request<'a>, instance: usize) -> Context<'a> {
@@ -278,19 +292,16 @@ fn response(answer: &TfsAnswer) -> Response<'_> {
     }
 }
 
-/// A content type goes into the answer's head, where it must not make lines of its own.
-fn checked(content_type: String, body: Buffer) -> Result<Answer, Miss> {
+/// Checks a handler's content type. It goes into the head of the response, where a control character would break the
+/// head.
+fn checked(content_type: String, body: Buffer) -> Result<Answer, Failure> {
     if content_type.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         return Ok(Answer { content_type, body });
     }
-    let text = format!("The handler returned {content_type:?}, which is no content type.");
+    let text = format!("The handler returned {content_type:?}, which is not a valid content type.");
     Err(RequestError::new(500, text).into())
 }
 
-fn confused() -> Miss {
-    RequestError::new(
-        500,
-        "The Python worker answered something else than was asked.",
-    )
-    .into()
+fn unexpected_answer() -> Failure {
+    RequestError::new(500, "The Python worker sent an unexpected answer.").into()
 }

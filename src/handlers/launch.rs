@@ -1,4 +1,5 @@
-//! How Python workers are started: how many, with how many channels, and the command line of each.
+//! How Python workers are started: their number, their channels, and the command line of each. Starting and watching
+//! the processes is left to `worker.rs`.
 
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
@@ -12,50 +13,52 @@ use crate::descriptors;
 use crate::handlers::interpreter::Interpreter;
 use crate::worker_protocol::record::Record;
 
-/// Channels of a worker of the class `gevent`, at most. A request keeps one while TensorFlow Serving works on it, so there
-/// are many, but each costs two descriptors here and one there.
+/// Maximum number of channels of a worker of the class `gevent`. A request keeps its channel while TensorFlow Serving
+/// works on it, so a worker needs many, but each costs two descriptors in the server and one in the worker.
 const MAX_CHANNELS: usize = 512;
-/// Each worker may have this many, however many workers share the requests.
+/// Each worker may have this many channels, however many workers share the requests.
 const USUAL_CHANNELS: usize = 64;
-/// File descriptors for a channel: our end, and one more while the worker restarts: the new process's end, or our end to
-/// the old process, which calls hold until they notice its end.
-pub const FILES_A_CHANNEL: usize = 2;
-/// How workers are started.
+/// File descriptors for a channel: the server's end, and one more while the worker restarts. That is the end of the new
+/// process before its start, or the server's end to the old process, which calls hold until they notice its end.
+pub const FILES_PER_CHANNEL: usize = 2;
+
+/// How the workers of a script are started.
 #[derive(Debug)]
 pub struct Launch {
-    /// How many.
+    /// The number of workers.
     pub workers: usize,
-    /// The model they belong to, where there are several with workers of their own.
+    /// The model that the workers belong to, in multi-model mode for a script that serves one model only.
     pub model: Option<String>,
-    /// `sagemaker-tfs-python`.
+    /// Path of `sagemaker-tfs-python`, or its name on PATH.
     pub program: PathBuf,
     /// The handler script.
     pub script: PathBuf,
-    /// The Python it runs in.
+    /// The Python that runs the script.
     pub interpreter: Interpreter,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
-    /// Calls a worker may be given at once.
+    /// The number of calls that may be sent to a worker at once.
     pub channels: usize,
-    /// Python's name of the log level.
+    /// Python's name for the log level.
     pub log_level: &'static str,
-    /// Where packages were installed for this script alone.
+    /// The folder with packages that were installed for this script alone.
     pub packages: Option<PathBuf>,
-    /// Variables set beside the inherited ones.
+    /// Environment variables in addition to the inherited ones.
     pub env: Vec<(&'static str, String)>,
-    /// Where it runs; `None`: where we do.
+    /// Working directory; `None`: the server's.
     pub directory: Option<PathBuf>,
-    /// Whether it gets the terminal.
+    /// Whether the worker has the server's terminal, for debuggers.
     pub has_terminal: bool,
-    /// Longest time of one call; `None`: no limit.
+    /// Time limit of one call; `None`: no limit.
     pub timeout: Option<Duration>,
 }
 
-/// The second executable: beside this one, else on PATH.
+/// The second executable: in the folder of this executable, otherwise on PATH.
 const PROGRAM: &str = "sagemaker-tfs-python";
 
 impl Launch {
-    /// Workers for `script`, which may ask the model servers on `ports` itself. `writable` is a folder to write in.
+    /// The workers for `script`, which may call the TensorFlow Serving instances on `ports` itself. `writable` is the
+    /// working directory if the server's is read-only.
     pub fn new(
         config: &Config,
         script: PathBuf,
@@ -69,15 +72,15 @@ impl Launch {
             Vec::from_iter(ports.iter().map(|ports| port(ports).to_string())).join(",")
         };
         let executable = std::env::current_exe().unwrap_or_default();
-        let beside = executable.with_file_name(PROGRAM);
+        let neighbor = executable.with_file_name(PROGRAM);
         Self {
             workers: workers(config),
-            program: if beside.is_file() {
-                beside
+            program: if neighbor.is_file() {
+                neighbor
             } else {
                 PROGRAM.into()
             },
-            // The path is for another process, which may run elsewhere.
+            // Absolute, because the worker may have another working directory.
             script: std::path::absolute(&script).unwrap_or(script),
             interpreter,
             packages: None,
@@ -105,7 +108,7 @@ fn worker_class(config: &Config) -> WorkerClass {
     }
 }
 
-/// Workers of a script.
+/// The number of workers of a script.
 pub fn workers(config: &Config) -> usize {
     match config.single_threaded {
         true => 1,
@@ -113,7 +116,7 @@ pub fn workers(config: &Config) -> usize {
     }
 }
 
-/// Channels of each worker: calls that it may be sent at once.
+/// The number of channels of each worker: the calls that may be sent to it at once.
 pub fn channels(config: &Config) -> usize {
     match worker_class(config) {
         WorkerClass::Gevent => {
@@ -124,22 +127,23 @@ pub fn channels(config: &Config) -> usize {
     }
 }
 
-/// Twice as many in all as requests are worked on, so that requests find room while a worker restarts; but all together
-/// take no more than half of the `files` that this process may have open.
+/// The number of channels of each worker in the class `gevent`. Together the workers have twice as many channels as
+/// slots, so that requests find a channel while a worker restarts. But all channels take at most half of the `files`
+/// that this process may open.
 fn gevent_channels(slots: usize, workers: usize, files: usize) -> usize {
     let share = (2 * slots).div_ceil(workers);
-    let affordable = files / 2 / FILES_A_CHANNEL / workers;
+    let affordable = files / 2 / FILES_PER_CHANNEL / workers;
     let usual = share.clamp(USUAL_CHANNELS, MAX_CHANNELS).min(slots);
     usual.min(affordable).max(1)
 }
 
 impl Launch {
-    /// What worker `index` is called.
+    /// The name of worker `index` in the log.
     pub fn label(&self, index: usize) -> String {
         label(self.model.as_deref(), index)
     }
 
-    /// The command of a process with this record and these ends of its channels, which it inherits.
+    /// The command of a worker that inherits this record and these ends of its channels.
     pub fn command(&self, record: &Record, channels: &[UnixStream]) -> Command {
         let mut args: Vec<OsString> = Vec::new();
         let mut arg = |name: &str, value: OsString| args.extend([name.into(), value]);
@@ -166,7 +170,8 @@ impl Launch {
     }
 }
 
-/// What one of several processes is called: its number, after its model where there are several.
+/// The name of a process in the log: its number, after the name of its model if the process serves one of several
+/// models.
 pub fn label(model: Option<&str>, index: usize) -> String {
     match model {
         Some(model) => format!("{model}/{index}"),
@@ -174,7 +179,8 @@ pub fn label(model: Option<&str>, index: usize) -> String {
     }
 }
 
-/// Scripts may write where they run, for they always could. A read-only container has no such place at first.
+/// Whether the directory is writable. Existing scripts write to their working directory, which in a read-only container
+/// is not writable.
 fn is_writable(directory: &Path) -> bool {
     rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
 }
@@ -184,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_share_channels_for_all_requests_and_some_more() {
+    fn workers_share_twice_as_many_channels_as_slots() {
         assert_eq!(gevent_channels(64, 1, 1 << 20), 64);
         assert_eq!(gevent_channels(64, 1000, 1 << 20), 64);
         assert_eq!(gevent_channels(512, 1, 1 << 20), 512);

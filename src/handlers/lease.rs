@@ -1,7 +1,8 @@
-//! A request's hold on a channel: leases it, sends calls on it, and sees to what becomes of it.
+//! A request's lease of a channel: acquires the channel, sends calls on it, and returns it, passes it on, or discards
+//! it, depending on the outcome.
 //!
-//! A request keeps its channel until its last call is answered: so both calls of a request run in the same process, and
-//! in the modes with threads on the same thread, for each channel has its own.
+//! A request keeps its channel until its last call is answered, so both calls of a request run in the same process. In
+//! the class `gthread`, where each channel has a thread, they run on the same thread, too.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,21 +16,21 @@ use crate::handlers::pool::{Channels, Pool};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Shape};
 
-/// A channel to a worker, for one request.
+/// A channel to a worker, leased for one request.
 #[derive(Debug)]
 pub struct Lease {
     worker: Arc<WorkerChannels>,
     channel: usize,
-    /// Until the channel is left to `abandoned_calls.rs`.
+    /// `None` once `abandoned_calls.rs` has the channel.
     lease: Option<pool::Lease<Channels>>,
     is_broken: bool,
 }
 
 impl Lease {
-    /// Leases a channel for a request with this limit, waiting for one until `deadline`.
+    /// Leases a channel for a request with this concurrency limit. Waits until `deadline`.
     ///
     /// # Errors
-    /// As [`pool::Pool::acquire`].
+    /// Those of [`pool::Pool::acquire`].
     pub fn acquire(
         pool: &Arc<Pool>,
         limit: ConcurrencyLimit,
@@ -45,7 +46,7 @@ impl Lease {
         })
     }
 
-    /// The functions of the worker's script.
+    /// The functions that the worker's script has.
     pub fn shape(&self) -> Shape {
         (self.worker.loaded.get()).map_or(Shape::Pair, |loaded| loaded.shape)
     }
@@ -74,12 +75,12 @@ impl Lease {
         (number, outcome)
     }
 
-    /// What had become of a call when its process ended, or its channel was given up.
+    /// How far a call had come when its process ended or its channel was closed.
     pub fn fate(&self, number: u64) -> Fate {
         self.worker.fate(self.channel, number)
     }
 
-    /// How the process ended; see [`WorkerChannels::wait_for_end`].
+    /// Returns how the process ended; see [`WorkerChannels::wait_for_end`].
     ///
     /// # Errors
     /// [`WaitError::Cancelled`].
@@ -118,7 +119,7 @@ mod tests {
         (Arc::new(worker), theirs)
     }
 
-    /// A pool of one worker that is ready.
+    /// A pool with one worker, which is ready.
     fn pool(worker: &Arc<WorkerChannels>) -> Arc<Pool> {
         let pool = Pool::new(1);
         let channels = Channels::of(worker);
@@ -150,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_not_loaded_its_script_has_no_channels() {
+    fn worker_has_no_channels_before_its_script_is_loaded() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let worker = WorkerChannels::new(vec![ours], Record::new(1).unwrap()).unwrap();
         assert!(Channels::of(&Arc::new(worker)).is_none());
     }
 
     #[test]
-    fn the_first_channel_is_taken_first() {
+    fn leases_the_first_free_channel() {
         let (worker, _theirs) = worker(3);
         let pool = pool(&worker);
         let now = Instant::now();
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_owes_an_answer_is_leased_when_it_has_come() {
+    fn abandoned_channel_is_leased_again_after_its_late_answer() {
         abandoned_calls::start().unwrap();
         let (worker, theirs) = worker(1);
         let pool = pool(&worker);
@@ -179,15 +180,15 @@ mod tests {
         assert_eq!(outcome, Outcome::Abandoned(WaitError::TimedOut));
         drop(lease);
         assert!(acquire(&pool, now).is_err());
-        assert_eq!(is_worn_out(&pool), None, "its code still runs");
-        // More than a socket holds: somebody takes it, though nobody waits for a channel.
+        assert_eq!(is_worn_out(&pool), None, "the call still runs");
+        // The answer is larger than the socket's buffer, so writing it needs a reader although no request waits.
         frame::write(&theirs[0], &Answer::Raised { number }, &vec![b'l'; 1 << 20]).unwrap();
         assert!(acquire(&pool, later()).is_ok());
         assert_eq!(is_worn_out(&pool), Some(false));
     }
 
     #[test]
-    fn a_channel_whose_late_answer_never_comes_is_lost() {
+    fn channel_is_lost_when_its_late_answer_never_arrives() {
         abandoned_calls::start().unwrap();
         let (worker, mut theirs) = worker(2);
         let pool = pool(&worker);
@@ -202,11 +203,11 @@ mod tests {
         }
         assert_eq!(is_worn_out(&pool), Some(true), "one of two channels");
         let refused = acquire(&pool, now);
-        assert!(refused.is_err(), "it is left to be replaced");
+        assert!(refused.is_err(), "the worker waits to be replaced");
     }
 
     #[test]
-    fn a_channel_with_something_else_on_it_is_not_leased_again() {
+    fn garbled_channel_is_not_leased_again() {
         let (worker, theirs) = worker(8);
         let pool = pool(&worker);
         for (channel, lost) in [(0, 1), (1, 2)] {

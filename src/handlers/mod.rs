@@ -1,7 +1,8 @@
-//! Users' Python handlers: `code/inference.py` beside a model.
+//! Users' Python handlers: the script `code/inference.py` in a model's archive.
 //!
-//! Each runs in processes of its own, `sagemaker-tfs-python`: a call that hangs or crashes costs its process and
-//! never the server. This module finds the script, keeps the workers and takes requests through them.
+//! A script runs in Python workers, child processes that execute `sagemaker-tfs-python`, so a call that hangs or
+//! crashes costs its process but never the server. This module finds the script, its Python and its packages, watches
+//! the workers, and takes requests through them. Running Python code is left to the second executable, `src/python/`.
 
 mod abandoned_calls;
 pub mod channels;
@@ -15,13 +16,13 @@ pub mod worker;
 
 use std::path::{Path, PathBuf};
 
-/// The handler script of a model directory, if it has one.
+/// The path of the handler script in a model directory, if the script exists.
 pub fn find(model_dir: &Path, program: &str) -> Option<PathBuf> {
     let script = model_dir.join("code").join(program);
     script.is_file().then_some(script)
 }
 
-/// The first of these folders that has the handler script in its folder `code`.
+/// The handler script of the first of these folders that has the script in its subfolder `code`.
 pub fn find_in<'a>(folders: impl IntoIterator<Item = &'a Path>, program: &str) -> Option<PathBuf> {
     folders.into_iter().find_map(|folder| find(folder, program))
 }
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handler_is_found_and_other_code_is_not() {
+    fn finds_the_handler_and_no_other_file() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("code")).unwrap();
         std::fs::write(dir.path().join("code/notes.txt"), "").unwrap();

@@ -1,4 +1,4 @@
-//! `requirements.txt` beside a handler script: installed with pip before the script is loaded.
+//! Installs the packages of a `requirements.txt` in the handler script's folder, with pip, before the script is loaded.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,10 +8,11 @@ use crate::handlers::interpreter::Interpreter;
 use crate::supervisor::child::Streams;
 use crate::supervisor::handle::SupervisorHandle;
 
-/// Log target of pip's lines.
+/// Log target of pip's output.
 pub const LOG_TARGET: &str = "pip";
 
-/// The list of packages to be installed for a script, if there is one.
+/// The `requirements.txt` to install for a script. `None` without the file, or when the folder `lib` contains the
+/// packages.
 pub fn requirements(script: &Path) -> Option<PathBuf> {
     let folder = script.parent()?;
     let requirements = folder.join("requirements.txt");
@@ -20,16 +21,16 @@ pub fn requirements(script: &Path) -> Option<PathBuf> {
     }
     if folder.join("lib").is_dir() {
         log::warn!(
-            "{} is ignored: the folder lib beside it has the packages",
+            "{} is ignored, because the folder lib next to it contains the packages",
             requirements.display()
         );
         return None;
     }
-    log::info!("installing what {} lists", requirements.display());
+    log::info!("installing the packages in {}", requirements.display());
     Some(requirements)
 }
 
-/// The command that installs them.
+/// The command that installs these packages.
 pub fn pip(interpreter: &Interpreter, requirements: &Path) -> Command {
     let mut command = Command::new(&interpreter.executable);
     command
@@ -38,7 +39,7 @@ pub fn pip(interpreter: &Interpreter, requirements: &Path) -> Command {
     command
 }
 
-/// Where its output goes, line by line with this before.
+/// Sends pip's output to the log, with `prefix` before each line.
 pub fn streams(prefix: &str) -> Streams {
     Streams::Log {
         target: LOG_TARGET,
@@ -46,11 +47,10 @@ pub fn streams(prefix: &str) -> Streams {
     }
 }
 
-/// Installs what `requirements.txt` in the script's folder lists, unless there is a `lib` folder, which has the
-/// packages.
+/// Installs the packages for a script; see [`requirements`].
 ///
 /// # Errors
-/// When pip fails: its last lines. [`StartError::Stopped`] when the server stops.
+/// pip's last lines when pip fails; [`StartError::Stopped`] when the server stops.
 pub fn install(
     script: &Path,
     interpreter: &Interpreter,

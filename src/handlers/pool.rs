@@ -1,6 +1,6 @@
-//! The Python workers that run one script: a pool whose places are channels.
+//! The pool of the Python workers that run one script. Its places are the workers' channels.
 //!
-//! The general part is `dispatch/pool.rs`; what a request does with a channel is in `lease.rs`.
+//! Waiting, fairness and quarantine are left to `dispatch/pool.rs`, and using a channel to `lease.rs`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::dispatch::pool::{self, Capacity, Words};
 use crate::handlers::channels::WorkerChannels;
 
-/// A process that has lost one of so many channels is worn out.
+/// A worker is worn out once it has lost one in this many of its channels.
 pub(super) const WORN_OUT_PART: usize = 4;
 
 /// All workers that run one script.
@@ -19,14 +19,14 @@ pub type Pool = pool::Pool<Channels>;
 #[derive(Debug)]
 pub struct Channels {
     worker: Arc<WorkerChannels>,
-    /// The first channel is on the process's main thread, so it is taken first.
+    /// Ordered, because the first channel is served by the process's main thread and should be leased first.
     free: BinaryHeap<Reverse<usize>>,
-    /// How many are of no more use.
+    /// The number of channels that can no longer be used.
     lost: usize,
 }
 
 impl Channels {
-    /// All channels of a process; `None` before its script is loaded.
+    /// All channels of a process, free; `None` before its script is loaded.
     pub fn of(worker: &Arc<WorkerChannels>) -> Option<Self> {
         let channels = worker.loaded.get()?.channels;
         Some(Self {
@@ -36,7 +36,7 @@ impl Channels {
         })
     }
 
-    /// Whether many channels are lost: time for a new process, once this one is idle.
+    /// Whether so many channels are lost that the process should be replaced once it is idle.
     pub fn is_worn_out(&self) -> bool {
         let all = self.worker.loaded.get().map_or(0, |loaded| loaded.channels);
         self.lost * WORN_OUT_PART >= all.max(1)
@@ -48,11 +48,11 @@ impl Capacity for Channels {
         member: "worker",
         none_ready: "no Python worker has been available",
         none_free: "no Python worker is available",
-        quarantine: "Python workers ended several times with requests in them, which are now run a few at a time",
+        quarantine: "Python workers ended several times with requests in them, which now run a few at a time",
     };
     type Place = (Arc<WorkerChannels>, usize);
 
-    /// A process that is worn out gets no more calls: under load it would never become idle and be replaced.
+    /// A worn-out process gets no more calls; otherwise, under load, it would never become idle and be replaced.
     fn has_free(&self) -> bool {
         !self.free.is_empty() && !self.is_worn_out()
     }

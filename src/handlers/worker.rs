@@ -1,4 +1,6 @@
-//! One Python worker under the supervisor: its process, its script, the calls that take too long.
+//! One Python worker as a [`Unit`] of the supervisor: starts the process, waits until its script is loaded, tells the
+//! pool about its state, and has the process killed when a call takes too long. Calls themselves are left to
+//! `channels.rs`.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -21,20 +23,21 @@ use crate::supervisor::unit::{Ended, ProcessHandle, StartFailure, Unit};
 use crate::worker_protocol::frame::Shape;
 use crate::worker_protocol::record::{self, Record};
 
-/// Log target of what workers print and log.
+/// Log target of workers' output.
 pub const LOG_TARGET: &str = "python";
-/// A script that takes long to load is mentioned this often.
+/// How often the log mentions a script that takes long to load.
 const LOADING_REPORT: Duration = Duration::from_secs(10);
-/// A worker that failed this often in a row, without an answer in between, keeps failing: requests do not wait for it.
+/// A worker that fails this many times in a row without an answer in between counts as failing, and requests do not
+/// wait for it.
 const FAILING_AFTER: u32 = 2;
-/// How exactly the time limit of calls is kept: a part of it, within bounds.
+/// How often the time limit of calls is checked: this many times during the limit, but within bounds.
 const CHECKS_PER_TIMEOUT: u32 = 10;
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 const LONGEST_CHECK: Duration = Duration::from_secs(1);
-/// What the dynamic linker exits with when a library is missing.
+/// The dynamic linker's exit code for a missing library.
 const LINKER_FAILED: &str = "exited with code 127";
 
-/// One worker.
+/// One Python worker, across the restarts of its process.
 pub struct Worker {
     unit: UnitId,
     index: usize,
@@ -43,7 +46,7 @@ pub struct Worker {
     pool: Arc<Pool>,
     supervisor: SupervisorHandle,
     process: Option<Arc<WorkerChannels>>,
-    first_word: Option<JoinHandle<Result<(), String>>>,
+    first_message: Option<JoinHandle<Result<(), String>>>,
     phase: Phase,
     since: Instant,
     next_check: Option<Instant>,
@@ -51,7 +54,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Worker `index`; its news are those of `unit`.
+    /// Worker `index` of this launch, which the supervisor knows as `unit`.
     pub fn new(
         unit: UnitId,
         index: usize,
@@ -68,7 +71,7 @@ impl Worker {
             pool,
             supervisor,
             process: None,
-            first_word: None,
+            first_message: None,
             phase: Phase::Starting,
             since: now,
             next_check: None,
@@ -106,8 +109,8 @@ impl Worker {
         };
         let thread = thread::Builder::new().name(format!("load-{}", self.label));
         match thread.spawn(listen) {
-            Ok(thread) => self.first_word = Some(thread),
-            // Without its first word it would never count as ready.
+            Ok(thread) => self.first_message = Some(thread),
+            // Without a thread that waits for the first message, the worker would never become ready.
             Err(e) => {
                 child.signal(rustix::process::Signal::KILL);
                 self.process = None;
@@ -117,15 +120,15 @@ impl Worker {
         Ok(child)
     }
 
-    /// Who knows the class `gevent` expects calls to overlap.
+    /// Warns that calls do not overlap, although users of the class `gevent` expect it.
     fn warn_of_missing_gevent(&self) {
         let loaded = self.process.as_ref().and_then(|p| p.loaded.get());
         let is_missing = loaded.is_some_and(|l| l.shape == Shape::Single && !l.has_gevent);
         if is_missing && self.launch.worker_class == WorkerClass::Gevent {
             log::warn!(
-                "{}: gevent is not installed, so each worker runs one call of handler at a time; for more at once add \
-                 gevent to requirements.txt, set SAGEMAKER_GUNICORN_WORKERS, or set \
-                 SAGEMAKER_GUNICORN_WORKER_CLASS=gthread if the script may run on several threads",
+                "{}: gevent is not installed, so each worker runs one call of handler at a time; to run more at once, \
+                 add gevent to requirements.txt, increase SAGEMAKER_GUNICORN_WORKERS, or set \
+                 SAGEMAKER_GUNICORN_WORKER_CLASS=gthread if the script is safe to run on several threads",
                 self.launch.script.display()
             );
         }
@@ -135,7 +138,7 @@ impl Worker {
         let is_worn_out = (self.pool).look_at_idle(self.index, Channels::is_worn_out);
         is_worn_out
             .unwrap_or(false)
-            .then(|| "too few of its channels can still be used".into())
+            .then(|| "it has too few usable channels left".into())
     }
 
     fn check_interval(timeout: Duration) -> Duration {
@@ -153,7 +156,7 @@ impl Unit for Worker {
             let program = self.launch.program.display();
             let text = match e.kind() {
                 ErrorKind::NotFound => format!(
-                    "{program} is not found beside sagemaker-tfs or on PATH; it runs Python handlers: build \
+                    "{program}, which runs Python handlers, was not found next to sagemaker-tfs or on PATH; build \
                      sagemaker-tfs with its default features, or use an image with Python"
                 ),
                 _ => format!("cannot start {program}: {e}"),
@@ -172,10 +175,10 @@ impl Unit for Worker {
     fn ended(&mut self, how: String) -> Ended {
         let (mut reason, mut was_useful) = (how, false);
         if let Some(process) = self.process.take() {
-            // A process that it left behind may hold the other ends: nobody is to wait for that.
+            // A process that the worker forked may hold the other ends, so requests would not notice the worker's end.
             process.close();
-            let first_word = self.first_word.take().map(JoinHandle::join);
-            if let Some(Ok(Err(why))) = first_word
+            let first_message = self.first_message.take().map(JoinHandle::join);
+            if let Some(Ok(Err(why))) = first_message
                 && !why.is_empty()
             {
                 reason = why;
@@ -185,10 +188,10 @@ impl Unit for Worker {
             if let Phase::Ending { reason: why } = &self.phase {
                 reason = format!("killed: {why}");
             }
-            // In this order: a request that learns how its process ended looks for another at once.
+            // The pool first: a request that learns how its process ended looks for another at once.
             self.pool.process_ended(self.index);
             process.note_end(reason.clone());
-            // A script that wrote to the channels has not made the worker fail.
+            // A worker whose script wrote to the channels was replaced for that; it did not fail.
             was_useful = process.has_answered() || process.has_garbled();
         }
         Ended { reason, was_useful }
@@ -198,7 +201,7 @@ impl Unit for Worker {
         (self.phase, self.since) = (phase.clone(), since);
         let name = self.name();
         if let Phase::Down { reason, .. } | Phase::Ending { reason } = phase {
-            // Clients need not see a whole traceback.
+            // The last line of a traceback, because clients see this text.
             self.last_failure = reason.lines().last().unwrap_or_default().to_owned();
         }
         let (health, what) = match phase {
@@ -264,7 +267,7 @@ impl Unit for Worker {
             (Phase::Ready, Some(timeout)) => {
                 self.next_check = Some(now + Self::check_interval(timeout));
                 let process = self.process.as_ref()?;
-                // One moment for both, or a call that becomes overdue between them would count as none at all.
+                // Both checks use the same time; otherwise a call that becomes overdue between them would be missed.
                 let now = record::now();
                 if process.has_overdue_calls(timeout, now) {
                     return Some(format!(
@@ -274,7 +277,7 @@ impl Unit for Worker {
                 }
                 if process.is_stuck(timeout, now) {
                     return Some(format!(
-                        "it has begun no call for {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS) though some wait",
+                        "it has begun no call for {} s (SAGEMAKER_GUNICORN_TIMEOUT_SECONDS) although calls are waiting",
                         timeout.as_secs()
                     ));
                 }
@@ -295,7 +298,7 @@ impl Unit for Worker {
         let what = "stopping".to_owned();
         let now = Instant::now();
         self.pool.set(self.index, Health::Failing, what, now, None);
-        // It ends when it finds its channels closed, and can still run what scripts registered for that.
+        // The process ends when it finds its channels closed, and can still run the exit handlers of scripts.
         if let Some(process) = &self.process {
             process.close();
         }
@@ -317,7 +320,7 @@ mod tests {
     use super::*;
     use crate::handlers::interpreter::Interpreter;
 
-    /// A worker whose process is never started.
+    /// A worker without a process.
     fn worker(launch: Launch) -> Worker {
         let (supervisor, _) = SupervisorHandle::new();
         let id = supervisor.new_id();
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_called_by_their_model_where_there_are_several() {
+    fn name_contains_the_model_in_multi_model_mode() {
         assert_eq!(worker(launch()).name(), "Python worker 0");
         let model = Some("m".to_owned());
         assert_eq!(
@@ -357,23 +360,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_named() {
+    fn start_failure_names_the_missing_program() {
         let mut worker = worker(launch());
         let Err(failure) = worker.start(1) else {
             panic!("it has started");
         };
         let text = failure.text;
-        assert!(
-            text.starts_with("/no/such/program is not found beside"),
-            "{text}"
-        );
-        // No process, so nothing but the end that was reported.
+        assert!(text.starts_with("/no/such/program, which runs"), "{text}");
+        assert!(text.contains("was not found next to"), "{text}");
+        // Without a process, the reason is the reported end.
         let ended = worker.ended("exited".to_owned());
         assert_eq!((ended.reason.as_str(), ended.was_useful), ("exited", false));
     }
 
     #[test]
-    fn a_missing_library_is_explained() {
+    fn refusal_explains_a_missing_library() {
         let worker = worker(launch());
         let text = worker.refusal("exited with code 127: libpython3.11.so.1.0: cannot open");
         assert!(
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_failed_twice_in_a_row_is_not_waited_for() {
+    fn requests_do_not_wait_for_a_worker_that_failed_twice_in_a_row() {
         let mut worker = worker(launch());
         let now = Instant::now();
         let down = |reason: &str| Phase::Down {
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_looked_at_often_enough_for_their_limit() {
+    fn checks_calls_often_enough_for_their_limit() {
         for (timeout, interval) in [(100, 100), (3000, 300), (600_000, 1000)] {
             let interval = Duration::from_millis(interval);
             assert_eq!(
@@ -423,7 +424,7 @@ mod tests {
         worker.publish(1, &Phase::Starting, now, 0);
         let next = worker.next_check().unwrap();
         assert_eq!(worker.check(now), None);
-        assert_eq!(worker.next_check(), Some(next), "it was too early");
+        assert_eq!(worker.next_check(), Some(next), "checked too early");
         assert_eq!(worker.check(next), None);
         assert_eq!(worker.next_check(), Some(next + LOADING_REPORT));
         worker.publish(

@@ -1,7 +1,7 @@
-//! Serving calls: reads one from a channel, has the script run it, writes the answer.
+//! Serves calls: reads a call from a channel, has the script run it, and writes the answer.
 //!
-//! Without gevent a thread blocks in its channels. With gevent there is one thread, and it may block in gevent's hub
-//! only: sockets are non-blocking then, and what is not ready is waited for by `wait` of `greenlets.py`.
+//! Without gevent, threads block on their channels. With gevent, a single thread serves all channels and may block in
+//! gevent's hub only, so sockets are non-blocking, and `wait` of `greenlets.py` waits until they are ready.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,28 +25,30 @@ use crate::script::{Returned, Script};
 /// A socket on which calls and answers alternate.
 pub struct Channel {
     index: usize,
-    /// The socket.
+    /// The worker's end of the socketpair.
     pub socket: UnixStream,
     record: Arc<Record>,
-    /// The context of the request that is on its way.
+    /// The context that the request's `output_handler` needs; set between the two calls of a pair.
     context: Option<Py<PyAny>>,
-    /// How it is waited for; `None`: by blocking.
+    /// gevent's hub, which waits for the socket; `None`: the thread blocks.
     hub: Option<Hub>,
-    /// Computing time, when calls are greenlets.
+    /// The account of computing time, when calls are greenlets.
     account: Option<Arc<Mutex<Account>>>,
-    /// The process that serves it: a script may fork.
+    /// Id of the process that serves the channel, to recognise a process that the script forked.
     process: u32,
 }
 
-/// What came of waiting for a call.
+/// The result of serving one call.
 enum Next {
     Done,
+    /// A signal interrupted the wait for a call.
     Interrupted,
     /// The server has closed the channel.
     Closed,
 }
 
 impl Channel {
+    /// Channel `index` of this process. Threads block on it.
     pub fn new(index: usize, socket: UnixStream, record: Arc<Record>) -> Self {
         Self {
             index,
@@ -59,14 +61,14 @@ impl Channel {
         }
     }
 
-    /// From now on it is waited for in gevent's hub, by calling `wait`.
+    /// Makes later reads and writes wait in gevent's hub, by calling `wait`.
     fn wait_in_hub(&mut self, wait: Py<PyAny>) -> io::Result<()> {
         self.socket.set_nonblocking(true)?;
         self.hub = Some(Hub(wait));
         Ok(())
     }
 
-    /// Reads or writes, without keeping Python from others.
+    /// Reads or writes, and lets other Python threads or greenlets run while it waits.
     fn transfer<T: Send>(
         &self,
         py: Python,
@@ -79,7 +81,7 @@ impl Channel {
         }
     }
 
-    /// Waits for a call and answers it.
+    /// Waits for a call, runs it, and answers it.
     fn serve(&mut self, py: Python, script: &Script) -> io::Result<Next> {
         let incoming = match self.transfer(py, |socket| Incoming::read(socket)) {
             Ok(Some(incoming)) => incoming,
@@ -89,20 +91,20 @@ impl Channel {
         };
         let call: Call = incoming.head()?;
         let number = call.number();
-        // From here on the call is ours: whatever the body does to this process, it does to no other.
+        // Recorded before the body is read: if the body ends this process, no other process gets the call.
         match &self.account {
             None => self.record.begin(self.index, number)?,
             Some(account) => lock(account).begin(self.index, number)?,
         }
         let body = self.body(py, &incoming, number)?;
-        // Checked after the call is recorded as begun. The server closes a channel before it reads the record, so a call
-        // that it gives to another worker never runs here.
+        // Checked after the call is recorded as begun. The server closes a channel before it reads the record, so a
+        // call that the server gives to another worker never runs here.
         if self.is_closed() {
             return Ok(Next::Closed);
         }
         if self.record.is_cancelled(self.index, number)? {
-            // Checked after the body is read: the server cancels a call before it sends zeros in place of its body. It reads
-            // over the answer.
+            // Checked after the body is read, because the server cancels a call before it sends zeros in place of the
+            // body. The server skips the answer.
             self.context = None;
             let head = Answer::Raised { number };
             self.transfer(py, |socket| frame::write(socket, &head, b""))?;
@@ -130,8 +132,9 @@ impl Channel {
         Ok(Next::Done)
     }
 
-    /// The body of a call, or Python's error when there is no memory for it. Empty if nobody waits for the call: the server
-    /// counts the memory of a body no longer then, and there may be as many such calls as channels.
+    /// Reads the body of a call. The inner error is Python's, when memory is used up. The body of a cancelled call is
+    /// skipped and comes out empty: the server no longer counts its memory, and as many calls as channels may be
+    /// cancelled.
     fn body<'py>(
         &self,
         py: Python<'py>,
@@ -158,13 +161,14 @@ impl Channel {
         Ok(body)
     }
 
-    /// Whether the server has given the channel up.
+    /// Whether the server has closed the channel.
     fn is_closed(&self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         recv(&self.socket, &mut byte, flags).is_ok_and(|(read, _)| read == 0)
     }
 
+    /// Sends the answer to call `number`.
     fn answer(
         &self,
         py: Python,
@@ -198,7 +202,7 @@ impl Channel {
     }
 }
 
-/// Ends a forked process that returned from the call in which it was forked. Only the parent may answer.
+/// Ends a forked process that returned from the call in which the script forked it. Only the parent may answer.
 fn end_fork(py: Python, script: &Script, error: Option<PyErr>) -> ! {
     if let Some(error) = error {
         script.report(py, &error);
@@ -206,31 +210,35 @@ fn end_fork(py: Python, script: &Script, error: Option<PyErr>) -> ! {
     exit_fork(py, "returned from a call")
 }
 
-/// Ends a forked process at once, without the exit handlers that its parent registered.
+/// Ends a forked process at once, without the exit handlers that its parent registered. `what` says what the process
+/// did.
 pub fn exit_fork(py: Python, what: &str) -> ! {
     let process = std::process::id();
     eprintln!(
-        "sagemaker-tfs-python: forked process {process} {what}, which is for its parent to do: it ends"
+        "sagemaker-tfs-python: forked process {process} {what}, which only its parent may do; the process ends"
     );
     let os = py.import("os");
     let _ = os.and_then(|os| os.call_method1("_exit", (1,)));
     std::process::abort();
 }
 
-/// What frames are read from and written to.
+/// A stream that frames are read from and written to.
 trait Socket: Read + Write {}
 
 impl<T: Read + Write> Socket for T {}
 
 impl Returned<'_> {
-    /// Content type and body as they go on the wire; text as UTF-8, without a copy where Python has it so.
+    /// The content type and the body's bytes. Text is encoded as UTF-8, without a copy if Python stores it as UTF-8.
     fn parts(&self) -> PyResult<(&str, &[u8])> {
         let body = match self.body.cast::<PyString>() {
             Ok(text) => text.to_str()?.as_bytes(),
             Err(_) => self.body.cast::<PyBytes>()?.as_bytes(),
         };
         if body.len() > MAX_BODY_BYTES {
-            let text = format!("the body has {} bytes, which is too much", body.len());
+            let text = format!(
+                "the body has {} bytes, more than {MAX_BODY_BYTES}",
+                body.len()
+            );
             return Err(PyValueError::new_err(text));
         }
         Ok((self.content_type.to_str()?, body))
@@ -239,7 +247,7 @@ impl Returned<'_> {
 
 /// Serves calls on these channels, one at a time, until the server closes them.
 pub fn serve(script: &Script, mut channels: Vec<Channel>) {
-    // Attached once for all calls: what a script keeps for its thread must not end with a call.
+    // Attached once for all calls, because detaching would end the script's thread-local data.
     let served = Python::attach(|py| {
         let hub = use_hub(py, script, &mut channels)?;
         match channels.len() {
@@ -275,14 +283,17 @@ pub fn serve_in_greenlets(script: &Arc<Script>, mut channels: Vec<Channel>) {
     report(served);
 }
 
-/// A function that serves one call on this channel: whether others may follow. It is called again when it has returned.
+/// A Python function that serves one call on this channel and returns whether more may follow. `greenlets.py` never
+/// calls it twice at once.
 fn one_call(
     script: Arc<Script>,
     channel: Channel,
 ) -> impl Fn(&Bound<PyTuple>, Option<&Bound<PyDict>>) -> bool + Send + Sync + 'static {
     let channel = Mutex::new(channel);
     move |arguments, _| {
-        let mut channel = channel.try_lock().expect("nobody else serves it");
+        let mut channel = channel
+            .try_lock()
+            .expect("one greenlet at a time serves a channel");
         match channel.serve(arguments.py(), &script) {
             Ok(Next::Done | Next::Interrupted) => true,
             Ok(Next::Closed) => false,
@@ -294,8 +305,8 @@ fn one_call(
     }
 }
 
-/// A function that records which greenlet gets the thread: the number of a call's channel, -1 for the hub, -2 for other
-/// greenlets.
+/// A Python function that records which greenlet runs from now on. Its argument is the number of a call's channel, -1
+/// for the hub, or -2 for any other greenlet.
 fn switches(
     account: Arc<Mutex<Account>>,
 ) -> impl Fn(&Bound<PyTuple>, Option<&Bound<PyDict>>) -> PyResult<()> + Send + Sync + 'static {
@@ -305,7 +316,8 @@ fn switches(
             -1 => Runs::Hub,
             _ => usize::try_from(place).map_or(Runs::Other, Runs::Call),
         };
-        // Fails when the script has closed the record. An exception here would be raised in the script.
+        // Fails when the script has closed the record. Ignored, because an exception here would be raised in the
+        // script.
         let _ = lock(&account).switched(runs, record::now());
         Ok(())
     }
@@ -325,7 +337,7 @@ fn report(served: io::Result<()>) {
     }
 }
 
-/// Has these channels waited for in gevent's hub, if there is one.
+/// Makes these channels wait in gevent's hub, if the worker uses gevent.
 fn use_hub(py: Python, script: &Script, channels: &mut [Channel]) -> io::Result<Option<Hub>> {
     let Some(greenlets) = script.greenlets() else {
         return Ok(None);
@@ -363,7 +375,7 @@ fn serve_all(
     while channels.iter().any(Option::is_some) {
         ready.clear();
         if let Some(hub) = hub {
-            // An epoll can be waited for like a socket.
+            // An epoll is readable when one of its sockets is, so the hub can wait for it.
             hub.wait(py, &epoll, false)?;
         }
         match py.detach(|| wait(&epoll, hub.is_some(), &mut ready)) {
@@ -379,7 +391,8 @@ fn serve_all(
             match channel.serve(py, script) {
                 Ok(Next::Done) => {}
                 Ok(Next::Interrupted) => run_signal_handlers(py),
-                // A channel that breaks in mid-frame was given up by the server. Dropped, it leaves epoll.
+                // On an error in the middle of a frame, the server has closed the channel. Dropping it removes it from
+                // the epoll.
                 Ok(Next::Closed) | Err(_) => *place = None,
             }
         }
@@ -387,7 +400,7 @@ fn serve_all(
     Ok(())
 }
 
-/// Waits until there is something on some channels, or only looks: their numbers.
+/// Adds the numbers of channels that are readable to `ready`. Waits for one, unless `only_look` is set.
 fn wait(epoll: &OwnedFd, only_look: bool, ready: &mut Vec<usize>) -> rustix::io::Result<()> {
     let mut events = Vec::with_capacity(ready.capacity());
     let at_once = Timespec::default();
@@ -397,10 +410,10 @@ fn wait(epoll: &OwnedFd, only_look: bool, ready: &mut Vec<usize>) -> rustix::io:
     Ok(())
 }
 
-/// Runs the script's own handlers of signals that came while it had nothing to do.
+/// Runs the script's handlers of signals that came while no call was running.
 fn run_signal_handlers(py: Python) {
     if let Err(error) = py.check_signals() {
-        // KeyboardInterrupt: when to end is for the server to say, which got the same Ctrl-C.
+        // KeyboardInterrupt is ignored: the server got the same Ctrl-C and decides when this process ends.
         drop(error);
     }
 }

@@ -1,4 +1,5 @@
-//! The unsafe part: starting and ending the embedded interpreter, and taking over inherited file descriptors.
+//! The unsafe code of this program: starts and ends the embedded interpreter, and takes over inherited file
+//! descriptors.
 
 #![allow(unsafe_code)]
 
@@ -16,14 +17,17 @@ use sagemaker_tfs::worker_protocol::record::Record;
 use crate::channels::Channel;
 use crate::options::Options;
 
-/// Takes over the file descriptors that were passed, and keeps them from the script's own children.
+/// Takes over the file descriptors in `options`, and marks them so that the script's children do not inherit them.
+///
+/// # Errors
+/// When a descriptor is not open.
 pub fn channels(options: &Options) -> Result<Vec<Channel>, String> {
     let take = |number: i32| {
         if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
             return Err(format!("file descriptor {number} is not open"));
         }
-        // SAFETY: it is open, and the server passed it for us to own; nothing else in this process uses it, for
-        // nothing else has run yet.
+        // SAFETY: the descriptor is open, and the server passed it to be owned here. No other code of this process uses
+        // it, because none has run yet.
         let file = unsafe { OwnedFd::from_raw_fd(number) };
         fcntl_setfd(&file, FdFlags::CLOEXEC).map_err(|e| e.to_string())?;
         Ok(file)
@@ -41,21 +45,24 @@ pub fn channels(options: &Options) -> Result<Vec<Channel>, String> {
         .collect()
 }
 
-/// The running interpreter, in this process once. Nobody holds its lock until `Python::attach`.
+/// The running interpreter, of which a process has one. No thread holds the interpreter's lock until `Python::attach`.
 pub struct Interpreter(());
 
 impl Interpreter {
-    /// Starts it as the Python at `executable`, whose `version` must be that of the library we are linked with.
+    /// Starts the interpreter as the Python at `executable`.
+    ///
+    /// # Errors
+    /// When `version` has another minor version than the linked library, or Python does not start.
     pub fn start(executable: &Path, version: &str) -> Result<Self, String> {
-        // SAFETY: the function may be called before the interpreter is started, and its result is a constant.
+        // SAFETY: `Py_GetVersion` may be called before the interpreter is started, and returns a constant.
         let library = unsafe { CStr::from_ptr(ffi::Py_GetVersion()) };
         let library = library.to_string_lossy();
         let library = library.split_whitespace().next().unwrap_or_default();
         let minor = |version: &str| version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
         if minor(library) != minor(version) {
             return Err(format!(
-                "sagemaker-tfs-python was built for Python {}, but {} is Python {version}; put a python3 of that \
-                 version first on PATH, or build sagemaker-tfs with this one",
+                "sagemaker-tfs-python was built for Python {0}, but {1} is Python {version}; put a python3 of version \
+                 {0} first on PATH, or build sagemaker-tfs with {1}",
                 minor(library),
                 executable.display()
             ));
@@ -63,11 +70,11 @@ impl Interpreter {
         let path = CString::new(executable.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
         let mut config = MaybeUninit::<ffi::PyConfig>::uninit();
         let config = config.as_mut_ptr();
-        // SAFETY: the calls are made in the documented order, on the only thread of the process; `config` is
-        // initialised by the first and freed once, `path` outlives the calls that copy it.
+        // SAFETY: the calls are in the documented order, on the only thread of the process. The first call initialises
+        // `config`, the last frees it once, and `path` outlives the calls that copy it.
         let status = unsafe {
             ffi::PyConfig_InitPythonConfig(config);
-            // print and logging reach the container's log at once.
+            // Unbuffered, so that the output of print and logging reaches the container's log at once.
             (*config).buffered_stdio = 0;
             (*config).parse_argv = 0;
             let mut status = ffi::PyConfig_SetBytesString(
@@ -88,7 +95,7 @@ impl Interpreter {
             ffi::PyConfig_Clear(config);
             status
         };
-        // SAFETY: `status` is from the calls above; its message, where there is one, is a constant.
+        // SAFETY: `status` is the result of the calls above; its message, if not null, is a constant.
         let why = unsafe {
             (ffi::PyStatus_Exception(status) != 0).then(|| {
                 let text = status.err_msg;
@@ -97,17 +104,17 @@ impl Interpreter {
         };
         if let Some(why) = why {
             let why = why.unwrap_or_default();
-            return Err(format!("Python cannot be started: {why}"));
+            return Err(format!("cannot start Python: {why}"));
         }
-        // SAFETY: the interpreter was just started, so this thread holds its lock and gives it up.
+        // SAFETY: the interpreter was just started, so this thread holds its lock, which the call releases.
         unsafe { ffi::PyEval_SaveThread() };
         Ok(Self(()))
     }
 
-    /// Runs what the script registered for its end, and stops the interpreter.
+    /// Runs the script's exit handlers and stops the interpreter.
     pub fn end(self) {
-        // SAFETY: called once, on the thread that started it, which does not hold the lock; nothing of Python's is
-        // used afterwards.
+        // SAFETY: called once, on the thread that started the interpreter, which does not hold the lock. No Python
+        // object is used afterwards.
         unsafe {
             ffi::PyGILState_Ensure();
             ffi::Py_FinalizeEx();

@@ -1,8 +1,7 @@
-"""Calls as greenlets on the main thread: the class `gevent` where the script's Python has gevent.
+"""Runs calls as greenlets on the main thread, in the worker class `gevent` when gevent is installed.
 
-Compiled into sagemaker-tfs-python beside `runtime.py`, which calls `install` before the script is imported. Afterwards
-nothing in this process may block the thread but the script's own computing: sockets wait in `wait`, for the hub runs
-all other greenlets meanwhile.
+This module is compiled into sagemaker-tfs-python. `runtime.py` calls `install` before it imports the script. From then
+on, only the script's own computing may block the thread: sockets wait in `wait`, where the hub runs other greenlets.
 """
 
 import contextvars
@@ -14,7 +13,7 @@ import threading
 
 log = logging.getLogger("sagemaker_tfs")
 
-# Far more than the exceptions that can reach one wait from outside. What fails each time would be tried for ever.
+# Far more than the exceptions from outside that can reach one wait. A wait that always fails must not retry for ever.
 MAX_INTERRUPTIONS = 1000
 
 # Places of greenlets that run no call. The place of a call is the number of its channel.
@@ -22,19 +21,20 @@ HUB = -1
 OTHER = -2
 
 _gevent = None
+# The hub that a forked process inherited from its parent. Kept, because freeing the hub would run it again.
 _left_hubs = []
 # Places of the hub and of running calls.
 _places = {}
-# Called at each switch with the place of the greenlet that gets the thread.
+# Called at each switch with the place of the greenlet that runs next.
 _note_switch = None
-# The context variables as the import of the script left them.
+# The context variables that the import of the script left.
 _context = None
 # asyncio's running loop of each greenlet that is switched out.
 _running_loops = {}
 
 
 def install():
-    """Patches the standard library, as gunicorn's worker did; whether there is a gevent to do so."""
+    """Patches the standard library, as gunicorn's gevent worker does. Returns False if gevent is missing or broken."""
     global _gevent
     try:
         import gevent.monkey
@@ -44,14 +44,14 @@ def install():
         log.warning("gevent cannot be imported", exc_info=True)
         return False
     gevent.monkey.patch_all()
-    # Programs are started by a fork in Python then, in which gRPC would start its threads anew and abort.
+    # gevent's subprocess forks in Python. With fork support, gRPC would restart its threads in the child and abort.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import gevent.event
     import gevent.exceptions
     import gevent.socket
 
     _gevent = gevent
-    # Ctrl-C: when to end is for the server to say, which got the same.
+    # The server got the same Ctrl-C and decides when this process ends, so the hub need not print KeyboardInterrupt.
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
     os.register_at_fork(after_in_child=_leave_hub)
     _own_event_loops()
@@ -60,24 +60,23 @@ def install():
 
 
 def install_grpc():
-    """Lets gRPC wait in the hub. Without this its waiting blocks the thread, and its own threads never run."""
+    """Makes gRPC wait in the hub. Otherwise its waiting would block the thread, and its own threads would never run."""
     try:
         from grpc.experimental import gevent as support
 
         support.init_gevent()
     except Exception:
-        log.warning("grpc cannot work with gevent; calls that use it may hang", exc_info=True)
+        log.warning("cannot make grpc work with gevent; calls that use grpc may hang", exc_info=True)
 
 
 def _leave_hub():
-    """A forked process gets a hub of its own. In a copy of ours the calls of other requests would go on twice, and new
-    ones would be taken from the channels."""
+    """Gives a forked process a new hub. In a copy of the parent's hub, other requests' calls would go on a second time,
+    and the process would take new calls from the channels."""
     from gevent._hub_local import set_hub, set_loop
 
     global _note_switch
     _note_switch = None
     hub = _gevent.get_hub()
-    # Kept: it must not run again to be cleaned up.
     _left_hubs.append(hub)
     set_hub(None)
     set_loop(None)
@@ -91,17 +90,17 @@ def wait(descriptor, for_writing):
         try:
             return function(descriptor)
         except BaseException:
-            # From the script: a signal's handler that raised, a timeout that it left running. The hub has printed
-            # what it could not give to the script, and a frame that is half read must be read to its end.
+            # The script caused this: a signal handler raised, or a timeout of an earlier call fired. The hub has
+            # printed the exception. The wait must go on, because a frame that is half read must be read to its end.
             continue
-    raise OSError(f"waiting for file descriptor {descriptor} fails")
+    raise OSError(f"cannot wait for file descriptor {descriptor}")
 
 
 def serve(channels, note_switch):
     """Serves calls until all channels are closed.
 
-    `channels`: number and file descriptor of each, with the function that serves one call. `note_switch` is called at each
-    switch with the place of the greenlet that gets the thread.
+    `channels` is a list of `((number, file descriptor), function that serves one call)`. `note_switch` is called at
+    each switch with the place of the greenlet that runs next.
     """
     global _note_switch, _context
     _context = contextvars.copy_context()
@@ -118,22 +117,22 @@ def serve(channels, note_switch):
             try:
                 event.wait()
             except _gevent.exceptions.LoopExit:
-                # The script has closed all channels. The server starts another process.
+                # The script has closed all channels. The server will start another process.
                 return
             except BaseException:
-                # The hub throws into the main greenlet what a signal's handler raised while no call was running.
+                # A signal handler raised while no call was running; the hub throws that into the main greenlet.
                 continue
 
 
 def _begin(number, watcher, serve_call, closed):
-    """In the hub: a call has arrived."""
+    """Starts a greenlet for a call that has arrived. The hub calls this."""
     watcher.stop()
     if greenlet.gettrace() is None:
-        # The script removed it, or a signal handler raised in it, which makes greenlet remove it.
+        # The script removed the trace function, or a signal handler raised in it and made greenlet remove it.
         greenlet.settrace(_switched)
-    # A greenlet for each call, as gunicorn had one for each connection: nothing that a call leaves with its "thread"
-    # (thread-local data, timeouts) reaches the next. It runs at once, not when the hub comes to it: a script may kill
-    # greenlets that have not started, and nobody would answer the call.
+    # Each call has a new greenlet, as each connection had in gunicorn, so data that a call leaves with its "thread"
+    # (thread-local data, timeouts) never reaches the next call. The greenlet runs at once rather than on the hub's next
+    # round: a script may kill greenlets that have not started, and the call would get no answer.
     call = _gevent.Greenlet(_run, number, watcher, serve_call, closed)
     call.gr_context = _context.copy()
     _places[call] = number
@@ -141,8 +140,9 @@ def _begin(number, watcher, serve_call, closed):
 
 
 def _run(number, watcher, serve_call, closed):
+    """Serves a call and then waits for the next call of its channel. The body of a call's greenlet."""
     goes_on = False
-    # It is the main thread, and what asks for that (asyncio, signal) must find it so.
+    # gevent gives each greenlet an identity, but calls run on the main thread, which asyncio and signal check.
     identity = threading.get_ident()
     threading._active[identity] = threading.main_thread()
     try:
@@ -158,14 +158,14 @@ def _run(number, watcher, serve_call, closed):
 
 
 def _own_event_loops():
-    """A loop that a call sets is its own. Without one, `asyncio.get_event_loop()` gives it the loop of the main thread,
-    and calls take turns in running that."""
+    """Keeps an event loop that a call sets for that call. A call that sets none gets the main thread's loop from
+    `asyncio.get_event_loop()`, and calls take turns in running that loop."""
     import asyncio
 
     policy = asyncio.events
     policy = getattr(policy, "BaseDefaultEventLoopPolicy", None) or policy._BaseDefaultEventLoopPolicy
 
-    # For each real thread. Greenlets of calls keep their loops themselves, for no longer than they live.
+    # The loop of each real thread. A call's loop is stored in its greenlet and goes with it.
     class Local(_gevent.monkey.get_original("threading", "local")):
         _set_called = False
         _shared = None
@@ -189,7 +189,7 @@ def _own_event_loops():
 
     @functools.wraps(get_event_loop)
     def get_event_loop_of_all(self):
-        # Python creates the main thread's loop on first use. Created in a call, it must still be shared by all calls.
+        # Python creates the main thread's loop on first use. All calls share that loop, even when a call creates it.
         if sys.version_info < (3, 14) and self._local._loop is None:
             if threading.current_thread() is threading.main_thread():
                 self._local._shared = self.new_event_loop()
@@ -213,11 +213,11 @@ def _watch_switches():
 
 
 def _switched(_, greenlets):
-    """Called by greenlet after each switch. asyncio keeps the running loop with the thread; kept with the greenlet, calls
-    can run a loop each."""
+    """Notes a switch; greenlet calls this after each. asyncio stores the running loop in the thread. This function
+    moves it to the greenlet, so that each call can run a loop."""
     origin, target = greenlets
     if target in _left_hubs:
-        # A forked process finished the greenlet that forked. Its parent's hub must not run here.
+        # In a forked process, the greenlet that forked has finished. The parent's hub must not run here.
         os._exit(1)
     if _note_switch is not None:
         _note_switch(_places.get(target, OTHER))

@@ -1,4 +1,4 @@
-//! Sockets that are waited for in gevent's hub, so that other greenlets run meanwhile.
+//! Sockets that wait in gevent's hub, which runs other greenlets while a socket is not ready.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -6,14 +6,14 @@ use std::os::unix::net::UnixStream;
 
 use pyo3::prelude::*;
 
-/// Waits while other greenlets run.
+/// The function `wait` of `greenlets.py`.
 pub struct Hub(pub Py<PyAny>);
 
 impl Hub {
-    /// Waits until `file` is ready.
+    /// Runs other greenlets until `file` is ready for reading, or for writing.
     ///
     /// # Errors
-    /// What Python raised.
+    /// The exception that Python raised.
     pub fn wait(&self, py: Python, file: impl AsFd, for_writing: bool) -> io::Result<()> {
         let arguments = (file.as_fd().as_raw_fd(), for_writing);
         self.0
@@ -24,13 +24,13 @@ impl Hub {
     }
 }
 
-/// A channel's socket, which others must not be kept waiting for.
+/// A channel's socket that lets other greenlets run while it is not ready.
 pub struct Cooperative<'a, 'py> {
-    /// Non-blocking.
+    /// The socket, in non-blocking mode.
     pub socket: &'a UnixStream,
-    /// What waits for it.
+    /// Waits for the socket.
     pub hub: &'a Hub,
-    /// Python's lock, which the thread keeps.
+    /// Python's lock, which the thread holds all the time.
     pub py: Python<'py>,
 }
 

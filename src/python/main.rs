@@ -1,9 +1,10 @@
-//! `sagemaker-tfs-python`: one Python worker. It loads a handler script and runs its functions as `sagemaker-tfs`
-//! asks, which starts it and passes it the sockets; nobody else has a use for it.
+//! `sagemaker-tfs-python`: one Python worker. It loads a handler script and runs the script's functions.
 //!
-//! What passes over the sockets is in `worker_protocol/frame.rs` of the library.
+//! Only `sagemaker-tfs` starts this program. It passes the sockets on which it sends calls, and the record of begun
+//! calls; `sagemaker_tfs::worker_protocol` defines both. This program embeds Python; watching and restarting it is left
+//! to the server.
 
-// Each channel has a thread here, or all share gevent's.
+// Coroutines do not exist in this program, so blocking locks are fine.
 #![allow(clippy::disallowed_types)]
 
 mod channels;
@@ -25,7 +26,8 @@ use crate::embed::Interpreter;
 use crate::options::{Options, Overlap};
 use crate::script::Script;
 
-/// Python's own threads have this much on Linux, and its limit of recursion is made for it.
+/// Stack of a thread that runs Python: the size that Python's own threads have on Linux, for which its recursion limit
+/// is chosen.
 const STACK_BYTES: usize = 8 << 20;
 
 fn main() -> ExitCode {
@@ -39,11 +41,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether the script could be loaded.
+/// Runs the worker until the server closes the channels. `false` when the script cannot be loaded, which the server
+/// then knows.
 fn run() -> Result<bool, String> {
     let options = Options::parse(std::env::args_os().skip(1)).map_err(|e| e.to_string())?;
-    // However the server ends, nothing of it is left. This is asked of the thread that started us, which is the
-    // watchdog.
+    // The worker must not outlive the server, however the server ends. The signal comes when the thread that started
+    // the worker ends (`PR_SET_PDEATHSIG`, `prctl(2)`); that thread is the watchdog, which lives as long as the server.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| e.to_string())?;
     let mut channels = embed::channels(&options)?;
     let interpreter = match Interpreter::start(&options.python, &options.python_version) {
@@ -61,15 +64,15 @@ fn run() -> Result<bool, String> {
     let script = match script {
         Ok(script) => Arc::new(script),
         Err(why) => {
-            let said = say_failed(&channels[0], &why);
+            let reported = say_failed(&channels[0], &why);
             interpreter.end();
-            return said;
+            return reported;
         }
     };
     let (shape, has_gevent) = (script.shape(), script.greenlets().is_some());
     let overlap = options.overlap(shape, has_gevent);
     if overlap == Overlap::None {
-        // Others wait in the server, and go to the worker that is free first.
+        // Other requests wait in the server, which sends each to the first free worker.
         channels.truncate(1);
     }
     let loaded = Answer::Loaded {
@@ -88,7 +91,7 @@ fn run() -> Result<bool, String> {
     Ok(true)
 }
 
-/// Each channel has its thread.
+/// Serves each channel on its own thread.
 fn serve_on_threads(script: &Script, mut channels: Vec<Channel>) {
     let others = channels.split_off(1);
     thread::scope(|scope| {
@@ -100,11 +103,12 @@ fn serve_on_threads(script: &Script, mut channels: Vec<Channel>) {
                 std::process::exit(1);
             }
         }
-        // The main thread is one of them: some libraries work there alone.
+        // The main thread serves the first channel, because some libraries work on the main thread only.
         channels::serve(script, channels);
     });
 }
 
+/// Tells the server why the script cannot be loaded. Returns `Ok(false)`, the result of [`run`].
 fn say_failed(channel: &Channel, why: &str) -> Result<bool, String> {
     frame::write(&channel.socket, &Answer::Failed, why.as_bytes()).map_err(|e| e.to_string())?;
     Ok(false)

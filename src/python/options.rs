@@ -1,4 +1,4 @@
-//! The command line, as `sagemaker-tfs` writes it.
+//! The command line of this program, which `handlers/launch.rs` of the server writes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,22 +7,22 @@ use lexopt::prelude::*;
 use sagemaker_tfs::config::WorkerClass;
 use sagemaker_tfs::worker_protocol::frame::Shape;
 
-/// Everything it says.
+/// The parsed command line.
 #[derive(Debug)]
 pub struct Options {
     /// The handler script.
     pub script: PathBuf,
-    /// `sys.executable` of the Python to be.
+    /// `sys.executable` of the Python that the worker starts as.
     pub python: PathBuf,
-    /// Its version.
+    /// The version of that Python.
     pub python_version: String,
-    /// Its `sys.prefix`.
+    /// `sys.prefix` of that Python.
     pub prefix: PathBuf,
-    /// A folder with packages for this script alone.
+    /// The folder with packages for this script alone.
     pub packages: Option<PathBuf>,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
-    /// Python's name of the log level.
+    /// Python's name for the log level.
     pub log_level: String,
     /// File descriptor of the record of calls.
     pub record: i32,
@@ -35,16 +35,19 @@ pub struct Options {
 pub enum Overlap {
     /// One request at a time, on the main thread.
     None,
-    /// One call at a time, on the main thread; calls of different requests may alternate.
+    /// One call at a time, on the main thread; between the two calls of a request, those of other requests may run.
     Alternating,
-    /// All on the main thread: another call goes on where one waits.
+    /// All calls on the main thread; when a call waits, another goes on.
     Greenlets,
-    /// Each channel has its thread.
+    /// A thread for each channel.
     Threads,
 }
 
 impl Options {
-    /// Parses the arguments (without the program's name).
+    /// Parses the arguments, which come without the program's name.
+    ///
+    /// # Errors
+    /// For an unknown option, a malformed value, or missing file descriptors.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         let mut parser = lexopt::Parser::from_args(args);
         let mut options = Self {
@@ -83,16 +86,17 @@ impl Options {
             }
         }
         if options.record < 0 || options.channels.is_empty() {
-            return Err("it is started by sagemaker-tfs; see sagemaker-tfs --help".into());
+            return Err("only sagemaker-tfs starts this program; see sagemaker-tfs --help".into());
         }
         Ok(options)
     }
 
-    /// How calls of a script overlap that has these functions, with or without gevent in its Python.
+    /// How calls overlap for a script with these functions.
     pub fn overlap(&self, shape: Shape, has_gevent: bool) -> Overlap {
         match (self.worker_class, shape) {
             (WorkerClass::Gevent, Shape::Single) if has_gevent => Overlap::Greenlets,
-            // Calls that overlap in another way than the script was written for get each other's data.
+            // Without gevent, calls of the class gevent must not overlap on threads instead: a script that was not
+            // written for threads would mix the data of different calls.
             (WorkerClass::Gevent, Shape::Single) | (WorkerClass::Sync, _) => Overlap::None,
             (WorkerClass::Gevent, Shape::Pair) => Overlap::Alternating,
             (WorkerClass::Gthread, _) => Overlap::Threads,

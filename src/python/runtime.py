@@ -1,7 +1,7 @@
-"""What a handler script sees of sagemaker-tfs: data, context and response; and how it is loaded and called.
+"""Loads and calls a handler script, and defines the objects that the script sees: data, context and response.
 
-Compiled into sagemaker-tfs-python, which calls `load`, `request`, `response` and `report`. It needs nothing but the
-standard library; `grpc`, `gevent` and `requests` are used where the script's environment has them.
+This module is compiled into sagemaker-tfs-python, which calls `load`, `request`, `response`, `report` and `describe`.
+It needs only the standard library. It uses `grpc`, `gevent` and `requests` if the script's environment has them.
 """
 
 import codecs
@@ -33,40 +33,40 @@ _channels = {}
 _grpc = None
 
 
-# Far more than any has.
+# Maximum length of a content type; real ones are far shorter.
 MAX_CONTENT_TYPE = 8192
 
 
 class UnusableScript(Exception):
-    """The script has not the functions it needs."""
+    """The script cannot be used, for a reason that needs no traceback."""
 
 
 def load(path, prefix, packages, level, greenlets):
-    """Runs the script: whether it has a single `handler`, and whether calls can be greenlets.
+    """Imports the script. Returns whether the script has a single `handler`, and whether the worker uses gevent.
 
-    `greenlets` is the module for that, or None where the worker class is another than gevent.
+    `greenlets` is the module `greenlets.py`, or None unless the worker class is gevent.
     """
     global _module, _handler, _input_handler, _output_handler, _grpc
     path = os.fspath(path)
     if sys.prefix != os.fspath(prefix):
-        raise UnusableScript(f"it would run with the packages in {sys.prefix}, but those of python3 are in {prefix}")
+        raise UnusableScript(f"it would use the packages in {sys.prefix}, but python3 uses those in {prefix}")
     logging.basicConfig(level=level)
     if packages is not None:
-        # Before what is installed for all, too.
+        # First on the path, so that the script's own packages take precedence over installed ones.
         sys.path.insert(0, os.fspath(packages))
     folder = os.path.dirname(path)
-    # Before what is installed, as gunicorn had it: an archive may bring another version of a package.
+    # Before installed packages, as with gunicorn, because an archive may contain another version of a package.
     places = (folder, os.path.join(folder, "lib"))
     sys.path[:0] = [place for place in places if os.path.isdir(place)]
     sys.argv = [path]
-    # Before the script is imported, and all that it imports. Which functions the script has is not known by then, so a
-    # pair is patched, too, as it always was.
+    # Before the import of the script, because modules that it imports must be patched, too. The functions of the script
+    # are not known yet, so the process is patched for a pair, too, as with gunicorn.
     has_gevent = greenlets is not None and greenlets.install()
     if has_gevent:
         _grpc = _import_grpc()
         if _grpc is not None:
             greenlets.install_grpc()
-    # Whatever the file is called, and without a place in sys.modules: scripts know it so.
+    # Existing scripts expect the module name `inference`, whatever the file's name, and no entry in sys.modules.
     loader = importlib.machinery.SourceFileLoader("inference", path)
     _module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
     loader.exec_module(_module)
@@ -98,14 +98,14 @@ def _import_grpc():
 
 
 def _channel(port):
-    """The channel to a model server, made once."""
+    """Returns the gRPC channel to a TensorFlow Serving instance. The first call for a port makes the channel."""
     if _grpc is None:
         return None
     channel = _channels.get(port)
     if channel is None:
-        # Tensors may be larger than gRPC's usual limit, as they may be over REST.
+        # No limit, as over REST, because tensors may exceed gRPC's default limit of 4 MB.
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        # Of two threads that make one at once, both get the first.
+        # When two threads make a channel at the same time, both get the same one.
         channel = _channels.setdefault(port, _grpc.insecure_channel(f"localhost:{port}", options=options))
     return channel
 
@@ -123,7 +123,7 @@ def request(
     content_length,
     timeout,
 ):
-    """Runs `handler` or `input_handler`: the context, and the body and content type that came of it."""
+    """Runs `handler` or `input_handler`. Returns the context, and the body and content type of the result."""
     context = Context(
         model_name,
         model_version,
@@ -146,16 +146,16 @@ def request(
 
 
 def response(context, status, reason, headers, body):
-    """Runs `output_handler`: the body and content type for the client."""
+    """Runs `output_handler`. Returns the body and content type for the client."""
     return _for_client(_output_handler(Response(status, reason, headers, body, context.rest_uri), context))
 
 
 def report(error, trace):
-    """Writes the traceback to the log, without our own part of it; the text for the client."""
+    """Writes the traceback to the log, without the frames of this module. Returns the text for the client."""
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace))
-    # The script may have put something of its own in place of the first.
+    # The script may have replaced sys.stderr with an object that fails.
     for stream in (sys.stderr, sys.__stderr__):
         try:
             stream.write(text)
@@ -169,10 +169,10 @@ def report(error, trace):
 
 
 def describe(error, trace):
-    """Why the script cannot be loaded."""
+    """Returns why the script cannot be loaded."""
     if isinstance(error, UnusableScript):
         return str(error)
-    # Frames of ours and of the import machinery.
+    # The script's users need no frames of this module and of the import machinery.
     while trace is not None and _is_foreign(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
@@ -200,7 +200,7 @@ def _for_client(result):
 
 
 def _for_model_server(data):
-    """What `requests.post(data=...)` would send."""
+    """Returns the body and content type that `requests.post(data=...)` would send, with JSON as the default type."""
     json_type = "application/json"
     if isinstance(data, (str, bytes)):
         return data, json_type
@@ -237,7 +237,7 @@ def _is_pairs(data):
 
 
 class Headers(collections.abc.MutableMapping):
-    """Headers by name, whatever its case."""
+    """Headers by name. The case of names does not matter."""
 
     def __init__(self, pairs=()):
         self._pairs = {}
@@ -274,7 +274,7 @@ class Headers(collections.abc.MutableMapping):
 
 
 class HTTPError(IOError):
-    """What `raise_for_status` raises where `requests` is not in use."""
+    """Raised by `raise_for_status` if the script does not use `requests`."""
 
     def __init__(self, message, response):
         super().__init__(message)
@@ -282,11 +282,11 @@ class HTTPError(IOError):
 
 
 class Response:
-    """The model server's answer, with the interface of `requests.Response`."""
+    """TensorFlow Serving's response, with the interface of `requests.Response`."""
 
     is_redirect = is_permanent_redirect = False
     next = request = None
-    # How long it took is for the server's log to say.
+    # The server measures time; the script gets none.
     elapsed = datetime.timedelta()
 
     def __init__(self, status_code, reason, headers, content, url):
@@ -321,7 +321,7 @@ class Response:
 
     def json(self, **options):
         try:
-            # Without an encoding json finds out by itself.
+            # Without an encoding, json detects it.
             return json.loads(self.text if self.encoding else self.content, **options)
         except ValueError as error:
             requests = sys.modules.get("requests")
@@ -335,7 +335,7 @@ class Response:
         kind = "Client" if self.status_code < 500 else "Server"
         text = f"{self.status_code} {kind} Error: {self.reason} for url: {self.url}"
         requests = sys.modules.get("requests")
-        # Who catches the error of requests has imported it.
+        # A script that catches the error of requests has imported requests.
         error = HTTPError if requests is None else requests.exceptions.HTTPError
         raise error(text, response=self)
 

@@ -1,5 +1,4 @@
-//! The handler script: loading it, and running its functions. The Python side of this is `runtime.py`, and
-//! `greenlets.py` for the class `gevent`.
+//! Loads the handler script and runs its functions, by calling `runtime.py` and, in the class `gevent`, `greenlets.py`.
 
 use std::ffi::CString;
 
@@ -10,7 +9,7 @@ use sagemaker_tfs::worker_protocol::frame::{Context, Response, Shape};
 
 use crate::options::Options;
 
-/// The script, loaded.
+/// The loaded script.
 pub struct Script {
     runtime: Py<PyModule>,
     greenlets: Option<Py<PyModule>>,
@@ -19,11 +18,11 @@ pub struct Script {
     shape: Shape,
 }
 
-/// What a function returned.
+/// The result of a function.
 pub struct Returned<'py> {
-    /// `str` or `bytes`.
+    /// A `str` or `bytes`.
     pub body: Bound<'py, PyAny>,
-    /// The body's type.
+    /// Content type of the body.
     pub content_type: Bound<'py, PyString>,
 }
 
@@ -31,10 +30,10 @@ const RUNTIME: &str = include_str!("runtime.py");
 const GREENLETS: &str = include_str!("greenlets.py");
 
 impl Script {
-    /// Runs the script.
+    /// Imports the script.
     ///
     /// # Errors
-    /// Why it cannot be used: a traceback, or a sentence.
+    /// Why the script cannot be used: a traceback, or a sentence.
     pub fn load(options: &Options) -> Result<Self, String> {
         Python::attach(|py| {
             let module = |source, name| {
@@ -75,17 +74,21 @@ impl Script {
         })
     }
 
-    /// Which functions it has.
+    /// The functions that the script has.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// The module `greenlets.py`, where gevent is in use: whatever waits has to wait by way of it.
+    /// The module `greenlets.py` if the worker uses gevent. All waiting then has to go through this module.
     pub fn greenlets(&self) -> Option<&Py<PyModule>> {
         self.greenlets.as_ref()
     }
 
-    /// Runs `handler` or `input_handler`. The first of the result is the context, for [`Script::response`].
+    /// Runs `handler` or `input_handler`. Returns the context, which [`Script::response`] needs, and the function's
+    /// result.
+    ///
+    /// # Errors
+    /// The exception that the function raised.
     pub fn request<'py>(
         &self,
         py: Python<'py>,
@@ -111,6 +114,9 @@ impl Script {
     }
 
     /// Runs `output_handler`.
+    ///
+    /// # Errors
+    /// The exception that the function raised.
     pub fn response<'py>(
         &self,
         py: Python<'py>,
@@ -126,7 +132,7 @@ impl Script {
         Ok(Returned { body, content_type })
     }
 
-    /// Writes the traceback of an exception to the log; its text for the client.
+    /// Writes the traceback of an exception to the log. Returns the text for the client.
     pub fn report(&self, py: Python, error: &PyErr) -> String {
         let arguments = (error.value(py), error.traceback(py));
         let text = self.runtime.bind(py).call_method1("report", arguments);

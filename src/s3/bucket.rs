@@ -1,4 +1,4 @@
-//! Downloading everything below a prefix.
+//! Downloads all objects below a prefix: lists them page by page, maps each key to a path, and saves the objects.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,19 +14,19 @@ use crate::config::AwsConfig;
 use crate::s3::{agent, credentials, direct_agent};
 use crate::wait;
 
-/// Requests are sent as soon as they are signed.
+/// How long a signature is valid. Requests are sent as soon as they are signed.
 const SIGNATURE_LIFE: Duration = Duration::from_secs(300);
-/// Stores are busy for moments: a request is sent this often in all, with pauses that double.
+/// Stores may be busy for a moment, so a request is sent up to this many times, with pauses that double.
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// This much of an answer that is an error is shown.
+/// Characters of an error response that messages show.
 pub const MAX_SHOWN: usize = 500;
 
-/// Downloads all objects whose keys begin with `prefix` into `folder`, under what follows the prefix. Returns how many
-/// there were.
+/// Downloads all objects whose keys begin with `prefix` into `folder`. The part of a key after the prefix is the path
+/// in the folder. Returns the number of objects.
 ///
 /// # Errors
-/// Bucket, key and status, or why there was none.
+/// The bucket, the key, and the status of the response or why none came.
 pub fn download(
     config: &AwsConfig,
     name: &str,
@@ -43,7 +43,7 @@ pub fn download(
     for key in &keys {
         let failed = |e: String| format!("s3://{name}/{key} cannot be downloaded: {e}");
         let Some(path) = relative_path(prefix, key).map_err(failed)? else {
-            continue; // stands for a folder, or is beside ours
+            continue; // a folder, or an object of another folder
         };
         let url = bucket
             .get_object(Some(&credentials), key)
@@ -56,8 +56,8 @@ pub fn download(
 
 fn bucket(config: &AwsConfig, name: &str) -> Result<Bucket, String> {
     let region = config.region.clone();
-    // The name in the path works everywhere; in the host it needs a name that is one, and names with dots have no
-    // certificate.
+    // A bucket's name in the path works everywhere. In the host it needs DNS, and AWS's certificates do not cover names
+    // with dots.
     let (endpoint, style) = match &config.endpoint {
         Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
         None => {
@@ -76,11 +76,11 @@ fn bucket(config: &AwsConfig, name: &str) -> Result<Bucket, String> {
     };
     let url = endpoint
         .parse()
-        .map_err(|e| format!("{endpoint} is no address: {e}"))?;
+        .map_err(|e| format!("{endpoint} is not a valid address: {e}"))?;
     Bucket::new(url, style, name.to_owned(), region).map_err(|e| format!("bucket {name}: {e}"))
 }
 
-/// All keys below the prefix, page by page.
+/// Returns all keys that begin with the prefix, page by page.
 fn list(
     agent: &Agent,
     bucket: &Bucket,
@@ -92,13 +92,13 @@ fn list(
     loop {
         let mut action = bucket.list_objects_v2(Some(credentials));
         action.with_prefix(prefix);
-        // Keys as they are, as XML can hold them: encoded, a space could not be told from a plus.
+        // Asks for keys without URL encoding: once encoded, a space looks like a plus.
         action.query_mut().remove("encoding-type");
         if let Some(token) = &token {
             action.with_continuation_token(token);
         }
-        let mut answer = get(agent, action.sign(SIGNATURE_LIFE).as_str())?;
-        let text = answer
+        let mut response = get(agent, action.sign(SIGNATURE_LIFE).as_str())?;
+        let text = response
             .body_mut()
             .read_to_string()
             .map_err(|e| e.to_string())?;
@@ -111,36 +111,36 @@ fn list(
     }
 }
 
-/// The keys on a page of a list, and what to ask for the next page with, if there is one.
+/// Parses a page of a list: its keys, and the token that requests the next page, if there is one.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// Why the page cannot be parsed.
 pub fn read_page(text: &str) -> Result<(Vec<String>, Option<String>), String> {
     let page = ListObjectsV2::parse_response(text)
-        .map_err(|e| format!("its answer cannot be read: {e}"))?;
+        .map_err(|e| format!("its response cannot be read: {e}"))?;
     let keys = page.contents.into_iter().map(|object| object.key);
     Ok((keys.collect(), page.next_continuation_token))
 }
 
 fn save(agent: &Agent, url: &str, path: &Path) -> Result<(), String> {
-    let mut answer = get(agent, url)?;
+    let mut response = get(agent, url)?;
     let mut write = || -> io::Result<()> {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
         let mut file = File::create(path)?;
-        io::copy(&mut answer.body_mut().as_reader(), &mut file)?;
+        io::copy(&mut response.body_mut().as_reader(), &mut file)?;
         Ok(())
     };
     write().map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
-    // What follows is for the store alone.
+    // Messages must not show the query, which contains the signature.
     let address = url.split('?').next().unwrap_or_default();
     let mut pause = FIRST_PAUSE;
     let mut called = agent.get(url).call();
     for _ in 1..ATTEMPTS {
         let may_pass = match &called {
-            Ok(answer) => answer.status() == 429 || answer.status().is_server_error(),
+            Ok(response) => response.status() == 429 || response.status().is_server_error(),
             Err(_) => true,
         };
         if !may_pass {
@@ -150,32 +150,33 @@ fn get(agent: &Agent, url: &str) -> Result<Response<ureq::Body>, String> {
         pause *= 2;
         called = agent.get(url).call();
     }
-    let mut answer = called.map_err(|e| format!("{address}: {e}"))?;
-    let status = answer.status();
+    let mut response = called.map_err(|e| format!("{address}: {e}"))?;
+    let status = response.status();
     if status.is_success() {
-        return Ok(answer);
+        return Ok(response);
     }
-    let text = answer.body_mut().read_to_string().unwrap_or_default();
+    let text = response.body_mut().read_to_string().unwrap_or_default();
     Err(format!("status {status}: {}", explanation(&text)))
 }
 
-/// What a store says of an error, on one line: its code and message, or the beginning of whatever else it says.
+/// Puts the body of an error response on one line: its code and message, or the first [`MAX_SHOWN`] characters of a
+/// body without them.
 pub fn explanation(text: &str) -> String {
     let element = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
         let (content, _) = rest.split_once(&format!("</{name}>"))?;
         Some(content)
     };
-    let said = match (element("Code"), element("Message")) {
+    let explanation = match (element("Code"), element("Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         _ => text.to_owned(),
     };
-    let words: Vec<_> = said.split_whitespace().collect();
+    let words: Vec<_> = explanation.split_whitespace().collect();
     words.join(" ").chars().take(MAX_SHOWN).collect()
 }
 
-/// Where an object goes: what follows the prefix. `None` for the prefix itself, for keys that end like a folder, and
-/// for those in another folder whose name only begins like ours.
+/// The path of an object in the target folder: its key without the prefix. `None` for the prefix itself, for a key that
+/// ends in `/` (a folder), and for a key in another folder whose name begins with the prefix.
 ///
 /// # Errors
 /// For a key that leads out of the folder.
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_on_one_line() {
+    fn explanation_fits_on_one_line() {
         let xml = "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code>\n<Message>It is not\nthere.</Message></Error>";
         assert_eq!(explanation(xml), "NoSuchBucket: It is not there.");
         assert_eq!(explanation("<html>\n  Bad Gateway\n"), "<html> Bad Gateway");
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_aws_and_of_others() {
+    fn builds_addresses_of_aws_and_of_other_stores() {
         let config = |region: &str, endpoint: Option<&str>| AwsConfig {
             region: region.into(),
             endpoint: endpoint.map(str::to_owned),

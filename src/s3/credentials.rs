@@ -1,4 +1,5 @@
-//! Who we are for AWS: from the environment, the container credentials endpoint, or the instance metadata service.
+//! Finds AWS credentials: in the environment, at the container credentials endpoint, or at the instance metadata
+//! service.
 
 use std::fs;
 
@@ -8,14 +9,15 @@ use ureq::Agent;
 
 use crate::config::AwsConfig;
 
-/// Where the container credentials endpoint is when only its path is given.
+/// Address of the container credentials endpoint when the environment gives only a path.
 const CONTAINER_HOST: &str = "http://169.254.170.2";
+/// How long the token of the instance metadata service is valid.
 const METADATA_TOKEN_SECONDS: &str = "300";
 
 /// Finds credentials, in the order of AWS's own tools.
 ///
 /// # Errors
-/// Where they were looked for, and what was found there instead.
+/// The place where credentials were looked for last, and why it has none.
 pub fn find(config: &AwsConfig, agent: &Agent) -> Result<Credentials, String> {
     if let Some((key, secret, token)) = &config.keys {
         return Ok(match token {
@@ -27,20 +29,20 @@ pub fn find(config: &AwsConfig, agent: &Agent) -> Result<Credentials, String> {
     let url = config.container_url.clone();
     if let Some(url) = path.map(|path| format!("{CONTAINER_HOST}{path}")).or(url) {
         return from_container(&url, config, agent)
-            .map_err(|e| format!("the container credentials endpoint {url}: {e}"));
+            .map_err(|e| format!("the container credentials endpoint {url} gave none: {e}"));
     }
     let host = config.metadata_endpoint.trim_end_matches('/');
     from_metadata(host, agent).map_err(|e| {
         format!(
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is there a container credentials endpoint; \
-             the instance metadata service {host}: {e}"
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, no container credentials endpoint is set, and \
+             the instance metadata service {host} gave none: {e}"
         )
     })
 }
 
 fn from_container(url: &str, config: &AwsConfig, agent: &Agent) -> Result<Credentials, String> {
     let mut request = agent.get(url);
-    // The file comes first, for its token is renewed.
+    // The file takes precedence over the variable, because its token is renewed.
     let token = match &config.container_token_file {
         Some(file) => {
             let text = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
@@ -54,7 +56,7 @@ fn from_container(url: &str, config: &AwsConfig, agent: &Agent) -> Result<Creden
     parse(&text(request.call())?)
 }
 
-/// Version 2 of the service: a token first.
+/// Asks version 2 of the instance metadata service, which wants a session token in each request.
 fn from_metadata(host: &str, agent: &Agent) -> Result<Credentials, String> {
     let token = agent
         .put(format!("{host}/latest/api/token"))
@@ -74,15 +76,15 @@ fn from_metadata(host: &str, agent: &Agent) -> Result<Credentials, String> {
         )
     };
     let roles = get("")?;
-    let role = roles.lines().next().ok_or("it names no role")?;
+    let role = roles.lines().next().ok_or("the instance has no role")?;
     parse(&get(role)?)
 }
 
-/// The answer's text, if it is one.
-fn text(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String, String> {
-    let mut answer = answer.map_err(|e| e.to_string())?;
-    let status = answer.status();
-    let text = answer
+/// The response's body; an error for a status other than 2xx.
+fn text(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String, String> {
+    let mut response = response.map_err(|e| e.to_string())?;
+    let status = response.status();
+    let text = response
         .body_mut()
         .read_to_string()
         .map_err(|e| e.to_string())?;
@@ -93,7 +95,7 @@ fn text(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result
 }
 
 fn parse(text: &str) -> Result<Credentials, String> {
-    let fields: Value = serde_json::from_str(text).map_err(|_| "its answer is not JSON")?;
+    let fields: Value = serde_json::from_str(text).map_err(|_| "its response is not JSON")?;
     let field = |name: &str| fields[name].as_str().map(str::to_owned);
     match (
         field("AccessKeyId"),
@@ -104,7 +106,7 @@ fn parse(text: &str) -> Result<Credentials, String> {
             Ok(Credentials::new_with_token(key, secret, token))
         }
         (Some(key), Some(secret), None) => Ok(Credentials::new(key, secret)),
-        _ => Err("its answer has no AccessKeyId and SecretAccessKey".into()),
+        _ => Err("its response has no AccessKeyId and SecretAccessKey".into()),
     }
 }
 
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_both_services() {
+    fn parses_responses_of_both_services() {
         let text =
             r#"{"Code": "Success", "AccessKeyId": "k", "SecretAccessKey": "s", "Token": "t"}"#;
         let credentials = parse(text).unwrap();
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_environment_come_first() {
+    fn keys_in_the_environment_come_first() {
         let config = AwsConfig {
             keys: Some(("k".into(), "s".into(), None)),
             container_path: Some("/x".into()),

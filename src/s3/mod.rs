@@ -1,4 +1,7 @@
-//! Fetching files from S3 and stores like it: credentials as AWS's own tools find them, signed requests.
+//! Downloads files from S3 and compatible stores, with signed requests.
+//!
+//! `credentials.rs` finds credentials in the places and order of AWS's own tools; `bucket.rs` lists and downloads.
+//! Which bucket and prefix to download, and what the files mean, is left to `app`.
 
 pub mod bucket;
 mod credentials;
@@ -11,17 +14,17 @@ use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::typestate::AgentScope;
 
-/// Services on this machine or in this data centre connect at once, or are not there.
+/// Services on this machine or in this data centre accept a connection at once or do not exist.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest time of one request.
+/// Time limit of one request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
-/// For the store, which may be behind the proxy that `HTTPS_PROXY` and the like name.
+/// A client for the store, which may be behind a proxy (`HTTPS_PROXY` and related variables).
 fn agent() -> Agent {
     build(Agent::config_builder())
 }
 
-/// For credentials, which come from this machine or beside it and are nobody else's business.
+/// A client for credentials. Their services are on this machine or its host, and no proxy must see the credentials.
 fn direct_agent() -> Agent {
     build(Agent::config_builder().proxy(None))
 }
@@ -29,7 +32,8 @@ fn direct_agent() -> Agent {
 fn build(config: ConfigBuilder<AgentScope>) -> Agent {
     let config = config
         .http_status_as_error(false)
-        // A signature holds for one address only, and S3 does not say where a bucket of another region is.
+        // Redirects cannot be followed: a signature is valid for one address only, and S3's redirect for a bucket in
+        // another region names no address.
         .max_redirects(0)
         .timeout_connect(Some(CONNECT_LIMIT))
         .timeout_global(Some(REQUEST_LIMIT))

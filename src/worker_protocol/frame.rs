@@ -1,41 +1,41 @@
-//! What the server and a Python worker say to each other, and how it looks on the socket between them.
+//! The messages between the server and a Python worker, and their form on the socket: frames.
 //!
-//! A frame is a prefix of 12 bytes (length of the head, 4 bytes; length of the body, 8 bytes; little-endian), a head
-//! in JSON and a body as it is, so that a large body is copied, never re-encoded. Both executables use this module.
+//! A frame consists of a prefix of 12 bytes (length of the head, 4 bytes; length of the body, 8 bytes; little-endian),
+//! a head in JSON, and a raw body, so that a large body is copied but never re-encoded.
 //!
-//! Each call in progress has a socket of its own, a *channel*. On it calls and answers alternate: nobody sends a
-//! second frame before the other side answered the first. When the server gives up waiting, be it in the middle of a
-//! frame, it cancels the call in the record, completes its frame and reads over the late answer before it uses the channel
-//! again.
+//! Each call in progress has its own socket, a *channel*, on which calls and answers alternate: the server sends a
+//! second call only after the answer to the first. When the server stops waiting, perhaps in the middle of a frame, it
+//! cancels the call in the record, completes the frame, and skips the late answer before it uses the channel again.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// What the server asks a worker to do.
+/// A message of the server: run a function of the script.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Call<'a> {
-    /// Run `handler`, or `input_handler` when the script has a pair of functions. The body is the request's.
+    /// Runs `handler`, or `input_handler` of a pair of functions. The frame's body is the body of the client's request.
     Request {
-        /// Number of the call, from 1; grows on each channel.
+        /// Number of the call: from 1, increasing on each channel.
         number: u64,
-        /// For the script.
+        /// The script's `context`.
         #[serde(borrow)]
         context: Context<'a>,
     },
-    /// Run `output_handler` for the request that was last on this channel. The body is TensorFlow Serving's.
+    /// Runs `output_handler` for the latest request on this channel. The frame's body is the body of TensorFlow
+    /// Serving's response.
     Response {
         /// Number of the call.
         number: u64,
-        /// For the script.
+        /// The script's `response`, apart from the body.
         #[serde(borrow)]
         response: Response<'a>,
     },
 }
 
 impl Call<'_> {
-    /// Number of the call.
+    /// The number of the call.
     pub fn number(&self) -> u64 {
         match self {
             Self::Request { number, .. } | Self::Response { number, .. } => *number,
@@ -46,55 +46,67 @@ impl Call<'_> {
 /// The fields of the script's `context`, apart from its gRPC channel.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Context<'a> {
+    /// The model that the request names.
     #[serde(borrow)]
     pub model_name: Option<Cow<'a, str>>,
+    /// The version that the request names.
     #[serde(borrow)]
     pub model_version: Option<Cow<'a, str>>,
+    /// TensorFlow Serving's method: `predict`, `classify` or `regress`.
     #[serde(borrow)]
     pub method: Option<Cow<'a, str>>,
+    /// Address of the model in TensorFlow Serving's REST API, with the method.
     #[serde(borrow)]
     pub rest_uri: Cow<'a, str>,
+    /// gRPC port of the same instance of TensorFlow Serving.
     pub grpc_port: u16,
+    /// The header `X-Amzn-SageMaker-Custom-Attributes`.
     #[serde(borrow)]
     pub custom_attributes: Option<Cow<'a, str>>,
+    /// The header `Content-Type`, or its default.
     #[serde(borrow)]
     pub request_content_type: Cow<'a, str>,
+    /// The header `Accept`, or its default.
     #[serde(borrow)]
     pub accept_header: Cow<'a, str>,
+    /// The header `Content-Length`, bytes.
     pub content_length: Option<u64>,
-    /// Seconds.
+    /// The deadline of a request, seconds.
     pub timeout: u64,
 }
 
-/// What the script's `response` needs beside the body.
+/// The fields of the script's `response`, apart from the body.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response<'a> {
+    /// HTTP status code.
     pub status: u16,
+    /// The reason phrase of the status.
     #[serde(borrow)]
     pub reason: Cow<'a, str>,
+    /// Names and values, in TensorFlow Serving's order.
     #[serde(borrow)]
     pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer<'a> {
-    /// Once, on the first channel: the script is loaded.
+    /// The first message, on the first channel: the script is loaded.
     Loaded {
-        /// Channels it listens on, from the first.
+        /// The number of channels, from the first, on which the worker accepts calls.
         channels: usize,
-        /// The function found.
+        /// The functions that the script has.
         shape: Shape,
-        /// Whether gevent is in use: its Python has it, and the worker class is that.
+        /// Whether the worker uses gevent: the worker class is `gevent`, and gevent is installed.
         has_gevent: bool,
     },
-    /// Instead: it cannot be. The body says why.
+    /// The first message in place of `Loaded`: the script cannot be loaded. The body says why.
     Failed,
     /// `input_handler` returned; the body is for TensorFlow Serving.
     ForModelServer {
         /// Number of the call.
         number: u64,
-        /// The body's type.
+        /// Content type of the body.
         #[serde(borrow)]
         content_type: Cow<'a, str>,
     },
@@ -102,7 +114,7 @@ pub enum Answer<'a> {
     ForClient {
         /// Number of the call.
         number: u64,
-        /// The body's type.
+        /// Content type of the body.
         #[serde(borrow)]
         content_type: Cow<'a, str>,
     },
@@ -114,7 +126,7 @@ pub enum Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// Number of the call it answers; 0 for the first word of a worker.
+    /// The number of the answered call; 0 for a worker's first message.
     pub fn number(&self) -> u64 {
         match self {
             Self::Loaded { .. } | Self::Failed => 0,
@@ -125,38 +137,38 @@ impl Answer<'_> {
     }
 }
 
-/// Which functions a script has.
+/// The functions that a script has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
-    /// `handler`, which asks TensorFlow Serving itself.
+    /// `handler`, which calls TensorFlow Serving itself.
     Single,
-    /// `input_handler` and `output_handler`; the server asks TensorFlow Serving in between.
+    /// `input_handler` and `output_handler`; the server calls TensorFlow Serving between the two.
     Pair,
 }
 
 const PREFIX_BYTES: usize = 12;
-/// Heads hold headers of a request, which are small.
+/// Maximum length of a head, bytes. Heads contain the headers of a request or response, which are much smaller.
 const MAX_HEAD_BYTES: usize = 1 << 20;
-/// No answer is that large; a larger number is a broken frame.
+/// Maximum length of a body, bytes. A larger length means a broken frame.
 pub const MAX_BODY_BYTES: usize = 1 << 32;
-/// Bodies up to this size are copied behind their head, so that both leave in one write.
+/// Bodies up to this size are copied behind the head, so that one write sends both.
 const ONE_WRITE: usize = 16 * 1024;
-/// A small frame is read in one go.
+/// Size of the first read, so that a small frame needs one read.
 const READ_BYTES: usize = 8 * 1024;
 static FILLER: [u8; 64 * 1024] = [0; 64 * 1024];
 
-/// Writes a frame.
+/// Writes a whole frame.
 ///
 /// # Errors
-/// As [`Outgoing::new`] and [`Outgoing::write`].
+/// Those of [`Outgoing::new`] and [`Outgoing::write`].
 pub fn write(to: impl Write, head: &impl Serialize, body: &[u8]) -> io::Result<()> {
     Outgoing::new(head, body)?.write(to)
 }
 
-/// A frame that is being written. When a write fails halfway, the next one continues there.
+/// A frame that is being written. When a write fails halfway, the next write continues there.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// Prefix, head, and a small body.
+    /// The prefix, the head, and a small body.
     start: Vec<u8>,
     large_body: Body<'a>,
     written: usize,
@@ -165,12 +177,12 @@ pub struct Outgoing<'a> {
 #[derive(Debug)]
 enum Body<'a> {
     Given(&'a [u8]),
-    /// So many bytes of which those that are not written yet do not matter.
+    /// A body of this length, whose unwritten bytes do not matter.
     Filler(usize),
 }
 
 impl<'a> Outgoing<'a> {
-    /// A frame of which nothing is written yet.
+    /// A frame with this head and body, of which nothing is written yet.
     ///
     /// # Errors
     /// `InvalidInput` for a head that is too long.
@@ -184,7 +196,7 @@ impl<'a> Outgoing<'a> {
         serde_json::to_writer(&mut start, head)?;
         let head_length = start.len() - PREFIX_BYTES;
         if head_length > MAX_HEAD_BYTES {
-            let text = "headers or a content type are too long";
+            let text = "the headers or the content type are too long";
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
         start[..4].copy_from_slice(&(head_length as u32).to_le_bytes());
@@ -197,10 +209,10 @@ impl<'a> Outgoing<'a> {
         })
     }
 
-    /// Writes what is left of it.
+    /// Writes the rest of the frame.
     ///
     /// # Errors
-    /// As the writer.
+    /// Those of the writer. The frame can be continued later.
     pub fn write(&mut self, mut to: impl Write) -> io::Result<()> {
         loop {
             let piece = self.next_piece();
@@ -226,8 +238,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The same frame for a reader that has been told to ignore the body: zeros stand for what is not written yet, so the
-    /// body itself is not needed any more.
+    /// The same frame for a reader that ignores the body: zeros replace the unwritten bytes, so the body can be freed.
     pub fn without_body(self) -> Outgoing<'static> {
         let length = match self.large_body {
             Body::Given(bytes) => bytes.len(),
@@ -241,33 +252,34 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// A frame that is being read: its head, and the body when it is asked for. When a read fails halfway, the next one
+/// A frame that is being read: first its head, then on request its body. When a read fails halfway, the next read
 /// continues there.
 #[derive(Debug, Default)]
 pub struct Incoming {
     bytes: Vec<u8>,
     filled: usize,
-    /// 0 until the head is there.
+    /// 0 until the head is complete.
     head_end: usize,
-    /// Length of the whole body.
+    /// Length of the whole body, bytes.
     pub body_length: usize,
 }
 
 impl Incoming {
-    /// Reads up to the end of the head, and maybe some of the body. `None`: the other side is gone.
+    /// Reads up to the end of the head, and perhaps part of the body. `None`: the other side closed the socket.
     ///
     /// # Errors
-    /// As [`Incoming::read_head`].
+    /// Those of [`Incoming::read_head`].
     pub fn read(from: impl Read) -> io::Result<Option<Self>> {
         let mut incoming = Self::default();
         let is_there = incoming.read_head(from)?;
         Ok(is_there.then_some(incoming))
     }
 
-    /// Reads up to the end of the head, and maybe some of the body, unless that is done. `false`: the other side is gone.
+    /// Reads up to the end of the head, and perhaps part of the body, unless the head is complete. `false`: the other
+    /// side closed the socket.
     ///
     /// # Errors
-    /// As the reader; `InvalidData` for what is no frame.
+    /// Those of the reader; `InvalidData` for bytes that are not a frame.
     pub fn read_head(&mut self, mut from: impl Read) -> io::Result<bool> {
         if self.head_end > 0 {
             return Ok(true);
@@ -294,39 +306,39 @@ impl Incoming {
         fill(&mut from, &mut self.bytes[..head_end], &mut self.filled)?;
         let body_length = body_length as usize;
         if self.filled - head_end > body_length {
-            return Err(broken("there is more behind a frame"));
+            return Err(broken("extra bytes follow a frame"));
         }
         self.bytes.truncate(self.filled);
         (self.head_end, self.body_length) = (head_end, body_length);
         Ok(true)
     }
 
-    /// The head.
+    /// Parses the head.
     ///
     /// # Errors
-    /// `InvalidData` when it is none of this kind.
+    /// `InvalidData` when the head is not a `T`.
     pub fn head<'a, T: Deserialize<'a>>(&'a self) -> io::Result<T> {
         serde_json::from_slice(&self.bytes[PREFIX_BYTES..self.head_end])
             .map_err(|e| broken(format!("a frame's head cannot be read: {e}")))
     }
 
-    /// What is there of the body, mostly all of a small one.
+    /// The part of the body that was read together with the head: usually all of a small body.
     pub fn body_start(&self) -> &[u8] {
         &self.bytes[self.head_end..]
     }
 
-    /// Reads over the body.
+    /// Reads the body and discards it.
     ///
     /// # Errors
-    /// As the reader.
+    /// Those of the reader.
     pub fn skip_body(&self, from: impl Read) -> io::Result<()> {
         self.skip_rest(from, &mut 0)
     }
 
-    /// Reads over what is left of the body after the first `read` bytes, and counts in `read`.
+    /// Reads the body after its first `read` bytes and discards it. Adds to `read`, so that a later call can continue.
     ///
     /// # Errors
-    /// As the reader.
+    /// Those of the reader.
     pub fn skip_rest(&self, mut from: impl Read, read: &mut usize) -> io::Result<()> {
         *read = (*read).max(self.body_start().len());
         let mut bytes = [0; READ_BYTES];
@@ -337,18 +349,18 @@ impl Incoming {
         Ok(())
     }
 
-    /// Reads the body into `body`, which is as long as the whole.
+    /// Reads the body into `body`, which must have the length of the whole body.
     ///
     /// # Errors
-    /// As the reader.
+    /// Those of the reader.
     pub fn read_body(&self, from: impl Read, body: &mut [u8]) -> io::Result<()> {
         self.read_rest(from, body, &mut 0)
     }
 
-    /// Reads what is left of the body after the first `read` bytes, and counts in `read`.
+    /// Reads the body after its first `read` bytes into `body`. Adds to `read`, so that a later call can continue.
     ///
     /// # Errors
-    /// As the reader.
+    /// Those of the reader.
     pub fn read_rest(&self, from: impl Read, body: &mut [u8], read: &mut usize) -> io::Result<()> {
         let start = self.body_start();
         if *read < start.len() {
@@ -359,7 +371,7 @@ impl Incoming {
     }
 }
 
-/// Reads until `bytes` are full.
+/// Reads until `bytes` is full.
 fn fill(mut from: impl Read, bytes: &mut [u8], filled: &mut usize) -> io::Result<()> {
     while *filled < bytes.len() {
         *filled += read_some(&mut from, &mut bytes[*filled..])?;
@@ -392,7 +404,7 @@ mod tests {
         bytes
     }
 
-    /// Gives at most so many bytes at a time.
+    /// A reader that returns at most this many bytes at a time.
     struct Dripping<'a>(&'a [u8], usize);
 
     impl Read for Dripping<'_> {
@@ -402,7 +414,7 @@ mod tests {
         }
     }
 
-    /// Takes and gives at most so many bytes at a time, and fails every second time.
+    /// A pipe that moves at most `step` bytes at a time and fails every second time.
     struct Stuttering {
         bytes: Vec<u8>,
         step: usize,
@@ -453,7 +465,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(text in ".{0,200}", body: Vec<u8>, drip in 1usize..40) {
+        fn reads_the_frame_that_was_written(text in ".{0,200}", body: Vec<u8>, drip in 1usize..40) {
             let head = Answer::ForClient { number: 7, content_type: text.into() };
             let bytes = frame(&head, &body);
             let mut from = Dripping(&bytes, drip);
@@ -465,7 +477,7 @@ mod tests {
         }
 
         #[test]
-        fn what_failed_halfway_continues_there(
+        fn continues_where_a_read_or_write_failed(
             text in ".{0,200}", length in 0usize..40_000, step in 1usize..30_000, skips: bool,
         ) {
             let head = Answer::ForClient { number: 7, content_type: text.into() };
@@ -478,7 +490,7 @@ mod tests {
             prop_assert!(until_done(|| incoming.read_head(&mut pipe)));
             prop_assert_eq!(incoming.head::<Answer>().unwrap(), head);
             let mut whole = vec![0; incoming.body_length];
-            // As if the reader lost interest halfway.
+            // A reader may decide halfway to skip the rest.
             let read_part = incoming.read_rest(&mut pipe, &mut whole, &mut read);
             if skips || read_part.is_ok() {
                 until_done(|| incoming.skip_rest(&mut pipe, &mut read));
@@ -491,7 +503,7 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
+        fn arbitrary_bytes_never_cause_a_panic(bytes: Vec<u8>) {
             if let Ok(Some(incoming)) = Incoming::read(&bytes[..]) {
                 let _ = incoming.head::<Answer>();
                 let _ = incoming.head::<Call>();
@@ -500,13 +512,13 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_its_body_is_as_long_as_before() {
+    fn frame_without_its_body_keeps_its_length() {
         let body = vec![b'b'; 300_000];
         let whole = frame(&Answer::Failed, &body);
         for written in [0, 5, 100, 100_000, whole.len()] {
             let mut outgoing = Outgoing::new(&Answer::Failed, &body).unwrap();
             let mut start = vec![0; written];
-            // A slice takes as much as it has room for, and fails then.
+            // A slice takes bytes until it is full, and then fails.
             let is_whole = outgoing.write(&mut start[..]).is_ok();
             assert_eq!(is_whole, written == whole.len());
             let mut rest = Vec::new();
@@ -519,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn large_bodies_and_heads_are_read_in_pieces() {
+    fn reads_large_heads_and_bodies_in_pieces() {
         let head = Answer::ForClient {
             number: 1,
             content_type: "x".repeat(100_000).into(),
@@ -535,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_between_frames_is_none_and_within_one_an_error() {
+    fn end_between_frames_is_none_and_within_a_frame_an_error() {
         assert!(Incoming::read(&b""[..]).unwrap().is_none());
         let bytes = frame(&Answer::Failed, b"why");
         for end in 1..bytes.len() - 3 {
@@ -545,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_is_too_long_is_not_sent() {
+    fn refuses_to_write_a_head_that_is_too_long() {
         let content_type = "x".repeat(MAX_HEAD_BYTES).into();
         let head = Answer::ForClient {
             number: 1,
@@ -558,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_lengths_are_refused_before_memory_is_taken() {
+    fn refuses_impossible_lengths_before_allocating() {
         for prefix in [[0xff; PREFIX_BYTES], {
             let mut prefix = [0; PREFIX_BYTES];
             prefix[11] = 1;
@@ -570,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_has_its_context() {
+    fn reads_the_context_of_a_call() {
         let call = Call::Request {
             number: 3,
             context: Context {

@@ -1,9 +1,9 @@
-//! Which calls a Python worker has begun, and when: a small file in memory that both sides hold.
+//! The record of a Python worker's calls: a small memory file that the server and the worker share.
 //!
-//! The worker notes a call before it runs it, with one write and without waking anybody. When the worker dies, the
-//! server reads here which calls had begun; the others can be given to another worker. While it lives, the watchdog
-//! reads here how long a call has been running. The server notes which calls are cancelled: the worker does not run those
-//! that it has yet to begin.
+//! The worker notes each call before it runs the call, with one write that wakes no process. When the worker dies, the
+//! server reads here which calls had begun, and gives the others to another worker. While the worker lives, the
+//! watchdog reads here how long calls have been running. The server marks cancelled calls, which the worker then does
+//! not run.
 
 use std::fs::File;
 use std::io;
@@ -23,19 +23,19 @@ pub struct Record(File);
 /// A call that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begun {
-    /// Number of the call; 0: none has begun on this channel.
+    /// Number of the call; 0: no call has begun on this channel.
     pub number: u64,
-    /// When, by [`now`].
+    /// When the call began, by [`now`].
     pub at: Duration,
-    /// What all greenlets together had computed when it began, and what it has computed since: of [`Turn::computed`],
-    /// what lies beyond this is others' computing during the call.
+    /// The computing time of all greenlets when the call began, plus the call's own computing time since. The excess of
+    /// [`Turn::computed`] over this is the computing time of other greenlets during the call.
     pub base: Duration,
 }
 
-/// The greenlet that has the thread.
+/// The greenlet that is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
-    /// Calls are not greenlets, so nothing is accounted.
+    /// Calls are not greenlets, so computing time is not accounted.
     Unaccounted,
     /// gevent's hub, which waits for events.
     Hub,
@@ -45,32 +45,32 @@ pub enum Runs {
     Call(usize),
 }
 
-/// The current turn in a worker whose calls are greenlets.
+/// The current turn in a worker whose calls are greenlets: the time since the latest switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
-    /// The greenlet that has the thread.
+    /// The greenlet that is running.
     pub runs: Runs,
-    /// Since when, by [`now`].
+    /// When its turn began, by [`now`].
     pub since: Duration,
-    /// What all greenlets but the hub had computed by then.
+    /// The computing time of all greenlets except the hub, up to `since`.
     pub computed: Duration,
 }
 
-/// A number and two times, which the worker writes, and the number of a cancelled call, which the server writes; each has 8
-/// bytes. The first entry is the turn, then comes the call of each channel.
+/// An entry has four fields of 8 bytes: a number and two times, which the worker writes, and the number of a cancelled
+/// call, which the server writes. Entry 0 is the turn; the calls of the channels follow.
 const ENTRY_BYTES: usize = 32;
 const CANCELLED: Range<usize> = 24..ENTRY_BYTES;
-/// An entry is read again, at most this often, until two reads agree: the worker may be writing it.
+/// The worker may be writing an entry, so an entry is read until two reads agree, at most this many times.
 const MAX_READS: usize = 100;
 
-/// Time on the clock that all processes share and nobody sets.
+/// The time on the monotonic clock, which all processes share and which is never set.
 pub fn now() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 impl Turn {
-    /// What all greenlets have computed until `now`.
+    /// The computing time of all greenlets up to `now`.
     pub fn computed_until(&self, now: Duration) -> Duration {
         match self.runs {
             Runs::Unaccounted | Runs::Hub => self.computed,
@@ -78,10 +78,10 @@ impl Turn {
         }
     }
 
-    /// How long a call has been running, without what others computed meanwhile.
+    /// How long a call has been running at `now`, without the computing time of other greenlets.
     pub fn time_of(&self, channel: usize, call: Begun, now: Duration) -> Duration {
         let computed = match self.runs == Runs::Call(channel) {
-            // Its own computing is added to its base at the end of its turn.
+            // The call's own computing time is added to its base only when its turn ends.
             true => self.computed,
             false => self.computed_until(now),
         };
@@ -111,22 +111,22 @@ impl Runs {
 }
 
 impl Record {
-    /// An empty one for so many channels.
+    /// An empty record for this number of channels.
     ///
     /// # Errors
-    /// When there are no file descriptors or memory left.
+    /// When file descriptors or memory are used up.
     pub fn new(channels: usize) -> io::Result<Self> {
         let file = File::from(memfd_create("calls", MemfdFlags::CLOEXEC)?);
         file.set_len(((1 + channels) * ENTRY_BYTES) as u64)?;
         Ok(Self(file))
     }
 
-    /// One that was made by the other side.
+    /// The record in a file that the other side made.
     pub fn from_file(file: OwnedFd) -> Self {
         Self(file.into())
     }
 
-    /// The file, for the other side.
+    /// The file, to be passed to the other side.
     pub fn file(&self) -> &File {
         &self.0
     }
@@ -134,7 +134,7 @@ impl Record {
     /// Notes that a call begins now. Where calls are greenlets, [`Account::begin`] does this.
     ///
     /// # Errors
-    /// None that is known of: the file is in memory.
+    /// When the file is closed, which a script can do; writing to a memory file does not fail otherwise.
     pub fn begin(&self, channel: usize, number: u64) -> io::Result<()> {
         let begun = Begun {
             number,
@@ -144,14 +144,14 @@ impl Record {
         self.write_call(channel, begun)
     }
 
-    /// The last call that has begun on a channel.
+    /// The latest call that has begun on a channel.
     pub fn last(&self, channel: usize) -> Begun {
         let (number, at, base) = self.read(1 + channel);
         Begun { number, at, base }
     }
 
-    /// The current turn. Read it after the calls: the worker writes it before them, so a call read during a switch
-    /// appears to have run for less time than it has, never for more.
+    /// The current turn. To be read after the calls: the worker writes the turn first, so a call that is read during a
+    /// switch seems to have run for less time than it has, never for more.
     pub fn turn(&self) -> Turn {
         let (runs, since, computed) = self.read(0);
         Turn {
@@ -161,19 +161,19 @@ impl Record {
         }
     }
 
-    /// Notes that nobody waits for a call any more.
+    /// Marks a call as cancelled, because its request no longer waits for it.
     ///
     /// # Errors
-    /// As [`Record::begin`].
+    /// Those of [`Record::begin`].
     pub fn cancel(&self, channel: usize, number: u64) -> io::Result<()> {
         let offset = (1 + channel) * ENTRY_BYTES + CANCELLED.start;
         self.0.write_all_at(&number.to_le_bytes(), offset as u64)
     }
 
-    /// Whether nobody waits any more for this call, the latest on its channel.
+    /// Whether this call, the latest on its channel, is cancelled.
     ///
     /// # Errors
-    /// As [`Record::begin`].
+    /// Those of [`Record::begin`].
     pub fn is_cancelled(&self, channel: usize, number: u64) -> io::Result<bool> {
         let offset = (1 + channel) * ENTRY_BYTES + CANCELLED.start;
         let mut cancelled = [0; CANCELLED.end - CANCELLED.start];
@@ -222,7 +222,7 @@ impl Record {
     }
 }
 
-/// The worker's side of the record when calls are greenlets: which greenlet computes, and for how long.
+/// The worker's side of the record when calls are greenlets: notes which greenlet runs, and for how long.
 #[derive(Debug)]
 pub struct Account {
     record: Arc<Record>,
@@ -231,7 +231,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Nothing has been computed yet, and the hub has the thread.
+    /// An account that starts now, with the hub running and no computing time.
     pub fn new(record: Arc<Record>, channels: usize) -> Self {
         let turn = Turn {
             runs: Runs::Hub,
@@ -246,10 +246,10 @@ impl Account {
         }
     }
 
-    /// The greenlet that has the thread has just read this call.
+    /// Notes that the running greenlet begins this call.
     ///
     /// # Errors
-    /// As [`Record::begin`].
+    /// Those of [`Record::begin`].
     pub fn begin(&mut self, channel: usize, number: u64) -> io::Result<()> {
         let at = now();
         self.switched(Runs::Call(channel), at)?;
@@ -258,10 +258,10 @@ impl Account {
         self.record.write_call(channel, self.calls[channel])
     }
 
-    /// The thread goes over to another greenlet.
+    /// Notes that the thread has switched to another greenlet at `now`.
     ///
     /// # Errors
-    /// As [`Record::begin`].
+    /// Those of [`Record::begin`].
     pub fn switched(&mut self, runs: Runs, now: Duration) -> io::Result<()> {
         let before = self.turn;
         self.turn = Turn {
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_channel_has_its_last_call() {
+    fn keeps_the_latest_call_of_each_channel() {
         let record = Record::new(3).unwrap();
         assert_eq!(record.last(2).number, 0);
         let before = now();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_call_is_one_call_of_one_channel() {
+    fn cancels_one_call_of_one_channel() {
         let record = Record::new(2).unwrap();
         let worker = Record::from_file(record.file().try_clone().unwrap().into());
         record.cancel(1, 7).unwrap();
@@ -315,7 +315,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A record and its account, with calls begun on all channels; the moment after.
+    /// A record and its account after calls have begun on all channels, and the time after that.
     fn account(channels: usize) -> (Arc<Record>, Account, Duration) {
         let record = Arc::new(Record::new(channels).unwrap());
         let mut account = Account::new(Arc::clone(&record), channels);
@@ -325,7 +325,7 @@ mod tests {
         (record, account, start)
     }
 
-    /// Time of the call on a channel, in whole seconds: calls do not begin in exactly the same moment.
+    /// The time of the call on a channel in whole seconds, because the calls begin at slightly different times.
     fn seconds(record: &Record, channel: usize, now: Duration) -> u64 {
         let call = record.last(channel);
         let time = record.turn().time_of(channel, call, now);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_compute_does_not_count() {
+    fn computing_time_of_other_greenlets_does_not_count() {
         let (record, mut account, start) = account(3);
         let at = |seconds| start + SECOND * seconds;
         account.switched(Runs::Call(0), at(1)).unwrap();
@@ -342,13 +342,13 @@ mod tests {
         assert_eq!([0, 1, 2].map(|n| seconds(&record, n, at(7))), [5, 3, 1]);
         account.switched(Runs::Other, at(8)).unwrap();
         assert_eq!([0, 1, 2].map(|n| seconds(&record, n, at(18))), [5, 4, 1]);
-        // While the hub waits, all wait for something of their own.
+        // While the hub waits, every call waits for its own event.
         account.switched(Runs::Hub, at(20)).unwrap();
         assert_eq!([0, 1, 2].map(|n| seconds(&record, n, at(25))), [10, 9, 6]);
     }
 
     #[test]
-    fn the_next_call_of_a_channel_begins_at_nothing() {
+    fn next_call_of_a_channel_begins_at_zero() {
         let (record, mut account, start) = account(2);
         account.switched(Runs::Call(0), start).unwrap();
         account.switched(Runs::Call(1), start + SECOND * 5).unwrap();
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_account_all_time_counts() {
+    fn all_time_counts_without_an_account() {
         let record = Record::new(1).unwrap();
         record.begin(0, 1).unwrap();
         let at = record.last(0).at;

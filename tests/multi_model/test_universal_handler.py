@@ -290,7 +290,7 @@ class Refusals(UniversalCase):
         self.refused("cannot be listed", "status 503", "SlowDown")
 
     def test_what_is_no_store(self):
-        self.refused("its answer cannot be read", AWS_ENDPOINT_URL_S3=self.service(Garbage).address)
+        self.refused("its response cannot be read", AWS_ENDPOINT_URL_S3=self.service(Garbage).address)
 
     def test_a_bucket_of_another_region(self):
         self.refused("status 301", "PermanentRedirect", AWS_ENDPOINT_URL_S3=self.service(Elsewhere).address)

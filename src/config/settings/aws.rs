@@ -1,5 +1,5 @@
-//! How to reach S3, and with whose credentials. AWS's own tools read the same variables. Finding credentials with them
-//! is left to `s3`.
+//! Settings for reaching S3: address, region, credentials. AWS's own tools read the same variables. Finding credentials
+//! with these settings is left to `s3`.
 
 use super::format::text;
 use super::reader::Reader;
@@ -11,64 +11,65 @@ settings! {
     /// Region of the bucket.
     REGION: String = setting("AWS_REGION", text("the name of a region")).unset_means("AWS_DEFAULT_REGION");
 
-    /// The same, when AWS_REGION is not set.
+    /// Region of the bucket when AWS_REGION is not set.
     DEFAULT_REGION: String = setting("AWS_DEFAULT_REGION", text("the name of a region")).default("us-east-1");
 
-    /// Address of a store like S3.
+    /// Address of a store that is compatible with S3.
     ENDPOINT_S3: String = setting("AWS_ENDPOINT_URL_S3", text("an address such as http://localhost:9000"))
-        .unset_means("AWS_ENDPOINT_URL, else AWS");
+        .unset_means("AWS_ENDPOINT_URL, otherwise AWS");
 
-    /// The same, when AWS_ENDPOINT_URL_S3 is not set.
+    /// Address of the store when AWS_ENDPOINT_URL_S3 is not set.
     ENDPOINT: String = setting("AWS_ENDPOINT_URL", text("an address such as http://localhost:9000"));
 
-    /// Credentials. Without them the container credentials endpoint is asked, else the instance metadata service
-    /// (version 2).
+    /// Access key. Without both keys, credentials come from the container credentials endpoint if one is set, otherwise
+    /// from the instance metadata service (version 2).
     ACCESS_KEY: String = setting("AWS_ACCESS_KEY_ID", text("an access key, with AWS_SECRET_ACCESS_KEY set"));
 
-    /// Credentials.
+    /// Secret key for AWS_ACCESS_KEY_ID.
     SECRET_KEY: String = setting("AWS_SECRET_ACCESS_KEY", text("a secret key"));
 
-    /// Credentials, when they are temporary.
+    /// Session token for temporary keys.
     SESSION_TOKEN: String = setting("AWS_SESSION_TOKEN", text("a session token"));
 
     /// Path on the container credentials endpoint.
     CONTAINER_PATH: String = setting("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", text("a path"));
 
-    /// Address of that endpoint, when no path is given.
+    /// Address of the container credentials endpoint, when no path is set.
     CONTAINER_URL: String = setting("AWS_CONTAINER_CREDENTIALS_FULL_URI", text("an address"));
 
-    /// What that endpoint is sent as authorization.
+    /// Value of the header `Authorization` for the container credentials endpoint.
     CONTAINER_TOKEN: String = setting("AWS_CONTAINER_AUTHORIZATION_TOKEN", text("a token"));
 
-    /// A file that has it.
+    /// File that contains that value; overrides AWS_CONTAINER_AUTHORIZATION_TOKEN.
     CONTAINER_TOKEN_FILE: String = setting("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", text("a file"));
 
     /// Address of the instance metadata service.
     METADATA: String = setting("AWS_EC2_METADATA_SERVICE_ENDPOINT", text("an address")).default("http://169.254.169.254");
 }
 
-/// How to reach S3: what AWS's own tools read from the same variables.
+/// How to reach S3, as AWS's own tools read it from the same variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AwsConfig {
     /// Region of the bucket.
     pub region: String,
-    /// Where a store like S3 is; `None`: AWS.
+    /// Address of a store that is compatible with S3; `None`: AWS.
     pub endpoint: Option<String>,
-    /// Access key, secret key, session token.
+    /// Access key, secret key, and the session token of temporary keys.
     pub keys: Option<(String, String, Option<String>)>,
     /// Path on the container credentials endpoint.
     pub container_path: Option<String>,
-    /// Address of the container credentials endpoint, in place of the path.
+    /// Address of the container credentials endpoint; used without `container_path`.
     pub container_url: Option<String>,
-    /// What that endpoint is sent as authorization.
+    /// Value of the header `Authorization` for the container credentials endpoint.
     pub container_token: Option<String>,
-    /// A file that has it.
+    /// File that contains that value; takes precedence over `container_token`.
     pub container_token_file: Option<String>,
     /// Address of the instance metadata service.
     pub metadata_endpoint: String,
 }
 
 impl AwsConfig {
+    /// Reads the settings. Keys count only as a pair.
     pub(in crate::config) fn read(r: &mut Reader) -> Self {
         let default_region = r.value(&DEFAULT_REGION);
         let endpoint = r.optional(&ENDPOINT);
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults() {
+    fn reads_defaults() {
         let expected = AwsConfig {
             region: "us-east-1".into(),
             metadata_endpoint: "http://169.254.169.254".into(),
@@ -111,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values() {
+    fn refuses_wrong_values() {
         for setting in GROUP.settings {
             assert_refuses(setting, &[" "]);
         }
     }
 
     #[test]
-    fn the_narrower_variable_wins() {
+    fn narrower_variable_overrides_the_wider_one() {
         let wide = [
             ("AWS_DEFAULT_REGION", "a"),
             ("AWS_ENDPOINT_URL", "http://a"),
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_in_pairs() {
+    fn ignores_keys_that_are_no_pair() {
         let key = ("AWS_ACCESS_KEY_ID", "k");
         let secret = ("AWS_SECRET_ACCESS_KEY", "s");
         let token = ("AWS_SESSION_TOKEN", "t");

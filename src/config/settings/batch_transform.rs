@@ -1,4 +1,4 @@
-//! Batch transform jobs: what SageMaker says about them.
+//! Settings with which SageMaker describes a batch transform job.
 
 use super::format::{BOOL, Format, NOT_NEGATIVE, whole};
 use super::{Group, TypedSetting, setting};
@@ -6,22 +6,23 @@ use super::{Group, TypedSetting, setting};
 settings! {
     "Batch transform (set by SageMaker)":
 
-    /// Whether this is a batch transform job: longer deadlines and queues.
+    /// Whether this is a batch transform job, which has longer deadlines and queues.
     BATCH: bool = setting("SAGEMAKER_BATCH", BOOL).default("false");
 
-    /// Concurrent requests of a batch transform job. Raises the number of requests worked on at once when larger than its
-    /// default, 512; reported by `/execution-parameters`, where 8 is the default.
+    /// Concurrent requests of a batch transform job. A value above 512, the usual number of requests at work at once,
+    /// raises that number. `/execution-parameters` reports the value, or 8 when it is unset.
     MAX_CONCURRENT: u32 = setting(
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", whole!("a whole number", 0..=10000, "; 0 counts as unset"));
 
-    /// Largest payload of a batch transform job in MB; reported by `/execution-parameters`, where 6 is the default.
+    /// Largest payload of a batch transform job, in MB. `/execution-parameters` reports the value, or 6 when it is
+    /// unset.
     MAX_PAYLOAD: u32 = setting("SAGEMAKER_MAX_PAYLOAD_IN_MB", NOT_NEGATIVE);
 
-    /// How the job cuts records into requests. Accepted for completeness: both kinds are served alike.
+    /// How the job distributes records among requests. The server checks the value, but treats both strategies alike.
     STRATEGY: () = setting("SAGEMAKER_BATCH_STRATEGY", STRATEGY_NAME);
 }
 
-/// Both strategies are the same to us. SageMaker's documents write them in several ways.
+/// SageMaker's documents spell the strategies in several ways.
 const STRATEGY_NAME: Format<()> = Format {
     accepts: "MULTI_RECORD or SINGLE_RECORD",
     parse: |text| {
@@ -36,7 +37,7 @@ mod tests {
     use crate::config::testing::{assert_accepts_words, assert_refuses, read};
 
     #[test]
-    fn defaults() {
+    fn reads_defaults() {
         let config = read(&[]).unwrap();
         assert!(!config.batch_transform);
         assert_eq!(config.max_concurrent_transforms, None);
@@ -44,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values() {
+    fn refuses_wrong_values() {
         assert_refuses(&BATCH, &["on"]);
         assert_refuses(&MAX_CONCURRENT, &["many", "10001", "-1"]);
         assert_refuses(&MAX_PAYLOAD, &["6MB", "-1"]);
@@ -52,13 +53,13 @@ mod tests {
     }
 
     #[test]
-    fn strategies_are_accepted_in_any_spelling() {
+    fn accepts_strategies_in_any_spelling() {
         assert_accepts_words(&STRATEGY);
         assert_eq!(STRATEGY.parse("MultiRecord"), Some(()));
     }
 
     #[test]
-    fn zero_concurrent_transforms_count_as_unset() {
+    fn zero_concurrent_transforms_counts_as_unset() {
         let read = |value| read(&[("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", value)]).unwrap();
         assert_eq!(read("0").max_concurrent_transforms, None);
         assert_eq!(read("100").max_concurrent_transforms, Some(100));

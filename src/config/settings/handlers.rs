@@ -1,4 +1,5 @@
-//! Python handlers: how many processes and threads run them, how calls overlap, how long one may take.
+//! Settings of Python handlers: the numbers of processes and threads, the overlap of calls, and the time limit of a
+//! call.
 
 use std::time::Duration;
 
@@ -9,46 +10,47 @@ use super::{Group, TypedSetting, setting};
 settings! {
     "Python handlers":
 
-    /// Python processes that run handlers.
+    /// Number of Python processes that run handlers.
     WORKERS: u32 = setting("SAGEMAKER_GUNICORN_WORKERS", UP_TO_1000).default("1");
 
-    /// Python threads in each of them, for the worker class gthread.
+    /// Number of Python threads in each process, with the worker class gthread.
     THREADS: u32 = setting("SAGEMAKER_GUNICORN_THREADS", UP_TO_1000).default("1");
 
-    /// How calls of handlers may overlap: see HANDLERS.md.
+    /// How handler calls may overlap; see HANDLERS.md.
     WORKER_CLASS: WorkerClass = setting("SAGEMAKER_GUNICORN_WORKER_CLASS", WORKER_CLASS_NAME).default("gevent");
 
-    /// Longest time of one handler call; a Python process with a call that takes longer is killed and restarted. Also
-    /// the lower bound of a request's deadline.
+    /// Time limit of one handler call. When a call takes longer, its Python process is killed and restarted. This is
+    /// also the lower bound of a request's deadline.
     TIMEOUT: Duration = setting("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", SECONDS).default("30").in_batch_transform("600");
 
-    /// The handler script.
+    /// Name of the handler script.
     PROGRAM: String = setting("SAGEMAKER_PROGRAM", FILE_NAME).default("inference.py");
 }
 
 /// Settings of Python handlers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerConfig {
-    /// Python processes.
+    /// Number of Python processes.
     pub workers: u32,
-    /// Python threads a process, in the class `gthread`.
+    /// Number of Python threads per process, in the class `gthread`.
     pub threads: u32,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
-    /// Longest time of one call; `None`: no limit.
+    /// Time limit of one call; `None`: no limit.
     pub timeout: Option<Duration>,
-    /// What `context.timeout` says: the deadline of a request.
+    /// Value of `context.timeout`: the deadline of a request.
     pub context_timeout: Duration,
-    /// Python's name of the log level.
+    /// Python's name for the log level.
     pub log_level: &'static str,
-    /// File name in `code/`.
+    /// File name of the script in `code/`.
     pub program: String,
-    /// Whether it was named, and so must be there.
+    /// Whether a setting names the script, which then must exist.
     pub program_is_named: bool,
 }
 
 impl HandlerConfig {
-    /// `deadline` is the one asked for. A longer timeout of calls raises it.
+    /// Reads the settings. `deadline` is the setting for requests; a longer time limit of calls raises
+    /// `context_timeout`.
     pub(in crate::config) fn read(
         r: &mut Reader,
         deadline: Duration,
@@ -69,23 +71,23 @@ impl HandlerConfig {
     }
 }
 
-/// How calls of handlers may overlap; gunicorn's names.
+/// How handler calls may overlap, by gunicorn's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerClass {
-    /// All calls are on the main thread. Those of a pair alternate; those of a single `handler` are greenlets where
-    /// gevent is installed.
+    /// All calls run on the main thread. The calls of `input_handler` and `output_handler` run one at a time, while
+    /// their requests overlap; the calls of a single `handler` are greenlets, if gevent is installed.
     Gevent,
     /// One request at a time.
     Sync,
-    /// Several threads. A request stays on its own.
+    /// Several threads. All calls of a request run on the same thread.
     Gthread,
 }
 
 impl WorkerClass {
-    /// All of them.
+    /// All classes.
     pub const ALL: [Self; 3] = [Self::Gevent, Self::Sync, Self::Gthread];
 
-    /// gunicorn's name.
+    /// gunicorn's name of the class.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gevent => "gevent",
@@ -94,7 +96,7 @@ impl WorkerClass {
         }
     }
 
-    /// The class of this name.
+    /// The class with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.as_str() == name)
     }
@@ -116,7 +118,7 @@ mod tests {
     use crate::config::testing::{assert_accepts_words, assert_refuses, read};
 
     #[test]
-    fn defaults() {
+    fn reads_defaults() {
         let handlers = read(&[]).unwrap().handlers;
         assert_eq!(handlers.workers, 1);
         assert_eq!(handlers.threads, 1);
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values() {
+    fn refuses_wrong_values() {
         assert_refuses(&WORKERS, &["0", "1001"]);
         assert_refuses(&THREADS, &["x", "1001"]);
         assert_refuses(&WORKER_CLASS, &["tornado", "eventlet", "Sync"]);
@@ -137,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn worker_classes() {
+    fn accepts_the_documented_worker_classes() {
         assert_accepts_words(&WORKER_CLASS);
     }
 
     #[test]
-    fn a_script_that_is_named_is_known_to_be() {
+    fn notes_that_a_setting_names_the_script() {
         let handlers = read(&[("SAGEMAKER_PROGRAM", "inference.py")])
             .unwrap()
             .handlers;

@@ -1,21 +1,21 @@
-//! Every setting, one entry each: variable, command-line option, accepted values, default, meaning.
+//! Declares every setting as one entry: variable, command-line option, accepted values, default, meaning.
 //!
-//! The entries are the single source: the configuration is read through them, defaults included; messages about wrong
-//! values quote them; `--help` and `docs/SETTINGS.md` are printed from them. Each group has a file with its entries, the
-//! structure they fill if the group has one of its own, and their tests. How settings depend on each other is left to
+//! The entries are the only source: the configuration is read through them, with their defaults; messages about wrong
+//! values quote them; `--help` and `docs/SETTINGS.md` are generated from them. Each group has a file with its entries,
+//! the structure that they fill (if the group has one), and their tests. Dependencies between settings are left to
 //! [`Config::read`](crate::config::Config::read).
 //!
-//! To add a setting, add its entry to a group and read it there or in `Config::read`; a test fails when it is not read.
+//! To add a setting, add an entry to a group, and read it there or in `Config::read`; tests fail if nothing reads it.
 
 use std::fmt;
 use std::ops::Deref;
 
 use self::format::Format;
 
-/// Declares the entries of a group. The doc comment of an entry is also its text in the documentation.
+/// Declares the entries of a group. The doc comment of an entry is also its text in `docs/SETTINGS.md` and `--help`.
 macro_rules! settings {
     ($title:literal: $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $setting:expr;)+) => {
-        /// The group, as it is documented.
+        /// The group of the settings in this file.
         pub static GROUP: Group = Group {
             title: $title,
             settings: &[$(&$name.setting),+],
@@ -36,7 +36,7 @@ pub mod multi_model;
 pub(super) mod reader;
 pub mod server;
 
-/// All groups, in the order of the documentation.
+/// All groups, in the order of `docs/SETTINGS.md`.
 static GROUPS: [&Group; 6] = [
     &server::GROUP,
     &model_server::GROUP,
@@ -46,41 +46,41 @@ static GROUPS: [&Group; 6] = [
     &aws::GROUP,
 ];
 
-/// Settings under a heading.
+/// Settings under one heading.
 #[derive(Debug)]
 pub struct Group {
     title: &'static str,
     settings: &'static [&'static Setting],
 }
 
-/// A setting, whatever the type of its value.
+/// A setting without its parser, so independent of the type of its value.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Environment variable.
     pub name: &'static str,
     /// Long option of `serve` that overrides the variable, without the dashes.
     pub flag: Option<&'static str>,
-    /// Its value when none is given.
+    /// Value when none is given.
     pub default: DefaultValue,
-    /// What is accepted, as a noun phrase: "a port number from 1 to 65535".
+    /// Accepted values, as a noun phrase: "a port number from 1 to 65535".
     pub accepts: &'static str,
-    /// What it means, one sentence or two.
+    /// Meaning, in a few sentences.
     pub doc: &'static str,
 }
 
 impl Setting {
-    /// All settings, in the order of the documentation.
+    /// All settings, in the order of `docs/SETTINGS.md`.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         GROUPS.iter().flat_map(|group| group.settings).copied()
     }
 
-    /// Whether its option is a switch: given or not, without a value.
+    /// Whether the command-line option is a switch, which takes no value.
     pub fn is_switch(&self) -> bool {
         self.accepts == format::BOOL.accepts
     }
 }
 
-/// A default: a text, parsed like a given value. May differ in batch transform jobs and in multi-model mode.
+/// A default: a text that is parsed like a given value. Batch transform jobs and multi-model mode may have others.
 #[derive(Debug, Clone, Copy)]
 pub struct DefaultValue {
     usual: Usual,
@@ -90,26 +90,26 @@ pub struct DefaultValue {
 
 #[derive(Debug, Clone, Copy)]
 enum Usual {
-    /// No value. The text tells the documentation's readers what that means.
+    /// No value. The text says in the documentation what that means.
     Unset(&'static str),
     Text(&'static str),
     /// The number of CPUs, at most this many.
     Cpus(u32),
 }
 
-/// What defaults depend on.
+/// The facts on which defaults depend.
 #[derive(Debug, Clone, Copy)]
 pub struct Circumstances {
-    /// CPUs this process may use.
+    /// CPUs that this process may use.
     pub cpus: u32,
-    /// A batch transform job.
+    /// Whether this is a batch transform job.
     pub batch_transform: bool,
-    /// Multi-model mode.
+    /// Whether multi-model mode is on.
     pub multi_model: bool,
 }
 
 impl Circumstances {
-    /// `cpus` CPUs, in neither mode.
+    /// A machine with `cpus` CPUs, no batch transform job, single-model mode.
     pub fn new(cpus: u32) -> Self {
         Self {
             cpus,
@@ -135,7 +135,7 @@ impl DefaultValue {
     }
 }
 
-/// As the documentation shows it.
+/// The default as `--help` and `docs/SETTINGS.md` show it.
 impl fmt::Display for DefaultValue {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.usual {
@@ -155,7 +155,7 @@ impl fmt::Display for DefaultValue {
 
 /// A setting with its parser.
 pub struct TypedSetting<T> {
-    /// Everything but the parser.
+    /// The setting without its parser.
     pub setting: Setting,
     parse: fn(&str) -> Option<T>,
 }
@@ -169,12 +169,12 @@ impl<T> Deref for TypedSetting<T> {
 }
 
 impl<T> TypedSetting<T> {
-    /// Parses a trimmed text; `None` when it is not accepted.
+    /// Parses a trimmed text; `None` when the setting does not accept it.
     pub fn parse(&self, text: &str) -> Option<T> {
         (self.parse)(text)
     }
 
-    /// The default, if there is one in these circumstances.
+    /// Parses the default, if the setting has one in these circumstances.
     pub fn parse_default(&self, circumstances: &Circumstances) -> Option<T> {
         let text = self.setting.default.text(circumstances)?;
         let value = self.parse(&text);
@@ -187,7 +187,7 @@ impl<T> TypedSetting<T> {
         self.usually(Usual::Text(text))
     }
 
-    /// Has no default; `text` says what that means.
+    /// Leaves the setting without a default; `text` says what that means.
     const fn unset_means(self, text: &'static str) -> Self {
         self.usually(Usual::Unset(text))
     }
@@ -226,7 +226,7 @@ impl<T> TypedSetting<T> {
     }
 }
 
-/// A setting read from the variable `name`, without a default.
+/// A setting that is read from the variable `name` and has no default.
 const fn setting<T>(name: &'static str, format: Format<T>) -> TypedSetting<T> {
     TypedSetting {
         setting: Setting {
@@ -244,14 +244,14 @@ const fn setting<T>(name: &'static str, format: Format<T>) -> TypedSetting<T> {
     }
 }
 
-/// The text of `docs/SETTINGS.md`.
+/// Generates the text of `docs/SETTINGS.md`.
 pub fn markdown() -> String {
     let mut text = String::from(
         "# Settings\n\n\
-         Generated from `src/config/settings/`; `SAGEMAKER_TFS_UPDATE_DOCS=1 cargo test settings` writes it anew.\n\n\
-         Settings are environment variables, read once at the start. An empty value counts as unset. Some have a\n\
-         command-line option of `sagemaker-tfs serve`, which wins over the variable. A wrong value stops the start\n\
-         with exit code 2; all wrong values are listed at once, one line each.\n",
+         Generated from `src/config/settings/` by `SAGEMAKER_TFS_UPDATE_DOCS=1 cargo test settings`.\n\n\
+         Settings are environment variables, which the server reads once, when it starts. An empty value counts as\n\
+         unset. Some settings also have a command-line option of `sagemaker-tfs serve`, which overrides the variable.\n\
+         If a value is wrong, the server lists all wrong values, one per line, and exits with code 2.\n",
     );
     for group in GROUPS {
         text += &format!(
@@ -269,9 +269,9 @@ pub fn markdown() -> String {
             );
         }
     }
-    text += "\n## Read by handlers\n\n\
-        Set for handlers: `TFS_GRPC_PORTS` and `TFS_REST_PORTS` (comma lists, one port an\n\
-        instance) and `TFS_DEFAULT_MODEL_NAME`.\n";
+    text += "\n## Variables that handlers can read\n\n\
+        The server sets `TFS_GRPC_PORTS`, `TFS_REST_PORTS` (lists separated by commas, with one port per instance of\n\
+        TensorFlow Serving) and `TFS_DEFAULT_MODEL_NAME`.\n";
     text
 }
 
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_says_what_it_accepts_and_means() {
+    fn every_entry_states_accepted_values_and_meaning() {
         for setting in Setting::all() {
             assert!(!setting.accepts.is_empty(), "{}", setting.name);
             assert!(
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_depends_on_the_circumstances() {
+    fn default_depends_on_the_circumstances() {
         let usual = Circumstances::new(4);
         let batch_transform = Circumstances {
             batch_transform: true,

@@ -1,4 +1,4 @@
-//! TensorFlow Serving: its program, its ports and instances, and what is passed on to it.
+//! Settings of TensorFlow Serving: its program, its instances and their ports, and the values passed on to it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use crate::config::model_name::is_model_name;
 settings! {
     "TensorFlow Serving":
 
-    /// The TensorFlow Serving program to start.
+    /// TensorFlow Serving program to start.
     MODEL_SERVER: PathBuf = setting("SAGEMAKER_TFS_MODEL_SERVER", text("a program on PATH, or a path to one"))
         .flag("model-server").default("tensorflow_model_server");
 
-    /// Version of TensorFlow Serving, for messages about flags that it does not know.
+    /// Version of TensorFlow Serving, for messages about flags that this version does not know. The images set it.
     TFS_VERSION: String = setting("SAGEMAKER_TFS_VERSION", text("a version, such as 2.19"))
-        .unset_means("set by the images; unset: what the program says with `--version`");
+        .unset_means("version that the program prints with `--version`");
 
-    /// Model for requests that name none.
+    /// Model for requests that name no model.
     DEFAULT_MODEL_NAME: String = setting("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", MODEL_NAME)
         .unset_means("first model found, by name");
 
-    /// Ports for TensorFlow Serving: instance i takes LOW+2i (gRPC) and LOW+2i+1 (REST). Unset: 9000+i and 8501+i. In
-    /// multi-model mode: the ports of all models' instances.
+    /// Ports for TensorFlow Serving: instance i takes LOW+2i (gRPC) and LOW+2i+1 (REST); without a range, 9000+i and
+    /// 8501+i. In multi-model mode the range is for the instances of all models.
     PORT_RANGE: (u16, u16) = setting("SAGEMAKER_SAFE_PORT_RANGE", RANGE).in_multi_model("9000-9999");
 
-    /// TensorFlow Serving processes for the models; in multi-model mode, for each model.
+    /// Number of TensorFlow Serving processes; in multi-model mode, for each model.
     INSTANCE_COUNT: u32 = setting("SAGEMAKER_TFS_INSTANCE_COUNT", UP_TO_1000).default("1");
 
-    /// Time a model may take to become AVAILABLE.
+    /// Time limit for a model to become AVAILABLE.
     WAIT_TIME: Duration = setting("SAGEMAKER_TFS_WAIT_TIME_SECONDS", SECONDS).default("300").in_multi_model("55");
 
     /// Passed on as `--tensorflow_inter_op_parallelism`.
@@ -39,46 +39,46 @@ settings! {
     /// Passed on as `--tensorflow_intra_op_parallelism`.
     INTRA_OP: u32 = setting("SAGEMAKER_TFS_INTRA_OP_PARALLELISM", NOT_NEGATIVE);
 
-    /// With several instances on a machine with GPUs: the share of each GPU's memory that is left free; the rest is
-    /// divided among the instances on that GPU.
+    /// Share of each GPU's memory that stays free when several instances run on a machine with GPUs. The instances on a
+    /// GPU divide the rest among them.
     GPU_MARGIN: f64 = setting("SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN", FRACTION).default("0.2");
 
     /// Whether TensorFlow Serving merges concurrent requests into batches.
     BATCHING: bool = setting("SAGEMAKER_TFS_ENABLE_BATCHING", BOOL).default("false");
 
-    /// Batching: `max_batch_size`.
+    /// Batching parameter `max_batch_size`: maximum number of requests in a batch.
     MAX_BATCH_SIZE: u32 = setting("SAGEMAKER_TFS_MAX_BATCH_SIZE", POSITIVE).default("8");
 
-    /// Batching: `batch_timeout_micros`, in microseconds.
+    /// Batching parameter `batch_timeout_micros`: maximum wait for a batch to fill, in microseconds.
     BATCH_TIMEOUT: u32 = setting("SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS", NOT_NEGATIVE).default("1000");
 
-    /// Batching: `num_batch_threads`.
+    /// Batching parameter `num_batch_threads`: number of batches processed at once.
     BATCH_THREADS: u32 = setting("SAGEMAKER_TFS_NUM_BATCH_THREADS", POSITIVE).default_cpus(u32::MAX);
 
-    /// Batching: `max_enqueued_batches`.
-    // A batch transform job retries nothing, so for it the number is as good as unlimited.
+    /// Batching parameter `max_enqueued_batches`: maximum number of waiting batches.
+    // A batch transform job does not retry a refused request, so its queue is practically unlimited.
     MAX_ENQUEUED: u32 = setting("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", POSITIVE)
         .default_cpus(u32::MAX).in_batch_transform("100000000");
 
-    /// Passed to the child processes.
+    /// Number of OpenMP threads; passed on to TensorFlow Serving and to handlers.
     OMP_THREADS: String = setting("OMP_NUM_THREADS", NUMBERS).default("1");
 }
 
 /// TensorFlow Serving's batching parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
-    /// Requests in a batch.
+    /// Maximum number of requests in a batch.
     pub max_batch_size: u32,
-    /// Longest wait for a batch to fill, microseconds.
+    /// Maximum wait for a batch to fill, microseconds.
     pub batch_timeout_micros: u32,
-    /// Batches processed at once.
+    /// Number of batches processed at once.
     pub num_batch_threads: u32,
-    /// Batches waiting; more are refused.
+    /// Maximum number of waiting batches; TensorFlow Serving refuses more.
     pub max_enqueued_batches: u32,
 }
 
 impl Batching {
-    /// `None` when batching is off.
+    /// Reads and checks all batching settings; `None` when batching is off.
     pub(in crate::config) fn read(r: &mut Reader) -> Option<Self> {
         let is_on = r.value(&BATCHING);
         let batching = Self {
@@ -97,7 +97,7 @@ const MODEL_NAME: Format<String> = Format {
 };
 
 const RANGE: Format<(u16, u16)> = Format {
-    accepts: "LOW-HIGH, two port numbers, with two ports for each instance",
+    accepts: "LOW-HIGH, a range of ports with two ports for each instance",
     parse: |text| {
         let (low, high) = text.split_once('-')?;
         let port = |text: &str| (format::PORT.parse)(text.trim());
@@ -111,7 +111,7 @@ const FRACTION: Format<f64> = Format {
     parse: |text| text.parse().ok().filter(|n| (0.0..1.0).contains(n)),
 };
 
-/// OpenMP takes one number for each level of nesting.
+/// OpenMP accepts one number for each level of nested parallel regions (OpenMP 5.0, section 6.2).
 const NUMBERS: Format<String> = Format {
     accepts: "whole numbers from 1 to 2147483647, separated by commas",
     parse: |text| {
@@ -127,7 +127,7 @@ mod tests {
     use crate::config::testing::{assert_refuses, read};
 
     #[test]
-    fn defaults() {
+    fn reads_defaults() {
         let config = read(&[]).unwrap();
         assert_eq!(
             config.model_server,
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values() {
+    fn refuses_wrong_values() {
         assert_refuses(&MODEL_SERVER, &[" "]);
         assert_refuses(&TFS_VERSION, &[" "]);
         assert_refuses(&DEFAULT_MODEL_NAME, &["a/b", ".a"]);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_their_own_form() {
+    fn parses_ranges_fractions_lists_and_names() {
         assert_eq!(PORT_RANGE.parse("9000 - 9001"), Some((9000, 9001)));
         assert_eq!(PORT_RANGE.parse("9000-9000"), Some((9000, 9000)));
         assert_eq!(GPU_MARGIN.parse("0"), Some(0.0));
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn batching_defaults_and_values() {
+    fn reads_batching_defaults_and_values() {
         let on = ("SAGEMAKER_TFS_ENABLE_BATCHING", "TRUE");
         assert_eq!(
             read(&[on]).unwrap().batching.unwrap(),

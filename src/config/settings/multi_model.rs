@@ -1,4 +1,5 @@
-//! Multi-model endpoints. The ports of models and their instances are settings of TensorFlow Serving.
+//! Settings of multi-model endpoints. The ports and the number of instances of each model are settings of TensorFlow
+//! Serving.
 
 use super::aws::AwsConfig;
 use super::format::{BOOL, Format, text};
@@ -8,13 +9,14 @@ use super::{Group, TypedSetting, setting};
 settings! {
     "Multi-model endpoints":
 
-    /// Multi-model mode: models are loaded and unloaded while the server runs. See MULTI_MODEL.md.
+    /// Whether multi-model mode is on, in which clients load and unload models while the server runs. See
+    /// MULTI_MODEL.md.
     MULTI_MODEL: bool = setting("SAGEMAKER_MULTI_MODEL", BOOL).default("false");
 
-    /// S3 bucket of a handler for models that have none of their own; it is downloaded at the start.
+    /// S3 bucket with a handler for models that have no handler of their own. The server downloads it when it starts.
     UNIVERSAL_BUCKET: String = setting("SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET", text("the name of an S3 bucket"));
 
-    /// Key prefix of that handler: what follows it in the keys is the path in the handler's folder.
+    /// Key prefix of that handler. The part of a key after the prefix is the path in the handler's folder.
     UNIVERSAL_PREFIX: String = setting("SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX", KEY_PREFIX);
 }
 
@@ -23,16 +25,17 @@ settings! {
 pub struct MultiModelConfig {
     /// Lowest and highest port for models.
     pub ports: (u16, u16),
-    /// Model server processes for each model.
+    /// Number of TensorFlow Serving processes per model.
     pub instances: u32,
-    /// S3 bucket and key prefix of a handler for all models.
+    /// S3 bucket and key prefix of the handler for all models.
     pub universal_handler: Option<(String, String)>,
     /// How to reach S3.
     pub aws: AwsConfig,
 }
 
 impl MultiModelConfig {
-    /// `None` when the mode is off. `ports` is the range for models, known when the mode is on.
+    /// Reads the settings; `None` when the mode is off. `ports` is the range for models, which has a default in this
+    /// mode.
     pub(in crate::config) fn read(
         r: &mut Reader,
         ports: Option<(u16, u16)>,
@@ -54,7 +57,7 @@ impl MultiModelConfig {
     }
 }
 
-/// May be anything, and empty.
+/// Any text, which may be empty.
 const KEY_PREFIX: Format<String> = Format {
     accepts: "a key prefix, with SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET set",
     parse: |text| Some(text.to_owned()),
@@ -70,14 +73,14 @@ mod tests {
     const ON: (&str, &str) = ("SAGEMAKER_MULTI_MODEL", "true");
 
     #[test]
-    fn it_is_off_by_default() {
+    fn mode_is_off_by_default() {
         assert_eq!(read(&[]).unwrap().multi_model, None);
         let off = read(&[("SAGEMAKER_MULTI_MODEL", "FALSE")]);
         assert_eq!(off.unwrap().multi_model, None);
     }
 
     #[test]
-    fn it_changes_defaults() {
+    fn mode_changes_defaults() {
         for value in ["true", "True", "TRUE"] {
             let config = read(&[(ON.0, value)]).unwrap();
             assert_eq!(config.wait_time, Duration::from_secs(55));
@@ -91,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values() {
+    fn refuses_wrong_values() {
         assert_refuses(&MULTI_MODEL, &["yes", "1"]);
         assert_refuses(&UNIVERSAL_BUCKET, &[" "]);
         assert_refuses(&UNIVERSAL_PREFIX, &["without/bucket"]);
     }
 
     #[test]
-    fn the_handler_for_all_models_has_a_bucket_and_perhaps_a_prefix() {
+    fn handler_for_all_models_needs_a_bucket_but_no_prefix() {
         let bucket = ("SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET", "b");
         let prefix = ("SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX", "p/");
         for (pairs, expected) in [(&[ON, bucket][..], ""), (&[ON, bucket, prefix], "p/")] {

@@ -1,17 +1,17 @@
-//! Reads settings one by one and collects what is wrong, so that all wrong values are reported at once.
+//! Reads settings one by one and collects the problems, so that the program reports all wrong values at once.
 
 use std::collections::BTreeSet;
 
 use crate::config::Vars;
 use crate::config::settings::{Circumstances, Setting, TypedSetting};
 
-/// Reads settings from the given variables and from nothing else.
+/// Reads settings from the given variables and nothing else.
 pub struct Reader<'a> {
     vars: &'a Vars,
-    /// What defaults depend on. The modes are set once they have been read.
+    /// The facts on which defaults depend. `Config::read` sets the modes once it has read them.
     pub circumstances: Circumstances,
     problems: Vec<String>,
-    /// Names of the settings read, to check that none is forgotten.
+    /// Names of the settings that were read, to check that none is forgotten.
     seen: BTreeSet<&'static str>,
 }
 
@@ -26,17 +26,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value of a setting that has a default. Notes a wrong value and returns the default then.
+    /// The value of a setting that has a default. For a wrong value, notes a problem and returns the default.
     ///
     /// # Panics
     /// When the setting has no default.
     pub fn value<T>(&mut self, setting: &'static TypedSetting<T>) -> T {
         let value = self.optional(setting);
-        // A mistake in the entry. Any test finds it, because every start reads every setting.
+        // A bug in the setting's entry. Any test finds it, because every start reads every setting.
         value.unwrap_or_else(|| panic!("{} has no default", setting.name))
     }
 
-    /// The value, or else the default if there is one. Notes a wrong value.
+    /// The given value, otherwise the default, if the setting has one. Notes a problem for a wrong value.
     pub fn optional<T>(&mut self, setting: &'static TypedSetting<T>) -> Option<T> {
         self.seen.insert(setting.name);
         let given = self.vars.get(setting);
@@ -54,7 +54,8 @@ impl<'a> Reader<'a> {
         self.vars.get(setting).is_some()
     }
 
-    /// Notes that the given value, if any, is wrong. For values that are wrong only together with others.
+    /// Notes that the given value is wrong, if one is given. Callers use it for values that are wrong only together
+    /// with others.
     pub fn refuse(&mut self, setting: &Setting) {
         if let Some((origin, value)) = self.vars.get(setting) {
             let accepts = setting.accepts;
@@ -62,12 +63,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes any other problem.
+    /// Notes a problem with this text.
     pub fn note(&mut self, problem: String) {
         self.problems.push(problem);
     }
 
-    /// All problems, one line each.
+    /// All problems, one line each, in the order in which they were found.
     pub fn finish(self) -> Vec<String> {
         let all = Setting::all().map(|setting| setting.name);
         debug_assert_eq!(self.seen, all.collect(), "every setting is read");

@@ -1,4 +1,4 @@
-//! The server itself: ports, paths, deadlines, logs.
+//! Settings of the server itself: addresses, paths, deadlines, logs, threads, memory.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,41 +12,43 @@ use super::{Group, TypedSetting, setting};
 settings! {
     "Server":
 
-    /// Port the server listens on.
+    /// Port that the server listens on.
     PORT: u16 = setting("SAGEMAKER_BIND_TO_PORT", format::PORT).flag("port").default("8080");
 
-    /// Where the models are.
+    /// Directory that contains the models.
     MODEL_DIR: PathBuf = setting("SAGEMAKER_TFS_MODEL_DIR", text("a directory"))
         .flag("model-dir").default("/opt/ml/model").in_multi_model("/opt/ml/models");
 
-    /// Address the server listens on; 127.0.0.1 keeps it to this machine.
+    /// Address that the server listens on; 127.0.0.1 accepts connections from this machine only.
     LISTEN: IpAddr = setting("SAGEMAKER_TFS_LISTEN_ADDRESS", IP_ADDRESS).flag("listen").default("0.0.0.0");
 
-    /// Deadline of a whole request, from its arrival to its answer. Never below SAGEMAKER_GUNICORN_TIMEOUT_SECONDS: the
-    /// larger of the two counts.
+    /// Deadline of a whole request, from its arrival to its response. If SAGEMAKER_GUNICORN_TIMEOUT_SECONDS is larger,
+    /// that is the deadline.
     DEADLINE: Duration = setting("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", SECONDS).default("60");
 
-    /// Level of the HTTP front's log; at `info` and below one access line a request.
+    /// Log level of the HTTP server. With `info` or `debug`, it also logs one access line per request.
     FRONT_LOG_LEVEL: LevelFilter = setting("SAGEMAKER_TFS_NGINX_LOGLEVEL", NGINX_LEVEL).default("error");
 
-    /// Level of the server's and the handlers' logs.
+    /// Log level of the rest of the server and of handlers.
     LOG_LEVEL: (LevelFilter, &'static str) = setting("SAGEMAKER_GUNICORN_LOGLEVEL", GUNICORN_LEVEL).default("info");
 
-    /// To debug a handler: one request at a time, one Python process that has the terminal, no deadlines.
+    /// For debugging a handler: one request at a time, one Python process with the terminal, no deadlines.
     SINGLE_THREADED: bool = setting("SAGEMAKER_TFS_SINGLE_THREADED", BOOL).flag("single-threaded").default("false");
 
-    /// Threads that serve requests: a number (each request is a coroutine that suspends while it waits), or `threads`:
-    /// each request at work keeps a thread of a fixed pool, for debuggers and systems where coroutines do not work.
+    /// Number of threads that serve requests, where each request is a coroutine that suspends while it waits. With
+    /// `threads`, each request at work holds a thread of a fixed pool; this is for debuggers and for systems where
+    /// coroutines do not work.
     WORKERS: Workers = setting("SAGEMAKER_TFS_WORKERS", WORKERS_FORMAT).default_cpus(256);
 
-    /// Memory for all requests in flight together: large heads, bodies, their conversions, and the answers. Requests
-    /// for which there is no room get 503. One that alone needs more gets 413, or 507 when it is the answer that does not
-    /// fit; a body of more than 1 GiB gets 413.
+    /// Memory for all requests in flight: large heads, bodies, their conversions, and responses. A request that finds
+    /// no room gets 503. A request that alone needs more gets 413, or 507 if its response does not fit. A body of more
+    /// than 1 GiB always gets 413.
     BODY_MEMORY: u32 = setting("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", whole!("a whole number of MB", 1..=1048576))
         .unset_means("a quarter of the memory of the machine or the container");
 
-    /// Where a private directory for the model server's config files is made; it is removed at the end.
-    TMPDIR: PathBuf = setting("TMPDIR", text("a directory that can be written to")).default("/tmp");
+    /// Directory in which the server makes a private directory for TensorFlow Serving's config files. The server
+    /// removes the private directory when it exits.
+    TMPDIR: PathBuf = setting("TMPDIR", text("a writable directory")).default("/tmp");
 }
 
 /// The threads that serve requests.
@@ -54,7 +56,7 @@ settings! {
 pub enum Workers {
     /// This many threads. Each request is a coroutine, which suspends while it waits.
     Coroutines(usize),
-    /// Each request at work keeps a thread.
+    /// A thread for each request at work.
     Threads,
 }
 
@@ -80,7 +82,7 @@ const NGINX_LEVEL: Format<LevelFilter> = Format {
         Some(match text.to_ascii_lowercase().as_str() {
             "debug" => LevelFilter::Debug,
             "info" => LevelFilter::Info,
-            // Our log has no level between: what is shown at "notice" must not have the access lines of "info".
+            // The log has no level between info and warn, and "notice" must not show the access lines of "info".
             "notice" | "warn" => LevelFilter::Warn,
             "error" | "crit" | "alert" | "emerg" => LevelFilter::Error,
             _ => return None,
@@ -88,7 +90,7 @@ const NGINX_LEVEL: Format<LevelFilter> = Format {
     },
 };
 
-/// gunicorn's level names: our level, and Python's name.
+/// gunicorn's level names, parsed into the program's level and Python's name for it.
 const GUNICORN_LEVEL: Format<(LevelFilter, &'static str)> = Format {
     accepts: "debug, info, warning, error or critical",
     parse: |text| {
@@ -109,7 +111,7 @@ mod tests {
     use crate::config::testing::{assert_accepts_words, assert_refuses, read};
 
     #[test]
-    fn defaults() {
+    fn reads_defaults() {
         let config = read(&[]).unwrap();
         assert_eq!(config.port, 8080);
         assert_eq!(config.listen, IpAddr::from([0, 0, 0, 0]));
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values() {
+    fn refuses_wrong_values() {
         assert_refuses(&PORT, &["0", "65536", "http"]);
         assert_refuses(&MODEL_DIR, &[" "]);
         assert_refuses(&LISTEN, &["localhost", "127.0.0.1:80"]);
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_a_number_or_threads() {
+    fn accepts_a_number_of_workers_or_threads() {
         assert_eq!(WORKERS.parse("1"), Some(Workers::Coroutines(1)));
         assert_eq!(WORKERS.parse("256"), Some(Workers::Coroutines(256)));
         assert_eq!(WORKERS.parse("threads"), Some(Workers::Threads));
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn levels() {
+    fn maps_level_names() {
         assert_accepts_words(&FRONT_LOG_LEVEL);
         assert_accepts_words(&LOG_LEVEL);
         for (name, level) in [
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_in_binary_megabytes() {
+    fn reads_memory_in_mebibytes() {
         let config = read(&[("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", "3")]).unwrap();
         assert_eq!(config.body_memory, Some(3 << 20));
     }

@@ -1,42 +1,46 @@
-//! Steps over JSON by its structure: strings, nesting, the keys that make an object a request.
+//! Scans the structure of JSON: strings, nesting, and the keys that make an object a request. Numbers and words are not
+//! validated.
 
 use std::ops::Range;
 
 use crate::convert::depth::end_of_string;
 
-/// The structure is not that of JSON values.
+/// The error for a body whose structure is not JSON.
 #[derive(Debug)]
 pub struct Broken;
 
 /// A top-level value.
 pub struct Value {
+    /// The position of the value in the body.
     pub range: Range<usize>,
+    /// The role of the value.
     pub shape: Shape,
 }
 
 impl Value {
+    /// The text of the value in `body`.
     pub fn text<'a>(&self, body: &'a [u8]) -> &'a [u8] {
         &body[self.range.clone()]
     }
 }
 
-/// What a top-level value means.
+/// The role of a top-level value.
 pub enum Shape {
     /// An object that is a request to TensorFlow Serving.
     Request,
-    /// A list of lists, or a list of objects: the instances.
+    /// A list of lists or a list of objects, which is the list of instances.
     Instances,
-    /// Anything else: one instance.
+    /// Any other value, which is one instance.
     Instance,
 }
 
-/// Whether a key, quotes included, makes its object a request.
+/// Whether a key, with its quotes, makes its object a request.
 pub fn is_main_key(text: &[u8]) -> bool {
     let mut names = ["instances", "inputs", "examples"].iter();
     names.any(|name| is_key(text, name))
 }
 
-/// Whether a key as it stands in the body, quotes included, means `name`.
+/// Whether a key, with its quotes and escapes, means `name`.
 pub fn is_key(text: &[u8], name: &str) -> bool {
     let inner = &text[1..text.len() - 1];
     if inner.contains(&b'\\') {
@@ -48,12 +52,17 @@ pub fn is_key(text: &[u8], name: &str) -> bool {
 
 /// Steps over the top-level values of a body.
 pub struct Values<'a> {
+    /// The whole body.
     pub body: &'a [u8],
+    /// The current position in the body.
     pub at: usize,
 }
 
 impl<'a> Values<'a> {
-    /// The next top-level value, or `None` at the end.
+    /// Steps over the next top-level value and returns it; `None` at the end.
+    ///
+    /// # Errors
+    /// For broken structure.
     pub fn next_value(&mut self) -> Result<Option<Value>, Broken> {
         self.skip_space();
         let start = self.at;
@@ -83,7 +92,10 @@ impl<'a> Values<'a> {
         Ok(shape)
     }
 
-    /// Steps over an object, member by member: key, quotes included, and value.
+    /// Steps over an object, and calls `see` with the key (with its quotes) and value of each member.
+    ///
+    /// # Errors
+    /// For broken structure, and those of `see`.
     pub fn each_member<E: From<Broken>>(
         &mut self,
         mut see: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), E>,
@@ -114,7 +126,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// A list is scanned element by element only as long as it may be the instances.
+    /// Steps over a list, element by element while it can still be the list of instances, then at once.
     fn list(&mut self) -> Result<Shape, Broken> {
         self.at += 1;
         let mut opening = None;
@@ -163,9 +175,9 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// From inside `depth` open brackets to behind the one that closes the outermost.
+    /// Steps over the rest of `depth` open brackets, to the position after the bracket that closes the outermost.
     fn skip_nested(&mut self, mut depth: usize) -> Result<(), Broken> {
-        /// Long runs of numbers are passed in blocks; the compiler turns the test into vector instructions.
+        /// Bytes that are tested at once in long runs of numbers; the compiler uses vector instructions for a block.
         const BLOCK: usize = 32;
         loop {
             while let Some(block) = self.body.get(self.at..self.at + BLOCK) {
@@ -226,6 +238,7 @@ impl<'a> Values<'a> {
     }
 }
 
+/// Removes JSON's white space from both ends.
 pub fn trim_space(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && is_space(*first)
@@ -240,12 +253,12 @@ pub fn trim_space(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// JSON's white space, which has no form feed.
+/// Whether JSON counts the byte as white space (RFC 8259, section 2), which does not include a form feed.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// A quote or a bracket. With bit 5 set, `[` becomes `{` and `]` becomes `}`.
+/// Whether the byte is a quote or a bracket. With bit 5 set, `[` becomes `{` and `]` becomes `}`.
 fn is_structural(byte: u8) -> bool {
     let folded = byte | 0x20;
     (byte == b'"') | (folded == b'{') | (folded == b'}')

@@ -1,7 +1,8 @@
 //! One call and its answer on a channel.
 //!
-//! It can be left at any point, also in the middle of a frame, and finished elsewhere. So neither a deadline nor a client's
-//! hanging up waits for the worker, which may be busy or stopped for minutes.
+//! A request can abandon its round trip at any point, even in the middle of a frame, and another thread finishes it. So
+//! a request whose deadline passes or whose client hangs up never waits for the worker, which may be busy or stopped
+//! for minutes.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
@@ -10,43 +11,44 @@ use crate::budget::{Buffer, NoRoom};
 use crate::wait::{Stream, WaitError};
 use crate::worker_protocol::frame::{Answer, Call, Incoming, Outgoing};
 
-/// The text of an exception may have all of a request in it, but clients are shown little of an error.
+/// Maximum length of an exception text, bytes; the rest is dropped. The text may contain a whole request, but clients
+/// see little of an error.
 const MAX_RAISED_BYTES: usize = 64 << 10;
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has an answer.
+    /// The answer arrived.
     Answered(Reply),
-    /// The wait ended before the answer was there, for this reason. The channel can be used again once
-    /// [`super::WorkerChannels::finish`] has sent and read what is left.
+    /// The wait ended before the answer arrived, for this reason. The channel can be used again once
+    /// [`super::WorkerChannels::finish`] has finished the call.
     Abandoned(WaitError),
-    /// There is no memory for its answer.
+    /// The answer arrived, but no memory was left for it.
     NoRoom(NoRoom),
-    /// It cannot be sent, for this reason. The channel is as it was.
+    /// The call cannot be sent, for this reason. The channel is unchanged.
     Broken(String),
-    /// Something other than its answer arrived, for this reason, and the channel is closed.
-    /// [`super::WorkerChannels::fate`] says whether the call had begun; if it had not, it never will.
+    /// Bytes other than the answer arrived, with this error, and the channel is closed. [`super::WorkerChannels::fate`]
+    /// says whether the call had begun; if not, it never will.
     Garbled(String),
-    /// The process ended. Whether the call had begun is for [`super::WorkerChannels::fate`] to say.
+    /// The process ended. [`super::WorkerChannels::fate`] says whether the call had begun.
     Lost,
 }
 
-/// A worker's answer.
+/// The content of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
     /// `input_handler` returned.
     ForModelServer {
-        /// The body's type.
+        /// Content type of the body.
         content_type: String,
-        /// The body.
+        /// The body of the request to TensorFlow Serving.
         body: Buffer,
     },
     /// `output_handler` or `handler` returned.
     ForClient {
-        /// The body's type.
+        /// Content type of the body.
         content_type: String,
-        /// The body.
+        /// The body of the response to the client.
         body: Buffer,
     },
     /// The function raised an exception with this text.
@@ -59,15 +61,15 @@ pub(super) struct RoundTrip<'a> {
     number: u64,
     call: Outgoing<'a>,
     answer: Incoming,
-    /// Bytes of the answer's body that were read.
+    /// The number of bytes read of the answer's body.
     read: usize,
 }
 
 impl<'a> RoundTrip<'a> {
-    /// A call of which nothing is sent yet.
+    /// The round trip of a call of which nothing is sent yet.
     ///
     /// # Errors
-    /// When it cannot be sent.
+    /// When the call cannot be sent, because its head is too long.
     pub(super) fn new(number: u64, head: &Call, body: &'a [u8]) -> io::Result<Self> {
         Ok(Self {
             number,
@@ -77,11 +79,12 @@ impl<'a> RoundTrip<'a> {
         })
     }
 
-    /// Sends the call and waits for its answer, which is counted where `memory` is.
+    /// Sends the call and waits for its answer, whose body counts towards the memory of the request that `memory`
+    /// belongs to.
     ///
     /// # Errors
-    /// As the stream. When a wait ended early, the call can be abandoned; after any other error the channel is of no more
-    /// use.
+    /// Those of the stream. When a wait ended early, the call can be abandoned; after any other error the channel is
+    /// useless.
     pub(super) fn run(
         &mut self,
         stream: &mut Stream<UnixStream>,
@@ -102,8 +105,8 @@ impl<'a> RoundTrip<'a> {
         reply(self.answer.head()?, self.number, body).map(Outcome::Answered)
     }
 
-    /// What is left to do when nobody waits for the answer any more and the call is cancelled in the record. It does without
-    /// the call's body: the worker looks at the record once it has read all of the body, and ignores it.
+    /// The rest of a round trip whose call is cancelled in the record. It does not need the call's body: the worker
+    /// looks at the record after it has read the body, and ignores the body of a cancelled call.
     pub(super) fn abandon(self) -> Abandoned {
         let Self {
             call, answer, read, ..
@@ -113,7 +116,7 @@ impl<'a> RoundTrip<'a> {
     }
 }
 
-/// A cancelled call that leaves something to be sent or read.
+/// The rest of a cancelled call: bytes to send and an answer to skip.
 #[derive(Debug)]
 pub(super) struct Abandoned {
     call: Outgoing<'static>,
@@ -122,10 +125,10 @@ pub(super) struct Abandoned {
 }
 
 impl Abandoned {
-    /// Sends what is left of the call, and reads over what is left of its answer.
+    /// Sends the rest of the call and skips the rest of its answer.
     ///
     /// # Errors
-    /// As the stream; when the worker has closed the channel.
+    /// Those of the stream; `UnexpectedEof` when the worker has closed the channel.
     pub(super) fn finish(mut self, stream: &mut Stream<UnixStream>) -> io::Result<()> {
         self.call.write(&mut *stream)?;
         if !self.answer.read_head(&mut *stream)? {
@@ -135,7 +138,10 @@ impl Abandoned {
     }
 }
 
-/// The answer to call `number`.
+/// The content of the answer to call `number`.
+///
+/// # Errors
+/// `InvalidData` when the answer belongs to another call or to no call.
 fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
     if answer.number() != number {
         let text = format!("call {number} got the answer to call {}", answer.number());

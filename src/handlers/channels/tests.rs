@@ -1,4 +1,4 @@
-//! Channels whose other ends the tests hold.
+//! Tests of channels. The tests hold the other ends and act as the worker.
 
 use super::*;
 use crate::wait::testing::{CANCELLABLE, start};
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::thread;
 
-/// The channels to a process, and the other ends.
+/// The channels to a process, the other ends, and the worker's side of the record.
 fn process(channels: usize) -> (WorkerChannels, Vec<UnixStream>, Record) {
     let (ours, theirs) = (0..channels).map(|_| UnixStream::pair().unwrap()).unzip();
     let record = Record::new(channels).unwrap();
@@ -59,15 +59,15 @@ fn answered(body: &[u8]) -> Outcome {
 }
 
 #[test]
-fn a_late_answer_is_not_taken_for_the_next_one() {
+fn late_answer_is_not_taken_for_the_next_one() {
     let (process, theirs, _) = process(1);
     let (first, outcome) = call_on(&process, 0, soon());
     assert_eq!(outcome, Outcome::Abandoned(WaitError::TimedOut));
-    // Before the next call comes: two frames at once would be read as a broken one.
+    // Reads the first call before the next arrives, because `Incoming` refuses two frames at once.
     Incoming::read(&theirs[0]).unwrap().unwrap();
     thread::scope(|scope| {
         let reader = scope.spawn(|| process.finish(0));
-        // More than the socket holds: somebody takes it.
+        // The answer is larger than the socket's buffer, so writing it needs a reader.
         answer(&theirs[0], first, &vec![b'l'; 10 << 20]);
         reader.join().unwrap().unwrap();
     });
@@ -80,8 +80,8 @@ fn a_late_answer_is_not_taken_for_the_next_one() {
     assert_eq!(outcome, answered(b"right"));
 }
 
-/// Has the abandoned call on the channel finished while `other_side` does its part, and then makes a call on it as on any
-/// other.
+/// Finishes the abandoned call on channel 0 while `other_side` acts as the worker. Then checks that the channel can be
+/// used for another call.
 fn finish(process: &WorkerChannels, theirs: &UnixStream, other_side: impl FnOnce()) {
     thread::scope(|scope| {
         let finish = scope.spawn(|| process.finish(0));
@@ -97,7 +97,7 @@ fn finish(process: &WorkerChannels, theirs: &UnixStream, other_side: impl FnOnce
     assert_eq!(outcome, answered(b"right"));
 }
 
-/// Reads a call to its end: its number and body.
+/// Reads a whole call. Returns its number and body.
 fn read_call(theirs: &UnixStream) -> (u64, Vec<u8>) {
     let incoming = Incoming::read(theirs).unwrap().unwrap();
     let mut body = vec![0; incoming.body_length];
@@ -106,13 +106,13 @@ fn read_call(theirs: &UnixStream) -> (u64, Vec<u8>) {
 }
 
 #[test]
-fn a_large_call_that_expires_half_sent_is_cancelled_and_finished() {
+fn cancels_and_finishes_a_large_call_that_expires_half_sent() {
     for size in [300_000, 5 << 20] {
         let (process, theirs, record) = process(1);
         let body = vec![b'c'; size];
         let (number, outcome) = process.call(0, call, &body, &Buffer::default(), soon());
         assert_eq!(outcome, Outcome::Abandoned(WaitError::TimedOut));
-        // Before the worker can have all of it, for the rest is not what it was.
+        // Cancelled before the worker has the whole body, whose rest will be zeros.
         assert!(record.is_cancelled(0, number).unwrap());
         drop(body);
         assert!(
@@ -129,7 +129,7 @@ fn a_large_call_that_expires_half_sent_is_cancelled_and_finished() {
 }
 
 #[test]
-fn an_abandoned_call_whose_process_is_gone_costs_the_channel() {
+fn finishing_fails_when_the_process_has_ended() {
     let (process, theirs, _) = process(1);
     let body = vec![0; 1 << 20];
     let (_, outcome) = process.call(0, call, &body, &Buffer::default(), soon());
@@ -139,7 +139,7 @@ fn an_abandoned_call_whose_process_is_gone_costs_the_channel() {
 }
 
 #[test]
-fn a_client_that_hangs_up_ends_its_call_at_any_point() {
+fn client_that_hangs_up_ends_its_call_at_any_point() {
     const LARGE: usize = 5 << 20;
     for place in CANCELLABLE {
         for (body, answer_part) in [(LARGE, 0), (0, 0), (0, 5), (0, 100_000)] {
@@ -151,7 +151,7 @@ fn a_client_that_hangs_up_ends_its_call_at_any_point() {
                 let body = vec![b'c'; body];
                 caller.call(0, call, &body, &Buffer::default(), later())
             });
-            // It is on its way.
+            // Waits until the call arrives.
             recv(theirs, &mut [0], RecvFlags::PEEK).unwrap();
             let (content_type, mut late) = ("text/plain".into(), Vec::new());
             let head = Answer::ForClient {
@@ -179,7 +179,7 @@ fn a_client_that_hangs_up_ends_its_call_at_any_point() {
 }
 
 #[test]
-fn an_answer_that_is_half_there_at_the_deadline_costs_no_channel() {
+fn channel_survives_an_answer_that_is_incomplete_at_the_deadline() {
     let (process, theirs, _) = process(1);
     let (content_type, mut late) = ("text/plain".into(), Vec::new());
     let head = Answer::ForClient {
@@ -200,7 +200,7 @@ fn an_answer_that_is_half_there_at_the_deadline_costs_no_channel() {
 }
 
 #[test]
-fn a_call_that_cannot_be_sent_costs_no_channel() {
+fn channel_survives_a_call_that_cannot_be_sent() {
     let (process, theirs, _) = process(1);
     let too_long = |number| Call::Response {
         number,
@@ -216,7 +216,7 @@ fn a_call_that_cannot_be_sent_costs_no_channel() {
 }
 
 #[test]
-fn the_record_tells_what_had_begun() {
+fn fate_says_which_lost_calls_had_begun() {
     let (process, theirs, record) = process(2);
     let lost = thread::scope(|scope| {
         let calls = [0, 1].map(|channel| {
@@ -228,7 +228,7 @@ fn the_record_tells_what_had_begun() {
             panic!()
         };
         record.begin(1, number).unwrap();
-        // Both calls are on their way before the process ends.
+        // Both calls have arrived before the process ends.
         Incoming::read(&theirs[0]).unwrap().unwrap();
         assert!(process.has_overdue_calls(Duration::ZERO, record::now()));
         assert!(!process.has_overdue_calls(Duration::ZERO, record::now()));
@@ -241,7 +241,7 @@ fn the_record_tells_what_had_begun() {
 }
 
 #[test]
-fn a_call_counts_until_its_late_answer_is_there() {
+fn call_counts_as_waiting_or_running_until_its_late_answer_arrives() {
     let (process, theirs, record) = process(1);
     let (number, _) = call_on(&process, 0, soon());
     assert!(
@@ -259,14 +259,14 @@ fn a_call_counts_until_its_late_answer_is_there() {
 }
 
 #[test]
-fn the_first_word_is_loaded_or_a_reason() {
+fn first_message_is_loaded_or_a_reason() {
     let (good, theirs, _) = process(2);
-    let first_word = Answer::Loaded {
+    let first_message = Answer::Loaded {
         channels: 9,
         shape: Shape::Pair,
         has_gevent: true,
     };
-    frame::write(&theirs[0], &first_word, b"").unwrap();
+    frame::write(&theirs[0], &first_message, b"").unwrap();
     assert_eq!(good.wait_until_loaded(), Ok(()));
     let loaded = Loaded {
         channels: 2,
@@ -285,7 +285,7 @@ fn the_first_word_is_loaded_or_a_reason() {
 }
 
 #[test]
-fn the_answer_to_another_call_costs_the_channel() {
+fn closes_the_channel_on_the_answer_to_another_call() {
     let (process, theirs, record) = process(2);
     for (channel, fate) in [(0, Fate::NotBegun), (1, Fate::Running)] {
         let (number, outcome) = thread::scope(|scope| {
@@ -325,7 +325,7 @@ fn greenlets_that_take_turns_are_neither_overdue_nor_stuck() {
     assert!(!is_hung(25));
     account.switched(Runs::Call(1), at(25)).unwrap();
     assert!(!is_hung(50));
-    // A third one is sent, and has to wait for the others.
+    // A third call is sent and has to wait for the others.
     call_on(&process, 2, soon());
     account.switched(Runs::Hub, at(50)).unwrap();
     assert!(!is_hung(50));
@@ -335,12 +335,12 @@ fn greenlets_that_take_turns_are_neither_overdue_nor_stuck() {
     );
     assert!(
         process.has_overdue_calls(LIMIT, at(81)),
-        "the others wait too long"
+        "the others have waited for too long"
     );
 }
 
 #[test]
-fn a_greenlet_that_keeps_the_thread_is_overdue_alone() {
+fn only_the_greenlet_that_keeps_the_thread_is_overdue() {
     let (process, theirs, record) = process(2);
     let mut account = Account::new(Arc::new(record), 2);
     let mut numbers = [0; 2];
@@ -359,7 +359,7 @@ fn a_greenlet_that_keeps_the_thread_is_overdue_alone() {
 }
 
 #[test]
-fn a_script_thread_that_keeps_the_thread_makes_the_worker_stuck() {
+fn worker_is_stuck_when_a_greenlet_of_the_script_keeps_the_thread() {
     let (process, _theirs, record) = process(1);
     let mut account = Account::new(Arc::new(record), 1);
     call_on(&process, 0, soon());

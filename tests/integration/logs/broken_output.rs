@@ -107,7 +107,7 @@ fn a_log_that_nobody_reads_takes_little_memory_and_says_what_is_missing() {
     let text = thread::spawn(move || {
         let mut text = Vec::new();
         let mut piece = [0; 65536];
-        let lost = b"lines of the log are lost";
+        let lost = b"log lines were lost";
         while let Ok(read @ 1..) = reader.read(&mut piece) {
             text.extend_from_slice(&piece[..read]);
             let end = &text[text.len().saturating_sub(2 * piece.len())..];

@@ -110,7 +110,7 @@ fn ports_that_do_not_fit_together_are_refused() {
 #[test]
 fn wrong_use_says_what_is_wrong_and_where_help_is() {
     for (args, named) in [
-        (&[][..], "a command is missing"),
+        (&[][..], "the command is missing"),
         (&["train"], "train"),
         (&["serve", "--prot", "1"], "--prot"),
         (&["serve", "--port"], "--port"),
