@@ -1,0 +1,34 @@
+"""Free ports for servers."""
+
+import random
+import socket
+
+from .constants import HOST
+
+# The kernel takes ports for outgoing connections from 32768 upwards; servers stay below.
+PORTS = range(20_000, 32_768)
+ATTEMPTS = 1000
+
+_taken: set[int] = set()
+
+
+def free_ports(count: int = 1) -> int:
+    """The first of `count` free ports in a row. A run gets no port twice; the start is random, for runs side by side."""
+    for _ in range(ATTEMPTS):
+        first = random.randrange(PORTS.start, PORTS.stop - count)
+        ports = range(first, first + count)
+        if _taken.isdisjoint(ports) and all(map(_is_free, ports)):
+            _taken.update(ports)
+            return first
+    raise OSError(f"there are no {count} free ports in a row from {PORTS.start} to {PORTS.stop - 1}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections of an earlier server may linger; they do not keep the next one from listening.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
