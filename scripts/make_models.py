@@ -49,9 +49,7 @@ def half_plus_three(path):
             signature_def_map={
                 "serving_default": signature({"x": info(x)}, {"y": info(y)}, "predict"),
                 "regress_x_to_y": signature({"inputs": info(examples)}, {"outputs": info(y)}, "regress"),
-                "tensorflow/serving/regress": signature(
-                    {"inputs": info(examples)}, {"outputs": info(y)}, "regress"
-                ),
+                "tensorflow/serving/regress": signature({"inputs": info(examples)}, {"outputs": info(y)}, "regress"),
                 "regress_x_to_y2": signature({"inputs": info(examples)}, {"outputs": info(y2)}, "regress"),
                 "regress_x2_to_y3": signature({"inputs": info(examples)}, {"outputs": info(y3)}, "regress"),
                 "classify_x_to_y": signature({"inputs": info(examples)}, {"scores": info(y)}, "classify"),
@@ -124,9 +122,7 @@ def types(path):
                 "pair": tf.stack([f, -f], axis=1),
             }
 
-        @tf.function(
-            input_signature=[spec(tf.float64, "double"), spec(tf.int32, "int32"), spec(tf.uint8, "uint8")]
-        )
+        @tf.function(input_signature=[spec(tf.float64, "double"), spec(tf.int32, "int32"), spec(tf.uint8, "uint8")])
         def numbers(self, double, int32, uint8):
             return {"double": double, "int32": int32, "uint8": uint8}
 
@@ -148,9 +144,7 @@ def types(path):
 
     module = Types()
     signatures = {"serving_default": module.every_kind}
-    signatures.update(
-        {name: getattr(module, name) for name in ("numbers", "any_shape", "echo", "sums", "strings")}
-    )
+    signatures.update({name: getattr(module, name) for name in ("numbers", "any_shape", "echo", "sums", "strings")})
     tf.saved_model.save(module, path, signatures)
 
 

@@ -13,7 +13,7 @@ _taken: set[int] = set()
 
 
 def free_ports(count: int = 1) -> int:
-    """The first of `count` free ports in a row. A run gets no port twice; the start is random, for runs side by side."""
+    """The first of `count` free ports in a row, at random, as other runs look for ports too. No port comes twice."""
     for _ in range(ATTEMPTS):
         first = random.randrange(PORTS.start, PORTS.stop - count)
         ports = range(first, first + count)
