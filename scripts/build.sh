@@ -24,8 +24,8 @@
 # the commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 
 standard_defaults
 base_image=

@@ -15,8 +15,8 @@
 # Other options of start.sh are taken and not looked at. The exit code is 0 only if every answer has status 200.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 
 standard_defaults
 port=8080

@@ -14,8 +14,8 @@
 # target/tools: some minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 
 # Tool versions are part of what makes two builds equal.
 CARGO_AUDITABLE=0.7.7

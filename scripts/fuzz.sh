@@ -10,32 +10,27 @@
 # found on the way is kept in fuzz/work and used by the next run. The exit code is 0 only when nothing was found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/common.sh
-. scripts/common.sh
+# shellcheck source=scripts/lib/development.sh
+. scripts/lib/development.sh
 
 # Longer inputs are slower and reach nothing more.
 MAX_INPUT_BYTES=4096
-
-usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'; }
 
 seconds=60
 update=
 targets=()
 for word in "$@"; do
   case $word in
-    -h | --help)
-      usage
-      exit 0
-      ;;
+    -h | --help) usage_and_exit ;;
     --update-corpus) update=yes ;;
     *[!0-9]*)
-      [[ -f fuzz/targets/$word.rs ]] || die "there is no target $word; see $0 --help and ls fuzz/targets"
+      [[ -f fuzz/targets/$word.rs ]] || fail "there is no target $word; see $0 --help and ls fuzz/targets"
       targets+=("$word")
       ;;
     *) seconds=$word ;;
   esac
 done
-((seconds > 0)) || die "the time per target must be at least 1 s"
+((seconds > 0)) || fail "the time per target must be at least 1 s"
 if ((${#targets[@]} == 0)); then
   for file in fuzz/targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
 fi
@@ -44,13 +39,13 @@ need_rust
 command -v c++ >/dev/null || install_or_stop "a C++ compiler (c++), to build libFuzzer," g++
 cargo fuzz --version >/dev/null 2>&1 ||
   with_clock "installing cargo-fuzz with cargo, a minute or more" cargo install --quiet --locked cargo-fuzz ||
-  die "cargo-fuzz is missing and cannot be installed. Try: cargo install cargo-fuzz"
+  fail "cargo-fuzz is missing and cannot be installed. Try: cargo install cargo-fuzz"
 
 # No sanitizer: they look for what code without `unsafe` does not do, and need a nightly compiler.
 with_clock "building the targets (the first time some minutes)" \
   cargo fuzz build --sanitizer none 2>fuzz/build.log || {
   cat fuzz/build.log >&2
-  die "the targets cannot be built"
+  fail "the targets cannot be built"
 }
 
 # folders TARGET: those with inputs, beside the one that new inputs are written to.
@@ -92,7 +87,7 @@ update_corpus() {
   mkdir -p "$new"
   cargo fuzz run --sanitizer none "$target" "$new" "${known[@]}" "fuzz/work/$target" -- \
     -set_cover_merge=1 -max_len="$MAX_INPUT_BYTES" >"fuzz/work/$target.merge.log" 2>&1 ||
-    die "the inputs of $target cannot be merged, see fuzz/work/$target.merge.log"
+    fail "the inputs of $target cannot be merged, see fuzz/work/$target.merge.log"
   rm -rf "fuzz/corpus/$target"
   mv "$new" "fuzz/corpus/$target"
   say "               fuzz/corpus/$target has $(find "fuzz/corpus/$target" -type f | wc -l) inputs now"
@@ -103,5 +98,5 @@ for target in "${targets[@]}"; do
   run "$target" || found=$((found + 1))
   if [[ -n $update ]]; then update_corpus "$target"; fi
 done
-((found == 0)) || die "$found of ${#targets[@]} targets failed"
+((found == 0)) || fail "$found of ${#targets[@]} targets failed"
 say "nothing found in ${#targets[@]} targets, $seconds s each"

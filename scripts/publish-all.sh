@@ -6,6 +6,6 @@
 # Images for eia are left out, as by build-all.sh. The first failure ends it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 all_versions publish.sh "$@"

@@ -10,8 +10,8 @@
 #   --dry-run           print the commands only; needs no credentials
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 
 standard_defaults
 while (($#)); do

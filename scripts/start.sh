@@ -14,8 +14,8 @@
 # curl.sh sends it requests, stop.sh stops it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 
 # SageMaker gives a container 8 minutes to become healthy.
 READY_SECONDS=480

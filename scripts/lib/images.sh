@@ -1,7 +1,10 @@
 # shellcheck shell=bash
-# What the scripts for images share: messages, options, the table of versions, names of images and containers, AWS.
+# What the scripts for images share: their options, the table of versions, names of images and containers, AWS.
 # To be sourced under `set -euo pipefail` with the checkout as working directory.
 # shellcheck disable=SC2034  # variables are for the scripts that source this
+
+# shellcheck source=scripts/lib/shared.sh
+. scripts/lib/shared.sh
 
 VERSIONS_FILE=docker/versions.toml
 # SageMaker's container for TensorFlow 1 and 2 is known by this name.
@@ -9,26 +12,6 @@ DEFAULT_REPOSITORY=sagemaker-tensorflow-serving
 DEFAULT_VERSION=2.19
 # The platform kills a container 30 s after SIGTERM; the server needs at most 28 s.
 STOP_SECONDS=30
-
-say() { printf '%s\n' "$*"; }
-
-fail() {
-  printf 'error: %s\n' "$*" >&2
-  exit 1
-}
-
-# Prints the comment at the top of the script, which is its manual.
-usage_and_exit() {
-  sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "$0"
-  exit 0
-}
-
-# option_value OPTION [VALUE] ...: the value of an option that needs one.
-option_value() {
-  [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value; see $0 --help"
-  [[ $2 != --* ]] || fail "$1 needs a value, not $2; see $0 --help"
-  printf '%s' "$2"
-}
 
 # Runs a command, or prints it with --dry-run, so that it can be copied into a shell.
 run() {

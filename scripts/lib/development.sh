@@ -1,17 +1,14 @@
 # shellcheck shell=bash
-# What demo.sh and test.sh share: prerequisites, the Python environment in .venv, the models in .models.
+# What the scripts for developers share: prerequisites, the Python environment in .venv, the models in .models.
 # To be sourced under `set -euo pipefail` with the checkout as working directory.
 
+# shellcheck source=scripts/lib/shared.sh
+. scripts/lib/shared.sh
+
+REQUIREMENTS=scripts/requirements/development
 CLOCK_PID=
 
-say() { printf '%s\n' "$*"; }
-
 heading() { printf '\n==> %s\n' "$*"; }
-
-die() {
-  printf 'error: %s\n' "$*" >&2
-  exit 1
-}
 
 # Ends the script's own background process, whatever ends the script.
 trap 'stop_clock' EXIT
@@ -71,7 +68,7 @@ install_or_stop() {
   local what=$1
   shift
   say "$what is missing"
-  apt_install "$@" || die "$what is missing. Install it with: sudo apt-get install $*"
+  apt_install "$@" || fail "$what is missing. Install it with: sudo apt-get install $*"
 }
 
 # Gets everything ready that the scripts need; what is there already is left alone.
@@ -98,7 +95,7 @@ need_rust() {
     PATH=$HOME/.cargo/bin:$PATH
   fi
   command -v cargo >/dev/null ||
-    die "Rust is missing. Install it with: curl https://sh.rustup.rs -sSf | sh -s -- -y --profile default"
+    fail "Rust is missing. Install it with: curl https://sh.rustup.rs -sSf | sh -s -- -y --profile default"
   command -v cc >/dev/null || install_or_stop "a C compiler (cc)" gcc libc6-dev
 }
 
@@ -119,8 +116,8 @@ need_python() {
       return
     fi
   done
-  [[ -n $found ]] || die "Python is missing. Install it with: sudo apt-get install python3 python3-venv"
-  die "TensorFlow needs Python 3.10, 3.11, 3.12 or 3.13; found:$found. Install one of them as python3.12, say," \
+  [[ -n $found ]] || fail "Python is missing. Install it with: sudo apt-get install python3 python3-venv"
+  fail "TensorFlow needs Python 3.10, 3.11, 3.12 or 3.13; found:$found. Install one of them as python3.12, say," \
     "or name one: PYTHON=/path/to/python3.12 $0"
 }
 
@@ -136,11 +133,12 @@ sys.exit(not any(map(os.path.exists, files)))' && return
   install_or_stop "the library of Python $version" "python$version-dev"
 }
 
-# Makes .venv with what is in requirements.txt, unless it is there already.
+# Makes .venv with the packages of the requirements, unless it is there already.
 need_environment() {
   local version key
   version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  key="Python $version, $(checksum scripts/requirements.txt scripts/requirements-no-deps.txt)"
+  # Comments may change without a new environment.
+  key="Python $version, $(cat "$REQUIREMENTS".txt "$REQUIREMENTS-no-deps.txt" | grep '^[^#]' | checksum)"
   if [[ -f .venv/stamp && $(<.venv/stamp) == "$key" ]] && .venv/bin/python -c '' 2>/dev/null; then
     say "the environment .venv is up to date"
     return
@@ -151,8 +149,8 @@ need_environment() {
   rm -rf .venv
   "$PYTHON" -m venv .venv
   with_clock "installing TensorFlow into .venv (about 300 MB to download, a minute or more)" \
-    pip_install -r scripts/requirements.txt
-  pip_install --no-deps -r scripts/requirements-no-deps.txt
+    pip_install -r "$REQUIREMENTS.txt"
+  pip_install --no-deps -r "$REQUIREMENTS-no-deps.txt"
   say "$key" >.venv/stamp
 }
 
@@ -163,7 +161,7 @@ pip_install() {
 # Makes the models in .models, anew when the script that makes them has changed.
 need_models() {
   local key
-  key=$(checksum scripts/make_models.py)
+  key=$(checksum <scripts/make_models.py)
   if [[ -f .models/.stamp && $(<.models/.stamp) == "$key" ]]; then
     say "the models in .models are up to date"
     return
@@ -174,20 +172,18 @@ need_models() {
   say "$key" >.models/.stamp
 }
 
-checksum() {
-  "$PYTHON" -c 'import hashlib, sys
-print(hashlib.sha256(b"\0".join(open(path, "rb").read() for path in sys.argv[1:])).hexdigest())' "$@"
-}
+# The checksum of standard input.
+checksum() { "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
-# Makes target/tools/lint with the checkers of requirements-images.txt, unless it is there already.
+# Makes target/tools/lint with the checkers for images, unless it is there already.
 need_image_checkers() {
   local key
-  key=$(checksum scripts/requirements-images.txt)
+  key=$(checksum <scripts/requirements/images.txt)
   [[ ! -f target/tools/lint/stamp || $(<target/tools/lint/stamp) != "$key" ]] || return 0
   rm -rf target/tools/lint
   "$PYTHON" -m venv target/tools/lint &&
     target/tools/lint/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-      -r scripts/requirements-images.txt </dev/null &&
+      -r scripts/requirements/images.txt </dev/null &&
     say "$key" >target/tools/lint/stamp
 }
 
