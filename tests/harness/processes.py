@@ -69,6 +69,10 @@ class Process:
         finally:
             self.log_file.close()
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
     def wait_until(self, condition: Callable, failure: Callable[[], str], seconds: float = START_SECONDS):
         """Like the function, but fails at once when the program ends, and shows the end of its log."""
 
@@ -133,10 +137,9 @@ class Process:
 
     def children(self) -> list[int]:
         """All running processes of the program's session but the program, also those whose parent has ended."""
-        session = self.process.pid
-        stats = {pid: stat(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid != session}
+        stats = {pid: stat(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid != self.pid}
         running = {pid: fields for pid, fields in stats.items() if fields and fields[STATE] != "Z"}
-        return [pid for pid, fields in running.items() if int(fields[SESSION]) == session]
+        return [pid for pid, fields in running.items() if int(fields[SESSION]) == self.pid]
 
     def log(self) -> str:
         return Path(self.log_file.name).read_text(errors="replace")
