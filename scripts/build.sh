@@ -20,7 +20,7 @@
 #   --no-cache                 build every layer anew
 #   --dry-run                  print the commands only
 #
-# To build without a registry, give your own --base-image, --executables and --model-server. docker/README.md has the
+# To build without a registry, give your own --base-image, --executables and --model-server. docs/DEPLOYING.md has the
 # commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -65,7 +65,7 @@ if [[ -n $data ]]; then
 fi
 request /ping
 post application/json '{"instances": [1.0, 2.0, 5.0]}'
-post application/json '[[1.0, 2.0, 5.0], [10.0]]'
+post application/json '[[1.0, 2.0, 5.0], [10.0, 20.0, 30.0]]'
 post text/csv $'1.0\n2.0\n5.0\n'
 post application/jsonlines $'1.0\n2.0\n5.0\n'
 post application/json '{"instances": [1.0, 2.0, 5.0]}' --header 'Accept: application/jsonlines'

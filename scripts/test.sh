@@ -20,13 +20,15 @@ GROUPS_OF_PARTS=(
   shell
   dependencies
   advisories
+  structure
   rust
   build
-  "threads local_model_server"
+  "threads model_server"
   "handlers real_tensorflow multi_model"
   chaos
   dockerfiles
   deployment
+  documents
   containers
 )
 read -ra PARTS <<<"${GROUPS_OF_PARTS[*]}"
@@ -76,6 +78,10 @@ part_advisories() { # known weaknesses of crates (cargo-deny, from a database th
   "$TOOLS/bin/cargo-deny" --locked --offline check advisories
 }
 
+part_structure() { # layers of the Rust sources, lengths of files and functions, unsafe code (cargo test)
+  cargo test --test structure
+}
+
 part_rust() { # units, structure, and the whole program with requests as coroutines (cargo test)
   cargo test
 }
@@ -88,7 +94,7 @@ part_build() { # the executables for the Python suites (cargo build)
   cargo build --bins --example fake_model_server
 }
 
-part_local_model_server() { # the stand-in for TensorFlow Serving
+part_model_server() { # the stand-in for TensorFlow Serving
   suite local_model_server
 }
 
@@ -113,18 +119,24 @@ part_dockerfiles() { # Dockerfiles (hadolint)
   target/tools/lint/bin/hadolint docker/*/Dockerfile
 }
 
-part_deployment() { # scripts for images, manifests, workflows, documents
+part_deployment() { # scripts for images, manifests, workflows
   need_image_checkers
   suite deployment target/tools/lint/bin/python
 }
 
+part_documents() { # every command and link in the documents
+  need_image_checkers
+  cargo build --release --bins
+  suite documents target/tools/lint/bin/python
+}
+
 part_containers() { # images, run as SageMaker runs them
-  local reason options=(--python /usr/bin/python3)
+  local reason options=()
   reason=$(containers_impossible)
   [[ -z $reason ]] || skip "$reason"
   [[ -z ${SAGEMAKER_TFS_TEST_NO_AUDIT-} ]] || options+=(--no-audit)
-  ./scripts/executables.sh "${options[@]}" --out target/executables
-  ./scripts/executables.sh "${options[@]}" --out target/executables-slim --flavor slim
+  ./scripts/executables.sh --out target/executables --python /usr/bin/python3 "${options[@]}"
+  ./scripts/executables.sh --out target/executables-slim --flavor slim "${options[@]}"
   SAGEMAKER_TFS_TEST_EXECUTABLES=$PWD/target/executables suite containers
 }
 

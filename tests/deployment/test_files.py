@@ -122,7 +122,7 @@ class Workflows(unittest.TestCase):
 class Documents(unittest.TestCase):
     """What DEPLOYING.md and the README of docker/ tell people to type."""
 
-    FILES = (ROOT / "docs" / "DEPLOYING.md", ROOT / "docs" / "RELEASING.md", DOCKER / "README.md")
+    FILES = (ROOT / "docs" / "DEPLOYING.md", ROOT / "docs" / "SECURITY.md", ROOT / "README.md")
 
     def blocks(self, language):
         for file in self.FILES:

@@ -1,0 +1,212 @@
+"""Runs every command of the documents, as it stands there.
+
+A document's blocks that are marked `sh` run one after the other in one shell, as a reader would type them. The shell
+sees the checkout through an overlay, so nothing stays behind, and has a network of its own, so port 8080 is free and
+nothing leaves the machine. A server that a block starts runs until the next one, or the end; Ctrl-C must end it with
+exit code 0. Output that a document shows right after its commands must be theirs: `...` stands for anything.
+
+Commands of programs that need an account, a cluster or a registry (aws, kubectl, docker, mmdebstrap) go to the stubs
+beside this file, which check what they get. Commands of `.ci/run` are run there, not here.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from .blocks import ROOT, documents
+
+STUBS = Path(__file__).with_name("stubs")
+SECONDS = 900
+SERVES = "sagemaker-tfs serve"
+SERVER = f"target/release/{SERVES} --listen 127.0.0.1 --model-server scripts/tensorflow_model_server"
+
+# What a reader of the document has by then.
+BEFORE = {
+    "README.md": "mkdir -p models && cp -r .models/half_plus_three models/my_model",
+    "docs/GUIDE.md": "mkdir -p models && cp -r .models/half_plus_three models",
+    "docs/DEPLOYING.md": """
+mkdir -p models/code && cp -r .models/half_plus_three models/ && cp -r .models/half_plus_three models/my_model
+touch tensorflow_model_server
+mkdir -p target/executables/sbom
+for name in sagemaker-tfs sagemaker-tfs-python; do
+  install /dev/null "target/executables/$name" && touch "target/executables/sbom/$name.cdx.json"
+done""",
+}
+# Documents whose examples want a server that they do not start themselves.
+WITH_SERVER = {"docs/GUIDE.md", "docs/DEPLOYING.md"}
+
+PREAMBLE = r"""
+set -euo pipefail
+mount -t tmpfs tmpfs "$SCRATCH"
+mkdir "$SCRATCH/upper" "$SCRATCH/work" "$SCRATCH/home" "$SCRATCH/tmp"
+mount -t overlay overlay -o "lowerdir=$PWD,upperdir=$SCRATCH/upper,workdir=$SCRATCH/work" "$PWD"
+cd "$PWD"
+python3 - <<'UP'
+import fcntl, socket, struct
+SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
+fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", IFF_UP | IFF_RUNNING, b""))
+UP
+export HOME=$SCRATCH/home TMPDIR=$SCRATCH/tmp
+printf '%s\n' silent show-error >"$HOME/.curlrc"
+curl() { command curl --fail-with-body "$@"; } # a status above 399 fails a command of a document
+server=
+
+stop_server() {
+  [[ -n $server ]] || return 0
+  kill -INT -- "-$server"
+  wait "$server" || { echo "the server ended with exit code $?"; exit 1; }
+  server=
+}
+
+# start_server FILE: runs a block that serves, in a session of its own, until /ping answers 200.
+start_server() {
+  stop_server
+  setsid bash -euo pipefail "$1" >"$SCRATCH/server.log" 2>&1 &
+  server=$!
+  local attempt
+  for attempt in {1..1200}; do
+    command curl --silent --fail --max-time 5 --output /dev/null http://127.0.0.1:8080/ping 2>/dev/null && return
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$SCRATCH/server.log"
+  echo "the server is not ready"
+  exit 1
+}
+"""
+
+
+def namespaces() -> list[str]:
+    """The command that runs another one apart from this system; a loud skip where there is no way to."""
+    base = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    for prefix in ([], ["sudo", "--non-interactive", "--preserve-env"]):
+        if prefix and not shutil.which(prefix[0]):
+            continue
+        if subprocess.run([*prefix, *base, "true"], capture_output=True).returncode == 0:
+            return [*prefix, *base]
+    raise unittest.SkipTest("SKIPPED: commands of documents: namespaces need root, or sudo without a password")
+
+
+def elsewhere() -> set[str]:
+    """The commands that `.ci/run` runs, and one that it runs in scripts/test.sh: it takes minutes."""
+    found = set(re.findall(r"^(?:\S+=\S+ )?(\./scripts/[^|\n]*?) \|\|", (ROOT / ".ci" / "run").read_text(), re.M))
+    executables = "./scripts/executables.sh --out target/executables --python /usr/bin/python3"
+    if executables in (ROOT / "scripts" / "test.sh").read_text():
+        found.add(executables)
+    return found
+
+
+def without_comments(command: str) -> str:
+    return re.sub(r"\s+#.*", "", command).strip()
+
+
+class Story:
+    """The script that types a document, and what must come of it."""
+
+    def __init__(self, document, folder: Path):
+        self.folder = folder
+        self.document = document
+        self.lines = [PREAMBLE, BEFORE.get(document.name, "")]
+        #: Shown output, by the marker of the commands before it.
+        self.shown: dict[str, str] = {}
+        self.count = 0
+        if document.name in WITH_SERVER:
+            self.serve(f"exec {SERVER} --model-dir models")
+        after_commands = None
+        for block in document.blocks:
+            self.save_files(block)
+            if block.language == "sh":
+                after_commands = self.run(block)
+            elif not block.language and after_commands and block.before.endswith("```"):
+                self.shown[after_commands] = block.text
+                if '{"error"' in block.text:
+                    self.lines[-1] = f"{{ {self.lines[-1]}}} || [[ $? == 22 ]] # curl's code for a status above 399"
+            if block.language != "sh":
+                after_commands = None
+        self.lines.append("stop_server")
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def serve(self, text: str) -> None:
+        self.lines.append(f"start_server {self.write(f'serve-{len(self.lines)}.sh', text)}")
+
+    def save_files(self, block) -> None:
+        """Readers save what the text above a block tells them to."""
+        places = []
+        for anchor, place in re.findall(r"save\s+the\s+\[[^]]+\]\(#([\w-]+)\)\s+as\s+`([^`]+)`", block.before):
+            places.append((place, self.document.section(anchor)[0].text))
+        if block.language != "sh" and (found := re.search(r"(?:^|in |as )`([\w./]+\.(?:py|json))`:$", block.before)):
+            places.append((found[1], block.text))
+        for place, text in places:
+            source = self.write(f"file-{len(self.lines)}", text)
+            self.lines.append(f"mkdir -p $(dirname {place}) && cp {source} {place}")
+
+    def run(self, block) -> str:
+        """Adds the commands of a block; the marker that stands before their output."""
+        marker = f"=== {self.document.name}:{block.line}"
+        self.lines.append(f"echo; echo '{marker}'")
+        kept = [line for line in block.text.splitlines() if without_comments(line) not in elsewhere()]
+        text = "\n".join(kept) + "\n"
+        if SERVES in text:
+            self.serve(text)
+        else:
+            self.lines.append(text)
+        self.count += len(block.text.splitlines())
+        return marker
+
+
+class Commands(unittest.TestCase):
+    """One test a document, made below."""
+
+    maxDiff = None
+
+    def check(self, document):
+        separate = namespaces()
+        with tempfile.TemporaryDirectory(prefix="documents-") as name:
+            folder = Path(name)
+            (folder / "scratch").mkdir()
+            story = Story(document, folder)
+            script = story.write("type.sh", "\n".join(story.lines))
+            done = subprocess.run(
+                [*separate, "bash", script], cwd=ROOT, timeout=SECONDS,
+                env={**self.environment(), "SCRATCH": str(folder / "scratch")},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stdout[-8000:])
+        for marker, shown in story.shown.items():
+            output = done.stdout.partition(marker + "\n")[2].partition("\n=== ")[0]
+            self.check_output(marker, output, shown)
+
+    def check_output(self, marker, output, shown):
+        """Answers have no line end of their own, so those are not compared."""
+        output = re.sub(r"curl: \(22\).*\n", "", output)
+        flat, wanted = output.replace("\n", ""), shown.replace("\n", "")
+        pattern = ".*".join(re.escape(part) for part in wanted.split("..."))
+        self.assertRegex(flat, pattern, f"{marker} does not print what the document shows")
+
+    @staticmethod
+    def environment():
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAGEMAKER_", "AWS_"))}
+        # The stub of the AWS CLI needs the package awscli, which stands in the same requirements as what runs this.
+        return {**kept, "PATH": f"{STUBS}:{kept['PATH']}", "STUB_PYTHON": sys.executable, "AWS_REGION": "eu-west-1"}
+
+
+def add_tests():
+    for document in documents():
+        if any(block.language == "sh" for block in document.blocks):
+            name = re.sub(r"\W+", "_", document.name.removesuffix(".md").lower())
+            setattr(Commands, f"test_{name}", lambda self, document=document: self.check(document))
+
+
+add_tests()
+
+if __name__ == "__main__":
+    unittest.main()
