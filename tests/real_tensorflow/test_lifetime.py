@@ -1,42 +1,36 @@
-"""Starts that fail, model servers that fall, deadlines and the end, with TensorFlow behind it."""
+"""Starts that fail, model servers that are killed, deadlines and the end, with TensorFlow behind the server."""
 
-import json
 import os
 import signal
 import time
-import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from harness import PREDICTIONS, Case
+from tests.harness.case import Case
+from tests.harness.client import wait_until
+from tests.harness.constants import INSTANCES, PREDICTIONS
+from tests.harness.processes import cpu_seconds
 
 SLOW = '{"instances": [%s]}'
 
 
-class Start(Case):
+class Lifetime(Case):
     def test_a_model_that_does_not_load_ends_the_start(self):
-        server = self.start(self.model_dir("half_plus_three", "broken"))
-        self.assertEqual(server.wait(120), 1)
-        reason = [line for line in server.log().splitlines() if line.startswith("sagemaker-tfs: ")]
-        self.assertIn("TensorFlow Serving did not start: ", reason[0])
-        self.assertIn("exited with code 255", reason[0])
-        self.assertIn("Failed to start server. Error: ", reason[-1])
-        self.assertIn("name: broken version: 1", reason[-1])
-        self.assertEqual(server.children(), [])
+        first, *_, last = self.check_refused(self.start(self.model_dir("half_plus_three", "broken")))
+        self.assertIn("TensorFlow Serving did not start: ", first)
+        self.assertIn("exited with code 255", first)
+        self.assertIn("Failed to start server. Error: ", last)
+        self.assertIn("name: broken version: 1", last)
 
-    def test_ping_tells_that_it_is_starting(self):
+    def test_ping_says_that_the_server_starts_and_requests_wait_for_a_killed_model_server(self):
         server = self.start(self.model_dir("half_plus_three"))
         texts = []
+        # TensorFlow takes longer to import than the second after which the first text comes.
         server.wait_ready(lambda _, text: texts.append(text))
-        # The first text is heard after a second, and TensorFlow takes longer than that.
         self.assertTrue(texts and all("instance 0: starting" in text for text in texts), texts)
 
-
-class Lifetime(Case):
-    def test_a_fallen_model_server_is_started_again_and_requests_wait_for_it(self):
-        server = self.start(self.model_dir("half_plus_three")).wait_ready()
         (child,) = server.children()
         os.kill(child, signal.SIGKILL)
-        self.check(server, '{"instances": [1.0, 2.0, 5.0]}', PREDICTIONS)
+        self.check(self.invoke(server, INSTANCES), PREDICTIONS)
         server.wait_ready()
         (other,) = server.children()
         self.assertNotEqual(child, other)
@@ -49,23 +43,20 @@ class Lifetime(Case):
         server = self.start(self.model_dir("half_plus_three", "slow"), env=limits | default).wait_ready()
         with ThreadPoolExecutor(1) as thread:
             begin = time.monotonic()
-            late = thread.submit(self.error_text, server, SLOW % 8.0, status=504, attributes="tfs-model-name=slow")
-            self.check(server, '{"instances": [1.0, 2.0, 5.0]}', PREDICTIONS)
-            self.assertTrue(late.result())
+            late = thread.submit(self.invoke, server, SLOW % 8.0, attributes="tfs-model-name=slow")
+            self.check(self.invoke(server, INSTANCES), PREDICTIONS)
+            self.check_error(late.result(), 504)
+            # The model itself would take 8 s.
             self.assertLess(time.monotonic() - begin, 7)
 
     def test_sigterm_lets_running_requests_finish(self):
         server = self.start(self.model_dir("slow")).wait_ready()
+        (child,) = server.children()
         with ThreadPoolExecutor(3) as threads:
+            before = cpu_seconds([child])
             answers = [threads.submit(self.invoke, server, SLOW % 2.5) for _ in range(3)]
-            time.sleep(1)  # they are under way, and have some time to go
-            server.process.send_signal(signal.SIGTERM)
-            self.assertEqual(server.wait(40), 0)
+            # The model works by spinning: the requests are under way, and have some time to go.
+            wait_until(lambda: cpu_seconds([child]) - before > 0.5, "the model does not work")
+            self.check_stops(server)
             for answer in answers:
-                answer = answer.result()
-                self.assertEqual((answer.status, json.loads(answer.body)), (200, {"predictions": [2.5]}))
-        self.assertEqual(server.children(), [])
-
-
-if __name__ == "__main__":
-    unittest.main()
+                self.check_json(answer.result(), {"predictions": [2.5]})

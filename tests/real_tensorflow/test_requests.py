@@ -1,21 +1,56 @@
-"""What clients send and get, with TensorFlow behind it: one and two instances, batching off and on."""
+"""What clients send and get, with TensorFlow behind the server: one and two instances, batching off and on."""
 
-import json
-import time
-import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from harness import CSV, JSON, JSON_LINES, PREDICTIONS, ROW, Case
+from tests.harness.case import Case
+from tests.harness.client import wait_until
+from tests.harness.constants import CSV, INSTANCES, JSON, JSON_LINES, PREDICTIONS, ROW
 
-# One server after the other: each holds TensorFlow in memory once an instance.
 BATCHING = {
     "SAGEMAKER_TFS_ENABLE_BATCHING": "true",
     "SAGEMAKER_TFS_MAX_BATCH_SIZE": "4",
     "SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS": "5000",
-    # So many that none of the requests sent at once finds the queue full, which is a 503.
+    # None of the requests sent at once may find the queue full, which is a 503.
     "SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES": "100",
 }
-LOADING_SECONDS = 60
+OUTPUTS = '{\n    "outputs": [\n        3.5,\n        4.0,\n        5.5\n    ]\n}'
+ONE_LINE = '{    "predictions": [3.5, 4.0, 5.5    ]}'
+EXAMPLES = '{"signature_name": "%s", "examples": [{"x": 1.0}, {"x": 2.0}]}'
+# Format of the request, body, and the answer to the byte.
+ANSWERS = [
+    (JSON, INSTANCES, PREDICTIONS),
+    (JSON, '{"inputs": [1.0, 2.0, 5.0]}', OUTPUTS),
+    (JSON, "[1.0, 2.0, 5.0]", ROW),
+    (JSON, "[[1.0, 2.0, 5.0]]", ROW),
+    (JSON, "1.0", '{\n    "predictions": [3.5\n    ]\n}'),
+    (JSON_LINES, "1.0\n2.0\n5.0\n", PREDICTIONS),
+    (JSON_LINES, "[1.0, 2.0, 5.0]\n", ROW),
+    (JSON_LINES, '{"instances": [1.0]}\n{"instances": [2.0, 5.0]}\n', PREDICTIONS),
+    (CSV, "1.0\n2.0\n5.0\n", PREDICTIONS),
+    (CSV, "1,2.,+5e0\r\n", ROW),
+]
+# Method, signature, and the results.
+METHODS = [
+    ("regress", "regress_x_to_y", [3.5, 4.0]),
+    ("regress", "regress_x_to_y2", [4.5, 5.0]),
+    ("classify", "classify_x_to_y", [[["", 3.5]], [["", 4.0]]]),
+]
+# Attributes, body, status, and a part of the error's text.
+ERRORS = [
+    (None, "", 400, "JSON Parse error: The document is empty"),
+    (None, '{"instances": [1.0,]}', 400, "JSON Parse error: Invalid value."),
+    (None, '{"instances": []}', 400, "No values in 'instances' array"),
+    (
+        None,
+        '{"instances": [1.0, "two"]}',
+        400,
+        "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: \"two\" "
+        "Type: String is not of expected type: float",
+    ),
+    (None, '{"signature_name": "other", "instances": [1.0]}', 400, "other"),
+    ("tfs-model-version=125", "1.0", 404, "Servable not found for request: Specific(half_plus_three, 125)"),
+    ("tfs-model-name=other", "1.0", 404, "Servable not found for request: Latest(other)"),
+]
 
 
 class Requests:
@@ -28,92 +63,50 @@ class Requests:
     def setUpClass(cls):
         cls.server = cls.start(cls.model_dir("half_plus_three"), instances=cls.instances, env=cls.env)
         cls.server.wait_ready()
-        for port in cls.server.rest_ports:  # /ping needs one instance only
-            cls.server.wait_listening(port)
+        # /ping needs one instance only, and an instance serves before it has loaded the older version.
+        for port in cls.server.rest_ports:
+            cls.wait_loaded(port)
 
-    def predict(self, body, expected, **request):
-        self.check(self.server, body, expected, **request)
+    @classmethod
+    def wait_loaded(cls, port):
+        def states():
+            answer = cls.server.request("GET", "/v1/models/half_plus_three", port=port)
+            return [version["state"] for version in answer.json()["model_version_status"]]
 
-    def test_json(self):
-        self.predict('{"instances": [1.0, 2.0, 5.0]}', PREDICTIONS)
-        self.predict('{"inputs": [1.0, 2.0, 5.0]}', '{\n    "outputs": [\n        3.5,\n        4.0,\n        5.5\n    ]\n}')
+        cls.server.wait_listening(port)
+        wait_until(lambda: states() == ["AVAILABLE"] * 2, lambda: f"the versions are {states()}")
 
-    def test_generic_json(self):
-        self.predict("[1.0, 2.0, 5.0]", ROW)
-        self.predict("[[1.0, 2.0, 5.0]]", ROW)
-        self.predict("1.0", '{\n    "predictions": [3.5\n    ]\n}')
-
-    def test_json_lines(self):
-        self.predict("1.0\n2.0\n5.0\n", PREDICTIONS, content_type=JSON_LINES)
-        self.predict("[1.0, 2.0, 5.0]\n", ROW, content_type=JSON_LINES)
-        requests = '{"instances": [1.0]}\n{"instances": [2.0, 5.0]}\n'
-        self.predict(requests, PREDICTIONS, content_type=JSON_LINES)
-
-    def test_csv(self):
-        self.predict("1.0\n2.0\n5.0\n", PREDICTIONS, content_type=CSV)
-        self.predict("1,2.,+5e0\r\n", ROW, content_type=CSV)
+    def test_answers_to_the_byte(self):
+        for content_type, body, expected in ANSWERS:
+            with self.subTest(content_type, body=body):
+                self.check(self.invoke(self.server, body, content_type), expected)
 
     def test_accept(self):
-        one_line = '{    "predictions": [3.5, 4.0, 5.5    ]}'
-        self.predict('{"instances": [1.0, 2.0, 5.0]}', one_line, accept=JSON)
+        self.check(self.invoke(self.server, INSTANCES, accept=JSON), ONE_LINE)
         answer = self.invoke(self.server, "1.0\n2.0\n5.0", JSON_LINES, accept=f"{JSON_LINES}, */*")
-        self.assertEqual((answer.text, answer.headers["Content-Type"]), (one_line, JSON_LINES))
+        self.check(answer, ONE_LINE, content_type=JSON_LINES)
 
-    def test_regress(self):
-        body = '{"signature_name": "%s", "examples": [{"x": 1.0}, {"x": 2.0}]}'
-        for signature, expected in (("regress_x_to_y", "3.5, 4.0"), ("regress_x_to_y2", "4.5, 5.0")):
-            self.predict(
-                body % signature, '{\n    "results": [%s]\n}' % expected, attributes="tfs-method=regress"
-            )
-
-    def test_classify(self):
-        answer = self.invoke(
-            self.server,
-            '{"signature_name": "classify_x_to_y", "examples": [{"x": 1.0}, {"x": 2.0}]}',
-            attributes="tfs-method=classify",
-        )
-        self.assertEqual(answer.status, 200, answer.text)
-        self.assertEqual(json.loads(answer.body), {"results": [[["", 3.5]], [["", 4.0]]]})
+    def test_other_methods(self):
+        for method, signature, results in METHODS:
+            with self.subTest(signature):
+                answer = self.invoke(self.server, EXAMPLES % signature, attributes=f"tfs-method={method}")
+                self.check_json(answer, {"results": results})
+        answer = self.invoke(self.server, EXAMPLES % "regress_x_to_y", attributes="tfs-method=regress")
+        self.check(answer, '{\n    "results": [3.5, 4.0]\n}')
 
     def test_versions(self):
         for version in ("123", "124"):
             attributes = f"tfs-model-name=half_plus_three,tfs-model-version={version},x=y"
-            self.predict('{"instances": [1.0, 2.0, 5.0]}', PREDICTIONS, attributes=attributes)
-        error = self.error_text(self.server, "1.0", status=404, attributes="tfs-model-version=125")
-        self.assertIn("Servable not found for request: Specific(half_plus_three, 125)", error)
-        error = self.error_text(self.server, "1.0", status=404, attributes="tfs-model-name=other")
-        self.assertIn("Servable not found for request: Latest(other)", error)
+            self.check(self.invoke(self.server, INSTANCES, attributes=attributes), PREDICTIONS)
 
-    def test_errors_are_in_the_words_of_tensorflow_serving(self):
-        for body, expected in (
-            ("", "JSON Parse error: The document is empty"),
-            ('{"instances": [1.0,]}', "JSON Parse error: Invalid value."),
-            ('{"instances": []}', "No values in 'instances' array"),
-            (
-                '{"instances": [1.0, "two"]}',
-                "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: \"two\" "
-                "Type: String is not of expected type: float",
-            ),
-        ):
-            self.assertIn(expected, self.error_text(self.server, body))
-        wrong_signature = '{"signature_name": "other", "instances": [1.0]}'
-        self.assertIn("other", self.error_text(self.server, wrong_signature))
+    def test_errors_have_the_words_of_tensorflow_serving(self):
+        for attributes, body, status, part in ERRORS:
+            with self.subTest(body, attributes=attributes):
+                self.check_error(self.invoke(self.server, body, attributes=attributes), status, part)
 
-    def states(self, port):
-        answer = self.server.request("GET", "/v1/models/half_plus_three", port=port)
-        return [version["state"] for version in json.loads(answer.body)["model_version_status"]]
-
-    def test_every_instance_serves_and_many_requests_at_once_are_answered(self):
-        for port in self.server.rest_ports:
-            # One instance is enough to be ready; another may still be loading its older version.
-            deadline = time.monotonic() + LOADING_SECONDS
-            while "LOADING" in (states := self.states(port)) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            self.assertEqual(states, ["AVAILABLE"] * 2)
-
+    def test_many_requests_at_once_are_answered(self):
         def predict(number):
-            answer = self.invoke(self.server, f'{{"instances": [{number}.0]}}')
-            return json.loads(answer.body)["predictions"]
+            return self.invoke(self.server, f'{{"instances": [{number}.0]}}').json()["predictions"]
 
         with ThreadPoolExecutor(16) as threads:
             answers = list(threads.map(predict, range(100)))
@@ -128,8 +121,8 @@ class OneInstanceBatching(Requests, Case):
     env = BATCHING
 
     def test_more_rows_than_a_batch_may_have_get_400(self):
-        error = self.error_text(self.server, '{"instances": [1, 2, 3, 4, 5]}')
-        self.assertEqual(error, "Task size 5 is larger than maximum input batch size 4")
+        answer = self.invoke(self.server, '{"instances": [1, 2, 3, 4, 5]}')
+        self.check_json(answer, {"error": "Task size 5 is larger than maximum input batch size 4"}, 400)
 
 
 class TwoInstances(Requests, Case):
@@ -139,7 +132,3 @@ class TwoInstances(Requests, Case):
 class TwoInstancesBatching(Requests, Case):
     instances = 2
     env = BATCHING
-
-
-if __name__ == "__main__":
-    unittest.main()
