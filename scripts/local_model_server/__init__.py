@@ -1,12 +1,13 @@
-"""A local model server: takes TensorFlow Serving's flags and answers its REST and gRPC APIs.
+"""A local model server: takes TensorFlow Serving's flags and answers its REST API, and predict over gRPC.
 
-For development, demos and tests only, on machines without TensorFlow Serving (TFS). It never goes
-into an image: it listens on loopback only, runs in Python, and serves what a test needs.
+For development, demos and tests on machines without TensorFlow Serving (TFS), never for an image: it listens on
+loopback only and runs in Python. It imitates TFS 2.19, whose recorded answers the tests compare with its own.
 
-Reading order: server (the outline), flags, config_files, storage, servables, saved_model, inference;
-then rest_api with http_server and the json_* modules, and grpc_api with tensor_proto.
+Unlike TFS, it queues requests as batches but runs each by itself, loads each version once, at the start, without a
+warm-up, and ends at once when it finds no version of a model or cannot load the newest. It knows neither version labels
+nor the version policies `all` and `latest` (the default, of one version, aside). Python limits JSON to some 900 levels,
+and numpy limits tensors to 64 dimensions.
 
-It imitates TFS 2.19: tests compare its JSON with recorded answers of that version. What it does not do, and TFS does:
-merge requests into batches (they only queue as batches), notice new model versions or a changed config file while
-running, warm models up, MultiInference, and inputs of more than 64 dimensions.
+Reading order: __main__ (the outline), configuration, servables, saved_model, inference; then rest_api with the json_*
+modules, and grpc_api.
 """
