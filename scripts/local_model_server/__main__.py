@@ -26,9 +26,8 @@ def main():
     log.info("This is the local stand-in for tensorflow_model_server: for development, demos and tests only")
     try:
         grpc_server = start(flags)
-    except ServingError as error:
-        name = error.code.name.replace("_", " ").capitalize()
-        print(f"Failed to start server. Error: {name}: {error.message}", flush=True)
+    except (OSError, ServingError) as error:
+        print(f"Failed to start server. Error: {error}", flush=True)
         return configuration.EXIT_FAILURE
     grpc_server.wait_for_termination()
 
@@ -51,8 +50,6 @@ def start(flags):
             rest_api.start(flags, servables)
         except OSError as error:  # TFS goes on with gRPC alone, too
             log.error("Failed to start HTTP Server at localhost:%d: %s", flags.rest_api_port, error)
-        else:
-            log.info("Exporting HTTP/REST API at:localhost:%d ...", flags.rest_api_port)
     return grpc_server
 
 

@@ -1,14 +1,16 @@
 """What is configured: TFS's flags that this server knows, ModelServerConfig and BatchingParameters."""
 
 import argparse
+import json
 import os
+import pathlib
 import re
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-import local_model_server
-from local_model_server.errors import check, invalid_argument, not_found
+from local_model_server import __doc__ as description
+from local_model_server.errors import check, invalid_argument
 
 EXIT_FAILURE = 255  # TFS returns -1 from main
 FLAGS = (  # name, default, meaning
@@ -17,8 +19,6 @@ FLAGS = (  # name, default, meaning
     ("rest_api_num_threads", 4 * (os.cpu_count() or 1), "REST requests worked on at a time"),
     ("rest_api_timeout_in_ms", 30000, "time for running the model in a REST request"),
     ("model_config_file", "", "text protobuf ModelServerConfig with the models to serve"),
-    ("model_name", "default", "name of the model, without --model_config_file"),
-    ("model_base_path", "", "folder of its versions, without --model_config_file"),
     ("max_num_load_retries", 5, "accepted; a model is loaded once"),
     ("enable_batching", False, "queue requests as batches"),
     ("batching_parameters_file", "", "text protobuf BatchingParameters"),
@@ -38,42 +38,31 @@ _BATCHING_FIELD = re.compile(rf"\s*({'|'.join(_BATCHING_DEFAULTS)})\s*\{{\s*valu
 
 def parse_flags(arguments):
     """The flags as a namespace; an unknown argument is only printed, as in TFS. Exits for --help and mistakes."""
-    description = local_model_server.__doc__
     parser = argparse.ArgumentParser("tensorflow_model_server", description=description, allow_abbrev=False)
     parser.error = lambda message: parser.exit(EXIT_FAILURE, f"{message}\n{parser.format_usage()}")
     parser.add_argument("--version", action="version", version="TensorFlow ModelServer: 2.19.0+local")
     for name, default, meaning in FLAGS:
-        kind = {"type": _boolean, "nargs": "?", "const": True} if default is False else {"type": type(default)}
-        parser.add_argument(f"--{name}", default=default, help=f"{meaning} (default: {default!r})", **kind)
+        kind = json.loads if default is False else type(default)  # bool("false") is true
+        parser.add_argument(f"--{name}", default=default, type=kind, help=f"{meaning} (default: {default!r})")
     flags, unknown = parser.parse_known_args(arguments)
     if unknown:
         print(f"unknown argument: {unknown[0]}\n{parser.format_usage()}", end="", flush=True)
     return flags
 
 
-def _boolean(text):
-    if text.lower() not in ("true", "1", "false", "0"):
-        raise ValueError(text)
-    return text.lower() in ("true", "1")
-
-
 def models(flags):
-    """The ModelConfig messages to serve, from --model_config_file or the flags for a single model."""
+    """The ModelConfig messages to serve."""
+    path = flags.model_config_file
+    check(path, "server_options.model_config_file is empty!")
     config = model_server_config_pb2.ModelServerConfig()
-    models = config.model_config_list.config
-    if path := flags.model_config_file:
-        try:
-            text_format.Parse(_read(path), config)
-        except text_format.ParseError as error:
-            raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from error
-    else:
-        text = "Both server_options.model_base_path and server_options.model_config_file are empty!"
-        check(flags.model_base_path, text)
-        models.add(name=flags.model_name, base_path=flags.model_base_path, model_platform="tensorflow")
-    for model in models:
+    try:
+        text_format.Parse(pathlib.Path(path).read_text(encoding="utf-8"), config)
+    except text_format.ParseError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from error
+    for model in config.model_config_list.config:
         text = f"model {model.name}: expected model_platform 'tensorflow' and an absolute base_path, got {model}"
         check(model.model_platform == "tensorflow" and model.base_path.startswith("/"), text)
-    return models
+    return config.model_config_list.config
 
 
 def batching(flags):
@@ -81,14 +70,6 @@ def batching(flags):
     if not flags.enable_batching:
         return None
     path = flags.batching_parameters_file
-    text = _read(path) if path else ""
+    text = pathlib.Path(path).read_text(encoding="utf-8") if path else ""
     check(not _BATCHING_FIELD.sub("", text), f"Invalid protobuf file: '{path}'")
     return _BATCHING_DEFAULTS | {name: int(value) for name, value in _BATCHING_FIELD.findall(text)}
-
-
-def _read(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise not_found(f"{path}: {error.strerror}") from error

@@ -1,7 +1,6 @@
 """Predict over gRPC, on loopback. The other calls are what the published stubs make of them: UNIMPLEMENTED."""
 
 import logging
-import os
 from concurrent import futures
 
 import grpc
@@ -16,7 +15,6 @@ _FIELDS = {  # of smaller whole numbers: int_val
     "float64": "double_val",
     **{name: f"{name}_val" for name in ("int64", "uint32", "uint64")},
 }
-THREADS = max(16, 4 * (os.cpu_count() or 1))  # calls worked on at a time
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ def start(port, servables):
         "grpc.max_send_message_length": -1,
         "grpc.so_reuseport": 0,  # otherwise two servers would share a port unnoticed
     }
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=THREADS), options=list(options.items()))
+    server = grpc.server(futures.ThreadPoolExecutor(16), options=list(options.items()))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(servables), server)
     try:
         server.add_insecure_port(f"{HOST}:{port}")

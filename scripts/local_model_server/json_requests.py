@@ -37,8 +37,7 @@ def signature_name(document):
     """The request's `signature_name`; empty if there is none. Checks that the document is an object."""
     _check(isinstance(document, dict), document, "Is not object")
     name = document.get("signature_name", "")
-    text = "not formatted correctly. 'signature_name' key must be a string value."
-    _check(isinstance(name, str), document, text)
+    _check(isinstance(name, str), document, "not formatted correctly. 'signature_name' key must be a string value.")
     return name
 
 
@@ -76,7 +75,7 @@ def _rows(instances, dtypes):
                 first, gathered = columns.setdefault(name, (shape, []))
                 size, found = math.prod(first), len(elements)
                 check(found == size, f"Expecting tensor size: {size} but got: {found}")
-                check(shape == first, f"Expecting shape {_brackets(first)} but got: {_brackets(shape)}")
+                check(shape == first, f"Expecting shape {first} but got: {shape}".replace(", ", ","))
                 gathered.extend(elements)
             except ServingError as error:
                 key = f" key: {name}" if objects else ""
@@ -106,10 +105,6 @@ def _array(name, shape, elements, dtype):
     final = dtype.as_numpy_dtype
     wide = np.int64 if dtype.is_integer and dtype != tf.uint64 else final
     return np.array(elements, wide).astype(final).reshape(shape)
-
-
-def _brackets(shape):
-    return f"[{','.join(map(str, shape))}]"
 
 
 def _flatten(value, dtype):
@@ -184,8 +179,7 @@ def _decode_base64(value):
 
 def serialized_examples(document):
     """The tf.Examples, in bytes, of a classify or regress request, each merged with the `context`."""
-    text = "When method is classify, key 'examples' is expected and was not found"
-    _check("examples" in document, document, text)
+    _check("examples" in document, document, "When method is classify, key 'examples' is expected and was not found")
     values = document["examples"]
     _check(isinstance(values, list), document, "Expecting 'examples' value to be an list/array")
     _check(values, document, "'examples' value is an empty array")

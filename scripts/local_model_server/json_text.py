@@ -38,7 +38,7 @@ def _object(members):
 def _float(text):
     value = float(text)
     if math.isinf(value):
-        raise _parse_error("Number too big to be stored in double.")
+        raise invalid_argument("JSON Parse error: Number too big to be stored in double.")
     return value
 
 
@@ -57,26 +57,21 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse
 def parse(body):
     """The JSON value at the start of `body`; what follows is ignored. Raises ServingError with TFS's text."""
     if not body:
-        raise _parse_error("The document is empty")
+        raise invalid_argument("JSON Parse error: The document is empty")
     whole = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     text = whole.lstrip(" \t\n\r")
     if text[:1] in ("", "\0", ",", ":", "]", "}"):
-        raise _parse_error("The document is empty.", len(body) - len(text))
+        raise invalid_argument(f"JSON Parse error: The document is empty. at offset: {len(body) - len(text)}")
     try:
-        value, end = _decoder.raw_decode(text)
+        value, _ = _decoder.raw_decode(text)
     except json.JSONDecodeError as error:
-        raise _parse_error(_complaint(error), len(whole) - len(text) + error.pos) from None
+        offset = len(whole) - len(text) + error.pos
+        raise invalid_argument(f"JSON Parse error: {_complaint(error)} at offset: {offset}") from None
     try:
-        if "\\u" in text:
-            encode(quote(value))
+        encode(quote(value) if "\\u" in text else "")
     except UnicodeEncodeError:
-        raise _parse_error("The surrogate pair in string is invalid.", end) from None
+        raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.") from None
     return value
-
-
-def _parse_error(text, offset=None):
-    where = "" if offset is None else f" at offset: {offset}"
-    return invalid_argument(f"JSON Parse error: {text}{where}")
 
 
 def _complaint(error):

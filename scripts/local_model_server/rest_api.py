@@ -1,29 +1,27 @@
 """The REST API on the loopback interface: HTTP/1.1, which path means what, and the answer to each request.
 
-What no client of sagemaker-tfs sends is treated as Python's HTTP server treats it, not as the libevent inside TFS does.
-Paths are TFS's, matched without regard to case and in full, query string and all: with one, a call is malformed, and a
-status request asks for a model of an odd name.
+Paths are matched as TFS does, without regard to case and in full: a query string is a part of the path. What no client
+of sagemaker-tfs sends is treated as Python's HTTP server treats it, not as the libevent inside TFS does.
 """
 
 import http.server
 import logging
 import re
 import socketserver
+import sys
 import threading
 from urllib.parse import unquote
 
 import tensorflow as tf
 from google.protobuf import json_format
 from grpc import StatusCode
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from local_model_server import inference, json_requests, json_responses
 from local_model_server.errors import HOST, ServingError, check, invalid_argument, not_found
 from local_model_server.json_text import INDENT, encode, parse, quote
 
-_MODEL = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+))?"
-_RUN = re.compile(rf"{_MODEL}:(?P<method>predict|classify|regress)", re.IGNORECASE)
-_STATUS = re.compile(rf"{_MODEL}(?P<metadata>/metadata)?", re.IGNORECASE)
+_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(/metadata|:predict|:classify|:regress)?", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +30,9 @@ def start(flags, servables):
     """Listens, then serves in the background. OSError if the port cannot be had."""
     server = _Server((HOST, flags.rest_api_port), _Handler)
     server.api = RestApi(servables, flags.rest_api_timeout_in_ms)
-    server.slots = threading.Semaphore(max(flags.rest_api_num_threads, 1))
+    server.slots = threading.Semaphore(flags.rest_api_num_threads)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    log.info("Exporting HTTP/REST API at:localhost:%d ...", flags.rest_api_port)
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -41,18 +40,14 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 1024  # many clients may connect at once in a test
 
+    def handle_error(self, *arguments):
+        if not isinstance(sys.exc_info()[1], OSError):  # otherwise the client went away
+            super().handle_error(*arguments)
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """A connection, kept alive."""
-
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.1"  # connections are kept alive
     disable_nagle_algorithm = True
-
-    def handle(self):
-        try:
-            super().handle()
-        except OSError:
-            pass  # the client went away
 
     def do_POST(self):
         try:
@@ -106,19 +101,22 @@ class RestApi:
         return failure.http_status, encode(f'{{\n{INDENT}"error": {quote(failure.message)}\n}}')
 
     def _process(self, method, path, body):
-        if method == "POST" and (match := _RUN.fullmatch(path)):
-            return self._run(match["method"].lower(), _spec(match), parse(body))
-        if method == "GET" and (match := _STATUS.fullmatch(path)):
-            return self._metadata(*_spec(match)) if match["metadata"] else self._status(*_spec(match))
-        raise invalid_argument(f"Malformed request: {method} {path}")
+        match = _PATH.fullmatch(path)
+        call = (match[3] or "").lower() if match else None
+        is_run = call in (":predict", ":classify", ":regress")
+        check(match and method == ("POST" if is_run else "GET"), f"Malformed request: {method} {path}")
+        name, version = unquote(match[1]), match[2] and int(match[2])
+        if is_run:
+            return self._run(call, name, version, parse(body))
+        return self._metadata(name, version) if call else self._status(name, version)
 
-    def _run(self, method, spec, document):
+    def _run(self, call, name, version, document):
         signature = json_requests.signature_name(document)
-        if method == "predict":
-            return self._predict(self._servables.find(*spec).model, signature, document)
+        if call == ":predict":
+            return self._predict(self._servables.find(name, version).model, signature, document)
         examples = json_requests.serialized_examples(document)
-        model = self._servables.find(*spec).model
-        if method == "classify":
+        model = self._servables.find(name, version).model
+        if call == ":classify":
             return json_responses.classifications(*inference.classify(model, signature, examples, self._timeout_ms))
         return json_responses.regressions(inference.regress(model, signature, examples, self._timeout_ms))
 
@@ -147,20 +145,14 @@ class RestApi:
 
     def _metadata(self, name, version):
         servable = self._servables.find(name, version)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = servable.name
-        response.model_spec.version.value = servable.version
+        spec = model_pb2.ModelSpec(name=servable.name)
+        spec.version.value = servable.version
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.model.signatures)
         # Two printed messages put together by hand, as in TFS: this is its layout.
         return (
-            f'{{\n"model_spec":{_protobuf_json(response.model_spec)},\n'
+            f'{{\n"model_spec":{_protobuf_json(spec)},\n'
             f'"metadata": {{"signature_def": {_protobuf_json(signatures)}}}\n}}\n'
         )
-
-
-def _spec(match):
-    """(name, version) of a path."""
-    return unquote(match["model"]), match["version"] and int(match["version"])
 
 
 def _protobuf_json(message):

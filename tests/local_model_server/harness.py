@@ -120,11 +120,14 @@ class Server:
                 raise AssertionError(f"exit code {self.process.poll()}, log:\n{self.log()}")
             time.sleep(0.02)
 
-    def request(self, method, path, body=None, **options):
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=ANSWER_SECONDS)
+
+    def request(self, method, path, body=None):
         """(status, text) of a request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=ANSWER_SECONDS)
+        connection = self.connect()
         try:
-            connection.request(method, path, body, **options)
+            connection.request(method, path, body)
             response = connection.getresponse()
             return response.status, response.read().decode("utf-8", "surrogateescape")
         finally:
