@@ -1,8 +1,4 @@
-"""Fixtures of this suite: the test models, a server in its own process, and an HTTP client.
-
-The server is the real executable, started as sagemaker-tfs starts it. It is killed when a test is done with it, and
-everything that waits has a deadline.
-"""
+"""Fixtures of this suite: the real executable, with configuration files and the test models, and an HTTP client."""
 
 import atexit
 import functools
@@ -31,29 +27,29 @@ def scratch():
     return pathlib.Path(folder)
 
 
-def write(text):
-    path = scratch() / "config.txt"
-    path.write_text(text)
-    return path
-
-
 def model(name, base_path=None, versions=()):
     """An entry of the list of models."""
     wanted = " ".join(f"versions: {version}" for version in versions)
     policy = f"model_version_policy {{ specific {{ {wanted} }} }}" if versions else ""
-    path = base_path or MODELS / name
+    path = MODELS / name if base_path is None else base_path
     return f"config {{ name: '{name}' base_path: '{path}' model_platform: 'tensorflow' {policy} }}"
+
+
+def file_flag(flag, text):
+    path = scratch() / "config.txt"
+    path.write_text(text)
+    return f"--{flag}={path}"
 
 
 def config(*entries):
     """The flag with a file that lists these models."""
-    return f"--model_config_file={write('model_config_list { ' + ' '.join(entries) + ' }')}"
+    return file_flag("model_config_file", f"model_config_list {{ {' '.join(entries)} }}")
 
 
 def batching(**parameters):
     """The flags for batching with these parameters."""
     text = "\n".join(f"{name} {{ value: {value} }}" for name, value in parameters.items())
-    return "--enable_batching=true", f"--batching_parameters_file={write(text)}"
+    return "--enable_batching=true", file_flag("batching_parameters_file", text)
 
 
 def free_port():
@@ -73,15 +69,8 @@ def environment(python=sys.executable):
 
 def run(*arguments, executable=EXECUTABLE, python=sys.executable):
     """Runs the server to its end, for starts that are refused: the exit code and all that was printed."""
-    command = [str(executable), *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        env=environment(python),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=START_SECONDS,
-    )
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([executable, *arguments], env=environment(python), timeout=START_SECONDS, **output)
     return done.returncode, done.stdout
 
 
@@ -93,15 +82,16 @@ class Server:
         self._log = open(scratch() / "log", "w+b")
         ports = [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}"]
         self.process = subprocess.Popen(
-            [str(EXECUTABLE), *ports, *arguments], env=environment(), stdout=self._log, stderr=subprocess.STDOUT
+            [EXECUTABLE, *ports, *arguments], env=environment(), stdout=self._log, stderr=subprocess.STDOUT
         )
 
-    def __enter__(self):
         try:
             self.wait_until(lambda: accepts(self.rest_port))  # the last port to open
         except BaseException:
             self.__exit__()
             raise
+
+    def __enter__(self):
         return self
 
     def __exit__(self, *_):
@@ -134,10 +124,8 @@ class Server:
             connection.close()
 
     def post(self, call, body):
-        """`call` is what follows /v1/models/, such as `demo:predict`; a body that is no text is dumped."""
-        if not isinstance(body, (str, bytes)):
-            body = json.dumps(body)
-        return self.request("POST", f"/v1/models/{call}", body.encode() if isinstance(body, str) else body)
+        """`call` is what follows /v1/models/, such as `demo:predict`."""
+        return self.request("POST", f"/v1/models/{call}", body.encode())
 
     def states(self, name):
         """{version: entry} of what the status of a model says."""
@@ -153,6 +141,5 @@ def shared_server():
     entries = [model("half_plus_three", versions=(123, 124)), *map(model, names)]
     server = Server(config(*entries), "--rest_api_timeout_in_ms=4000", "--no_such_flag=1")
     atexit.register(server.__exit__)
-    server.__enter__()
     server.wait_until(lambda: server.states("half_plus_three")[123]["state"] == "AVAILABLE")
     return server

@@ -71,7 +71,3 @@ def by_value(text):
     if "error" not in value:
         return json.dumps(value, sort_keys=True)
     return FLOAT.sub(lambda found: str(float(found[0])), OFFSET.sub("", value["error"]))
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -5,34 +5,39 @@ import signal
 import socket
 import unittest
 
-from harness import ANSWER_SECONDS, EXECUTABLE, MODELS, Server, accepts, batching, config, free_port, model, run
-from harness import scratch, shared_server, write
-
-BASE = MODELS / "half_plus_three"
+from harness import (
+    ANSWER_SECONDS,
+    EXECUTABLE,
+    MODELS,
+    Server,
+    accepts,
+    batching,
+    config,
+    free_port,
+    model,
+    run,
+    scratch,
+    shared_server,
+)
 
 
 class Refused(unittest.TestCase):
     def test_starts_that_are_refused(self):
         rest_port = free_port()
-        unknown = config("config { nome: 'x' }")
-        relative = config(model("demo", base_path="demo"))
+        broken = config(model("half_plus_three"), model("broken")), f"--rest_api_port={rest_port}"
         for text, *arguments in (
             ("argument --port: invalid int value: 'x'", "--port=x"),
             ("argument --enable_batching: invalid", "--enable_batching=maybe"),
-            ("Failed to start server. Error: Invalid argument: Both",),
+            ("Failed to start server. Error: INVALID_ARGUMENT: server_options.model_config_file is empty!",),
             ("unknown argument: --no_such_flag=1\nusage: ", "--no_such_flag=1", "serve"),
-            ("Error: Invalid argument: Invalid protobuf file", unknown),
-            ("Error: Not found: /no/such/file: No such file", "--model_config_file=/no/such/file"),
-            ("an absolute base_path", relative),
-            ("Error: Invalid argument: Invalid protobuf file", config(model("demo")), *batching(batch_size=8)),
+            ("INVALID_ARGUMENT: Invalid protobuf file", config("config { nome: 'x' }")),
+            ("INVALID_ARGUMENT: Invalid protobuf file", config(), *batching(batch_size=8)),
+            ("No such file or directory: '/no/such/file'", "--model_config_file=/no/such/file"),
+            ("an absolute base_path", config(model("demo", "demo"))),
             ("Could not find base path /no/such/model for servable demo", config(model("demo", "/no/such/model"))),
             ("No versions of servable demo found under base path", config(model("demo", scratch()))),
             ("No versions of servable demo found under base path", config(model("demo", versions=[7]))),
-            (
-                "Error: Unknown: 1 servable(s) did not become available: {{{name: broken version: 1} due to error: DATA_L",
-                config(model("half_plus_three"), model("broken")),
-                f"--rest_api_port={rest_port}",
-            ),
+            ("{{{name: broken version: 1} due to error: DATA_LOSS: Can't parse ", *broken),
         ):
             with self.subTest(text):
                 code, output = run(f"--port={free_port()}", *arguments)
@@ -74,22 +79,17 @@ class Serving(unittest.TestCase):
 
     def test_older_versions_load_while_it_serves_and_sigterm_ends_it_at_once(self):
         folder = scratch()
-        (folder / "124").symlink_to(BASE / "124")
+        (folder / "124").symlink_to(MODELS / "half_plus_three" / "124")
         (folder / "123").mkdir()
-        os.mkfifo(folder / "123" / "saved_model.pb")  # whoever reads it waits for the writer
+        os.mkfifo(pipe := folder / "123" / "saved_model.pb")  # its reader waits for a writer
         with Server(config(model("half", folder, versions=(123, 124)))) as server:
             states = {version: entry["state"] for version, entry in server.states("half").items()}
             self.assertEqual(states, {124: "AVAILABLE", 123: "LOADING"})
             self.assertEqual(server.post("half/versions/123:predict", '{"instances": [1]}')[0], 404)
             self.assertEqual(server.post("half:predict", '{"instances": [1]}')[0], 200)
-            (folder / "123" / "saved_model.pb").write_bytes(b"this is no SavedModel")
+            os.close(os.open(pipe, os.O_WRONLY))
             server.wait_until(lambda: server.states("half")[123]["state"] != "LOADING")
-            entry = server.states("half")[123]
-            self.assertEqual((entry["state"], entry["status"]["error_code"]), ("END", "DATA_LOSS"))
+            self.assertEqual(server.states("half")[123]["state"], "END")
             self.assertEqual(server.post("half:predict", '{"instances": [1]}')[0], 200)
             server.process.send_signal(signal.SIGTERM)
             self.assertEqual(server.process.wait(ANSWER_SECONDS), -signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    unittest.main()
