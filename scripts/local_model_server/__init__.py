@@ -7,6 +7,4 @@ Python. It imitates TFS 2.19, whose recorded answers the tests compare with its 
 Unlike TFS it queues requests as batches but runs each by itself; it loads models once, at the start, without a warm-up,
 and ends at once if that fails; of version policies it knows `specific` and the default, and no labels. JSON may nest
 some 900 levels, which is Python's limit, and tensors have at most 64 dimensions, which is numpy's.
-
-Reading order: __main__, configuration, servables, saved_model, inference; then rest_api with json_*, and grpc_api.
 """

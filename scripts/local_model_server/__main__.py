@@ -1,5 +1,7 @@
 """The outline: flags, configuration, models, then the two ports.
 
+Reading order: configuration, servables, saved_model, inference; then rest_api with json_*, and grpc_api.
+
 Every refusal to start exits with 255. A server that serves ends only by a signal: SIGTERM and SIGINT end it at once,
 along with the requests under way, as they end TFS.
 """
@@ -9,7 +11,7 @@ import os
 import signal
 import sys
 
-# Python puts the folder of this file first on its path, which would let its modules shadow others by their short names.
+# Python puts the folder of this file first on its path; the folder above belongs there, which has the package.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from local_model_server import configuration  # noqa: E402  (found through the line above)
