@@ -115,7 +115,7 @@ PREDICT_ERRORS = (
     ("half_plus_three", '{"signature_name": "x"}', 400, 'Serving signature name: "x" not found in signature def'),
     ("types", '{"instances": [1]}', 400, "instances is a plain list, but expecting list of objects"),
     ("types", '{"instances": [{"f": 1}]}', 400, '{\n    "f": 1\n} keys must be equal to: b,f,i,s'),
-    ("types", STRINGS % '{"b64": 1}', 400, "not formatted correctly for base64 data"),
+    ("types", STRINGS % '[{"b64": 1}]', 400, "not formatted correctly for base64 data"),
     ("types", '{"signature_name": "sums", "instances": [[1, 2]]}', 400, "Tensor name: total has no shape info"),
     ("x", "{}", 404, "Servable not found for request: Latest(x)"),
     ("demo/versions/5", "{}", 404, "Servable not found for request: Specific(demo, 5)"),

@@ -87,7 +87,10 @@ class Serving(unittest.TestCase):
             self.assertEqual(states, {124: "AVAILABLE", 123: "LOADING"})
             self.assertEqual(server.post("half/versions/123:predict", '{"instances": [1]}')[0], 404)
             self.assertEqual(server.post("half:predict", '{"instances": [1]}')[0], 200)
-            os.close(os.open(pipe, os.O_WRONLY))
+            writer = os.open(pipe, os.O_RDWR)
+            (folder / "other").write_bytes(b"this is no SavedModel")
+            os.replace(folder / "other", pipe)  # for when the file is opened once more
+            os.close(writer)
             server.wait_until(lambda: server.states("half")[123]["state"] != "LOADING")
             self.assertEqual(server.states("half")[123]["state"], "END")
             self.assertEqual(server.post("half:predict", '{"instances": [1]}')[0], 200)
