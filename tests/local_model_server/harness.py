@@ -70,7 +70,8 @@ def environment(python=sys.executable):
 def run(*arguments, executable=EXECUTABLE, python=sys.executable):
     """Runs the server to its end, for starts that are refused: the exit code and all that was printed."""
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run([executable, *arguments], env=environment(python), timeout=START_SECONDS, **output)
+    command = [executable, f"--port={free_port()}", *arguments]
+    done = subprocess.run(command, env=environment(python), timeout=START_SECONDS, **output)
     return done.returncode, done.stdout
 
 

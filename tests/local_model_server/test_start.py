@@ -3,28 +3,14 @@
 import os
 import signal
 import socket
+import sys
 import unittest
 
-from harness import (
-    ANSWER_SECONDS,
-    EXECUTABLE,
-    MODELS,
-    Server,
-    accepts,
-    batching,
-    config,
-    free_port,
-    model,
-    run,
-    scratch,
-    shared_server,
-)
+from harness import ANSWER_SECONDS, EXECUTABLE, MODELS, Server, batching, config, model, run, scratch, shared_server
 
 
 class Refused(unittest.TestCase):
     def test_starts_that_are_refused(self):
-        rest_port = free_port()
-        broken = config(model("half_plus_three"), model("broken")), f"--rest_api_port={rest_port}"
         for text, *arguments in (
             ("argument --port: invalid int value: 'x'", "--port=x"),
             ("argument --enable_batching: invalid", "--enable_batching=maybe"),
@@ -37,13 +23,12 @@ class Refused(unittest.TestCase):
             ("Could not find base path /no/such/model for servable demo", config(model("demo", "/no/such/model"))),
             ("No versions of servable demo found under base path", config(model("demo", scratch()))),
             ("No versions of servable demo found under base path", config(model("demo", versions=[7]))),
-            ("{{{name: broken version: 1} due to error: DATA_LOSS: Can't parse ", *broken),
+            ("{{{name: broken version: 1} due to error: DATA_LOSS: Can't parse ", config(model("demo"), model("broken"))),
         ):
             with self.subTest(text):
-                code, output = run(f"--port={free_port()}", *arguments)
+                code, output = run(*arguments)
                 self.assertEqual(code, 255, output)
                 self.assertIn(text, output)
-        self.assertFalse(accepts(rest_port))
 
     def test_a_grpc_port_in_use(self):
         code, output = run(f"--port={shared_server().grpc_port}", config(model("half_plus_three")))
@@ -62,10 +47,14 @@ class Launcher(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertIn("--rest_api_timeout_in_ms", output)
 
-    def test_without_python(self):
-        code, output = run(python="/no/such/python3")
-        self.assertEqual(code, 255)
-        self.assertIn("there is no /no/such/python3", output)
+    def test_without_python_or_tensorflow(self):
+        bare = scratch() / "python3"
+        bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+        bare.chmod(0o755)
+        for python in ("/no/such/python3", bare):
+            code, output = run(python=python)
+            self.assertEqual(code, 255)
+            self.assertIn(f"there is no {python} with TensorFlow here", output)
 
 
 class Serving(unittest.TestCase):
