@@ -23,7 +23,7 @@ class Refused(unittest.TestCase):
             ("Could not find base path /no/such/model for servable demo", config(model("demo", "/no/such/model"))),
             ("No versions of servable demo found under base path", config(model("demo", scratch()))),
             ("No versions of servable demo found under base path", config(model("demo", versions=[7]))),
-            ("{{{name: broken version: 1} due to error: DATA_LOSS: Can't parse ", config(model("demo"), model("broken"))),
+            ("{{{name: broken version: 1} due to error: DATA_LOSS: Can't pars", config(model("demo"), model("broken"))),
         ):
             with self.subTest(text):
                 code, output = run(*arguments)
@@ -63,7 +63,7 @@ class Serving(unittest.TestCase):
         self.assertIn("unknown argument: --no_such_flag=1\n", server.log())
         self.assertIn(f"Running gRPC ModelServer at 127.0.0.1:{server.grpc_port} ...", server.log())
         for port in (server.grpc_port, server.rest_port):
-            with socket.socket() as other:  # all addresses but loopback are free
+            with socket.socket() as other:  # reaches a server that listens on all addresses
                 self.assertNotEqual(other.connect_ex(("127.0.0.2", port)), 0)
 
     def test_older_versions_load_while_it_serves_and_sigterm_ends_it_at_once(self):
