@@ -13,7 +13,9 @@ from local_model_server.errors import HOST, ServingError, check, invalid_argumen
 _FIELDS = {  # of smaller whole numbers: int_val
     "float32": "float_val",
     "float64": "double_val",
-    **{name: f"{name}_val" for name in ("int64", "uint32", "uint64")},
+    "int64": "int64_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
 }
 
 log = logging.getLogger(__name__)

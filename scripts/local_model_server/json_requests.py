@@ -12,14 +12,16 @@ import tensorflow as tf
 from grpc import StatusCode
 
 from local_model_server.errors import ServingError, check, invalid_argument, type_name
-from local_model_server.json_text import Repeated, encode, pretty
+from local_model_server.json_text import encode, pretty
 
 MAX_RANK = 64  # of numpy; TFS refuses from 255 dimensions on, with the same text
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _INT32 = (-(2**31), 2**31 - 1)
 _WHOLE = {  # the whole numbers that a type takes
-    **dict.fromkeys(("int8", "int16", "uint8"), _INT32),  # TFS reads them as 32 bits and cuts them afterwards
+    "int8": _INT32,  # TFS reads 8 and 16 bits as 32 bits and cuts them afterwards
+    "int16": _INT32,
+    "uint8": _INT32,
     "int32": _INT32,
     "int64": (-(2**63), 2**63 - 1),
     "uint32": (0, 2**32 - 1),
@@ -27,10 +29,7 @@ _WHOLE = {  # the whole numbers that a type takes
     "float": (1 - 2**24, 2**24 - 1),  # others may lose digits
     "double": (1 - 2**53, 2**53 - 1),
 }
-_JSON_TYPES = {
-    **{type(None): "Null", dict: "Object", Repeated: "Object", list: "Array"},
-    **{str: "String", int: "Number", float: "Number"},
-}
+_JSON_TYPES = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array"}
 
 
 def signature_name(document):
@@ -157,7 +156,7 @@ def _element(value, dtype):
 
 
 def _json_type(value):
-    return str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
+    return str(value) if isinstance(value, bool) else _JSON_TYPES.get(type(value), "Object")
 
 
 def _is_object(value):

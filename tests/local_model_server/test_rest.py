@@ -26,6 +26,10 @@ VALUES = (
 )
 
 # Calls and their answers to the byte.
+TWO_ROWS = (
+    '{"instances": [{"f": 1, "i": 9007199254740993, "b": true, "s": "a"}, '
+    '{"f": 0.5, "i": -3, "b": false, "s": {"b64": "AP8="}}]}'
+)
 ROWS = """\
 {
     "predictions": [
@@ -68,12 +72,7 @@ COLUMNS = """\
 }"""
 LAYOUTS = (
     ("half_plus_three:predict", '{"instances": [1.0, 2.0, 5.0]}', '{\n    "predictions": [3.5, 4.0, 5.5\n    ]\n}'),
-    (
-        "types:predict",
-        '{"instances": [{"f": 1, "i": 9007199254740993, "b": true, "s": "a"}, '
-        '{"f": 0.5, "i": -3, "b": false, "s": {"b64": "AP8="}}]}',
-        ROWS,
-    ),
+    ("types:predict", TWO_ROWS, ROWS),
     (
         "types:predict",
         '{"signature_name": "numbers", "inputs": {"double": [[0.33333333333333333]], "int32": [1, 2], "uint8": []}}',
