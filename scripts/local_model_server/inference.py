@@ -1,7 +1,4 @@
-"""Predict, classify and regress on a loaded model. A signature says which tensors are fed and fetched.
-
-The checks and their texts are TFS's.
-"""
+"""Predict, classify and regress by the signatures of a loaded model. The checks and their texts are TFS's."""
 
 import numpy as np
 import tensorflow as tf

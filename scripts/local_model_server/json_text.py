@@ -26,13 +26,13 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CLOSED = re.compile(r"\{[^][{}]*\}|\[[^][{}]*\]")
 
 
-class Repeated(dict):
+class _Repeated(dict):
     """An object that has a name twice."""
 
 
 def _object(members):
     unique = dict(members)
-    return unique if len(unique) == len(members) else Repeated(reversed(members))  # the first of a name counts
+    return unique if len(unique) == len(members) else _Repeated(reversed(members))  # the first of a name counts
 
 
 def _float(text):
