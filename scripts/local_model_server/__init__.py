@@ -1,12 +1,10 @@
-"""A local model server: takes TensorFlow Serving's flags and answers its REST and gRPC APIs.
+"""A local model server: takes the flags that sagemaker-tfs gives TensorFlow Serving (TFS), answers like TFS's REST API,
+and predicts over gRPC.
 
-For development, demos and tests only, on machines without TensorFlow Serving (TFS). It never goes
-into an image: it listens on loopback only, runs in Python, and serves what a test needs.
+For development, demos and tests on machines without TFS, never for an image: it listens on loopback only and runs in
+Python. It imitates TFS 2.19, whose recorded answers the tests compare with its own.
 
-Reading order: server (the outline), flags, config_files, storage, servables, saved_model, inference;
-then rest_api with http_server and the json_* modules, and grpc_api with tensor_proto.
-
-It imitates TFS 2.19: tests compare its JSON with recorded answers of that version. What it does not do, and TFS does:
-merge requests into batches (they only queue as batches), notice new model versions or a changed config file while
-running, warm models up, MultiInference, and inputs of more than 64 dimensions.
+Unlike TFS it queues requests as batches but runs each by itself; it loads models once, at the start, without a warm-up,
+and ends at once if that fails; of version policies it knows `specific` and the default, and no labels. JSON may nest
+some 900 levels, which is Python's limit, and tensors have at most 64 dimensions, which is numpy's.
 """

@@ -1,180 +1,212 @@
-"""From the JSON of a predict request to the arrays a model is fed.
+"""From the JSON of a request to what a model is fed: arrays for predict, tf.Examples for classify and regress.
 
-The rules and the error texts are TFS's: how the row form (`instances`) and the column form (`inputs`)
-are laid out, and how lists must nest. Single values are left to json_values.
+The rules and their error texts are TFS's: the row form (`instances`) and the column form (`inputs`), how lists must
+nest, and which JSON values are taken for which type.
 """
+
+import base64
+import math
 
 import numpy as np
 import tensorflow as tf
+from grpc import StatusCode
 
-from local_model_server import json_values, status
-from local_model_server.json_writer import pretty
-from local_model_server.status import ServingError, invalid_argument
+from local_model_server.errors import ServingError, check, invalid_argument, type_name
+from local_model_server.json_text import encode, pretty
 
-# Where TFS's recursion into a tensor's lists has used up its stack. Elsewhere 2.19 reads any depth.
-FATAL_LEVELS = 18_000
-MAX_RANK = 64  # of numpy; TFS refuses from 255 dimensions on, with this text
+MAX_RANK = 64  # of numpy; TFS refuses from 255 dimensions on, with the same text
+
+_FLOAT_MAX = float(np.finfo(np.float32).max)
+_INT32 = (-(2**31), 2**31 - 1)
+_WHOLE = {  # the whole numbers that a type takes
+    "int8": _INT32,  # TFS reads 8 and 16 bits as 32 bits and cuts them afterwards
+    "int16": _INT32,
+    "uint8": _INT32,
+    "int32": _INT32,
+    "int64": (-(2**63), 2**63 - 1),
+    "uint32": (0, 2**32 - 1),
+    "uint64": (0, 2**64 - 1),
+    "float": (1 - 2**24, 2**24 - 1),  # others may lose digits
+    "double": (1 - 2**53, 2**53 - 1),
+}
+_JSON_TYPES = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array"}
 
 
 def signature_name(document):
     """The request's `signature_name`; empty if there is none. Checks that the document is an object."""
-    if not isinstance(document, dict):
-        raise format_error(document, "Is not object")
+    _check(isinstance(document, dict), document, "Is not object")
     name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise format_error(document, "not formatted correctly. 'signature_name' key must be a string value.")
+    _check(isinstance(name, str), document, "not formatted correctly. 'signature_name' key must be a string value.")
     return name
 
 
 def predict_inputs(document, dtypes):
-    """({input: array}, is row form) of a predict request; `dtypes` maps the signature's inputs."""
-    if not dtypes:
-        name = signature_name(document) or "DEFAULT"
-        raise invalid_argument(f"Failed to get input map for signature: {name}")
+    """({input: array}, whether the answer has rows) of a predict request; `dtypes` maps the signature's inputs."""
     if "instances" in document:
-        if "inputs" in document:
-            raise format_error(
-                document,
-                "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ",
-            )
+        text = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+        _check("inputs" not in document, document, text)
         instances = document["instances"]
-        if not isinstance(instances, list):
-            raise format_error(document, "Expecting 'instances' to be an list/array")
-        if not instances:
-            raise format_error(document, "No values in 'instances' array")
+        _check(isinstance(instances, list), document, "Expecting 'instances' to be an list/array")
+        _check(instances, document, "No values in 'instances' array")
         return _rows(instances, dtypes), True
-    if "inputs" in document:
-        return _columns(document["inputs"], dtypes), False
-    raise invalid_argument("Missing 'inputs' or 'instances' key")
+    check("inputs" in document, "Missing 'inputs' or 'instances' key")
+    return _columns(document["inputs"], dtypes), False
+
+
+def _check(condition, value, text):
+    if not condition:
+        raise invalid_argument(f"JSON Value: {pretty(value)} {text}")
 
 
 def _rows(instances, dtypes):
-    if not isinstance(instances[0], dict) and len(dtypes) > 1:
-        raise invalid_argument(
-            "instances is a plain list, but expecting list of objects as multiple "
-            "input tensors required as per tensorinfo_map"
-        )
+    text = "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+    check(isinstance(instances[0], dict) or len(dtypes) == 1, text + "tensorinfo_map")
     objects = _is_object(instances[0])
-    only = next(iter(dtypes))
+    wanted, other = ("object", "list") if objects else ("value/list", "object")
     columns = {}
     for index, instance in enumerate(instances):
+        check(objects == _is_object(instance), f"Expecting {wanted} but got {other} at item {index} of input list")
         where = f"Failed to process element: {index}"
-        if objects != _is_object(instance):
-            wanted, got = ("object", "list") if objects else ("value/list", "object")
-            raise invalid_argument(f"Expecting {wanted} but got {got} at item {index} of input list")
-        for name, value in instance.items() if objects else ((only, instance),):
+        for name, value in instance.items() if objects else [(next(iter(dtypes)), instance)]:
             try:
-                if name not in dtypes:
-                    raise invalid_argument(f"JSON object: does not have named input: {name}")
-                columns.setdefault(name, _Column(name, dtypes[name])).add(value)
+                check(name in dtypes, f"JSON object: does not have named input: {name}")
+                shape, elements = _flatten(value, type_name(dtypes[name]))
+                first, gathered = columns.setdefault(name, (shape, []))
+                size, found = math.prod(first), len(elements)
+                check(found == size, f"Expecting tensor size: {size} but got: {found}")
+                check(shape == first, f"Expecting shape {first} but got: {shape}".replace(", ", ","))
+                gathered.extend(elements)
             except ServingError as error:
                 key = f" key: {name}" if objects else ""
                 raise invalid_argument(f"{where}{key} of 'instances' list. Error: {error}") from None
         if objects and instance.keys() != dtypes.keys():
-            raise invalid_argument(
-                f"{where} of 'instances' list. JSON object: {pretty(instance)} "
-                f"keys must be equal to: {','.join(sorted(dtypes))}"
-            )
-    return {name: column.array(len(instances)) for name, column in columns.items()}
+            names = ",".join(sorted(dtypes))
+            text = f"{where} of 'instances' list. JSON object: {pretty(instance)} keys must be equal to: {names}"
+            raise invalid_argument(text)
+    batch = [len(instances)]
+    return {name: _array(name, batch + shape, gathered, dtypes[name]) for name, (shape, gathered) in columns.items()}
 
 
 def _columns(inputs, dtypes):
     if not _is_object(inputs):
-        if len(dtypes) > 1:
-            raise invalid_argument(
-                "inputs is a plain value/list, but expecting an object as multiple "
-                "input tensors required as per tensorinfo_map"
-            )
-        inputs = {name: inputs for name in dtypes}
+        text = "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+        check(len(dtypes) == 1, text + "tensorinfo_map")
+        inputs = dict.fromkeys(dtypes, inputs)
     arrays = {}
     for name, dtype in dtypes.items():
-        if name not in inputs:
-            raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-        column = _Column(name, dtype)
-        column.add(inputs[name])
-        arrays[name] = column.array()
+        check(name in inputs, f"Missing named input: {name} in 'inputs' object.")
+        arrays[name] = _array(name, *_flatten(inputs[name], type_name(dtype)), dtype)
     return arrays
 
 
-class _Column:
-    """The values of one input, gathered over the instances, which must all have one shape."""
+def _array(name, shape, elements, dtype):
+    check(len(shape) <= MAX_RANK, f"tensor parsing error: {name}")
+    final = dtype.as_numpy_dtype
+    wide = np.int64 if dtype.is_integer and dtype != tf.uint64 else final
+    return np.array(elements, wide).astype(final).reshape(shape)
 
-    def __init__(self, name, dtype):
-        self._name = name
-        self._dtype = tf.dtypes.as_dtype(dtype)
-        self._shape = None  # until the first value
-        self._size = 0  # elements of one value
-        self._values = []
 
-    def add(self, value):
-        shape = _shape_of(value)
-        if len(shape) >= FATAL_LEVELS:
-            status.die(f"JSON nested {len(shape)} levels deep overflows the stack, as in TFS")
-        before = len(self._values)
-        self._fill(value, shape)
-        if self._shape is None:
-            self._shape, self._size = shape, len(self._values)
+def _flatten(value, dtype):
+    """The shape of a value, which is that of its first lists, and its elements."""
+    shape, inner, elements = [], value, []
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    rank = len(shape)
+
+    def fill(value, level):
+        if not isinstance(value, list):
+            if level != rank:
+                text = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: {rank}"
+                _check(False, value, text)
+            elements.append(_element(value, dtype))
             return
-        size = len(self._values) - before
-        if size != self._size:
-            raise invalid_argument(f"Expecting tensor size: {self._size} but got: {size}")
-        if shape != self._shape:
-            raise invalid_argument(f"Expecting shape {_brackets(self._shape)} but got: {_brackets(shape)}")
+        check(level < rank, f"Encountered list at unexpected level: {level} expected < {rank}")
+        size, wanted = len(value), shape[level]
+        check(size == wanted, f"Encountered list at unexpected size: {size} at level: {level} expected size: {wanted}")
+        for item in value:
+            fill(item, level + 1)
 
-    def array(self, *batch):
-        shape = [*batch, *self._shape]
-        if len(shape) > MAX_RANK:
-            raise invalid_argument(f"tensor parsing error: {self._name}")
-        if self._dtype in json_values.INT_RANGE:
-            wide = np.uint64 if self._dtype == tf.uint64 else np.int64
-            flat = np.array(self._values, wide).astype(self._dtype.as_numpy_dtype)
-        else:
-            flat = np.array(self._values, self._dtype.as_numpy_dtype)
-        return flat.reshape(shape)
+    fill(value, 0)
+    return shape, elements
 
-    def _fill(self, value, shape):
-        todo = [(value, 0)]  # no recursion: Python's ends long before FATAL_LEVELS
-        while todo:
-            value, level = todo.pop()
-            if not isinstance(value, list):
-                if level != len(shape):
-                    raise invalid_argument(
-                        f"JSON Value: {pretty(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                        f"Expected at level: {len(shape)}"
-                    )
-                self._values.append(json_values.element(value, self._dtype))
-            elif level >= len(shape):
-                raise invalid_argument(
-                    f"Encountered list at unexpected level: {level} expected < {len(shape)}"
-                )
-            elif len(value) != shape[level]:
-                raise invalid_argument(
-                    f"Encountered list at unexpected size: {len(value)} at level: {level} "
-                    f"expected size: {shape[level]}"
-                )
-            elif level == len(shape) - 1 and json_values.all_plain_numbers(value, self._dtype):
-                self._values.extend(value)
-            else:
-                todo.extend((item, level + 1) for item in reversed(value))
+
+def _element(value, dtype):
+    """The Python value to put into an array of a type, which goes by TFS's name."""
+    kind = type(value)
+    if dtype in _WHOLE:
+        low, high = _WHOLE[dtype]
+        if kind is int and low <= value <= high:
+            return value
+        if kind in (int, float) and dtype in ("float", "double"):
+            if kind is float and (dtype == "double" or not _FLOAT_MAX < abs(value) < math.inf):
+                return value
+            text = f"Cannot convert JSON value: {pretty(value)} to {dtype} without loss of precision."
+            raise invalid_argument(text)
+    elif dtype == "string":
+        if kind is str:
+            return encode(value)
+        if isinstance(value, dict):
+            return _decode_base64(value)
+    elif dtype != "bool":
+        raise ServingError(StatusCode.UNIMPLEMENTED, f"Conversion of JSON Value: {pretty(value)} to type: {dtype}")
+    elif kind is bool:
+        return value
+    _check(False, value, f"Type: {_json_type(value)} is not of expected type: {dtype}")
+
+
+def _json_type(value):
+    return str(value) if isinstance(value, bool) else _JSON_TYPES.get(type(value), "Object")
 
 
 def _is_object(value):
-    return isinstance(value, dict) and not json_values.is_base64(value)
+    return isinstance(value, dict) and not _is_base64(value)
 
 
-def _shape_of(value):
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        if not value:
-            break
-        value = value[0]
-    return shape
+def _is_base64(value):
+    return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
-def _brackets(shape):
-    return f"[{','.join(map(str, shape))}]"
+def _decode_base64(value):
+    _check(_is_base64(value), value, "not formatted correctly for base64 data")
+    text = "".join(value["b64"].split())  # white space is skipped
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # the padding may be missing
+    except ValueError:
+        raise invalid_argument("Unable to base64 decode") from None
 
 
-def format_error(document, text):
-    return invalid_argument(f"JSON Value: {pretty(document)} {text}")
+def serialized_examples(document):
+    """The tf.Examples, in bytes, of a classify or regress request, each merged with the `context`."""
+    _check("examples" in document, document, "When method is classify, key 'examples' is expected and was not found")
+    values = document["examples"]
+    _check(isinstance(values, list), document, "Expecting 'examples' value to be an list/array")
+    _check(values, document, "'examples' value is an empty array")
+    context = _example(document.get("context", {}))
+    return [context + _example(value) for value in values]  # protobufs one after the other are merged
+
+
+def _example(value):
+    check(isinstance(value, dict), f"Example must be JSON object but got JSON {_json_type(value)}")
+    example = tf.train.Example()
+    for name, content in value.items():
+        feature = example.features.feature[name]
+        for item in content if isinstance(content, list) else [content]:
+            field, element = _feature_element(name, item)
+            present = feature.WhichOneof("kind") or field
+            wanted = present.removesuffix("_list")
+            check(present == field, f"Unexpected element type in feature: {name} expecting type: {wanted}")
+            getattr(feature, field).value.append(element)
+    return example.SerializeToString()
+
+
+def _feature_element(name, value):
+    """Whole numbers and booleans are int64, other numbers float, strings and base64 objects bytes."""
+    if isinstance(value, int):
+        check(value < 2**63, f"Feature: {name} has uint64 element. Only int64 is supported.")
+        return "int64_list", int(value)
+    if isinstance(value, float):
+        return "float_list", _element(value, "float")
+    text = f"Feature: {name} has element with unexpected JSON type: {_json_type(value)}"
+    check(isinstance(value, str) or _is_base64(value), text)
+    return "bytes_list", _element(value, "string")

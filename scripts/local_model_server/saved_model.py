@@ -1,91 +1,121 @@
-"""One loaded SavedModel: its signatures, and running tensors through its graph.
+"""One loaded SavedModel: its signatures, running tensors through its graph, and the queue of batching in front.
 
-Exports of TensorFlow 1 and 2 take the same path, as in TFS: the graph with tag `serve` in a Session.
+Exports of TensorFlow 1 and 2 take the same path, as in TFS: the graph with the tag `serve` in a Session.
 """
 
+import functools
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
+from grpc import StatusCode
 from tensorflow.core.protobuf import config_pb2
 
-from local_model_server.batching import BatchQueue
-from local_model_server.status import ServingError, from_tensorflow, not_found
-
-TAG = "serve"
+from local_model_server.errors import ServingError, check, from_tensorflow, not_found
 
 
 class SavedModel:
-    """A SavedModel in its own graph and session; `run` may be called from many threads at once."""
+    """A SavedModel in a session of its own; `run` may be called from many threads at once."""
 
-    def __init__(self, path, flags, batching=None):
+    def __init__(self, path, flags, queue=None):
+        config = config_pb2.ConfigProto(
+            intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism,
+            inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism,
+        )
+        config.gpu_options.per_process_gpu_memory_fraction = flags.per_process_gpu_memory_fraction
         graph = tf.Graph()
         with graph.as_default():
-            self._session = tf.compat.v1.Session(graph=graph, config=_session_config(flags))
-            meta_graph = _load(self._session, path)
-        self.signatures = dict(meta_graph.signature_def)
-        self._queue = batching and BatchQueue(batching)
-        self._callables = {}
-        self._lock = threading.Lock()
+            self._session = tf.compat.v1.Session(graph=graph, config=config)
+            self.signatures = dict(_load(self._session, path).signature_def)
+        self._queue = queue
+        self._callable = functools.cache(self._make_callable)
 
     def run(self, feeds, fetches, timeout_ms=0):
         """The arrays of the tensors named in `fetches`, given {tensor name: array}. 0: no time limit."""
         names = tuple(sorted(feeds))
-        run = self._callable(names, tuple(fetches), timeout_ms)
         arguments = [feeds[name] for name in names]
         try:
-            if self._queue:
-                arrays = self._queue.run(arguments, lambda: run(*arguments))
-            else:
-                arrays = run(*arguments)
+            run = functools.partial(self._callable(names, tuple(fetches), timeout_ms), *arguments)
+            arrays = self._queue.run(arguments, run) if self._queue else run()
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
         # A lone string comes as bytes, which numpy alone would make an array of fixed-length strings.
         return [np.asarray(array, object if isinstance(array, bytes) else None) for array in arrays]
 
-    def _callable(self, feeds, fetches, timeout_ms):
-        # Session.run would refuse a value whose shape differs from the placeholder's static shape,
-        # and convert its type in silence; TFS does neither. A callable made from options takes the
-        # arrays as they are, like the C++ session under TFS. There is no public way to get one.
-        key = (feeds, fetches, timeout_ms)
-        with self._lock:
-            if key not in self._callables:
-                options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-                options.run_options.timeout_in_ms = max(timeout_ms, 0)
-                try:
-                    self._callables[key] = self._session._make_callable_from_options(options)
-                except tf.errors.OpError as error:
-                    raise from_tensorflow(error) from error
-            return self._callables[key]
-
-
-def _session_config(flags):
-    """The ConfigProto of every session, from the command line."""
-    config = config_pb2.ConfigProto(
-        intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism,
-        inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism,
-    )
-    config.gpu_options.per_process_gpu_memory_fraction = flags.per_process_gpu_memory_fraction
-    return config
+    def _make_callable(self, feeds, fetches, timeout_ms):
+        # Session.run refuses a value whose shape differs from the placeholder's static shape, and converts its type in
+        # silence. TFS does neither, nor does a callable made from options, which only this private function makes.
+        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        options.run_options.timeout_in_ms = max(timeout_ms, 0)
+        return self._session._make_callable_from_options(options)
 
 
 def _load(session, path):
-    if not any(os.path.exists(os.path.join(path, f"saved_model.{end}")) for end in ("pb", "pbtxt")):
-        raise not_found(
-            f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}. "
-            "Check that the directory exists and that you have the right permissions for accessing it."
-        )
+    if not os.path.exists(f"{path}/saved_model.pb"):
+        raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
     try:
-        return tf.compat.v1.saved_model.loader.load(session, [TAG], path)
+        return tf.compat.v1.saved_model.loader.load(session, ["serve"], path)
     except tf.errors.OpError as error:
         raise from_tensorflow(error) from error
-    except (OSError, DecodeError) as error:
-        raise ServingError("DATA_LOSS", f"Can't parse {path}/saved_model.pb as binary proto") from error
-    except RuntimeError as error:
-        raise not_found(
-            f"Could not find meta graph def matching supplied tags: {{ {TAG} }}. {error}"
-        ) from error
-    except Exception as error:  # an unknown operation, say: TensorFlow raises many kinds here
-        raise ServingError("INTERNAL", f"Failed to load {path}: {error}") from error
+    except OSError as error:
+        raise ServingError(StatusCode.DATA_LOSS, f"Can't parse {path}/saved_model.pb as binary proto") from error
+    except Exception as error:  # TensorFlow raises many kinds: for an unknown operation, or another tag
+        raise ServingError(StatusCode.INTERNAL, f"Failed to load {path}: {error}") from error
+
+
+class BatchQueue:
+    """The queue of one version of a model; all share the `threads`, a semaphore.
+
+    Requests share a place in the queue as they would share a batch, but each runs by itself.
+    """
+
+    def __init__(self, threads, parameters):
+        self._threads = threads
+        self._max_size = parameters["max_batch_size"]
+        self._max_enqueued = parameters["max_enqueued_batches"]
+        self._lock = threading.Lock()
+        self._waiting = []
+
+    def run(self, arrays, work):
+        """What `work()` returns, once a thread is free for the batch that it is in."""
+        batch, is_first = self._join(_batch_size(arrays))
+        if is_first:
+            self._threads.acquire()
+            with self._lock:
+                self._waiting.remove(batch)
+            batch.has_begun.set()
+        batch.has_begun.wait()
+        try:
+            return work()
+        finally:
+            with self._lock:
+                batch.tasks -= 1
+                if batch.tasks == 0:
+                    self._threads.release()
+
+    def _join(self, size):
+        check(size <= self._max_size, f"Task size {size} is larger than maximum input batch size {self._max_size}")
+        with self._lock:
+            enqueued = len(self._waiting)
+            is_first = not enqueued or self._waiting[-1].size + size > self._max_size
+            if is_first and enqueued and enqueued >= self._max_enqueued:
+                raise ServingError(
+                    StatusCode.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full; currently "
+                    f"{enqueued} batches enqueued and max_enqueued_batches is {self._max_enqueued}",
+                )
+            if is_first:
+                self._waiting.append(SimpleNamespace(size=0, tasks=0, has_begun=threading.Event()))
+            batch = self._waiting[-1]
+            batch.size += size
+            batch.tasks += 1
+            return batch, is_first
+
+
+def _batch_size(arrays):
+    check(all(array.ndim for array in arrays), "Batching session Run() input tensors must have at least one dimension")
+    sizes = {len(array) for array in arrays}
+    check(len(sizes) < 2, "Batching session Run() input tensors must have equal 0th-dimension size")
+    return sizes.pop() if sizes else 0
