@@ -58,7 +58,8 @@ class HandlerCase(case.Case):
             "version": "{}.{}".format(*sys.version_info),
         }
         body = filled(request.send, names)
-        body = [piece.encode() for piece in body] if isinstance(body, list) else body
+        if isinstance(body, list):
+            body = [piece.encode() if isinstance(piece, str) else piece for piece in body]
         answer = self.invoke(server, body, request.type, request.attributes, request.accept)
         self.check_answer(answer, request, body, names)
 

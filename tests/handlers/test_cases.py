@@ -17,7 +17,7 @@ class Cases(HandlerCase):
         server.wait_ready()
         if case.clients is None:
             for request in case.requests:
-                with self.subTest(str(request)[:200]):
+                with self.subTest(send=str(request.send)[:100]):
                     self.check_request(server, request)
         else:
             self.run_clients(server, case)

@@ -13,7 +13,7 @@ def handler(data, context):
         "as dict": context._asdict() == {name: getattr(context, name) for name in names},
         "replaced": [other.method, other.accept_header, context.method, type(other) is type(context)],
         "unpacked": [rest_uri == context.rest_uri, accept_header == context.accept_header, timeout == context.timeout],
-        "by index": [context[3] == rest_uri, context[-1] == timeout, context.index(accept_header) == 8],
+        "by index": [context[3] == rest_uri, context[-1] == timeout, context.index(rest_uri) == 3],
         "made": type(context)._make(range(11)).timeout,
         "types": {name: type(value).__name__ for name, value in context._asdict().items() if name != "channel"},
     }
