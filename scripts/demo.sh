@@ -7,21 +7,18 @@
 #                              loads, lists, asks and unloads models while the server runs; also with --keep
 #
 # The model server is scripts/tensorflow_model_server, a stand-in for TensorFlow Serving on TensorFlow from PyPI.
-# The first run installs TensorFlow into .venv and builds the server: some minutes. Later ones take seconds.
-# This file gets everything ready; scripts/demo/demo.py does the rest.
+# The first run installs TensorFlow into .venv and builds the server: some minutes. Later runs take seconds.
+# This script gets everything ready, and scripts/demo/demo.py does the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/common.sh
-. scripts/common.sh
+# shellcheck source=scripts/lib/development.sh
+. scripts/lib/development.sh
 
 for argument in "$@"; do
   case $argument in
     --keep | --multi-model) ;;
-    -h | --help)
-      sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-      exit 0
-      ;;
-    *) die "unknown option $argument; see $0 --help" ;;
+    -h | --help) usage_and_exit ;;
+    *) fail "unknown option $argument; see $0 --help" ;;
   esac
 done
 
@@ -32,4 +29,4 @@ heading "Building the server"
 cargo build --release --bins # with sagemaker-tfs-python, so that handlers work
 
 heading "Running"
-exec .venv/bin/python scripts/demo/demo.py --server "$(target_directory)/release/sagemaker-tfs" "$@"
+exec .venv/bin/python -m scripts.demo.demo --server "$(target_directory)/release/sagemaker-tfs" "$@"

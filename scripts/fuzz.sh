@@ -1,41 +1,36 @@
 #!/usr/bin/env bash
-# Fuzzes the parsers: gives them inputs that are made up, steered by what code they reach, until a check fails.
+# Fuzzes the parsers: libFuzzer makes up inputs, guided by the code that they reach, until a check fails.
 #
 #   ./scripts/fuzz.sh                       every target for 60 s
-#   ./scripts/fuzz.sh 600 json csv          these for 10 minutes each
+#   ./scripts/fuzz.sh 600 json csv          these targets for 10 minutes each
 #   ./scripts/fuzz.sh --update-corpus 600   adds inputs that reach new code to fuzz/corpus, and drops superfluous ones
 #
 # Targets are the files in fuzz/targets. Prints a line for each: executions, coverage (edges of the program reached),
-# findings. An input that fails is kept in fuzz/artifacts/<target>/; CONTRIBUTING.md says what to do with it. What is
-# found on the way is kept in fuzz/work and used by the next run. The exit code is 0 only when nothing was found.
+# findings. fuzz/artifacts/<target>/ keeps inputs that fail; CONTRIBUTING.md says what to do with them. fuzz/work keeps
+# inputs that reach new code, for the next run. The exit code is 0 only when no check failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/common.sh
-. scripts/common.sh
+# shellcheck source=scripts/lib/development.sh
+. scripts/lib/development.sh
 
 # Longer inputs are slower and reach nothing more.
 MAX_INPUT_BYTES=4096
-
-usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'; }
 
 seconds=60
 update=
 targets=()
 for word in "$@"; do
   case $word in
-    -h | --help)
-      usage
-      exit 0
-      ;;
+    -h | --help) usage_and_exit ;;
     --update-corpus) update=yes ;;
     *[!0-9]*)
-      [[ -f fuzz/targets/$word.rs ]] || die "there is no target $word; see $0 --help and ls fuzz/targets"
+      [[ -f fuzz/targets/$word.rs ]] || fail "there is no target $word; see $0 --help and ls fuzz/targets"
       targets+=("$word")
       ;;
     *) seconds=$word ;;
   esac
 done
-((seconds > 0)) || die "the time per target must be at least 1 s"
+((seconds > 0)) || fail "the time per target must be at least 1 s"
 if ((${#targets[@]} == 0)); then
   for file in fuzz/targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
 fi
@@ -44,16 +39,16 @@ need_rust
 command -v c++ >/dev/null || install_or_stop "a C++ compiler (c++), to build libFuzzer," g++
 cargo fuzz --version >/dev/null 2>&1 ||
   with_clock "installing cargo-fuzz with cargo, a minute or more" cargo install --quiet --locked cargo-fuzz ||
-  die "cargo-fuzz is missing and cannot be installed. Try: cargo install cargo-fuzz"
+  fail "cargo-fuzz is missing and cannot be installed. Try: cargo install cargo-fuzz"
 
 # No sanitizer: they look for what code without `unsafe` does not do, and need a nightly compiler.
 with_clock "building the targets (the first time some minutes)" \
   cargo fuzz build --sanitizer none 2>fuzz/build.log || {
   cat fuzz/build.log >&2
-  die "the targets cannot be built"
+  fail "the targets cannot be built"
 }
 
-# folders TARGET: those with inputs, beside the one that new inputs are written to.
+# folders TARGET: prints the folders with committed inputs.
 folders() {
   local kind
   for kind in corpus findings; do
@@ -61,7 +56,7 @@ folders() {
   done
 }
 
-# run TARGET: fuzzes it and prints its line.
+# run TARGET: fuzzes the target and prints its line.
 run() {
   local target=$1 log=fuzz/work/$1.log status=0 known
   mkdir -p "fuzz/work/$target" "fuzz/artifacts/$target"
@@ -84,7 +79,7 @@ run() {
   return "$status"
 }
 
-# The smallest set of inputs that reach all that is reached, of those that are committed and those found since.
+# update_corpus TARGET: reduces committed and new inputs to the smallest set that reaches the same code.
 update_corpus() {
   local target=$1 known new=fuzz/work/new-corpus
   mapfile -t known < <(folders "$target")
@@ -92,7 +87,7 @@ update_corpus() {
   mkdir -p "$new"
   cargo fuzz run --sanitizer none "$target" "$new" "${known[@]}" "fuzz/work/$target" -- \
     -set_cover_merge=1 -max_len="$MAX_INPUT_BYTES" >"fuzz/work/$target.merge.log" 2>&1 ||
-    die "the inputs of $target cannot be merged, see fuzz/work/$target.merge.log"
+    fail "the inputs of $target cannot be merged, see fuzz/work/$target.merge.log"
   rm -rf "fuzz/corpus/$target"
   mv "$new" "fuzz/corpus/$target"
   say "               fuzz/corpus/$target has $(find "fuzz/corpus/$target" -type f | wc -l) inputs now"
@@ -103,5 +98,5 @@ for target in "${targets[@]}"; do
   run "$target" || found=$((found + 1))
   if [[ -n $update ]]; then update_corpus "$target"; fi
 done
-((found == 0)) || die "$found of ${#targets[@]} targets failed"
+((found == 0)) || fail "$found of ${#targets[@]} targets failed"
 say "nothing found in ${#targets[@]} targets, $seconds s each"

@@ -3,9 +3,9 @@
 #
 #   ./scripts/publish-all.sh [options of publish.sh, but --version and --arch]
 #
-# Images for eia are left out, as by build-all.sh. The first failure ends it.
+# Leaves out eia, as build-all.sh does. Ends at the first failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/shared.sh
-. scripts/shared.sh
+# shellcheck source=scripts/lib/images.sh
+. scripts/lib/images.sh
 all_versions publish.sh "$@"

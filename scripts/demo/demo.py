@@ -1,67 +1,67 @@
-"""The demo: starts the server, shows requests as curl lines with their answers, stops everything.
+"""The demo: starts the server, shows requests as curl lines with their answers, and stops everything.
 
-Run it through scripts/demo.sh, which builds the server and makes the models. The exit code is 0 only when
-every answer was the expected one.
+Run it through scripts/demo.sh, which builds the server and makes the models. The exit code is 0 only when every
+answer was the expected one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
-import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
-from server import ROOT, START_SECONDS, Answer, Server, ServerError
+from PIL import Image
+
+from tests.harness.client import Answer, Failure
+from tests.harness.constants import ATTRIBUTES, CSV, HOST, INSTANCES, JSON, JSON_LINES, ROOT, TARGET_MODEL
+from tests.harness.processes import START_SECONDS, interrupt_on_signals
+from tests.harness.server import Server
 
 MODELS = ROOT / ".models"
 # The others in .models are for tests; one of them is broken on purpose.
 SHOWN = ("demo", "half_plus_three", "image")
-ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-TARGET = "X-Amzn-SageMaker-Target-Model"
+NUMBERS = "1.0\n2.0\n5.0\n"
+FLOWERS = "5.1,3.5,1.4,0.2\n6.9,3.1,5.9,2.1\n"
 
 
 @dataclass
 class Request:
     title: str
-    # Gets the answer's JSON, or None for an empty body; says whether it is right.
-    right: Callable[[object], bool]
+    # Whether the answer's JSON is right; None stands for an empty body.
+    is_right: Callable[[object], bool]
     path: str = "/invocations"
-    status: int = 200
-    content_type: str | None = None
-    attributes: str | None = None
-    # A file's path, or the body itself; None: a GET request.
-    body: Path | str | None = None
+    # The body itself, or a file with it. Without one the request is a GET unless `method` says otherwise.
+    body: str | Path | None = None
+    content_type: str = JSON
     accept: str | None = None
+    attributes: str | None = None
     target: str | None = None
-    # None: GET without a body, POST with one.
     method: str | None = None
+    status: int = 200
 
     def headers(self) -> dict[str, str]:
-        named = {"Content-Type": self.content_type, "Accept": self.accept}
-        named |= {ATTRIBUTES: self.attributes, TARGET: self.target}
-        return {name: value for name, value in named.items() if value}
+        headers = {"Content-Type": None if self.body is None else self.content_type, "Accept": self.accept}
+        headers |= {ATTRIBUTES: self.attributes, TARGET_MODEL: self.target}
+        return {name: value for name, value in headers.items() if value}
 
     def curl(self, port: int) -> list[str]:
         words = ["curl", *(["-X", self.method] if self.method else [])]
         for name, value in self.headers().items():
             words += ["-H", f"{name}: {value}"]
-        if isinstance(self.body, Path):
-            words += ["--data-binary", f"@{self.body}"]
-        elif self.body is not None:
-            words += ["--data-binary", self.body]
-        return [*words, f"http://127.0.0.1:{port}{self.path}"]
+        if self.body is not None:
+            words += ["--data-binary", f"@{self.body}" if isinstance(self.body, Path) else self.body]
+        return [*words, f"http://{HOST}:{port}{self.path}"]
 
     def send(self, server: Server) -> Answer:
-        """With curl, as it is shown; without it in the same way."""
+        """Sends the request with curl, as it is shown; without curl in the same way."""
         if not shutil.which("curl"):
             body = self.body.read_bytes() if isinstance(self.body, Path) else self.body
             method = self.method or ("GET" if body is None else "POST")
@@ -70,65 +70,72 @@ class Request:
         curl, *words = self.curl(server.port)
         done = subprocess.run([curl, *quiet, *words], capture_output=True)
         if done.returncode:
-            raise ServerError(f"curl failed: {done.stderr.decode().strip()}{server.last_lines()}")
+            raise Failure(f"curl failed: {done.stderr.decode().strip()}{server.last_lines()}")
         body, _, status = done.stdout.rpartition(b"\n")
         return Answer(int(status), {}, body)
 
+    def show(self, server: Server) -> bool:
+        """Prints the request, sends it and prints the answer; whether the answer is right."""
+        print(f"\n# {self.title}\n{' '.join(map(quoted, self.curl(server.port)))}", flush=True)
+        answer = self.send(server)
+        for line in answer.text.splitlines() or ["(empty)"]:
+            print(f"    {line}")
+        try:
+            right = answer.status == self.status and self.is_right(answer.json() if answer.body else None)
+        except (ValueError, LookupError, TypeError):
+            right = False
+        if not right:
+            print(f"    WRONG: this is not the expected answer (status {answer.status}, expected {self.status})")
+        return right
+
+
+def exactly(value):
+    return lambda answer: answer == value
+
 
 def predictions(*expected):
-    return lambda answer: answer == {"predictions": list(expected)}
+    return exactly({"predictions": list(expected)})
 
 
-def labels(*expected):
-    return lambda answer: [row["label"] for row in answer["predictions"]] == list(expected)
+def is_available(answer) -> bool:
+    states = {version["version"]: version["state"] for version in answer["model_version_status"]}
+    return states == {"123": "AVAILABLE", "124": "AVAILABLE"}
 
 
 def requests(picture: Path) -> list[Request]:
-    flowers = "tfs-model-name=demo"
+    half = predictions(3.5, 4.0, 5.5)
     return [
-        Request("Is it there? (200 with an empty body)", lambda answer: answer is None, path="/ping"),
-        Request(
-            "JSON as TensorFlow Serving takes it; the model computes x / 2 + 3",
-            predictions(3.5, 4.0, 5.5),
-            content_type="application/json",
-            body='{"instances": [1.0, 2.0, 5.0]}',
-        ),
-        Request(
-            "JSON lines: a line is an instance",
-            predictions(3.5, 4.0, 5.5),
-            content_type="application/jsonlines",
-            body="1.0\n2.0\n5.0\n",
-        ),
+        Request("Is it there? (200 with an empty body)", exactly(None), "/ping"),
+        Request("JSON as TensorFlow Serving takes it; the model computes x / 2 + 3", half, body=INSTANCES),
+        Request("JSON lines: a line is an instance", half, content_type=JSON_LINES, body=NUMBERS),
         Request(
             "CSV: a row is an instance; with this Accept the answer is one line",
-            predictions(3.5, 4.0, 5.5),
-            content_type="text/csv",
-            accept="application/json",
-            body="1.0\n2.0\n5.0\n",
+            half,
+            body=NUMBERS,
+            content_type=CSV,
+            accept=JSON,
         ),
         Request(
             "A certain version of a certain model",
             predictions(3.5),
-            content_type="application/json",
             attributes="tfs-model-name=half_plus_three,tfs-model-version=123",
             body='{"instances": [1.0]}',
         ),
         Request(
             "Regression, which takes examples",
-            lambda answer: answer == {"results": [3.5, 4.0]},
-            content_type="application/json",
+            exactly({"results": [3.5, 4.0]}),
             attributes="tfs-method=regress",
             body='{"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}, {"x": 2.0}]}',
         ),
         Request(
             "A model trained on this machine: kinds of flowers by four measures, from CSV",
-            labels("small", "large"),
-            content_type="text/csv",
-            attributes=flowers,
-            body="5.1,3.5,1.4,0.2\n6.9,3.1,5.9,2.1\n",
+            lambda answer: [row["label"] for row in answer["predictions"]] == ["small", "large"],
+            content_type=CSV,
+            attributes="tfs-model-name=demo",
+            body=FLOWERS,
         ),
         Request(
-            "A picture as it is: the model tells its shape and mean brightness",
+            "A picture as it is: the model answers with its shape and mean brightness",
             predictions({"shape": [2, 3, 3], "mean": 85.0}),
             content_type="image/png",
             attributes="tfs-model-name=image",
@@ -138,80 +145,58 @@ def requests(picture: Path) -> list[Request]:
             "A mistake: TensorFlow Serving's own words, with status 400",
             lambda answer: "is not of expected type: float" in answer["error"],
             status=400,
-            content_type="application/json",
             body='{"instances": ["one"]}',
         ),
-        Request(
-            "TensorFlow Serving's own API",
-            lambda answer: {v["version"]: v["state"] for v in answer["model_version_status"]}
-            == {"123": "AVAILABLE", "124": "AVAILABLE"},
-            path="/tfs/v1/models/half_plus_three",
-        ),
+        Request("TensorFlow Serving's own API", is_available, "/tfs/v1/models/half_plus_three"),
     ]
 
 
 def multi_model_requests(models: Path) -> list[Request]:
     half, flowers = "half_plus_three", "flowers"
-    urls = {name: str(models / name / "model") for name in (half, flowers)}
+    numbers = predictions(3.5, 4.0, 5.5)
 
-    def load(title: str, name: str, status: int = 200, **options) -> Request:
-        body = json.dumps({"model_name": name, "url": urls[name]})
-        right = options.pop("right", lambda answer: answer["success"].startswith(f"Successfully loaded model {name}"))
-        return Request(title, right, "/models", status, "application/json", body=body)
+    def load(title: str, name: str, **options) -> Request:
+        body = json.dumps({"model_name": name, "url": str(models / name / "model")})
+        options.setdefault("is_right", lambda answer: answer["success"].startswith(f"Successfully loaded model {name}"))
+        return Request(title, path="/models", body=body, **options)
 
     def listed(*names):
         return lambda answer: [model["modelName"] for model in answer["models"]] == list(names)
 
     return [
-        Request("Is it there? (200; no model is loaded yet)", lambda answer: answer is None, "/ping"),
+        Request("Is it there? (200; no model is loaded yet)", exactly(None), "/ping"),
         load("Load a model: a TensorFlow Serving process of its own starts", half),
         load("Load another, which has a Python handler of its own", flowers),
         Request("What is loaded?", listed(flowers, half), "/models"),
-        Request(
-            "One model, with TensorFlow Serving's word on its versions",
-            lambda answer: {v["version"]: v["state"] for v in answer["model_version_status"]}
-            == {"123": "AVAILABLE", "124": "AVAILABLE"},
-            f"/models/{half}",
-        ),
-        Request(
-            "Ask one; it computes x / 2 + 3",
-            predictions(3.5, 4.0, 5.5),
-            f"/models/{half}/invoke",
-            content_type="application/json",
-            body='{"instances": [1.0, 2.0, 5.0]}',
-        ),
+        Request("One model, with the states of its versions in TensorFlow Serving", is_available, f"/models/{half}"),
+        Request("Ask one; it computes x / 2 + 3", numbers, f"/models/{half}/invoke", body=INSTANCES),
         Request(
             "Ask the other, through its handler",
-            lambda answer: answer == {"model": flowers, "flowers": ["small", "large"]},
+            exactly({"model": flowers, "flowers": ["small", "large"]}),
             f"/models/{flowers}/invoke",
-            content_type="text/csv",
-            body="5.1,3.5,1.4,0.2\n6.9,3.1,5.9,2.1\n",
+            content_type=CSV,
+            body=FLOWERS,
         ),
         Request(
-            "The same at /invocations: a header names the model",
-            predictions(3.5, 4.0, 5.5),
-            content_type="text/csv",
-            target=half,
-            body="1.0\n2.0\n5.0\n",
+            "The same at /invocations: a header names the model", numbers, body=NUMBERS, content_type=CSV, target=half
         ),
         load(
             "A mistake: it is there already (409)",
             half,
-            409,
-            right=lambda answer: answer == {"error": f"Model {half} is already loaded."},
+            status=409,
+            is_right=exactly({"error": f"Model {half} is already loaded."}),
         ),
         Request(
             "Unload it: its process ends, its ports are free",
-            lambda answer: answer == {"success": f"Successfully unloaded model {half}."},
+            exactly({"success": f"Successfully unloaded model {half}."}),
             f"/models/{half}",
             method="DELETE",
         ),
         Request(
             "It is gone (404)",
-            lambda answer: answer == {"error": f"Model {half} is not loaded yet."},
+            exactly({"error": f"Model {half} is not loaded yet."}),
             f"/models/{half}/invoke",
-            404,
-            "application/json",
+            status=404,
             body='{"instances": [1.0]}',
         ),
         Request("What is left", listed(flowers), "/models"),
@@ -220,39 +205,11 @@ def multi_model_requests(models: Path) -> list[Request]:
 
 
 def quoted(word: str) -> str:
-    """For bash and zsh, with quotes only where they are needed."""
-    if word and all(c.isalnum() or c in "-_./:@%+" for c in word):
-        return word
+    """For bash and zsh, on one line, with quotes only where they are needed."""
     if "'" in word or "\n" in word:
         escaped = word.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
         return f"$'{escaped}'"
-    return f"'{word}'"
-
-
-def red_picture() -> bytes:
-    """A PNG of 3 x 2 red points."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", 3, 2, 8, 2, 0, 0, 0)
-    rows = (b"\0" + b"\xff\0\0" * 3) * 2
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def show(request: Request, server: Server) -> bool:
-    """Prints and sends one request; whether its answer was right."""
-    print(f"\n# {request.title}\n{' '.join(map(quoted, request.curl(server.port)))}", flush=True)
-    answer = request.send(server)
-    for line in answer.text.splitlines() or ["(empty)"]:
-        print(f"    {line}")
-    try:
-        right = answer.status == request.status and request.right(json.loads(answer.body) if answer.body else None)
-    except (ValueError, LookupError, TypeError):
-        right = False
-    if not right:
-        print(f"    WRONG: this is not the expected answer (status {answer.status}, expected {request.status})")
-    return right
+    return shlex.quote(word)
 
 
 def archive(models: Path, name: str, model: str) -> Path:
@@ -264,74 +221,65 @@ def archive(models: Path, name: str, model: str) -> Path:
 
 
 def run(options: argparse.Namespace, scratch: Path) -> bool:
-    for name in SHOWN:
-        if not (MODELS / name).is_dir():
-            raise ServerError(f"there is no {MODELS / name}; run ./scripts/demo.sh, which makes the models")
+    """Lays out the models, starts the server and shows all requests; whether everything was right."""
     if options.multi_model:
         archive(scratch, "half_plus_three", "half_plus_three")
         code = archive(scratch, "flowers", "demo") / "code"
         code.mkdir()
         shutil.copy(Path(__file__).parent / "flowers.py", code / "inference.py")
-        with Server(options.server, scratch, models=10) as server:
+        with Server(scratch, executable=options.server, models=10) as server:
             return show_all(options, server, multi_model_requests(scratch))
 
     for name in SHOWN:
         (scratch / name).symlink_to(MODELS / name)
     picture = MODELS / "red.png"
-    picture.write_bytes(red_picture())
-
+    Image.new("RGB", (3, 2), "red").save(picture)
     # Names sort "demo" first; the curl lines are shorter with the other one.
-    with Server(options.server, scratch, env={"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "half_plus_three"}) as server:
+    default = {"SAGEMAKER_TFS_DEFAULT_MODEL_NAME": "half_plus_three"}
+    with Server(scratch, executable=options.server, env=default) as server:
         return show_all(options, server, requests(picture))
 
 
-def show_all(options: argparse.Namespace, server: Server, all_of_them: list[Request]) -> bool:
-    """Waits for the server, shows all requests and ends it; whether everything was right."""
-    begin = time.monotonic()
+def show_all(options: argparse.Namespace, server: Server, to_show: list[Request]) -> bool:
+    """Waits for the server, shows the requests and ends the server; whether everything was right."""
     variable = "SAGEMAKER_MULTI_MODEL=true " if options.multi_model else ""
     print(variable + " ".join(map(quoted, server.command)), flush=True)
     what = "" if options.multi_model else "importing TensorFlow takes a while, "
     print(f"waiting for /ping ({what}at most {START_SECONDS} s) ...", flush=True)
     server.wait_ready(lambda seconds, text: print(f"    {seconds:.0f} s: {text}", flush=True))
-    print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
+    print(f"ready after {time.monotonic() - server.begin:.1f} s", flush=True)
 
-    right = sum(show(request, server) for request in all_of_them)
-    print(f"\n{right} of {len(all_of_them)} answers are right", flush=True)
+    right = sum(request.show(server) for request in to_show)
+    print(f"\n{right} of {len(to_show)} answers are right", flush=True)
 
     if options.keep:
-        print(f"\nThe server stays up on port {server.port}; its log is {server.log_path}.")
+        print(f"\nThe server stays up on port {server.port}; its log is {server.log_file.name}.")
         print("The lines above can be sent again from another terminal. Ctrl-C ends it.", flush=True)
         try:
             code = server.process.wait()
-            raise ServerError(f"the server ended with exit code {code}{server.last_lines()}")
+            raise Failure(f"the server ended with exit code {code}{server.last_lines()}")
         except KeyboardInterrupt:
             print()
     print("stopping ...", flush=True)
     begin = time.monotonic()
     code = server.stop()
     print(f"stopped after {time.monotonic() - begin:.1f} s, exit code {code}", flush=True)
-    return right == len(all_of_them) and code == 0
+    return right == len(to_show) and code == 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="demo.sh", description=__doc__.split("\n\n")[0])
     parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C")
-    parser.add_argument("--multi-model", action="store_true", help="load and unload models while it runs")
+    parser.add_argument("--multi-model", action="store_true", help="load and unload models while the server runs")
     parser.add_argument("--server", type=Path, required=True, help="the sagemaker-tfs executable")
     options = parser.parse_args()
 
-    def interrupt(_number, _frame):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # nothing may interrupt the ending
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    interrupt_on_signals()
     with tempfile.TemporaryDirectory(prefix="sagemaker-tfs-demo-") as scratch:
         try:
             return 0 if run(options, Path(scratch)) else 1
-        except ServerError as error:
-            print(f"demo: FAILED: {error}", file=sys.stderr)
+        except Failure as failure:
+            print(f"demo: FAILED: {failure}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("demo: interrupted", file=sys.stderr)

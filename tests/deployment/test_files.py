@@ -1,6 +1,6 @@
 """Dockerfiles, Kubernetes manifests, the compose file, workflows and documents: that each is what it should be.
 
-The checkers are those of scripts/requirements-images.txt.
+The checkers are those of scripts/requirements/images.txt.
 """
 
 import json
@@ -39,7 +39,7 @@ class Dockerfiles(unittest.TestCase):
             self.assertNotIn(newer, text)
 
     def test_defaults_are_those_of_the_scripts(self):
-        shared = (ROOT / "scripts" / "shared.sh").read_text()
+        shared = (ROOT / "scripts" / "lib" / "images.sh").read_text()
         version = re.search(r"^DEFAULT_VERSION=(\S+)$", shared, re.M)[1]
         self.assertIn(f"tensorflow/serving:{version}.", (DOCKER / "cpu" / "Dockerfile").read_text())
         self.assertIn(f"tensorflow/serving:{version}.", (DOCKER / "gpu" / "Dockerfile").read_text())
@@ -153,7 +153,7 @@ class Documents(unittest.TestCase):
             for path in re.findall(r"(?:\./)?((?:scripts|docker)/[\w./-]*\w)", text):
                 self.assertTrue((ROOT / path).exists(), f"{file.name}: {path}")
             for script, rest in re.findall(r"\./scripts/([\w-]+\.sh)([^\n`&;|]*(?:\\\n[^\n`&;|]*)*)", text):
-                known = (ROOT / "scripts" / script).read_text() + (ROOT / "scripts" / "shared.sh").read_text()
+                known = (ROOT / "scripts" / script).read_text() + (ROOT / "scripts" / "lib" / "images.sh").read_text()
                 for option in re.findall(r"(?<= )--[a-z][a-z0-9-]*", rest):
                     self.assertIn(option, known, f"{file.name}: {script} {option}")
 

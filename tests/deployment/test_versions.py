@@ -56,7 +56,7 @@ class Table(unittest.TestCase):
         self.assertEqual(eia, {"1.11", "1.12", "1.13", "1.14", "1.15"})
 
     def test_the_scripts_read_it_as_a_toml_reader_does(self):
-        read = 'set -eu; cd "$1"; . scripts/shared.sh; version_value "$2" "$3"'
+        read = 'set -eu; cd "$1"; . scripts/lib/images.sh; version_value "$2" "$3"'
         for version, entry in VERSIONS.items():
             for key in ("full", "cpu", "gpu", "eia", "refused"):
                 done = subprocess.run(

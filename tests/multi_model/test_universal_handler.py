@@ -4,95 +4,99 @@ The fake model server takes the place of TensorFlow Serving: the handler of thes
 """
 
 import itertools
-import json
-import unittest
+import os
+from unittest import mock
 
-from aws import ENVIRONMENT_KEYS, KEYS, PAGE, REGION, Elsewhere, Garbage, Gate, Metadata, Store, TaskCredentials
-from harness import FAKE_MODEL_SERVER, HOST, MultiModelCase, free_ports
+from werkzeug.wrappers import Response
+
+from tests.harness.client import request
+from tests.harness.constants import FAKE_MODEL_SERVER, HOST
+from tests.harness.ports import free_ports
+from tests.multi_model import aws
+from tests.multi_model.aws import KEYS, REGION, Service
+from tests.multi_model.case import MultiModelCase
 
 BUCKET = "handlers"
-# It tells what is in its folder.
-SCRIPT = b'''
+# Objects on a page of a list; S3 itself puts 1,000 there.
+PAGE = 7
+# It answers with the files of its folder.
+SCRIPT = b"""
 import json
-import os
+from pathlib import Path
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def files():
-    for folder, _, names in os.walk(HERE):
-        for name in names:
-            path = os.path.join(folder, name)
-            if not path.endswith(".pyc"):
-                yield os.path.relpath(path, HERE), open(path, "rb").read().decode("latin-1")
-
-
-FILES = dict(files())
+HERE = Path(__file__).resolve().parent
+PATHS = [path for path in HERE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+FILES = {str(path.relative_to(HERE)): path.read_bytes().decode("latin-1") for path in PATHS}
 
 
 def handler(data, context):
-    return json.dumps({"name": os.path.basename(HERE), "files": FILES}), "application/json"
-'''
+    return json.dumps({"name": HERE.name, "files": FILES}), "application/json"
+"""
+ONLY_SCRIPT = {"inference.py": SCRIPT}
+ENVIRONMENT_KEYS = {"AWS_ACCESS_KEY_ID": "AKIDLASTING", "AWS_SECRET_ACCESS_KEY": KEYS["AKIDLASTING"][0]}
+TASK_KEYS = {"AWS_ACCESS_KEY_ID": "ASIATASK", "AWS_SECRET_ACCESS_KEY": KEYS["ASIATASK"][0]}
 
 
 class UniversalCase(MultiModelCase):
     @classmethod
     def setUpClass(cls):
-        store = Store()
-        cls.addClassCleanup(store.stop)
-        cls.gate = cls.service(Gate, store.wait_ready())
-        cls.store = store.client()
+        pages = mock.patch.dict(os.environ, {"MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)})
+        pages.start()
+        cls.clean_up(pages.stop)
+        cls.gate = aws.Gate()
+        # Servers go through the gate, and the tests put their objects directly into the store.
+        cls.guarded, store = cls.service(cls.gate), cls.service(cls.gate.store)
+        request(store.server.port, "POST", "/moto-api/reset")
+        cls.store = aws.client(store.address)
         cls.make_bucket(BUCKET)
-        cls.prefixes = itertools.count()
+        cls.numbers = itertools.count()
         cls.models = cls.folder()
-        (cls.models / "m" / "model" / "1").mkdir(parents=True)
-        (cls.models / "m" / "model" / "1" / "saved_model.pb").touch()
+        cls.empty_model(cls.models / "m" / "model", "1")
 
     @classmethod
-    def service(cls, kind, *arguments):
-        service = kind(*arguments)
-        cls.addClassCleanup(service.stop)
+    def service(cls, application):
+        service = Service(application)
+        cls.clean_up(service.stop)
         return service
 
     @classmethod
     def make_bucket(cls, name):
         cls.store.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
 
-    def put(self, objects, bucket=BUCKET):
-        """Puts objects, by their keys below a prefix of their own; that prefix, without a slash."""
-        prefix = f"team/{next(self.prefixes)}"
+    def put(self, files, others=None):
+        """Puts files below a new prefix, and objects whose keys begin with it; the prefix, without a slash."""
+        prefix = f"team/{next(self.numbers)}"
+        objects = {f"/{path}": content for path, content in files.items()} | (others or {})
         for key, content in objects.items():
-            self.store.put_object(Bucket=bucket, Key=f"{prefix}{key}", Body=content)
+            self.store.put_object(Bucket=BUCKET, Key=f"{prefix}{key}", Body=content)
         return prefix
 
     def serve(self, prefix, bucket=BUCKET, keys=ENVIRONMENT_KEYS, **env):
-        """A server that downloads its handler through the gate, with nobody's settings but these."""
-        names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "DEFAULT_REGION", "ENDPOINT_URL")
-        names += ("CONTAINER_CREDENTIALS_RELATIVE_URI", "CONTAINER_CREDENTIALS_FULL_URI")
-        names += ("CONTAINER_AUTHORIZATION_TOKEN", "CONTAINER_AUTHORIZATION_TOKEN_FILE")
+        """A server that downloads its handler through the gate."""
         settings = {
-            **{f"AWS_{name}": "" for name in names},
-            # Nobody's: where no test wants to go.
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{HOST}:9",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": nobody(),
             "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL_S3": self.gate.address,
+            "AWS_ENDPOINT_URL_S3": self.guarded.address,
             "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET": bucket,
             "SAGEMAKER_MULTI_MODEL_UNIVERSAL_PREFIX": prefix,
             **keys,
             **env,
         }
-        return self.start_multi(self.models, models=1, model_server=FAKE_MODEL_SERVER, env=settings)
+        return self.start(self.models, models=1, model_server=FAKE_MODEL_SERVER, env=settings)
 
-    def downloaded(self, prefix, **options):
-        """What the handler has in its folder, and that folder's name."""
+    def check_download(self, prefix, files, **options):
+        """The handler finds exactly these files in its folder `code`."""
         server = self.serve(prefix, **options).wait_ready()
-        answer = self.load(server, "m", str(self.models / "m" / "model"))
+        answer = self.load(server, "m", self.models / "m" / "model")
         self.assertEqual(answer.status, 200, answer.text)
-        answer = self.invoke_model(server, "m", "{}")
-        self.assertEqual(answer.status, 200, answer.text)
-        self.ends_well(server)
-        told = json.loads(answer.body)
-        return {path: text.encode("latin-1") for path, text in told["files"].items()}, told["name"]
+        expected = {path: content.decode("latin-1") for path, content in files.items()}
+        self.check_json(self.invoke_model(server, "m", "{}"), {"name": "code", "files": expected})
+        self.check_stops(server)
+
+
+def nobody():
+    """An address where nothing listens."""
+    return f"http://{HOST}:{free_ports()}"
 
 
 class Download(UniversalCase):
@@ -104,217 +108,177 @@ class Download(UniversalCase):
             "lib/inner/deep/module.py": b"DEEP = True\n",
             "data/table.bin": bytes(range(256)),
         }
-        for folder in ("/", "/code/", "/a/b c/"):
+        for folder, inner in (("", ""), ("code/", ""), ("a/b c/", "/a/b c")):
             prefix = self.put({folder + path: content for path, content in files.items()})
-            inner = "/a/b c" if folder.startswith("/a") else ""
             for end in ("", "/"):
                 with self.subTest(folder, end=end):
-                    self.assertEqual(self.downloaded(prefix + inner + end), (files, "code"))
+                    self.check_download(prefix + inner + end, files)
 
     def test_a_whole_bucket(self):
         self.make_bucket("whole")
-        for key, content in {"inference.py": SCRIPT, "lib/x.py": b"X = 1\n"}.items():
+        files = {"inference.py": SCRIPT, "lib/x.py": b"X = 1\n"}
+        for key, content in files.items():
             self.store.put_object(Bucket="whole", Key=key, Body=content)
-        expected = {"inference.py": SCRIPT, "lib/x.py": b"X = 1\n"}
-        self.assertEqual(self.downloaded("", bucket="whole"), (expected, "code"))
+        self.check_download("", files, bucket="whole")
 
     def test_several_pages(self):
         files = {f"lib/package/m{number:02}.py": f"N = {number}\n".encode() for number in range(3 * PAGE)}
-        files["inference.py"] = SCRIPT
-        prefix = self.put({f"/{path}": content for path, content in files.items()})
-        before = len(self.gate.requests)
-        self.assertEqual(self.downloaded(prefix), (files, "code"))
-        pages = [path for _, path in self.gate.requests[before:] if "list-type=2" in path]
+        before = len(self.guarded.paths)
+        self.check_download(self.put(files | ONLY_SCRIPT), files | ONLY_SCRIPT)
+        pages = [path for path in self.guarded.paths[before:] if "list-type=2" in path]
         self.assertEqual(len(pages), 4)
         self.assertEqual(len([path for path in pages if "continuation-token=" in path]), 3)
 
-    def test_unusual_keys(self):
-        names = ("a b", "a+b", "100%", "%41", "a&b=c", "ä/模型", "q?x#y", "it's \"so\"", "a:b@c", "~a_b-c.d", "<x>")
-        files = {f"data/{name}": name.encode() for name in names} | {"inference.py": SCRIPT}
-        prefix = self.put({f"/{path}": content for path, content in files.items()})
-        self.assertEqual(self.downloaded(prefix), (files, "code"))
+    def test_unusual_keys_and_sizes(self):
+        names = ("a b", "a+b", "100%", "%41", "a&b=c", "ä/模型", "q?x#y", 'it\'s "so"', "a:b@c", "~a_b-c.d", "<x>")
+        files = {f"data/{name}": name.encode() for name in names}
+        files |= {"weights.bin": bytes(range(256)) * 50_000, "empty": b""} | ONLY_SCRIPT
+        self.check_download(self.put(files), files)
 
-    def test_large_and_empty_objects(self):
-        files = {"inference.py": SCRIPT, "weights.bin": bytes(range(256)) * 50_000, "empty": b""}
-        prefix = self.put({f"/{path}": content for path, content in files.items()})
-        self.assertEqual(self.downloaded(prefix), (files, "code"))
-
-    def test_what_stands_for_folders_is_left_out(self):
-        prefix = self.put({"/": b"", "/lib/": b"", "/inference.py": SCRIPT})
-        self.assertEqual(self.downloaded(prefix + "/"), ({"inference.py": SCRIPT}, "code"))
-
-    def test_neighbours_are_left_out(self):
-        others = {"-old/inference.py": b"raise SystemExit", "inference.py": b"raise SystemExit", "2/x.py": b""}
-        prefix = self.put({"/inference.py": SCRIPT, **others})
-        self.assertEqual(self.downloaded(prefix), ({"inference.py": SCRIPT}, "code"))
+    def test_neighbours_and_objects_that_stand_for_folders_are_left_out(self):
+        other = b"raise SystemExit"
+        others = {"/": b"", "/lib/": b"", "-old/inference.py": other, "inference.py": other, "2/x.py": b""}
+        prefix = self.put(ONLY_SCRIPT, others)
+        self.check_download(prefix, ONLY_SCRIPT)
+        self.check_download(f"{prefix}/", ONLY_SCRIPT)
 
     def test_another_program(self):
-        prefix = self.put({"/main.py": SCRIPT})
-        self.assertEqual(self.downloaded(prefix, SAGEMAKER_PROGRAM="main.py")[0], {"main.py": SCRIPT})
+        files = {"main.py": SCRIPT}
+        self.check_download(self.put(files), files, SAGEMAKER_PROGRAM="main.py")
 
     def test_a_store_that_is_busy_for_a_moment(self):
-        prefix = self.put({"/inference.py": SCRIPT})
+        prefix = self.put(ONLY_SCRIPT)
         self.gate.busy = 3
-        self.assertEqual(self.downloaded(prefix), ({"inference.py": SCRIPT}, "code"))
+        self.check_download(prefix, ONLY_SCRIPT)
+        self.assertEqual(self.gate.busy, 0)
 
     def test_nothing_is_left_behind(self):
         temporary = self.folder()
-        self.downloaded(self.put({"/inference.py": SCRIPT}), TMPDIR=str(temporary))
+        self.check_download(self.put(ONLY_SCRIPT), ONLY_SCRIPT, TMPDIR=str(temporary))
         self.assertEqual(list(temporary.iterdir()), [])
 
 
 class Credentials(UniversalCase):
-    """Each request's signature is computed again, by the gate."""
+    """The gate computes the signature of each request again."""
 
-    def visits_as(self, key, **options):
+    def check_visitor(self, key, **options):
         self.gate.visitors.clear()
-        files, _ = self.downloaded(self.put({"/inference.py": SCRIPT}), **options)
-        self.assertEqual(files, {"inference.py": SCRIPT})
+        self.check_download(self.put(ONLY_SCRIPT), ONLY_SCRIPT, **options)
         self.assertEqual(self.gate.visitors, {key})
 
     def test_keys_of_the_environment(self):
-        self.visits_as("AKIDLASTING")
-
-    def test_keys_with_a_session_token(self):
-        secret, token = KEYS["ASIATASK"]
-        keys = {"AWS_ACCESS_KEY_ID": "ASIATASK", "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token}
-        self.visits_as("ASIATASK", keys=keys)
+        self.check_visitor("AKIDLASTING")
+        token = {"AWS_SESSION_TOKEN": KEYS["ASIATASK"][1]}
+        self.check_visitor("ASIATASK", keys=TASK_KEYS | token)
 
     def test_the_container_credentials_endpoint(self):
-        service = self.service(TaskCredentials)
-        address = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{service.address}/v2/credentials?id=1"}
-        with self.subTest("token in the environment"):
-            self.visits_as("ASIATASK", keys=address, AWS_CONTAINER_AUTHORIZATION_TOKEN=service.TOKEN)
+        address = self.service(aws.task_credentials).address + aws.CREDENTIALS_PATH
+        endpoint = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": address}
         file = self.folder() / "token"
-        file.write_text(f"{service.TOKEN}\n")
-        with self.subTest("token in a file"):
-            self.visits_as("ASIATASK", keys=address, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=str(file))
-        with self.subTest("both: the file has the newer one"):
-            tokens = {"AWS_CONTAINER_AUTHORIZATION_TOKEN": "old", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file)}
-            self.visits_as("ASIATASK", keys=address, **tokens)
-        with self.subTest("keys come first"):
-            self.visits_as("AKIDLASTING", **address)
+        file.write_text(f"{aws.TASK_TOKEN}\n")
+        token, token_file = "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
+        for title, key, keys in (
+            ("token in the environment", "ASIATASK", {token: aws.TASK_TOKEN}),
+            ("token in a file", "ASIATASK", {token_file: str(file)}),
+            ("both: the file has the newer one", "ASIATASK", {token: "old", token_file: str(file)}),
+            ("keys come first", "AKIDLASTING", ENVIRONMENT_KEYS),
+        ):
+            with self.subTest(title):
+                self.check_visitor(key, keys=endpoint | keys)
 
     def test_the_instance_metadata_service(self):
-        service = self.service(Metadata)
-        self.visits_as("ASIAROLE", keys={}, AWS_EC2_METADATA_SERVICE_ENDPOINT=service.address)
-        paths = [path for _, path in service.requests]
-        self.assertEqual(paths, ["/latest/api/token", service.ROLES, service.ROLES + service.role])
+        service = self.service(aws.metadata("the-role"))
+        self.check_visitor("ASIAROLE", keys={}, AWS_EC2_METADATA_SERVICE_ENDPOINT=service.address)
+        self.assertEqual(service.paths, ["/latest/api/token", aws.ROLES, f"{aws.ROLES}the-role"])
 
     def test_names_of_less_rank(self):
-        endpoint = {"AWS_ENDPOINT_URL_S3": "", "AWS_ENDPOINT_URL": self.gate.address}
-        self.visits_as("AKIDLASTING", AWS_REGION="", AWS_DEFAULT_REGION=REGION, **endpoint)
+        endpoint = {"AWS_ENDPOINT_URL_S3": "", "AWS_ENDPOINT_URL": self.guarded.address}
+        self.check_visitor("AKIDLASTING", AWS_REGION="", AWS_DEFAULT_REGION=REGION, **endpoint)
 
 
 class Refusals(UniversalCase):
     """Starts that fail: exit code 1, and one message that says it all."""
 
     def refused(self, *parts, prefix=None, **options):
-        prefix = prefix or self.put({"/inference.py": SCRIPT})
+        prefix = prefix or self.put(ONLY_SCRIPT)
         temporary = self.folder()
         server = self.serve(prefix, TMPDIR=str(temporary), **options)
-        self.assertEqual(server.wait(60), 1, server.last_lines())
-        messages = [line for line in server.log().splitlines() if line.startswith("sagemaker-tfs: ")]
-        self.assertEqual(len(messages), 1, server.last_lines())
-        # It is the last line, too.
-        self.assertEqual(server.log().splitlines()[-1], messages[0])
-        bucket = options.get("bucket", BUCKET)
-        for part in (f"s3://{bucket}/{prefix}", *parts):
+        messages = self.check_refused(server)
+        # The message is the last line, too.
+        self.assertEqual(server.log().splitlines()[-1:], messages)
+        for part in (f"s3://{options.get('bucket', BUCKET)}/{prefix}", *parts):
             self.assertIn(part, messages[0])
-        for secret, token in KEYS.values():
+        for secret in ("X-Amz-", *(secret for secret, _ in KEYS.values())):
             self.assertNotIn(secret, server.log())
-            self.assertNotIn("X-Amz-", server.log())
-        self.assertEqual(server.children(), [])
         self.assertEqual(list(temporary.iterdir()), [])
 
-    def test_no_such_bucket(self):
-        self.refused("status 404", "NoSuchBucket", bucket="nobodys")
+    def test_credentials_that_the_store_refuses(self):
+        for code, change in (
+            ("InvalidAccessKeyId", {"AWS_ACCESS_KEY_ID": "AKIDNOBODY"}),
+            ("SignatureDoesNotMatch", {"AWS_SECRET_ACCESS_KEY": "another"}),
+            ("InvalidToken", TASK_KEYS),
+            ("AuthorizationQueryParametersError", {"AWS_REGION": "us-west-2"}),
+        ):
+            with self.subTest(code):
+                self.refused("status 403", code, **change)
 
-    def test_nothing_there(self):
-        self.refused("has no inference.py", "0 files", prefix="nowhere/")
+    def test_no_credentials(self):
+        absent = str(self.folder() / "absent")
+        metadata, container = "AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+        silent, without_role = nobody(), self.service(aws.metadata(None)).address
+        closed = self.service(aws.task_credentials).address + aws.CREDENTIALS_PATH
+        for title, env, parts in (
+            ("none at all", {metadata: silent}, ("AWS_ACCESS_KEY_ID", silent)),
+            ("an instance without a role", {metadata: without_role}, (without_role, "status 404")),
+            ("a container without the token", {container: closed}, (closed, "status 401")),
+            (
+                "no token file",
+                {container: nobody(), "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": absent},
+                (absent,),
+            ),
+        ):
+            with self.subTest(title):
+                self.refused("no credentials", *parts, keys={}, **env)
 
-    def test_another_script_there(self):
-        self.refused("has no inference.py", "1 files", prefix=self.put({"/inference.txt": SCRIPT}))
-
-    def test_an_unknown_access_key(self):
-        keys = {**ENVIRONMENT_KEYS, "AWS_ACCESS_KEY_ID": "AKIDNOBODY"}
-        self.refused("status 403", "InvalidAccessKeyId", keys=keys)
-
-    def test_a_wrong_secret_key(self):
-        keys = {**ENVIRONMENT_KEYS, "AWS_SECRET_ACCESS_KEY": "another"}
-        self.refused("status 403", "SignatureDoesNotMatch", keys=keys)
-
-    def test_a_missing_session_token(self):
-        keys = {"AWS_ACCESS_KEY_ID": "ASIATASK", "AWS_SECRET_ACCESS_KEY": KEYS["ASIATASK"][0]}
-        self.refused("status 403", "InvalidToken", keys=keys)
-
-    def test_another_region(self):
-        self.refused("status 403", "AuthorizationQueryParametersError", AWS_REGION="us-west-2")
-
-    def test_an_object_that_may_not_be_read(self):
-        prefix = self.put({"/inference.py": SCRIPT, "/lib/secret.py": b""})
-        self.gate.forbidden.add("secret.py")
-        self.refused(f"{prefix}/lib/secret.py", "status 403", "AccessDenied", prefix=prefix)
-
-    def test_no_credentials_at_all(self):
-        nobody = f"http://{HOST}:{free_ports(1)}"
-        self.refused(
-            "no credentials", "AWS_ACCESS_KEY_ID", nobody, keys={}, AWS_EC2_METADATA_SERVICE_ENDPOINT=nobody
-        )
-
-    def test_an_instance_without_a_role(self):
-        service = self.service(Metadata, None)
-        self.refused(
-            "no credentials", service.address, "status 404", keys={}, AWS_EC2_METADATA_SERVICE_ENDPOINT=service.address
-        )
-
-    def test_a_container_without_the_token(self):
-        service = self.service(TaskCredentials)
-        address = f"{service.address}/v2/credentials?id=1"
-        self.refused(
-            "no credentials", address, "status 401", keys={"AWS_CONTAINER_CREDENTIALS_FULL_URI": address}
-        )
-
-    def test_a_token_file_that_is_not_there(self):
-        keys = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/"}
-        file = str(self.folder() / "absent")
-        self.refused("no credentials", file, keys=keys, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=file)
-
-    def test_a_store_that_is_down(self):
-        nobody = f"http://{HOST}:{free_ports(1)}"
-        self.refused("cannot be listed", nobody, AWS_ENDPOINT_URL_S3=nobody)
+    def test_stores_that_do_not_answer_as_one(self):
+        silent = nobody()
+        for title, address, parts in (
+            ("down", silent, ("cannot be listed", silent)),
+            ("no store", self.service(Response("<html>welcome</html>")).address, ("its answer cannot be read",)),
+            # S3's answer to a request in the wrong region says nothing about the right one.
+            (
+                "of another region",
+                self.service(aws.error(301, "PermanentRedirect")).address,
+                ("status 301", "PermanentRedirect"),
+            ),
+            ("no address", "nowhere", ("nowhere",)),
+        ):
+            with self.subTest(title):
+                self.refused(*parts, AWS_ENDPOINT_URL_S3=address)
 
     def test_a_store_that_stays_busy(self):
         self.gate.busy = 1000
         self.addCleanup(setattr, self.gate, "busy", 0)
         self.refused("cannot be listed", "status 503", "SlowDown")
 
-    def test_what_is_no_store(self):
-        self.refused("its answer cannot be read", AWS_ENDPOINT_URL_S3=self.service(Garbage).address)
-
-    def test_a_bucket_of_another_region(self):
-        self.refused("status 301", "PermanentRedirect", AWS_ENDPOINT_URL_S3=self.service(Elsewhere).address)
-
-    def test_an_address_that_is_none(self):
-        self.refused("nowhere", AWS_ENDPOINT_URL_S3="nowhere")
+    def test_objects_that_are_missing_or_may_not_be_read(self):
+        self.refused("status 404", "NoSuchBucket", bucket="nobodys")
+        self.refused("has no inference.py", "0 files", prefix="nowhere/")
+        self.refused("has no inference.py", "1 files", prefix=self.put({"inference.txt": SCRIPT}))
+        prefix = self.put({"lib/secret.py": b""} | ONLY_SCRIPT)
+        self.gate.forbidden.add("secret.py")
+        self.refused(f"{prefix}/lib/secret.py", "status 403", "AccessDenied", prefix=prefix)
 
     def test_keys_that_lead_out_of_the_folder(self):
-        for key in ("/../../escaped.py", "/lib/../../../escaped.py", "/.."):
+        for key in ("/../../escaped.py", "/lib/../../../../escaped.py", "/.."):
             with self.subTest(key):
-                prefix = self.put({"/inference.py": SCRIPT, key: b"print('escaped')"})
+                prefix = self.put(ONLY_SCRIPT, {key: b"print('escaped')"})
                 self.refused(f"{prefix}{key}", "leads out of the folder", prefix=prefix)
 
     def test_a_file_where_another_needs_a_folder(self):
-        prefix = self.put({"/inference.py": SCRIPT, "/lib": b"", "/lib/x.py": b""})
+        prefix = self.put({"lib": b"", "lib/x.py": b""} | ONLY_SCRIPT)
         self.refused(f"{prefix}/lib/x.py", "cannot be downloaded", prefix=prefix)
 
     def test_a_script_that_cannot_be_used(self):
-        prefix = self.put({"/inference.py": b"import no_such_module\n"})
-        server = self.serve(prefix)
-        self.assertEqual(server.wait(60), 1, server.last_lines())
-        self.assertIn("No module named 'no_such_module'", server.log())
-        self.assertEqual(server.children(), [])
-
-
-if __name__ == "__main__":
-    unittest.main()
+        server = self.serve(self.put({"inference.py": b"import no_such_module\n"}))
+        self.check_refused(server, "No module named 'no_such_module'")

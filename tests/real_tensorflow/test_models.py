@@ -54,7 +54,7 @@ class Layouts(Case):
 
     def test_a_folder_with_quotes_spaces_and_other_scripts(self):
         # No backslash: TensorFlow itself finds no checkpoint below a folder with one in its name.
-        model_dir = self.folder() / "it's \"a\" dürrer 模型\tordner"
+        model_dir = self.folder() / 'it\'s "a" dürrer 模型\tordner'
         (model_dir / "export").mkdir(parents=True)
         (model_dir / "export" / "half_plus_three").symlink_to(MODELS / "half_plus_three")
         self.check_served(model_dir)

@@ -65,13 +65,16 @@ class Requests:
         cls.server.wait_ready()
         # /ping needs one instance only, and an instance serves before it has loaded the older version.
         for port in cls.server.rest_ports:
-            cls.server.wait_listening(port)
-            wait_until(lambda: cls.states(port) == ["AVAILABLE"] * 2, lambda: str(cls.states(port)))
+            cls.wait_loaded(port)
 
     @classmethod
-    def states(cls, port):
-        answer = cls.server.request("GET", "/v1/models/half_plus_three", port=port)
-        return [version["state"] for version in answer.json()["model_version_status"]]
+    def wait_loaded(cls, port):
+        def states():
+            answer = cls.server.request("GET", "/v1/models/half_plus_three", port=port)
+            return [version["state"] for version in answer.json()["model_version_status"]]
+
+        cls.server.wait_listening(port)
+        wait_until(lambda: states() == ["AVAILABLE"] * 2, lambda: f"the versions are {states()}")
 
     def test_answers_to_the_byte(self):
         for content_type, body, expected in ANSWERS:

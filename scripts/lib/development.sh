@@ -1,24 +1,21 @@
 # shellcheck shell=bash
-# What demo.sh and test.sh share: prerequisites, the Python environment in .venv, the models in .models.
+# What the scripts for developers share: prerequisites, the Python environment in .venv, the models in .models.
 # To be sourced under `set -euo pipefail` with the checkout as working directory.
 
-CLOCK_PID=
+# shellcheck source=scripts/lib/shared.sh
+. scripts/lib/shared.sh
 
-say() { printf '%s\n' "$*"; }
+REQUIREMENTS=scripts/requirements/development
+CLOCK_PID=
 
 heading() { printf '\n==> %s\n' "$*"; }
 
-die() {
-  printf 'error: %s\n' "$*" >&2
-  exit 1
-}
-
-# Ends the script's own background process, whatever ends the script.
+# The clock must not outlive the script, whatever ends it.
 trap 'stop_clock' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Runs a long and quiet command and says every 10 seconds that it is still at it.
+# with_clock WHAT COMMAND...: runs a long and quiet command and prints the time every 10 seconds.
 with_clock() {
   local what=$1 begin=$SECONDS status=0
   shift
@@ -49,7 +46,7 @@ stop_clock() {
   CLOCK_PID=
 }
 
-# Installs packages with apt. Fails when that is not possible here without asking anybody.
+# Installs packages with apt. Fails where that is impossible or needs a password.
 apt_install() {
   local as_root=(env)
   command -v apt-get >/dev/null || return 1
@@ -66,30 +63,30 @@ apt_get() {
       apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
 }
 
-# install_or_stop WHAT PACKAGE...: WHAT is missing; these packages have it.
+# install_or_stop WHAT PACKAGE...: installs the packages that contain what is missing, or ends the script.
 install_or_stop() {
   local what=$1
   shift
   say "$what is missing"
-  apt_install "$@" || die "$what is missing. Install it with: sudo apt-get install $*"
+  apt_install "$@" || fail "$what is missing. Install it with: sudo apt-get install $*"
 }
 
-# Gets everything ready that the scripts need; what is there already is left alone.
+# Installs and makes what the scripts need, unless it exists.
 prepare() {
   need_rust
   need_python
   need_python_library
   mkdir -p target
   {
-    # Two scripts started at the same time do this one after the other.
+    # Two scripts at the same time would both write here.
     if command -v flock >/dev/null && ! flock -n 9; then
-      say "waiting for another run to get ready"
+      say "waiting for another script that prepares"
       flock 9
     fi
     need_environment
     need_models
   } 9>target/.prepare-lock
-  # What is built and what handlers run in is then the Python of this environment.
+  # Executables are built for this environment's Python, and handlers run in it.
   PATH=$PWD/.venv/bin:$PATH
 }
 
@@ -98,29 +95,29 @@ need_rust() {
     PATH=$HOME/.cargo/bin:$PATH
   fi
   command -v cargo >/dev/null ||
-    die "Rust is missing. Install it with: curl https://sh.rustup.rs -sSf | sh -s -- -y --profile default"
+    fail "Rust is missing. Install it with: curl https://sh.rustup.rs -sSf | sh -s -- -y --profile default"
   command -v cc >/dev/null || install_or_stop "a C compiler (cc)" gcc libc6-dev
 }
 
-# Where cargo puts what it builds.
+# Prints the folder of cargo's builds.
 target_directory() {
   cargo metadata --format-version 1 --no-deps |
     "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 }
 
-# Sets PYTHON to a Python that TensorFlow supports: $PYTHON or python3 if it is one, else the newest on PATH.
+# Sets PYTHON to a Python that TensorFlow supports: $PYTHON or python3 if supported, otherwise the newest on PATH.
 need_python() {
   local candidate found=
   for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
-    # Tried, not looked up: version managers put programs on PATH that only print an error.
+    # Run, not looked up: version managers put programs on PATH that only print an error.
     found+=$("$candidate" -c 'import sys; print(" %d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true)
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       PYTHON=$candidate
       return
     fi
   done
-  [[ -n $found ]] || die "Python is missing. Install it with: sudo apt-get install python3 python3-venv"
-  die "TensorFlow needs Python 3.10, 3.11, 3.12 or 3.13; found:$found. Install one of them as python3.12, say," \
+  [[ -n $found ]] || fail "Python is missing. Install it with: sudo apt-get install python3 python3-venv"
+  fail "TensorFlow needs Python 3.10, 3.11, 3.12 or 3.13; found:$found. Install one of them as python3.12, say," \
     "or name one: PYTHON=/path/to/python3.12 $0"
 }
 
@@ -136,11 +133,12 @@ sys.exit(not any(map(os.path.exists, files)))' && return
   install_or_stop "the library of Python $version" "python$version-dev"
 }
 
-# Makes .venv with what is in requirements.txt, unless it is there already.
+# Makes .venv with the required packages, unless it is up to date.
 need_environment() {
   local version key
   version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  key="Python $version, $(checksum scripts/requirements.txt scripts/requirements-no-deps.txt)"
+  # Comments may change without a new environment.
+  key="Python $version, $(cat "$REQUIREMENTS".txt "$REQUIREMENTS-no-deps.txt" | grep '^[^#]' | checksum)"
   if [[ -f .venv/stamp && $(<.venv/stamp) == "$key" ]] && .venv/bin/python -c '' 2>/dev/null; then
     say "the environment .venv is up to date"
     return
@@ -151,8 +149,8 @@ need_environment() {
   rm -rf .venv
   "$PYTHON" -m venv .venv
   with_clock "installing TensorFlow into .venv (about 300 MB to download, a minute or more)" \
-    pip_install -r scripts/requirements.txt
-  pip_install --no-deps -r scripts/requirements-no-deps.txt
+    pip_install -r "$REQUIREMENTS.txt"
+  pip_install --no-deps -r "$REQUIREMENTS-no-deps.txt"
   say "$key" >.venv/stamp
 }
 
@@ -160,38 +158,37 @@ pip_install() {
   .venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet "$@" </dev/null
 }
 
-# Makes the models in .models, anew when the script that makes them has changed.
+# Makes the models in .models, again when the script that makes them has changed.
 need_models() {
   local key
-  key=$(checksum scripts/make_models.py)
+  key=$(checksum <scripts/make_models.py)
   if [[ -f .models/.stamp && $(<.models/.stamp) == "$key" ]]; then
     say "the models in .models are up to date"
     return
   fi
   rm -rf .models
-  # Without oneDNN TensorFlow does not announce it, whatever the log level.
+  # TensorFlow announces oneDNN at any log level.
   TF_ENABLE_ONEDNN_OPTS=0 .venv/bin/python scripts/make_models.py .models
   say "$key" >.models/.stamp
 }
 
-checksum() {
-  "$PYTHON" -c 'import hashlib, sys
-print(hashlib.sha256(b"\0".join(open(path, "rb").read() for path in sys.argv[1:])).hexdigest())' "$@"
-}
+# The checksum of standard input.
+checksum() { "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
-# Makes target/tools/lint with the checkers of requirements-images.txt, unless it is there already.
+# Makes target/tools/lint with the checkers for images, unless it is up to date.
 need_image_checkers() {
   local key
-  key=$(checksum scripts/requirements-images.txt)
+  key=$(checksum <scripts/requirements/images.txt)
   [[ ! -f target/tools/lint/stamp || $(<target/tools/lint/stamp) != "$key" ]] || return 0
   rm -rf target/tools/lint
   "$PYTHON" -m venv target/tools/lint &&
     target/tools/lint/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-      -r scripts/requirements-images.txt </dev/null &&
+      -r scripts/requirements/images.txt </dev/null &&
     say "$key" >target/tools/lint/stamp
 }
 
-# Prints why containers cannot be tested on this machine, after trying to install what is missing; nothing if they can.
+# Prints why containers cannot be tested on this machine, after an attempt to install what is missing. Prints nothing
+# if they can be tested.
 containers_impossible() {
   local release
   command -v docker >/dev/null || {
@@ -211,7 +208,7 @@ containers_impossible() {
     say "install mmdebstrap with: sudo apt-get install mmdebstrap"
     return
   }
-  # What the python image has, with the files to link with it.
+  # The Python of the python image, with the files for linking.
   [[ -x /usr/bin/python3-config ]] || apt_install python3 python3-dev >/dev/null ||
     say "install the system's Python for developers with: sudo apt-get install python3-dev"
 }

@@ -1,36 +1,19 @@
 # shellcheck shell=bash
-# What the scripts for images share: messages, options, the table of versions, names of images and containers, AWS.
+# What the scripts for images share: their options, the table of versions, names of images and containers, AWS.
 # To be sourced under `set -euo pipefail` with the checkout as working directory.
 # shellcheck disable=SC2034  # variables are for the scripts that source this
 
+# shellcheck source=scripts/lib/shared.sh
+. scripts/lib/shared.sh
+
 VERSIONS_FILE=docker/versions.toml
-# SageMaker's container for TensorFlow 1 and 2 is known by this name.
+# The name of SageMaker's container for TensorFlow 1 and 2.
 DEFAULT_REPOSITORY=sagemaker-tensorflow-serving
 DEFAULT_VERSION=2.19
 # The platform kills a container 30 s after SIGTERM; the server needs at most 28 s.
 STOP_SECONDS=30
 
-say() { printf '%s\n' "$*"; }
-
-fail() {
-  printf 'error: %s\n' "$*" >&2
-  exit 1
-}
-
-# Prints the comment at the top of the script, which is its manual.
-usage_and_exit() {
-  sed -n '2,/^set -/{/^set -/!s/^# \{0,1\}//p}' "$0"
-  exit 0
-}
-
-# option_value OPTION [VALUE] ...: the value of an option that needs one.
-option_value() {
-  [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value; see $0 --help"
-  [[ $2 != --* ]] || fail "$1 needs a value, not $2; see $0 --help"
-  printf '%s' "$2"
-}
-
-# Runs a command, or prints it with --dry-run, so that it can be copied into a shell.
+# Runs a command. With --dry-run prints it in a form that a shell takes.
 run() {
   if ((dry_run)); then
     printf '%s\n' "$(quoted "$@")"
@@ -51,7 +34,7 @@ quoted() {
   printf '%s' "$line"
 }
 
-# Options that all scripts know; sets $shifted to the number of words taken, 0 for an unknown option.
+# The options that all scripts take.
 standard_defaults() {
   version=$DEFAULT_VERSION
   arch=cpu
@@ -63,6 +46,7 @@ standard_defaults() {
   dry_run=0
 }
 
+# standard_option WORD...: takes an option and sets $shifted to the number of its words, 0 for an unknown option.
 standard_option() {
   shifted=2
   case $1 in
@@ -79,7 +63,7 @@ standard_option() {
   esac
 }
 
-# version_value VERSION KEY: what the table of versions says, or nothing.
+# version_value VERSION KEY: prints the entry in the table of versions, if any.
 version_value() {
   awk -v table="[versions.\"$1\"]" -v key="$2" '
     /^\[/ { inside = ($0 == table) }
@@ -87,7 +71,7 @@ version_value() {
   ' "$VERSIONS_FILE"
 }
 
-# All versions of the table that images can be made with.
+# Prints the versions that images can be made with.
 servable_versions() {
   local candidate
   while read -r candidate; do
@@ -112,7 +96,7 @@ resolve() {
     fail "there is no TensorFlow Serving $short_version for $arch; $VERSIONS_FILE says which there are"
   [[ $flavor =~ ^(python|slim)$ ]] || fail "--flavor is $flavor; it can be python or slim"
 
-  # Old names: the processor type is part of the repository for eia only, and of the tag for the others.
+  # SageMaker's names: the processor type is part of the repository for eia only, and of the tag for the others.
   if [[ -z $repository ]]; then
     repository=$DEFAULT_REPOSITORY
     [[ $arch != eia ]] || repository+=-eia
@@ -133,8 +117,8 @@ need_docker() {
   docker version --format '{{.Server.Version}}' >/dev/null || fail "no Docker engine answers"
 }
 
-# Sets region and account from what is given, the environment, or the AWS CLI; registry follows from them. In a dry
-# run names take the places of what cannot be found.
+# Sets region and account from options, the environment, or the AWS CLI, and registry from both. A dry run puts names
+# in place of unknown values.
 need_aws() {
   local domain=amazonaws.com
   region=${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-}}}
@@ -156,14 +140,14 @@ need_aws() {
   registry=$account.dkr.ecr.$region.$domain
 }
 
-# all_versions SCRIPT [OPTION...]: runs it for every version there can be images with, for cpu and gpu.
+# all_versions SCRIPT [OPTION...]: runs the script for cpu and gpu with every version that images can be made with.
 all_versions() {
   local script=$1 one processor
   shift
   for one in "$@"; do
     case $one in
       -h | --help) usage_and_exit ;;
-      -v | --version | -a | --arch) fail "$one is not for $0, which takes all; use scripts/$script" ;;
+      -v | --version | -a | --arch) fail "$one is not for $0, which takes all versions and processor types; use scripts/$script" ;;
     esac
   done
   for one in $(servable_versions); do
