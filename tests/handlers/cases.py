@@ -23,7 +23,7 @@ A request has these:
 | key | meaning |
 |---|---|
 | `send` | the body; a list is sent in chunks |
-| `type`, `accept`, `attributes` | the headers Content-Type (by default application/json), Accept and custom attributes |
+| `type`, `accept`, `attributes` | headers: Content-Type (application/json by default), Accept, the custom attributes |
 | `text`, `json` | the answer's body, to the byte or by its value; by default it is the body that was sent |
 | `error`, `error with` | the text of the error in the answer, or a part of it |
 | `answer type`, `status` | content type and status of the answer, where they are not the usual ones of these |
@@ -119,7 +119,8 @@ def made(kind, keys):
 
 
 def with_and_without_gevent(case):
-    without = replace(case, title=f"{case.title} without gevent".strip(), missing="gevent", once=[*case.once, NO_GEVENT])
+    title = f"{case.title} without gevent".strip()
+    without = replace(case, title=title, missing="gevent", once=[*case.once, NO_GEVENT])
     return [replace(case, no_log=[*case.no_log, NO_GEVENT]), without]
 
 

@@ -33,7 +33,7 @@ class HandlerCase(case.Case):
         code = shutil.copytree(CASES / case.script, archive / "code", ignore=shutil.ignore_patterns("__pycache__"))
         for name, text in case.files.items():
             (code / name).write_text(text)
-        settings = {"FAKE_TFS_ANSWER": "echo", "TF_CPP_MIN_LOG_LEVEL": "2", **filled(case.settings, {"code": str(code)})}
+        settings = {"FAKE_TFS_ANSWER": "echo", "TF_CPP_MIN_LOG_LEVEL": "2", **filled(case.settings, {"code": code})}
         if case.missing:
             # Python looks there before it looks among the installed packages.
             settings["PYTHONPATH"] = str(MISSING / case.missing)

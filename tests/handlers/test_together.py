@@ -49,8 +49,8 @@ class Together(HandlerCase):
         self.assertEqual(server.children(), [])
 
     def test_without_gevent_a_process_runs_one_single_handler_at_a_time(self):
-        for missing, worker_class, workers in (("gevent", "gevent", 2), ("broken_gevent", "gevent", 2), (None, "sync", 1)):
-            settings = gunicorn(worker_class, workers=workers)
+        for missing, name, workers in (("gevent", "gevent", 2), ("broken_gevent", "gevent", 2), (None, "sync", 1)):
+            settings = gunicorn(name, workers=workers)
             server = self.serve("asks_model", missing=missing, settings=settings).wait_ready()
             bodies = ['{"fake": {"delay_ms": 5, "body": "%d"}}' % number for number in range(24)]
             self.assertEqual(self.texts(self.send(server, bodies)), [str(number) for number in range(24)])

@@ -28,7 +28,8 @@ class Workers(HandlerCase):
     def test_a_process_that_ends_or_hangs_is_replaced(self):
         settings = {"FUNCTION": "input_handler", **gunicorn(timeout_seconds=2)}
         server = self.serve("evaluates", settings=settings).wait_ready()
-        for order in ("os._exit(7)", "import ctypes\nctypes.string_at(0)", "os.kill(os.getpid(), 9)", "while True: pass"):
+        crash = "import ctypes\nctypes.string_at(0)"
+        for order in ("os._exit(7)", crash, "os.kill(os.getpid(), 9)", "while True: pass"):
             with self.subTest(order):
                 before = self.invoke(server, "str(os.getpid())").text
                 answer = self.invoke(server, order)

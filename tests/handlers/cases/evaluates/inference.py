@@ -1,4 +1,4 @@
-"""Runs the Python that a request holds in the function that FUNCTION names, which returns the value, if there is one."""
+"""Runs the Python that a request holds in the function that FUNCTION names, and returns its value there."""
 import asyncio  # noqa: F401  (for requests)
 import collections
 import io  # noqa: F401
