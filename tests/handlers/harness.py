@@ -1,211 +1,112 @@
-"""Fixtures of this suite: how the table's lines are written, and a server for a script.
-
-A script is a folder of `scripts/`, laid out as the `code` folder of a model archive. It runs in the real
-executable. Behind that is the fake model server, which answers with the request it got, or, where the model's
-answer matters, the local model server with TensorFlow.
-"""
+"""What the tests of this suite share: servers with a script, and requests to them."""
 
 import json
-import os
-import pathlib
 import shutil
 import sys
-import time
-from dataclasses import dataclass, field
-from string import Template
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+from tests.harness.case import Case as TestCase
+from tests.harness.client import wait_until
+from tests.harness.constants import FAKE_MODEL_SERVER, JSON, STAND_IN
 
-from real_tensorflow.harness import CSV, FAKE_MODEL_SERVER, JSON, JSON_LINES, PREDICTIONS, Case  # noqa: E402
-from server import STAND_IN, STOP_SECONDS  # noqa: E402  (found through that harness)
+from .cases import CASES, Case, filled
 
-__all__ = ["CSV", "JSON", "JSON_LINES", "PREDICTIONS"]  # for the table
-
-SCRIPTS = HERE / "scripts"
-# Handlers run in the `python3` that is found on PATH: here the one next to the Python that runs the tests.
-# In front of what is installed: a gevent that cannot be imported.
-WITHOUT_GEVENT = {"PYTHONPATH": str(HERE / "without_gevent")}
-BROKEN_GEVENT = {"PYTHONPATH": str(HERE / "broken_gevent")}
-PYTHON_FOLDER = pathlib.Path(sys.executable).parent
-# A line may still be on its way through pipes and threads when the answer is there.
-LOG_SECONDS = 30
-
-ENVIRONMENT = {
-    "PATH": f"{PYTHON_FOLDER}{os.pathsep}{os.environ['PATH']}",
-    # Nothing here goes further than this machine, and no proxy stands between.
-    "NO_PROXY": "localhost,127.0.0.1",
-    "no_proxy": "localhost,127.0.0.1",
-    # Empty counts as unset: output must be unbuffered without the tester's own settings.
-    "PYTHONUNBUFFERED": "",
-    "PYTHONIOENCODING": "",
-    "PYTHONUTF8": "",
-    "PYTHONPATH": "",
-}
+MISSING = Path(__file__).parent / "missing"
+CLIENTS = 8
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is expected. Of `body` (to the byte), `value` (as JSON) and `part` (of the error), the given one counts.
-
-    In texts, `$mark` is what tells a request of several clients from all others; `$rest_port`, `$grpc_port`, `$rest_port_1` and `$grpc_port_1` (the second instance's), `$code` and
-    `$python_folder` stand for what they are in this run.
-    """
-
-    body: bytes | str | None = None
-    value: object = None
-    part: str | None = None
-    content_type: str = JSON
-    status: int = 200
+def gunicorn(worker_class="gevent", **settings):
+    """The settings SAGEMAKER_GUNICORN_*, by the rest of their names."""
+    settings["worker_class"] = worker_class
+    return {f"SAGEMAKER_GUNICORN_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def text(body, content_type="text/plain"):
-    """The body to the byte."""
-    return Answer(body=body, content_type=content_type)
+class HandlerCase(TestCase):
+    def serve(self, script, options=(), terminal=None, **keys):
+        """A server with the script of a case, which may not be ready yet; `keys` are those of a case."""
+        return self.start_case(Case(script, **keys), options=list(options), terminal=terminal)
 
-
-def json_value(value, content_type=JSON):
-    """The body's value, however it is laid out."""
-    return Answer(value=value, content_type=content_type)
-
-
-def error(message, status=500):
-    """`{"error": message}`"""
-    return Answer(value={"error": message}, status=status)
-
-
-def error_with(part, status=500):
-    """`{"error": ...}` with a text that holds `part`."""
-    return Answer(part=part, status=status)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A request and its answer."""
-
-    name: str
-    request: bytes | str | list  # a list is sent in chunks
-    answer: Answer
-    content_type: str | None = JSON
-    accept: str | None = None
-    attributes: str | None = None
-
-
-@dataclass(frozen=True)
-class Script:
-    """A script with the requests that one server gets, one after the other."""
-
-    folder: str
-    rows: list = field(default_factory=list)
-    #: Tells entries with the same folder apart.
-    title: str = ""
-    models: tuple = ("half_plus_three",)
-    #: Whether the models run, on TensorFlow; else requests come back from the fake model server.
-    tensorflow: bool = False
-    settings: dict = field(default_factory=dict)
-    instances: int = 1
-    #: Parts of lines that must be in the log, and such that must not.
-    log: tuple = ()
-    no_log: tuple = ()
-    #: Parts that must be there exactly once.
-    once: tuple = ()
-
-    @property
-    def name(self):
-        return f"{self.folder} {self.title}".strip().replace(" ", "_")
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A script that the server refuses to start with, and parts of what it must say."""
-
-    folder: str
-    log: tuple
-    settings: dict = field(default_factory=dict)
-
-    @property
-    def name(self):
-        return self.folder
-
-
-class HandlerCase(Case):
-    """A test case with servers that run handlers."""
-
-    def serve(self, script, **options):
-        """A server with a script, that may not be ready yet; it ends with the test."""
-        archive = self.model_dir(*script.models)
-        code = archive / "code"
-        # A copy, for Python leaves its caches beside what it imports.
-        shutil.copytree(SCRIPTS / script.folder, code, ignore=shutil.ignore_patterns("__pycache__"))
-        settings = {"FAKE_TFS_ANSWER": "echo", "TF_CPP_MIN_LOG_LEVEL": "2", **ENVIRONMENT, **script.settings}
-        server = self.start(
-            archive,
-            model_server=STAND_IN if script.tensorflow else FAKE_MODEL_SERVER,
-            instances=script.instances,
-            env={name: filled(value, {"code": str(code)}) for name, value in settings.items()},
-            **options,
-        )
-        self.addCleanup(server.stop)
+    def start_case(self, case, **options):
+        archive = self.model_dir(*case.models)
+        # A copy, because Python leaves its caches beside what it imports.
+        code = shutil.copytree(CASES / case.script, archive / "code", ignore=shutil.ignore_patterns("__pycache__"))
+        for name, text in case.files.items():
+            (code / name).write_text(text)
+        settings = {"FAKE_TFS_ANSWER": "echo", "TF_CPP_MIN_LOG_LEVEL": "2", **filled(case.settings, {"code": code})}
+        if case.missing:
+            # Python looks there before it looks among the installed packages.
+            settings["PYTHONPATH"] = str(MISSING / case.missing)
+        model_server = STAND_IN if case.tensorflow else FAKE_MODEL_SERVER
+        server = self.start(archive, model_server=model_server, instances=case.instances, env=settings, **options)
         server.code = code
         return server
 
-    def ends_well(self, server):
-        """Ends the server, which must leave no process behind."""
-        server.process.terminate()
-        self.assertEqual(server.wait(STOP_SECONDS), 0, server.last_lines())
-        self.assertEqual(server.children(), [])
-
-    def check_row(self, server, row, mark=""):
-        request = filled(row.request, {"mark": mark})
-        answer = self.invoke(server, request, row.content_type, row.attributes, row.accept)
-        self.check_answer(server, answer, row.answer, mark)
-
-    def check_answer(self, server, answer, expected, mark=""):
+    def check_request(self, server, request, mark=""):
         first, last = server.rest_ports[0], server.rest_ports[-1]
-        places = {
+        names = {
             "mark": mark,
-            "rest_port": str(first),
-            "grpc_port": str(first - 1),
-            "rest_port_1": str(last),
-            "grpc_port_1": str(last - 1),
-            "code": str(server.code),
-            "python_folder": str(PYTHON_FOLDER),
+            "rest_port": first,
+            "grpc_port": first - 1,
+            # The second of two instances.
+            "rest_port_1": last,
+            "grpc_port_1": last - 1,
+            "code": server.code,
+            "python_folder": Path(sys.executable).parent,
+            "prefix": sys.prefix,
+            "base_prefix": sys.base_prefix,
+            "version": "{}.{}".format(*sys.version_info),
         }
+        body = filled(request.send, names)
+        if isinstance(body, list):
+            body = [piece.encode() if isinstance(piece, str) else piece for piece in body]
+        answer = self.invoke(server, body, request.type, request.attributes, request.accept)
+        self.check_answer(answer, request, body, names)
+
+    def check_answer(self, answer, expected, body, names):
         shown = answer.text[:2000]
-        self.assertEqual(answer.status, expected.status, shown)
-        self.assertEqual(answer.headers.get("Content-Type"), filled(expected.content_type, places), shown)
-        if expected.body is not None:
-            body = filled(expected.body, places)
-            self.assertEqual(answer.body, body.encode() if isinstance(body, str) else body)
-        if expected.value is not None:
-            self.assertEqual(json.loads(answer.body), filled(expected.value, places))
-        if expected.part is not None:
-            self.assertIn(expected.part, json.loads(answer.body)["error"])
+        is_error = expected.error is not None or expected.error_with is not None
+        self.assertEqual(answer.status, expected.status or (500 if is_error else 200), shown)
+        usual_type = JSON if is_error or expected.json is not None else "text/plain"
+        self.assertEqual(answer.headers.get("Content-Type"), expected.answer_type or usual_type, shown)
+        if expected.error is not None:
+            self.assertEqual(answer.json(), {"error": filled(expected.error, names)})
+        elif expected.error_with is not None:
+            self.assertIn(filled(expected.error_with, names), answer.json()["error"])
+        elif expected.json is not None:
+            self.assertEqual(answer.json(), filled(expected.json, names))
+        else:
+            text = body if expected.text is None else filled(expected.text, names)
+            self.assertEqual(answer.body, text.encode() if isinstance(text, str) else text)
 
-    def wait_for_log(self, server, part):
-        self.wait_until(lambda: part in server.log(), f"{part!r} in the log", server)
+    def send(self, server, bodies):
+        """Sends all at the same time; futures of the answers, in order."""
+        threads = ThreadPoolExecutor(len(bodies))
+        # Not waited for: the server ends first, and with it all its requests.
+        self.addCleanup(threads.shutdown, wait=False)
+        return [threads.submit(self.invoke, server, body) for body in bodies]
 
-    def wait_until(self, condition, what, server, seconds=LOG_SECONDS):
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                self.fail(f"no {what} after {seconds} s{server.last_lines()}")
-            time.sleep(0.02)
+    def texts(self, futures):
+        answers = [future.result() for future in futures]
+        self.assertEqual([answer.text for answer in answers if answer.status != 200], [])
+        return [answer.text for answer in answers]
+
+    def values(self, futures):
+        return [json.loads(text) for text in self.texts(futures)]
 
     def fake(self, server, method, path, value=None):
         """The fake model server's own routes; its answer's JSON."""
         body = None if value is None else json.dumps(value)
         answer = server.request(method, f"/fake/{path}", body, port=server.rest_ports[0])
         self.assertEqual(answer.status, 200, answer.text)
-        return json.loads(answer.body)
+        return answer.json()
 
+    def stat(self, server, name):
+        return self.fake(server, "GET", "stats")[name]
 
-def filled(value, places):
-    """`value` with its `$names` filled in, in all texts it is made of."""
-    if isinstance(value, str):
-        return Template(value).safe_substitute(places)
-    if isinstance(value, dict):
-        return {key: filled(item, places) for key, item in value.items()}
-    if isinstance(value, list):
-        return [filled(item, places) for item in value]
-    return value
+    def freeze(self, server, frozen=True):
+        """Makes the fake model server hold all requests, or lets them go."""
+        self.fake(server, "POST", "control", {"freeze": frozen})
+
+    def wait_in_flight(self, server, count):
+        wait_until(lambda: self.stat(server, "in_flight") == count, f"not {count} requests at the model")

@@ -1,1 +1,0 @@
-../exceptions/raising.py

@@ -1,1 +1,0 @@
-../output_results/results.py

@@ -1,3 +1,0 @@
-# The names are nearly right.
-def handle(data, context):
-    return data

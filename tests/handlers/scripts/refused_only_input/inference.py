@@ -1,2 +1,0 @@
-def input_handler(data, context):
-    return data

@@ -1,2 +1,0 @@
-def output_handler(response, context):
-    return response.content, "application/json"

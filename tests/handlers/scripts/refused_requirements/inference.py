@@ -1,2 +1,0 @@
-def handler(data, context):
-    return "never", "text/plain"

@@ -1,2 +1,0 @@
-def handler(data, context):
-    return "a" "b",, "text/plain"
