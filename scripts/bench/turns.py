@@ -1,0 +1,213 @@
+"""The parts of a run in which servers take turns under load: each a function that measures and yields rows."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.harness.constants import HOST
+from tests.harness.processes import memory
+
+from .load import Body, Load, large_csv, large_json, post, slow_json, small_json, take_turns
+from .rows import CPU, MB, MB_RATE, P50, P99, PEAK, RATE, SWITCHES, Row, Run, compared, name, quantity, ratios, spread
+from .targets import FAKE_MODEL_SERVER, HERE, Bench, Ours
+
+SMALL = "small JSON"
+PAIR = "trivial pair of handlers"
+CONNECTIONS = (16, 64)
+LARGE = "10 MB JSON"
+AT_REST = "memory at rest (server alone; nginx: all its processes)"
+# Work, side, figure, limits: one row for each number of connections.
+SMALL_ROWS = (
+    (SMALL, "ours", RATE, {"at_least": (0.35, 0.75)}),
+    (SMALL, "ours", P50, {}),
+    (SMALL, "ours", P99, {"at_most": (3, 1.5)}),
+    (SMALL, "ours", CPU, {}),
+    (PAIR, "pair", RATE, {"at_least": (0.15, 0.3)}),
+    (PAIR, "pair", P50, {}),
+    (PAIR, "pair", P99, {}),
+    (PAIR, "pair", CPU, {}),
+    (SMALL, "ours", PEAK, {}),
+)
+# Handlers that are measured with one worker and with two: the script, the work, connections.
+SCALED = (
+    ("pair", PAIR, 64),
+    ("single", "single handler that asks the model itself", 64),
+    ("busy", "pair of handlers that takes 5 ms of CPU", 16),
+)
+# `--workers`: ways in which requests wait, by the work; handlers and settings.
+SHAPES = {
+    "coroutines": ("requests as coroutines", "", {}),
+    "threads": ("requests on threads", "", {"SAGEMAKER_TFS_WORKERS": "threads"}),
+    "pair": (PAIR, "pair", {}),
+}
+# `--workers`: requests that wait at once for a model that takes so long.
+MANY, MANY_MS = 2000, 500
+# `--attack`: connections that send a byte of a head each second, and connections that send nothing.
+DRIPPING, IDLE = 1000, 5000
+DRIP_SECONDS = 1.0
+
+
+def against_nginx(bench: Bench) -> Iterator[Row]:
+    nginx, ours, pair = bench.start_nginx(FAKE_MODEL_SERVER), bench.start(), bench.start("pair")
+    for server in (nginx, ours, pair):
+        server.wait_ready()
+    time.sleep(1)
+    at_rest = [memory(pids)[0] / MB for pids in (nginx.pids(), ours.pids(), pair.workers())]
+    small = [Load(small_json(bench), connections) for connections in CONNECTIONS]
+    large, csv = Load(large_json(bench, 10), 4), Load(large_csv(bench, 10), 4)
+    sides = {"nginx": nginx, "ours": ours}
+    runs = take_turns(bench, {**dict.fromkeys(small, {**sides, "pair": pair}), large: sides})
+    (through,) = take_turns(bench, {csv: {"ours": ours}}, rounds=1)[csv]["ours"]
+
+    for work, side, figure, limits in SMALL_ROWS:
+        for load in small:
+            yield compared(
+                name(work, figure, load.connections), figure, runs[load]["nginx"], runs[load][side], **limits
+            )
+    yield compared(name(LARGE, PEAK, 4), PEAK, runs[large]["nginx"], runs[large]["ours"])
+    yield Row(name("10 MB CSV", PEAK, 4), PEAK.of(through), "MB")
+    yield Row(AT_REST, at_rest[1], "MB", at_rest[0], at_most=(20, 8))
+    yield Row(f"memory of a worker at rest, {PAIR}", at_rest[2], "MB")
+    yield compared(name(LARGE, MB_RATE, 4), MB_RATE, runs[large]["nginx"], runs[large]["ours"], at_least=(0.5, 1))
+    more = quantity(RATE.of(through), "requests/s")
+    yield Row(name("10 MB CSV through the server", MB_RATE, 4), MB_RATE.of(through), "MB/s", more=more)
+
+
+def handlers(bench: Bench) -> Iterator[Row]:
+    for script, work, connections in SCALED:
+        one, two = _rates(bench, script, Load(small_json(bench), connections), workers=(1, 2))
+        work = name(work, RATE, connections)
+        yield Row(f"{work}, 1 worker", statistics.median(one), "requests/s")
+        more = f"{spread(ratios(one, two))} of 1 worker"
+        yield Row(f"{work}, 2 workers", statistics.median(two), "requests/s", more=more)
+    # Each connection's request is with the model nearly all the time: one thread for all handlers must be enough.
+    (rates,) = _rates(bench, "pair", Load(slow_json(bench, 100), 64), workers=(1,))
+    work = f"{name(PAIR, RATE, 64)}, a model that takes 100 ms"
+    yield Row(work, statistics.median(rates), "requests/s", at_least=(512, 640))
+
+
+def _rates(bench: Bench, script: str, load: Load, workers: tuple[int, ...]) -> list[list[float]]:
+    """Requests per second in each round, with these numbers of workers in turn."""
+    sides = {f"{count} workers": bench.start(script, SAGEMAKER_GUNICORN_WORKERS=str(count)) for count in workers}
+    runs = take_turns(bench, {load: sides}, rounds=max(1, bench.rounds // 3))[load]
+    bench.running.close()
+    return [list(map(RATE.of, found)) for found in runs.values()]
+
+
+def waiting(bench: Bench) -> Iterator[Row]:
+    """Small JSON against nginx with 2 workers, all in front of nginx with one worker that returns fixed answers."""
+    backend = HERE / "nginx_model_server"
+    chosen = {shape: found for shape, found in SHAPES.items() if shape in bench.parts}
+    sides = {shape: bench.start(handler, backend, **settings) for shape, (_, handler, settings) in chosen.items()}
+    sides = {"nginx": bench.start_nginx(backend, workers="2"), **sides}
+    loads = [Load(small_json(bench), connections) for connections in CONNECTIONS]
+    for load, runs in take_turns(bench, dict.fromkeys(loads, sides)).items():
+        for shape, (work, _, _) in chosen.items():
+            for figure in (RATE, P99, CPU, SWITCHES):
+                yield compared(name(work, figure, load.connections), figure, runs["nginx"], runs[shape])
+
+
+def many(bench: Bench) -> Iterator[Row]:
+    server = bench.start(SAGEMAKER_MAX_CONCURRENT_TRANSFORMS=str(MANY)).wait_ready()
+    at_rest, load = server.memory()[0] / MB, Load(slow_json(bench, MANY_MS), MANY)
+    runs = take_turns(bench, {load: {"ours": server}})[load]["ours"]
+    work = f"a model that takes {MANY_MS} ms"
+    for figure, more in (
+        (RATE, f"at most {MANY * 1000 / MANY_MS:,.0f}"),
+        (P99, ""),
+        (PEAK, f"at rest {at_rest:.1f} MB"),
+    ):
+        yield Row(name(work, figure, MANY), figure.combine(map(figure.of, runs)), figure.unit, more=more)
+    yield Row(f"{work}, threads of the server, {MANY} connections", len(server.tasks()), "")
+
+
+def ping(bench: Bench) -> Iterator[Row]:
+    body = large_csv(bench, 100)
+    runs = _with_and_without(bench, Load(None, 1), lambda server: _conversions(server, body))
+    for figure in (P50, P99):
+        yield compared(f"/ping, alone and while bodies of 100 MB are converted, {figure.name}", figure, *runs)
+
+
+def attack(bench: Bench) -> Iterator[Row]:
+    closed: list[socket.socket] = []
+    runs = _with_and_without(bench, Load(small_json(bench), 16), lambda server: _attack(server, closed))
+    yield compared(name(SMALL, RATE, 16), RATE, *runs)
+    yield compared(name(SMALL, P99, 16), P99, *runs, at_most=(3,))
+    yield Row("dripping connections that the server closed", len(closed), "")
+
+
+def _with_and_without(bench: Bench, load: Load, context: Callable) -> Iterable[list[Run]]:
+    """The runs of a server under a load alone, and within the context."""
+    server = bench.start()
+    other = copy.copy(server)
+    other.during = lambda: context(server)
+    return take_turns(bench, {load: {"alone": server, "disturbed": other}})[load].values()
+
+
+@contextlib.contextmanager
+def _conversions(server: Ours, body: Body) -> Iterator[None]:
+    """As many bodies as the machine has processors, again and again."""
+    over = threading.Event()
+
+    def convert() -> None:
+        while not over.is_set():
+            post(server, body)
+
+    clients = os.cpu_count() or 1
+    with ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(convert) for _ in range(clients)]
+        try:
+            yield
+        finally:
+            over.set()
+        for client in running:
+            client.result()
+
+
+@contextlib.contextmanager
+def _attack(server: Ours, closed: list[socket.socket]) -> Iterator[None]:
+    """Idle and dripping connections. A dripping one that the server closes is replaced, and noted in `closed`."""
+
+    def connect(first: bytes = b"") -> socket.socket:
+        connection = socket.create_connection((HOST, server.port), timeout=10)
+        connection.sendall(first)
+        connection.setblocking(False)
+        return connection
+
+    head = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+    idle, dripping = [connect() for _ in range(IDLE)], [connect(head) for _ in range(DRIPPING)]
+    over = threading.Event()
+
+    def drip() -> None:
+        for index in itertools.cycle(range(DRIPPING)):
+            if over.wait(DRIP_SECONDS / DRIPPING):
+                return
+            try:
+                dripping[index].send(b"x")
+                gone = not dripping[index].recv(4096)
+            except OSError as error:
+                gone = not isinstance(error, BlockingIOError)
+            if gone:
+                closed.append(dripping[index])
+                dripping[index].close()
+                dripping[index] = connect(head)
+
+    with ThreadPoolExecutor(1) as pool:
+        dripper = pool.submit(drip)
+        try:
+            time.sleep(DRIP_SECONDS)
+            yield
+        finally:
+            over.set()
+        dripper.result()
+    for connection in [*idle, *dripping]:
+        connection.close()
