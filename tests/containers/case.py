@@ -24,12 +24,11 @@ from pathlib import Path
 
 from tests.harness.case import Case
 from tests.harness.client import Failure, request, wait_until
+from tests.harness.commands import run
 from tests.harness.constants import FAKE_MODEL_SERVER, PREDICTIONS, ROOT
 
 BASES = ROOT / "target" / "containers"
-EXECUTABLES = {
-    "python": Path(os.environ.get("SAGEMAKER_TFS_TEST_EXECUTABLES", ROOT / "target" / "executables")),
-}
+EXECUTABLES = {"python": Path(os.environ.get("SAGEMAKER_TFS_TEST_EXECUTABLES", ROOT / "target" / "executables"))}
 EXECUTABLES["slim"] = EXECUTABLES["python"].with_name(f"{EXECUTABLES['python'].name}-slim")
 
 RUN = f"sagemaker-tfs-test-{uuid.uuid4().hex[:12]}"
@@ -44,20 +43,8 @@ BUILD_SECONDS = 900
 READY_SECONDS = 180
 
 
-def run(*command, timeout=BUILD_SECONDS, code=0, **options):
-    """The output of a command, both streams; fails on another exit code, unless `code` is None."""
-    command = list(map(str, command))
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, **options
-    )
-    output = done.stdout.decode(errors="replace").strip()
-    if code not in (None, done.returncode):
-        raise Failure(f"{' '.join(command)}: exit code {done.returncode}\n{output}")
-    return output
-
-
-def docker(*arguments, code=0, timeout=120):
-    return run("docker", *arguments, code=code, timeout=timeout)
+def docker(*arguments, **options):
+    return run("docker", *arguments, **options).strip()
 
 
 def inspect(name, template="{{json .}}", kind="image"):
@@ -95,7 +82,8 @@ def base_image():
         new = tar.with_suffix(f".{os.getpid()}.new")
         # Distributions differ in what they let other users than root do.
         command = [] if os.geteuid() == 0 or not shutil.which("sudo") else ["sudo", "--non-interactive"]
-        run(*command, "mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", name, new)
+        command += ["mmdebstrap", "--quiet", "--variant=minbase", "--format=tar", name, new]
+        run(*command, timeout=BUILD_SECONDS)
         new.rename(tar)
     atexit.register(remove_all)
     # The default of SIGTERM would end this process without the line above.
@@ -123,7 +111,7 @@ def build(*options, base=True, code=0):
     command = [ROOT / "scripts" / "build.sh", "--repository", f"{RUN}/serving", "--executables", executables]
     command += ["--base-image", base_image()] if base else []
     command += [] if (executables / "sbom").is_dir() and any((executables / "sbom").iterdir()) else ["--no-audit"]
-    return run(*command, *options, code=code)
+    return run(*command, *options, code=code, timeout=BUILD_SECONDS)
 
 
 @functools.cache

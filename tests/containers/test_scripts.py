@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 
-from tests.harness.client import request
+from tests.harness.client import request, wait_until
+from tests.harness.commands import run
 from tests.harness.constants import HOST, ROOT
 from tests.harness.ports import free_ports
 
-from .case import LABEL, RUN, ContainerCase, docker, engine_or_skip, image, inspect, run, wait_until
+from .case import LABEL, RUN, ContainerCase, docker, engine_or_skip, image, inspect
 
 setUpModule = engine_or_skip
 
