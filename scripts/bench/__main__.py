@@ -24,7 +24,7 @@ from tests.harness.client import Failure
 from tests.harness.constants import ROOT
 from tests.harness.processes import interrupt_on_signals
 
-from . import alone, turns
+from . import parts
 from .plots import plots
 from .rows import Row, table
 from .targets import TARGET, Bench, say
@@ -45,16 +45,16 @@ class Mode:
 
 
 COMPARISON = {
-    "nginx": turns.against_nginx,
-    "handlers": turns.handlers,
-    "conversion": alone.conversion,
-    "bodies": alone.large_bodies,
-    "starts": alone.starts,
+    "nginx": parts.against_nginx,
+    "handlers": parts.handlers,
+    "conversion": parts.conversion,
+    "bodies": parts.large_bodies,
+    "starts": parts.starts,
 }
-WORKERS = {**dict.fromkeys(turns.SHAPES, turns.waiting), "many": turns.many, "ping": turns.ping}
+WORKERS = {**dict.fromkeys(parts.SHAPES, parts.waiting), "many": parts.many, "ping": parts.ping}
 MODES = {
     "comparison": Mode(9, 4, COMPARISON),
-    "attack": Mode(5, 10, {"attack": turns.attack}, columns=("alone", "attacked")),
+    "attack": Mode(5, 10, {"attack": parts.attack}, columns=("alone", "attacked")),
     "workers": Mode(5, 3, WORKERS),
 }
 
@@ -112,8 +112,8 @@ def _how(bench: Bench) -> str:
     command = " ".join(["./scripts/bench.sh", *sys.argv[1:]])
     return (
         f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
-        f"{platform.python_version()}. Command: `{command}`: {bench.rounds} rounds of {bench.seconds} s a run (rows with 1 "
-        "and 2 workers: a third of the rounds), medians, and of the ratios also the smallest and largest."
+        f"{platform.python_version()}. Command: `{command}`: rounds: {bench.rounds} (a third of them for 1 and 2 workers), "
+        f"seconds of a run: {bench.seconds}. Figures are medians; ratios also have the smallest and largest."
     )
 
 
@@ -130,8 +130,8 @@ def _options() -> tuple[Bench, Mode]:
     parser.add_argument("--quick", action="store_true", help="3 rounds of 3 s")
     parser.add_argument("--rounds", type=int, help="how often the servers take turns")
     parser.add_argument("--seconds", type=int, help="of each run; under --attack heads are given up after 20 s")
-    parts = "; ".join(" ".join(one.parts) for one in MODES.values())
-    parser.add_argument("--parts", nargs="+", metavar="PART", help=f"default: all, by mode: {parts}")
+    names = "; ".join(" ".join(one.parts) for one in MODES.values())
+    parser.add_argument("--parts", nargs="+", metavar="PART", help=f"default: all, by mode: {names}")
     parser.add_argument("--server", type=Path, default=TARGET / "sagemaker-tfs", help="another executable")
     bench = parser.parse_args(namespace=Bench())
     chosen = MODES[bench.mode]

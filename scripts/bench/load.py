@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.client import Failure, request
+from tests.harness.commands import run
 from tests.harness.constants import CSV, HOST, INSTANCES, JSON, PREDICTIONS
 
 from .rows import MB, RATE, Run, quantity
@@ -19,49 +19,45 @@ COLUMNS = 100
 
 
 @dataclass(frozen=True)
-class Body:
-    path: Path
-    content_type: str
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-
-@dataclass(frozen=True)
 class Load:
     """Clients that post a body again and again, or without one ask for /ping."""
 
-    body: Body | None
     connections: int
+    body: Path | None = None
+    content_type: str = JSON
 
     def __str__(self) -> str:
-        return f"{self.body.path.name if self.body else '/ping'}, {self.connections} connections"
+        return f"{self.body.name if self.body else '/ping'}, {self.connections} connections"
+
+    @property
+    def size(self) -> int:
+        return self.body.stat().st_size if self.body else 0
 
 
-def small_json(bench: Bench) -> Body:
-    return _body(bench, "small.json", JSON, INSTANCES)
+def small_json(bench: Bench, connections: int) -> Load:
+    return Load(connections, _file(bench, "small.json", INSTANCES))
 
 
-def slow_json(bench: Bench, milliseconds: int) -> Body:
+def slow_json(bench: Bench, connections: int, milliseconds: int) -> Load:
     """The model takes this long to answer as it does to `small_json`."""
     text = f'{INSTANCES[:-1]}, "fake": {{"delay_ms": {milliseconds}}}}}'
-    return _body(bench, f"{milliseconds} ms.json", JSON, text)
+    return Load(connections, _file(bench, f"{milliseconds} ms.json", text))
 
 
-def large_json(bench: Bench, megabytes: int) -> Body:
+def large_json(bench: Bench, connections: int, megabytes: int) -> Load:
     rows = ", ".join(f"[{row}]" for row in _rows(megabytes, ", "))
-    return _body(bench, f"{megabytes} MB.json", JSON, f'{{"instances": [{rows}]}}')
+    return Load(connections, _file(bench, f"{megabytes} MB.json", f'{{"instances": [{rows}]}}'))
 
 
-def large_csv(bench: Bench, megabytes: int) -> Body:
-    return _body(bench, f"{megabytes} MB.csv", CSV, "\n".join(_rows(megabytes, ",")) + "\n")
+def large_csv(bench: Bench, connections: int, megabytes: int) -> Load:
+    text = "\n".join(_rows(megabytes, ",")) + "\n"
+    return Load(connections, _file(bench, f"{megabytes} MB.csv", text), CSV)
 
 
-def _body(bench: Bench, file: str, content_type: str, content: str) -> Body:
-    path = bench.scratch / file
+def _file(bench: Bench, name: str, content: str) -> Path:
+    path = bench.scratch / name
     path.write_text(content)
-    return Body(path, content_type)
+    return path
 
 
 def _rows(megabytes: int, separator: str) -> list[str]:
@@ -75,36 +71,28 @@ def _rows(megabytes: int, separator: str) -> list[str]:
     return [rows[index % len(rows)] for index in range(round(megabytes * MB / mean))]
 
 
-def post(server: Target, body: Body) -> bytes:
+def post(server: Target, load: Load) -> bytes:
     """Sends one body and returns the answer."""
-    answer = request(server.port, "POST", PATH, body.path.read_bytes(), {"Content-Type": body.content_type})
+    answer = request(server.port, "POST", PATH, load.body.read_bytes(), {"Content-Type": load.content_type})
     if answer.status != 200:
-        raise Failure(f"{server.command[0]} answered {answer.status} to {body.path.name}: {answer.text[:500]}")
+        raise Failure(f"{server.command[0]} answered {answer.status} to {load.body.name}: {answer.text[:500]}")
     return answer.body
 
 
 def wrk(server: Target, load: Load, seconds: int) -> Run:
     """Loads a server; a status of 400 or more or a broken connection fails the run."""
     command = ["wrk", f"-t{min(2, load.connections)}", f"-c{load.connections}", f"-d{seconds}s", "--timeout", "30s"]
-    command += [
-        "--latency",
-        "-s",
-        HERE / "wrk.lua",
-        f"http://{HOST}:{server.port}{PATH if load.body else '/ping'}",
-        "--",
-    ]
-    command += [load.body.path, load.body.content_type] if load.body else []
+    command += ["--latency", "-s", HERE / "wrk.lua", f"http://{HOST}:{server.port}{PATH if load.body else '/ping'}"]
+    command += ["--", load.body, load.content_type] if load.body else []
     server.reset_peak()
-    cpu, switches = server.cpu_seconds(), server.switches()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 40)
-    cpu, switches = server.cpu_seconds() - cpu, server.switches() - switches
-    if done.returncode:
-        raise Failure(f"wrk failed with {done.returncode}:\n{done.stdout}{done.stderr}")
-    figures = json.loads(done.stdout.splitlines()[-1])
+    cpu, switches = server.counters()
+    output = run(*command, timeout=seconds + 40)
+    cpu_after, switches_after = server.counters()
+    figures = json.loads(output.splitlines()[-1])
     if figures.pop("failures") or not figures["requests"]:
-        raise Failure(f"ERRORS UNDER LOAD: {server.command[0]}, {load}:\n{done.stdout}")
-    size = load.body.size if load.body else 0
-    return Run(**figures, body_bytes=size, cpu_seconds=cpu, switches=switches, peak_bytes=server.memory()[1])
+        raise Failure(f"ERRORS UNDER LOAD: {server.command[0]}, {load}:\n{output}")
+    peak = server.memory()[1]
+    return Run(**figures, size=load.size, cpu=cpu_after - cpu, switches=switches_after - switches, peak=peak)
 
 
 # The servers that take turns under a load, by name.
@@ -118,8 +106,8 @@ def take_turns(bench: Bench, plan: dict[Load, Sides], rounds: int = 0) -> dict[L
     for load, sides in plan.items():
         for server in sides.values():
             server.wait_ready()
-            if load.body and (answer := post(server, load.body)) != PREDICTIONS.encode():
-                raise Failure(f"{server.command[0]} answered {answer!r} to {load.body.path.name}, not {PREDICTIONS!r}")
+            if load.body and (answer := post(server, load)) != PREDICTIONS.encode():
+                raise Failure(f"{server.command[0]} answered {answer!r} to {load.body.name}, not {PREDICTIONS!r}")
             wrk(server, load, 1)
     for number in range(rounds or bench.rounds):
         for load, sides in plan.items():

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from html import escape
 
+from .parts import AT_REST, CONNECTIONS, LARGE, PAIR, SMALL
 from .rows import CPU, P99, PEAK, RATE, Figure, Row, name, quantity
-from .turns import AT_REST, CONNECTIONS, LARGE, PAIR, SMALL
 
 NGINX, OURS, WITH_PAIR = "nginx", "sagemaker-tfs", "with a pair of handlers"
 # In pixels: the picture, where its bars begin, how long and high a bar can be.

@@ -18,12 +18,12 @@ class Run:
     seconds: float
     p50_ms: float
     p99_ms: float
-    body_bytes: int
-    # Processor time of the server and its Python workers.
-    cpu_seconds: float
-    # Of the server alone.
+    # Bytes of a body, and the most memory of the server in bytes.
+    size: int
+    peak: int
+    # Seconds of processor time of the server and its Python workers, and voluntary switches of the server alone.
+    cpu: float
     switches: int
-    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Figure:
 
 
 RATE = Figure("", "requests/s", lambda run: run.requests / run.seconds)
-MB_RATE = Figure("", "MB/s", lambda run: run.requests * run.body_bytes / MB / run.seconds)
+MB_RATE = Figure("", "MB/s", lambda run: run.requests * run.size / MB / run.seconds)
 P50 = Figure("p50", "ms", lambda run: run.p50_ms)
 P99 = Figure("p99", "ms", lambda run: run.p99_ms)
-CPU = Figure("CPU time per request", "µs", lambda run: run.cpu_seconds / run.requests * 1e6)
+CPU = Figure("CPU time per request", "µs", lambda run: run.cpu / run.requests * 1e6)
 SWITCHES = Figure("voluntary switches per request", "", lambda run: run.switches / run.requests)
-PEAK = Figure("peak memory", "MB", lambda run: run.peak_bytes / MB, max)
+PEAK = Figure("peak memory", "MB", lambda run: run.peak / MB, max)
 
 
 @dataclass(frozen=True)

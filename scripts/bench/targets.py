@@ -40,27 +40,24 @@ class Target(Process):
         """The processes that run Python handlers."""
         return [pid for pid in self.children() if program(pid) == "sagemaker-tfs-python"]
 
-    def cpu_seconds(self) -> float:
-        return cpu_seconds([*self.pids(), *self.workers()])
-
     def memory(self) -> tuple[int, int]:
         return memory(self.pids())
 
     def reset_peak(self) -> None:
         reset_peak([*self.pids(), *self.workers()])
 
-    def tasks(self) -> list[Path]:
+    def threads(self) -> list[Path]:
         """The threads of the server itself."""
-        return [task for pid in self.pids() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return [thread for pid in self.pids() for thread in Path(f"/proc/{pid}/task").iterdir()]
 
-    def switches(self) -> int:
-        """Voluntary context switches of the threads that run now."""
-        count = 0
-        for task in self.tasks():
+    def counters(self) -> tuple[float, int]:
+        """Processor time of server and workers; voluntary context switches of the server's threads that run now."""
+        switches = 0
+        for thread in self.threads():
             with contextlib.suppress(OSError):  # the thread has just ended
-                status = (task / "status").read_text()
-                count += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
-        return count
+                status = (thread / "status").read_text()
+                switches += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+        return cpu_seconds([*self.pids(), *self.workers()]), switches
 
 
 class Ours(Server, Target):

@@ -10,7 +10,7 @@ from scripts.bench.rows import P99, PEAK, Row, Run, compared
 
 
 def run_of(p99, peak):
-    return Run(10, 1.0, 0.5, p99, 100, 0.1, 5, peak)
+    return Run(10, 1.0, 0.5, p99, size=100, peak=peak, cpu=0.1, switches=5)
 
 
 class Rows(unittest.TestCase):

@@ -1,11 +1,13 @@
-"""The parts of a run in which servers take turns under load: each a function that measures and yields rows."""
+"""The parts of a run: each is a function that measures and yields rows."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import http.client
 import itertools
 import os
+import re
 import socket
 import statistics
 import threading
@@ -13,12 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.harness.client import Failure, request
+from tests.harness.commands import run
 from tests.harness.constants import HOST
 from tests.harness.processes import memory
 
-from .load import Body, Load, large_csv, large_json, post, slow_json, small_json, take_turns
+from .load import Load, large_csv, large_json, post, slow_json, small_json, take_turns
 from .rows import CPU, MB, MB_RATE, P50, P99, PEAK, RATE, SWITCHES, Row, Run, compared, name, quantity, ratios, spread
-from .targets import FAKE_MODEL_SERVER, HERE, Bench, Ours
+from .targets import FAKE_MODEL_SERVER, HERE, STATUS_PATH, TARGET, Bench, Ours, say
 
 SMALL = "small JSON"
 PAIR = "trivial pair of handlers"
@@ -51,6 +55,7 @@ SHAPES = {
 }
 # `--workers`: requests that wait at once for a model that takes so long.
 MANY, MANY_MS = 2000, 500
+START_SECONDS = 16
 # `--attack`: connections that send a byte of a head each second, and connections that send nothing.
 DRIPPING, IDLE = 1000, 5000
 DRIP_SECONDS = 1.0
@@ -62,8 +67,8 @@ def against_nginx(bench: Bench) -> Iterator[Row]:
         server.wait_ready()
     time.sleep(1)
     at_rest = [memory(pids)[0] / MB for pids in (nginx.pids(), ours.pids(), pair.workers())]
-    small = [Load(small_json(bench), connections) for connections in CONNECTIONS]
-    large, csv = Load(large_json(bench, 10), 4), Load(large_csv(bench, 10), 4)
+    small = [small_json(bench, connections) for connections in CONNECTIONS]
+    large, csv = large_json(bench, 4, 10), large_csv(bench, 4, 10)
     sides = {"nginx": nginx, "ours": ours}
     runs = take_turns(bench, {**dict.fromkeys(small, {**sides, "pair": pair}), large: sides})
     (through,) = take_turns(bench, {csv: {"ours": ours}}, rounds=1)[csv]["ours"]
@@ -84,23 +89,113 @@ def against_nginx(bench: Bench) -> Iterator[Row]:
 
 def handlers(bench: Bench) -> Iterator[Row]:
     for script, work, connections in SCALED:
-        one, two = _rates(bench, script, Load(small_json(bench), connections), workers=(1, 2))
+        one, two = _rates(bench, script, small_json(bench, connections), workers=(1, 2))
         work = name(work, RATE, connections)
         yield Row(f"{work}, 1 worker", statistics.median(one), "requests/s")
         more = f"{spread(ratios(one, two))} of 1 worker"
         yield Row(f"{work}, 2 workers", statistics.median(two), "requests/s", more=more)
     # Each connection's request is with the model nearly all the time: one thread for all handlers must be enough.
-    (rates,) = _rates(bench, "pair", Load(slow_json(bench, 100), 64), workers=(1,))
+    (rates,) = _rates(bench, "pair", slow_json(bench, 64, 100), workers=(1,))
     work = f"{name(PAIR, RATE, 64)}, a model that takes 100 ms"
     yield Row(work, statistics.median(rates), "requests/s", at_least=(512, 640))
 
 
 def _rates(bench: Bench, script: str, load: Load, workers: tuple[int, ...]) -> list[list[float]]:
     """Requests per second in each round, with these numbers of workers in turn."""
-    sides = {f"{count} workers": bench.start(script, SAGEMAKER_GUNICORN_WORKERS=str(count)) for count in workers}
+    sides = {
+        f"{script}.py, workers: {count}": bench.start(script, SAGEMAKER_GUNICORN_WORKERS=str(count))
+        for count in workers
+    }
     runs = take_turns(bench, {load: sides}, rounds=max(1, bench.rounds // 3))[load]
     bench.running.close()
     return [list(map(RATE.of, found)) for found in runs.values()]
+
+
+def conversion(bench: Bench) -> Iterator[Row]:
+    """The converters alone: the lines `name: number` of their own benchmark."""
+    say("conversion alone")
+    output = run(TARGET / "examples" / "convert_speed")
+    speeds = {work: float(speed) for work, speed in re.findall(r"^(\w+)_mb_per_s: *([\d.]+)", output, re.MULTILINE)}
+    work = "10 MB CSV (100 numeric columns) to JSON, conversion alone"
+    yield Row(work, speeds.pop("csv"), "MB/s", at_least=(200, 1000))
+    for work, speed in speeds.items():
+        yield Row(f"{work.replace('_', ' ')}, conversion alone", speed, "MB/s")
+
+
+def large_bodies(bench: Bench) -> Iterator[Row]:
+    """Bodies of 100 MB, one at a time: CSV, and JSON both ways, to a model server that sends it back."""
+    say("bodies of 100 MB")
+    server, _, (above,), _ = _large_body(bench, large_csv(bench, 1, 100), "", "fixed")
+    more = f"peak {quantity(server.memory()[1] / MB, 'MB')}"
+    work = "memory for a 100 MB CSV body, above rest and body"
+    yield Row(work, above - 1, "x body", at_most=(2, "constant"), more=more)
+    load = large_json(bench, 1, 100)
+    _, _, _, without = _large_body(bench, load, "", "echo")
+    _, answer, above, seconds = _large_body(bench, load, "pair", "echo")
+    if answer != load.body.read_bytes():
+        raise Failure(f"{len(answer)} bytes came back of {load.size}, or others")
+    work = "100 MB body both ways through a pair of handlers"
+    yield Row(f"peak memory of the server above rest, {work}", above[0], "x body")
+    yield Row(f"peak memory of the worker above rest, {work}", above[1], "x body")
+    yield Row(f"time, {work}", seconds, "s", more=f"without handlers {quantity(without, 's')}")
+
+
+def _large_body(bench: Bench, load: Load, handler: str, kind: str) -> tuple[Ours, bytes, list[float], float]:
+    """The server, its answer, the most memory above rest of it and of its workers, in bodies, and the seconds taken."""
+    bench.running.close()
+    server = bench.start(handler, FAKE_TFS_ANSWER=kind).wait_ready()
+    time.sleep(1)
+    processes = [pids for pids in (server.pids(), server.workers()) if pids]
+    at_rest = [memory(pids)[0] for pids in processes]
+    server.reset_peak()
+    begin = time.monotonic()
+    answer = post(server, load)
+    seconds = time.monotonic() - begin
+    above = [(memory(pids)[1] - rest) / load.size for pids, rest in zip(processes, at_rest, strict=True)]
+    return server, answer, above, seconds
+
+
+def starts(bench: Bench) -> Iterator[Row]:
+    say("starts")
+    times = []
+    for _ in range(bench.rounds):
+        server = bench.start(FAKE_TFS_START_DELAY_MS="1000")
+        with ThreadPoolExecutor(2) as pool:
+            available = pool.submit(_first_answer, server.rest_ports[0], STATUS_PATH, '"AVAILABLE"')
+            ready = pool.submit(_first_answer, server.port, "/ping")
+        bench.running.close()
+        times.append((ready.result() - available.result()) * 1000)
+        # Both are seen late by up to a poll's length: a little below zero is the same moment.
+        if times[-1] < -20:
+            raise Failure(f"/ping answered 200 {-times[-1]:.0f} ms before the model server was available")
+    work = "from the model server answering AVAILABLE to /ping 200"
+    yield Row(work, max(statistics.median(times), 0.0), "ms", at_most=(100, 20), more=_at_most(times))
+
+    def start_ms(handler: str) -> float:
+        server = bench.start(handler)
+        ready = _first_answer(server.port, "/ping")
+        bench.running.close()
+        return (ready - server.begin) * 1000
+
+    with_pair, without = ([start_ms(handler) for _ in range(bench.rounds)] for handler in ("pair", ""))
+    more = f"{_at_most(with_pair)}; without handlers {quantity(statistics.median(without), 'ms')}"
+    yield Row("from the start to /ping 200, trivial pair of handlers", statistics.median(with_pair), "ms", more=more)
+
+
+def _first_answer(port: int, path: str, wanted: str = "") -> float:
+    """When the first 200 came that holds `wanted`."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer = request(port, "GET", path)
+            if answer.status == 200 and wanted in answer.text:
+                return time.monotonic()
+        time.sleep(0.001)
+    raise Failure(f"port {port} did not answer 200 to {path} within {START_SECONDS} s")
+
+
+def _at_most(times: list[float]) -> str:
+    return f"at most {quantity(max(times), 'ms')}"
 
 
 def waiting(bench: Bench) -> Iterator[Row]:
@@ -109,7 +204,7 @@ def waiting(bench: Bench) -> Iterator[Row]:
     chosen = {shape: found for shape, found in SHAPES.items() if shape in bench.parts}
     sides = {shape: bench.start(handler, backend, **settings) for shape, (_, handler, settings) in chosen.items()}
     sides = {"nginx": bench.start_nginx(backend, workers="2"), **sides}
-    loads = [Load(small_json(bench), connections) for connections in CONNECTIONS]
+    loads = [small_json(bench, connections) for connections in CONNECTIONS]
     for load, runs in take_turns(bench, dict.fromkeys(loads, sides)).items():
         for shape, (work, _, _) in chosen.items():
             for figure in (RATE, P99, CPU, SWITCHES):
@@ -118,7 +213,7 @@ def waiting(bench: Bench) -> Iterator[Row]:
 
 def many(bench: Bench) -> Iterator[Row]:
     server = bench.start(SAGEMAKER_MAX_CONCURRENT_TRANSFORMS=str(MANY)).wait_ready()
-    at_rest, load = server.memory()[0] / MB, Load(slow_json(bench, MANY_MS), MANY)
+    at_rest, load = server.memory()[0] / MB, slow_json(bench, MANY, MANY_MS)
     runs = take_turns(bench, {load: {"ours": server}})[load]["ours"]
     work = f"a model that takes {MANY_MS} ms"
     for figure, more in (
@@ -127,19 +222,19 @@ def many(bench: Bench) -> Iterator[Row]:
         (PEAK, f"at rest {at_rest:.1f} MB"),
     ):
         yield Row(name(work, figure, MANY), figure.combine(map(figure.of, runs)), figure.unit, more=more)
-    yield Row(f"{work}, threads of the server, {MANY} connections", len(server.tasks()), "")
+    yield Row(f"{work}, threads of the server, {MANY} connections", len(server.threads()), "")
 
 
 def ping(bench: Bench) -> Iterator[Row]:
-    body = large_csv(bench, 100)
-    runs = _with_and_without(bench, Load(None, 1), lambda server: _conversions(server, body))
+    csv = large_csv(bench, 1, 100)
+    runs = _with_and_without(bench, Load(1), lambda server: _conversions(server, csv))
     for figure in (P50, P99):
         yield compared(f"/ping, alone and while bodies of 100 MB are converted, {figure.name}", figure, *runs)
 
 
 def attack(bench: Bench) -> Iterator[Row]:
     closed: list[socket.socket] = []
-    runs = _with_and_without(bench, Load(small_json(bench), 16), lambda server: _attack(server, closed))
+    runs = _with_and_without(bench, small_json(bench, 16), lambda server: _attack(server, closed))
     yield compared(name(SMALL, RATE, 16), RATE, *runs)
     yield compared(name(SMALL, P99, 16), P99, *runs, at_most=(3,))
     yield Row("dripping connections that the server closed", len(closed), "")
@@ -154,13 +249,13 @@ def _with_and_without(bench: Bench, load: Load, context: Callable) -> Iterable[l
 
 
 @contextlib.contextmanager
-def _conversions(server: Ours, body: Body) -> Iterator[None]:
+def _conversions(server: Ours, load: Load) -> Iterator[None]:
     """As many bodies as the machine has processors, again and again."""
     over = threading.Event()
 
     def convert() -> None:
         while not over.is_set():
-            post(server, body)
+            post(server, load)
 
     clients = os.cpu_count() or 1
     with ThreadPoolExecutor(clients) as pool:
