@@ -89,7 +89,8 @@ def render(figures: dict) -> tuple[str, dict[str, str]]:
     """What docs/BENCHMARKS.md shows of these figures, and the plots by the names of their files."""
     rows = [Row(**row) for row in figures["rows"]]
     pictures = plots(rows)
-    images = "\n\n".join(f"![{Path(file).stem}](plots/{file})" for file in pictures)
+    titles = {file: re.search("<title>(.*)</title>", picture)[1] for file, picture in pictures.items()}
+    images = "\n\n".join(f"![{title}](plots/{file})" for file, title in titles.items())
     return f"{images}\n\n{table(MODES['comparison'].columns, rows)}\n\n{figures['run']}\n", pictures
 
 
@@ -112,8 +113,8 @@ def _how(bench: Bench) -> str:
     command = " ".join(["./scripts/bench.sh", *sys.argv[1:]])
     return (
         f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
-        f"{platform.python_version()}. Command: `{command}`: rounds: {bench.rounds} (a third of them for 1 and 2 workers), "
-        f"seconds of a run: {bench.seconds}. Figures are medians; ratios also have the smallest and largest."
+        f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds (a third of them for 1 and 2 "
+        f"workers) of {bench.seconds} s a run. Figures are medians; ratios also show the smallest and the largest."
     )
 
 
