@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds images for all versions of docker/versions.toml that there can be any for, for cpu and gpu.
+# Builds images for cpu and gpu with all versions of docker/versions.toml that images can be made with.
 #
 #   ./scripts/build-all.sh [options of build.sh, but --version and --arch]
 #
-# Images for eia are left out: their model server must be named, see build.sh. The first failure ends it.
+# Leaves out eia, whose model server must be named, see build.sh. Ends at the first failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/images.sh

@@ -7,21 +7,21 @@
 #   --arch cpu|gpu|eia         processor type; default: cpu
 #   --flavor python|slim       with Python for handlers (the default), or without
 #   --repository NAME          name of the image; default: sagemaker-tensorflow-serving, with -eia for eia
-#   --base-image IMAGE         what the image begins with; a Debian or Ubuntu
-#   --rust-image IMAGE         where the build stage has Rust from
+#   --base-image IMAGE         a Debian or Ubuntu, which the image begins with
+#   --rust-image IMAGE         the image with Rust for the build stage
 #   --python-packages "A B"    Debian packages for handlers, such as python3-grpcio; default: python3-requests
 #   --executables DIR          take the executables from DIR, made by scripts/executables.sh on a system with the
 #                              same C library and Python as the base image; default: build them in the image
 #   --model-server SOURCE      take tensorflow_model_server from a file, or from a .tar.gz with it; each at a path
 #                              or an address (https://, s3://); default: from the image of that version
 #   --model-server-image IMAGE the image to take it from
-#   --sha256 SUM               what the file of --model-server must have; needed for addresses
-#   --no-audit                 without SBOM and crate list: saves some minutes, and is said in a label of the image
+#   --sha256 SUM               checksum of the file of --model-server; required for addresses
+#   --no-audit                 without SBOM and crate list: saves some minutes, and a label of the image says so
 #   --no-cache                 build every layer anew
 #   --dry-run                  print the commands only
 #
-# Without a registry: --base-image with an image of one's own, --executables and --model-server. docker/README.md has
-# the commands.
+# To build without a registry, give your own --base-image, --executables and --model-server. docker/README.md has the
+# commands.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/images.sh

@@ -4,7 +4,7 @@
 #   ./scripts/curl.sh [--port PORT] [--dry-run]
 #                     examples for the model half_plus_three, one of every format
 #   ./scripts/curl.sh [--port PORT] --data DATA|@FILE [--type TYPE] [--model NAME] [--path PATH] [--dry-run]
-#                     a request of one's own
+#                     your own request
 #
 #   --port PORT         default: 8080
 #   --data DATA|@FILE   the body, or a file with it
@@ -12,7 +12,7 @@
 #   --model NAME        the model it is for; default: the server's
 #   --path PATH         default: /invocations
 #
-# Other options of start.sh are taken and not looked at. The exit code is 0 only if every answer has status 200.
+# The script ignores other options of start.sh. The exit code is 0 only if every answer has status 200.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/images.sh

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Builds the executables as images get them: optimized, with the list of their crates embedded, and with an SBOM
-# (CycloneDX) of each beside them.
+# Builds the executables for images: optimized, with the list of their crates embedded, and with an SBOM (CycloneDX)
+# for each.
 #
 #   ./scripts/executables.sh [--out DIR] [--flavor slim|python] [--python PROGRAM] [--no-audit]
 #
-#   --out DIR          where they go; default: target/executables
-#   --flavor slim      the server alone, and without downloads from S3; default: also sagemaker-tfs-python
-#   --python PROGRAM   the Python that the image will have, of the same version; default: python3
-#   --no-audit         neither lists nor SBOM, and none of the tools for them
+#   --out DIR          folder of the results; default: target/executables
+#   --flavor slim      only the server, without downloads from S3; default: also sagemaker-tfs-python
+#   --python PROGRAM   a Python of the version in the image; default: python3
+#   --no-audit         no lists, no SBOMs, and none of the tools for them
 #
-# Run by the Dockerfiles in their build stage, and by hand for `build.sh --executables DIR`. An executable needs a C
-# library at least as new as that of the system it was built on. The first run builds two cargo tools into
-# target/tools: some minutes.
+# The Dockerfiles run this script in their build stage; run it by hand for `build.sh --executables DIR`. An executable
+# needs a C library at least as new as that of the system that built it. The first run builds two cargo tools into
+# target/tools, which takes some minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/images.sh
@@ -38,19 +38,19 @@ done
 [[ $flavor == slim || $flavor == python ]] || fail "--flavor is $flavor; it can be slim or python"
 command -v cargo >/dev/null || fail "cargo is missing; the executables are built with Rust"
 
-# Not the folder of everyday builds: flags and Python differ, and each would build everything anew.
+# Not the folder of everyday builds: flags and Python differ, so each build would undo the other.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/image}
-# Two builds of the same sources are equal: neither paths get into the executables nor the time into the SBOM. (The
-# folder still decides in which order the compiler lays out code: the executables are equal for equal folders only.)
+# Two builds of the same sources in the same folder are equal: executables contain no paths, and the SBOM contains no
+# time. (The compiler lays out code in an order that depends on the folder.)
 export RUSTFLAGS="--remap-path-prefix=$PWD=/sagemaker-tfs --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 
 tools=$PWD/target/tools
-# tool NAME VERSION: installs it unless this version is there.
+# tool NAME VERSION: installs a cargo tool unless target/tools has this version.
 tool() {
   [[ -x $tools/bin/$1 && -f $tools/$1-$2 ]] && return
   say "installing $1 $2 into target/tools"
-  # Without our RUSTFLAGS, and unoptimised, which takes a third of the time. Nobody needs its target folder again.
+  # Our RUSTFLAGS are for the executables. Unoptimized, a tool is built in a third of the time.
   env -u RUSTFLAGS CARGO_TARGET_DIR="$tools/build" CARGO_PROFILE_DEV_DEBUG=0 \
     cargo install --quiet --locked --force --profile dev --root "$tools" "$1@$2"
   rm -rf "$tools/build"
@@ -67,7 +67,7 @@ else
   say "NOT AUDITABLE: no SBOM of the crates, no list of them in the executables (--no-audit)"
 fi
 
-# sbom NAME FEATURES...: writes NAME's list of crates.
+# sbom NAME FEATURES...: writes the SBOM of an executable.
 sbom() {
   local name=$1
   shift
@@ -82,7 +82,7 @@ mkdir -p "$out"
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 mkdir "$new/sbom"
-# One after the other, so that the list inside the server does not name the crates of the other.
+# Two builds, so that the list inside the server names only crates of the server.
 server=(--no-default-features)
 [[ $flavor == slim ]] || server+=(--features s3)
 "${build[@]}" --release --locked --bin sagemaker-tfs "${server[@]}"

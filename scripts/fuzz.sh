@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Fuzzes the parsers: gives them inputs that are made up, steered by what code they reach, until a check fails.
+# Fuzzes the parsers: libFuzzer makes up inputs, guided by the code that they reach, until a check fails.
 #
 #   ./scripts/fuzz.sh                       every target for 60 s
-#   ./scripts/fuzz.sh 600 json csv          these for 10 minutes each
+#   ./scripts/fuzz.sh 600 json csv          these targets for 10 minutes each
 #   ./scripts/fuzz.sh --update-corpus 600   adds inputs that reach new code to fuzz/corpus, and drops superfluous ones
 #
 # Targets are the files in fuzz/targets. Prints a line for each: executions, coverage (edges of the program reached),
-# findings. An input that fails is kept in fuzz/artifacts/<target>/; CONTRIBUTING.md says what to do with it. What is
-# found on the way is kept in fuzz/work and used by the next run. The exit code is 0 only when nothing was found.
+# findings. fuzz/artifacts/<target>/ keeps inputs that fail; CONTRIBUTING.md says what to do with them. fuzz/work keeps
+# inputs that reach new code, for the next run. The exit code is 0 only when no check failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/development.sh
@@ -48,7 +48,7 @@ with_clock "building the targets (the first time some minutes)" \
   fail "the targets cannot be built"
 }
 
-# folders TARGET: those with inputs, beside the one that new inputs are written to.
+# folders TARGET: prints the folders with committed inputs.
 folders() {
   local kind
   for kind in corpus findings; do
@@ -56,7 +56,7 @@ folders() {
   done
 }
 
-# run TARGET: fuzzes it and prints its line.
+# run TARGET: fuzzes the target and prints its line.
 run() {
   local target=$1 log=fuzz/work/$1.log status=0 known
   mkdir -p "fuzz/work/$target" "fuzz/artifacts/$target"
@@ -79,7 +79,7 @@ run() {
   return "$status"
 }
 
-# The smallest set of inputs that reach all that is reached, of those that are committed and those found since.
+# update_corpus TARGET: reduces committed and new inputs to the smallest set that reaches the same code.
 update_corpus() {
   local target=$1 known new=fuzz/work/new-corpus
   mapfile -t known < <(folders "$target")

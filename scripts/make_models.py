@@ -6,11 +6,11 @@
   demo             a classifier of three kinds of flowers by four measures, trained here on made-up data
   types            inputs and outputs of every JSON kind; signatures: serving_default (f, i, b, s),
                    numbers (other number types), any_shape (no shape known), echo, sums, strings
-  image            encoded pictures in (`image_bytes`), their shapes and mean brightness out
-  slow             works for as many `seconds` as asked, then returns them
+  image            takes encoded pictures (`image_bytes`), returns their shapes and mean brightness
+  slow             works for the `seconds` that it is given, then returns them
   broken           a file that is no SavedModel
 
-A model that is there already is left alone. Needs TensorFlow, and a few seconds.
+A model that is there already is left alone. It needs a few seconds and TensorFlow, which test.sh and demo.sh install.
 """
 
 import os
@@ -19,7 +19,17 @@ import sys
 import tempfile
 import time
 
-VERSIONS_OF_HALF_PLUS_THREE = (123, 124)
+
+def function(shape=(None,), **inputs):
+    """Decorates a function of tensors of this shape with these names and types."""
+    return tf.function(input_signature=[tf.TensorSpec(shape, dtype, name) for name, dtype in inputs.items()])
+
+
+def save(path, variables=None, **signatures):
+    """Saves functions by the names of their signatures, with the variables that they use."""
+    module = tf.Module()
+    module.parts = (variables, signatures)
+    tf.saved_model.save(module, path, signatures)
 
 
 def half_plus_three(path):
@@ -36,25 +46,23 @@ def half_plus_three(path):
         y2 = tf.add(tf.multiply(a, x), c, name="y2")
         y3 = tf.add(tf.multiply(a, parsed["x2"]), c, name="y3")
 
-        info = v1.saved_model.build_tensor_info
+        def info(tensors):
+            return {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
 
-        def signature(inputs, outputs, method):
-            return v1.saved_model.build_signature_def(inputs, outputs, f"tensorflow/serving/{method}")
+        def signature(method, inputs, outputs):
+            return v1.saved_model.build_signature_def(info(inputs), info(outputs), f"tensorflow/serving/{method}")
 
+        signatures = {
+            "serving_default": signature("predict", {"x": x}, {"y": y}),
+            "regress_x_to_y": signature("regress", {"inputs": examples}, {"outputs": y}),
+            "tensorflow/serving/regress": signature("regress", {"inputs": examples}, {"outputs": y}),
+            "regress_x_to_y2": signature("regress", {"inputs": examples}, {"outputs": y2}),
+            "regress_x2_to_y3": signature("regress", {"inputs": examples}, {"outputs": y3}),
+            "classify_x_to_y": signature("classify", {"inputs": examples}, {"scores": y}),
+        }
         session.run(v1.global_variables_initializer())
         builder = v1.saved_model.Builder(path)
-        builder.add_meta_graph_and_variables(
-            session,
-            ["serve"],
-            signature_def_map={
-                "serving_default": signature({"x": info(x)}, {"y": info(y)}, "predict"),
-                "regress_x_to_y": signature({"inputs": info(examples)}, {"outputs": info(y)}, "regress"),
-                "tensorflow/serving/regress": signature({"inputs": info(examples)}, {"outputs": info(y)}, "regress"),
-                "regress_x_to_y2": signature({"inputs": info(examples)}, {"outputs": info(y2)}, "regress"),
-                "regress_x2_to_y3": signature({"inputs": info(examples)}, {"outputs": info(y3)}, "regress"),
-                "classify_x_to_y": signature({"inputs": info(examples)}, {"scores": info(y)}, "classify"),
-            },
-        )
+        builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=signatures)
         builder.save()
 
 
@@ -80,72 +88,45 @@ def demo(path):
     right = ((scaled @ weights + bias).argmax(axis=1) == kinds).mean()
     print(f"  trained on {len(kinds)} flowers, {right:.1%} right")
 
-    class Flowers(tf.Module):
-        def __init__(self):
-            super().__init__()
-            self.mean, self.scale = tf.Variable(mean), tf.Variable(scale)
-            self.weights, self.bias = tf.Variable(weights), tf.Variable(bias)
+    variables = [tf.Variable(values) for values in (mean, scale, weights, bias)]
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="measures")])
-        def serve(self, measures):
-            scaled = (measures - self.mean) / self.scale
-            probabilities = tf.nn.softmax(scaled @ self.weights + self.bias)
-            return {
-                "label": tf.gather(names, tf.argmax(probabilities, axis=1)),
-                "probabilities": probabilities,
-            }
+    @function((None, 4), measures=tf.float32)
+    def serve(measures):
+        mean, scale, weights, bias = variables
+        probabilities = tf.nn.softmax((measures - mean) / scale @ weights + bias)
+        return {"label": tf.gather(names, tf.argmax(probabilities, axis=1)), "probabilities": probabilities}
 
-    module = Flowers()
-    tf.saved_model.save(module, path, {"serving_default": module.serve})
+    save(path, variables, serving_default=serve)
 
 
 def types(path):
-    def spec(dtype, name, shape=(None,)):
-        return tf.TensorSpec(shape, dtype, name=name)
+    @function(f=tf.float32, i=tf.int64, b=tf.bool, s=tf.string)
+    def every_kind(f, i, b, s):
+        pair = tf.stack([f, -f], axis=1)
+        return {"half": f / 2, "next": i + 1, "not": tf.logical_not(b), "text": s, "text_bytes": s, "pair": pair}
 
-    class Types(tf.Module):
-        @tf.function(
-            input_signature=[
-                spec(tf.float32, "f"),
-                spec(tf.int64, "i"),
-                spec(tf.bool, "b"),
-                spec(tf.string, "s"),
-            ]
-        )
-        def every_kind(self, f, i, b, s):
-            return {
-                "half": f / 2,
-                "next": i + 1,
-                "not": tf.logical_not(b),
-                "text": s,
-                "text_bytes": s,
-                "pair": tf.stack([f, -f], axis=1),
-            }
+    @function(double=tf.float64, int32=tf.int32, uint8=tf.uint8)
+    def numbers(double, int32, uint8):
+        return {"double": double, "int32": int32, "uint8": uint8}
 
-        @tf.function(input_signature=[spec(tf.float64, "double"), spec(tf.int32, "int32"), spec(tf.uint8, "uint8")])
-        def numbers(self, double, int32, uint8):
-            return {"double": double, "int32": int32, "uint8": uint8}
+    @function(None, x=tf.float32)
+    def any_shape(x):
+        return {"y": x + 1}
 
-        @tf.function(input_signature=[spec(tf.float32, "x", None)])
-        def any_shape(self, x):
-            return {"y": x + 1}
+    @function(None, x=tf.float32)
+    def echo(x):
+        return {"y": tf.identity(x)}
 
-        @tf.function(input_signature=[spec(tf.float32, "x", None)])
-        def echo(self, x):
-            return {"y": tf.identity(x)}
+    @function((None, 2), x=tf.float32)
+    def sums(x):
+        return {"total": tf.reduce_sum(x)}
 
-        @tf.function(input_signature=[spec(tf.float32, "x", (None, 2))])
-        def sums(self, x):
-            return {"total": tf.reduce_sum(x)}
+    @function(None, s=tf.string)
+    def strings(s):
+        return {"out_bytes": s}
 
-        @tf.function(input_signature=[spec(tf.string, "s", None)])
-        def strings(self, s):
-            return {"out_bytes": s}
-
-    module = Types()
-    signatures = {"serving_default": module.every_kind}
-    signatures.update({name: getattr(module, name) for name in ("numbers", "any_shape", "echo", "sums", "strings")})
-    tf.saved_model.save(module, path, signatures)
+    others = {"numbers": numbers, "any_shape": any_shape, "echo": echo, "sums": sums, "strings": strings}
+    save(path, serving_default=every_kind, **others)
 
 
 def image(path):
@@ -153,28 +134,24 @@ def image(path):
         pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         return tf.shape(pixels), tf.reduce_mean(tf.cast(pixels, tf.float32))
 
-    class Image(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-        def serve(self, image_bytes):
-            kinds = (tf.TensorSpec([3], tf.int32), tf.TensorSpec([], tf.float32))
-            shape, mean = tf.map_fn(look, image_bytes, fn_output_signature=kinds)
-            return {"shape": shape, "mean": mean}
+    @function(image_bytes=tf.string)
+    def serve(image_bytes):
+        kinds = (tf.TensorSpec([3], tf.int32), tf.TensorSpec([], tf.float32))
+        shape, mean = tf.map_fn(look, image_bytes, fn_output_signature=kinds)
+        return {"shape": shape, "mean": mean}
 
-    module = Image()
-    tf.saved_model.save(module, path, {"serving_default": module.serve})
+    save(path, serving_default=serve)
 
 
 def slow(path):
-    class Slow(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="seconds")])
-        def serve(self, seconds):
-            end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
-            rounds = tf.while_loop(lambda _: tf.timestamp() < end, lambda n: [n + 1], [tf.constant(0)])
-            with tf.control_dependencies(rounds):
-                return {"seconds": tf.identity(seconds)}
+    @function(seconds=tf.float32)
+    def serve(seconds):
+        end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
+        rounds = tf.while_loop(lambda _: tf.timestamp() < end, lambda n: [n + 1], [tf.constant(0)])
+        with tf.control_dependencies(rounds):
+            return {"seconds": tf.identity(seconds)}
 
-    module = Slow()
-    tf.saved_model.save(module, path, {"serving_default": module.serve})
+    save(path, serving_default=serve)
 
 
 def broken(path):
@@ -183,7 +160,8 @@ def broken(path):
 
 
 MODELS = [
-    *((half_plus_three, version) for version in VERSIONS_OF_HALF_PLUS_THREE),
+    (half_plus_three, 123),
+    (half_plus_three, 124),
     *((make, 1) for make in (demo, types, image, slow, broken)),
 ]
 
@@ -206,7 +184,7 @@ def make_all(out):
             try:
                 os.rename(os.path.join(scratch, "model"), path)
             except OSError:
-                if not path.exists():  # else another run has just made it
+                if not path.exists():  # another run may have just made it
                     raise
         print(f"  done in {time.monotonic() - start:.1f} s", flush=True)
 
@@ -216,13 +194,8 @@ def _import_tensorflow():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # these models gain nothing from a GPU
     print("importing TensorFlow ...", flush=True)
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        sys.exit(
-            f"make_models.py: {sys.executable} lacks TensorFlow ({error}); "
-            "run ./scripts/demo.sh or ./scripts/test.sh, which make an environment with it."
-        )
+    import tensorflow as tf
+
     tf.get_logger().setLevel("ERROR")
 
 

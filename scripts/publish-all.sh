@@ -3,7 +3,7 @@
 #
 #   ./scripts/publish-all.sh [options of publish.sh, but --version and --arch]
 #
-# Images for eia are left out, as by build-all.sh. The first failure ends it.
+# Leaves out eia, as build-all.sh does. Ends at the first failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib/images.sh

@@ -5,7 +5,7 @@
 #
 #   --region REGION     default: AWS_REGION, AWS_DEFAULT_REGION, or the AWS CLI's
 #   --account ACCOUNT   default: the one of your credentials
-#   --repository NAME   of the image, here and there; it is made if it is not there yet;
+#   --repository NAME   of the image, and in ECR, where it is made if it is missing;
 #                       default: sagemaker-tensorflow-serving, with -eia for eia
 #   --dry-run           print the commands only; needs no credentials
 set -euo pipefail
@@ -31,7 +31,7 @@ if ((dry_run)); then
   say "$(quoted aws ecr get-login-password --region "$region") | $(quoted docker login --username AWS --password-stdin "$registry")"
 else
   found=$(aws ecr describe-repositories --region "$region" --repository-names "$repository" 2>&1) ||
-    # Any other error, of rights say, must not be taken for a missing repository.
+    # Another error, such as a missing permission, says nothing about the repository.
     if [[ $found == *RepositoryNotFoundException* ]]; then
       aws ecr create-repository --region "$region" --repository-name "$repository" >/dev/null
       say "made the repository $repository"

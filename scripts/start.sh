@@ -5,8 +5,8 @@
 #
 #   --model-dir DIR     the models; default: the example half_plus_three, once demo.sh has made it in .models
 #   --multi-model       multi-model mode: DIR becomes /opt/ml/models, and models are loaded with POST /models
-#   --port PORT         on this machine, for this machine alone; default: 8080
-#   --env NAME=VALUE    a variable for the server; may be given several times
+#   --port PORT         on the loopback address of this machine; default: 8080
+#   --env NAME=VALUE    a variable for the server; may be repeated
 #   --name NAME         of the container; default: repository and tag
 #   --repository NAME   name of the image; default: sagemaker-tensorflow-serving, with -eia for eia
 #   --dry-run           print the commands only

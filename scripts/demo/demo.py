@@ -253,7 +253,7 @@ def show_all(options: argparse.Namespace, server: Server, to_show: list[Request]
     print(f"\n{right} of {len(to_show)} answers are right", flush=True)
 
     if options.keep:
-        print(f"\nThe server stays up on port {server.port}; its log is {server.log_path}.")
+        print(f"\nThe server stays up on port {server.port}; its log is {server.log_file.name}.")
         print("The lines above can be sent again from another terminal. Ctrl-C ends it.", flush=True)
         try:
             code = server.process.wait()

@@ -10,12 +10,12 @@ CLOCK_PID=
 
 heading() { printf '\n==> %s\n' "$*"; }
 
-# Ends the script's own background process, whatever ends the script.
+# The clock must not outlive the script, whatever ends it.
 trap 'stop_clock' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Runs a long and quiet command and says every 10 seconds that it is still at it.
+# with_clock WHAT COMMAND...: runs a long and quiet command and prints the time every 10 seconds.
 with_clock() {
   local what=$1 begin=$SECONDS status=0
   shift
@@ -46,7 +46,7 @@ stop_clock() {
   CLOCK_PID=
 }
 
-# Installs packages with apt. Fails when that is not possible here without asking anybody.
+# Installs packages with apt. Fails where that is impossible or needs a password.
 apt_install() {
   local as_root=(env)
   command -v apt-get >/dev/null || return 1
@@ -63,7 +63,7 @@ apt_get() {
       apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
 }
 
-# install_or_stop WHAT PACKAGE...: WHAT is missing; these packages have it.
+# install_or_stop WHAT PACKAGE...: installs the packages that contain what is missing, or ends the script.
 install_or_stop() {
   local what=$1
   shift
@@ -71,22 +71,22 @@ install_or_stop() {
   apt_install "$@" || fail "$what is missing. Install it with: sudo apt-get install $*"
 }
 
-# Gets everything ready that the scripts need; what is there already is left alone.
+# Installs and makes what the scripts need, unless it exists.
 prepare() {
   need_rust
   need_python
   need_python_library
   mkdir -p target
   {
-    # Two scripts started at the same time do this one after the other.
+    # Two scripts at the same time would both write here.
     if command -v flock >/dev/null && ! flock -n 9; then
-      say "waiting for another run to get ready"
+      say "waiting for another script that prepares"
       flock 9
     fi
     need_environment
     need_models
   } 9>target/.prepare-lock
-  # What is built and what handlers run in is then the Python of this environment.
+  # Executables are built for this environment's Python, and handlers run in it.
   PATH=$PWD/.venv/bin:$PATH
 }
 
@@ -99,17 +99,17 @@ need_rust() {
   command -v cc >/dev/null || install_or_stop "a C compiler (cc)" gcc libc6-dev
 }
 
-# Where cargo puts what it builds.
+# Prints the folder of cargo's builds.
 target_directory() {
   cargo metadata --format-version 1 --no-deps |
     "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 }
 
-# Sets PYTHON to a Python that TensorFlow supports: $PYTHON or python3 if it is one, else the newest on PATH.
+# Sets PYTHON to a Python that TensorFlow supports: $PYTHON or python3 if supported, otherwise the newest on PATH.
 need_python() {
   local candidate found=
   for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
-    # Tried, not looked up: version managers put programs on PATH that only print an error.
+    # Run, not looked up: version managers put programs on PATH that only print an error.
     found+=$("$candidate" -c 'import sys; print(" %d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true)
     if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
       PYTHON=$candidate
@@ -133,7 +133,7 @@ sys.exit(not any(map(os.path.exists, files)))' && return
   install_or_stop "the library of Python $version" "python$version-dev"
 }
 
-# Makes .venv with the packages of the requirements, unless it is there already.
+# Makes .venv with the required packages, unless it is up to date.
 need_environment() {
   local version key
   version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -158,7 +158,7 @@ pip_install() {
   .venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet "$@" </dev/null
 }
 
-# Makes the models in .models, anew when the script that makes them has changed.
+# Makes the models in .models, again when the script that makes them has changed.
 need_models() {
   local key
   key=$(checksum <scripts/make_models.py)
@@ -167,7 +167,7 @@ need_models() {
     return
   fi
   rm -rf .models
-  # Without oneDNN TensorFlow does not announce it, whatever the log level.
+  # TensorFlow announces oneDNN at any log level.
   TF_ENABLE_ONEDNN_OPTS=0 .venv/bin/python scripts/make_models.py .models
   say "$key" >.models/.stamp
 }
@@ -175,7 +175,7 @@ need_models() {
 # The checksum of standard input.
 checksum() { "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
-# Makes target/tools/lint with the checkers for images, unless it is there already.
+# Makes target/tools/lint with the checkers for images, unless it is up to date.
 need_image_checkers() {
   local key
   key=$(checksum <scripts/requirements/images.txt)
@@ -187,7 +187,8 @@ need_image_checkers() {
     say "$key" >target/tools/lint/stamp
 }
 
-# Prints why containers cannot be tested on this machine, after trying to install what is missing; nothing if they can.
+# Prints why containers cannot be tested on this machine, after an attempt to install what is missing. Prints nothing
+# if they can be tested.
 containers_impossible() {
   local release
   command -v docker >/dev/null || {
@@ -207,7 +208,7 @@ containers_impossible() {
     say "install mmdebstrap with: sudo apt-get install mmdebstrap"
     return
   }
-  # What the python image has, with the files to link with it.
+  # The Python of the python image, with the files for linking.
   [[ -x /usr/bin/python3-config ]] || apt_install python3 python3-dev >/dev/null ||
     say "install the system's Python for developers with: sudo apt-get install python3-dev"
 }

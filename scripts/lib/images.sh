@@ -7,13 +7,13 @@
 . scripts/lib/shared.sh
 
 VERSIONS_FILE=docker/versions.toml
-# SageMaker's container for TensorFlow 1 and 2 is known by this name.
+# The name of SageMaker's container for TensorFlow 1 and 2.
 DEFAULT_REPOSITORY=sagemaker-tensorflow-serving
 DEFAULT_VERSION=2.19
 # The platform kills a container 30 s after SIGTERM; the server needs at most 28 s.
 STOP_SECONDS=30
 
-# Runs a command, or prints it with --dry-run, so that it can be copied into a shell.
+# Runs a command. With --dry-run prints it in a form that a shell takes.
 run() {
   if ((dry_run)); then
     printf '%s\n' "$(quoted "$@")"
@@ -34,7 +34,7 @@ quoted() {
   printf '%s' "$line"
 }
 
-# Options that all scripts know; sets $shifted to the number of words taken, 0 for an unknown option.
+# The options that all scripts take.
 standard_defaults() {
   version=$DEFAULT_VERSION
   arch=cpu
@@ -46,6 +46,7 @@ standard_defaults() {
   dry_run=0
 }
 
+# standard_option WORD...: takes an option and sets $shifted to the number of its words, 0 for an unknown option.
 standard_option() {
   shifted=2
   case $1 in
@@ -62,7 +63,7 @@ standard_option() {
   esac
 }
 
-# version_value VERSION KEY: what the table of versions says, or nothing.
+# version_value VERSION KEY: prints the entry in the table of versions, if any.
 version_value() {
   awk -v table="[versions.\"$1\"]" -v key="$2" '
     /^\[/ { inside = ($0 == table) }
@@ -70,7 +71,7 @@ version_value() {
   ' "$VERSIONS_FILE"
 }
 
-# All versions of the table that images can be made with.
+# Prints the versions that images can be made with.
 servable_versions() {
   local candidate
   while read -r candidate; do
@@ -95,7 +96,7 @@ resolve() {
     fail "there is no TensorFlow Serving $short_version for $arch; $VERSIONS_FILE says which there are"
   [[ $flavor =~ ^(python|slim)$ ]] || fail "--flavor is $flavor; it can be python or slim"
 
-  # Old names: the processor type is part of the repository for eia only, and of the tag for the others.
+  # SageMaker's names: the processor type is part of the repository for eia only, and of the tag for the others.
   if [[ -z $repository ]]; then
     repository=$DEFAULT_REPOSITORY
     [[ $arch != eia ]] || repository+=-eia
@@ -116,8 +117,8 @@ need_docker() {
   docker version --format '{{.Server.Version}}' >/dev/null || fail "no Docker engine answers"
 }
 
-# Sets region and account from what is given, the environment, or the AWS CLI; registry follows from them. In a dry
-# run names take the places of what cannot be found.
+# Sets region and account from options, the environment, or the AWS CLI, and registry from both. A dry run puts names
+# in place of unknown values.
 need_aws() {
   local domain=amazonaws.com
   region=${region:-${AWS_REGION:-${AWS_DEFAULT_REGION:-}}}
@@ -139,14 +140,14 @@ need_aws() {
   registry=$account.dkr.ecr.$region.$domain
 }
 
-# all_versions SCRIPT [OPTION...]: runs it for every version there can be images with, for cpu and gpu.
+# all_versions SCRIPT [OPTION...]: runs the script for cpu and gpu with every version that images can be made with.
 all_versions() {
   local script=$1 one processor
   shift
   for one in "$@"; do
     case $one in
       -h | --help) usage_and_exit ;;
-      -v | --version | -a | --arch) fail "$one is not for $0, which takes all; use scripts/$script" ;;
+      -v | --version | -a | --arch) fail "$one is not for $0, which takes all versions and processor types; use scripts/$script" ;;
     esac
   done
   for one in $(servable_versions); do

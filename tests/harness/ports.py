@@ -24,11 +24,8 @@ def free_ports(count: int = 1) -> int:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # Connections of an earlier server may linger; they do not keep the next one from listening.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
     return True

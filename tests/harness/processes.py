@@ -47,24 +47,18 @@ class Process:
     def __init__(self, argv: list, env: dict[str, str] | None = None, *, terminal: int | None = None):
         """With `terminal`, a file descriptor, the program reads and writes there, and the log stays empty."""
         self.command = [str(word) for word in argv]
-        log, path = tempfile.mkstemp(prefix=f"{Path(self.command[0]).name}-", suffix=".log")
-        self.log_path = Path(path)
+        # Closing this file removes it.
+        self.log_file = tempfile.NamedTemporaryFile(prefix=f"{Path(self.command[0]).name}-", suffix=".log")
         self.begin = time.monotonic()
-        try:
-            self.process = subprocess.Popen(
-                self.command,
-                env={**environment(), **(env or {})},
-                stdin=subprocess.DEVNULL if terminal is None else terminal,
-                stdout=log if terminal is None else terminal,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C reaches only us, and we then stop the program in good order.
-                start_new_session=True,
-            )
-        except OSError:
-            self.log_path.unlink()
-            raise
-        finally:
-            os.close(log)
+        self.process = subprocess.Popen(
+            self.command,
+            env={**environment(), **(env or {})},
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
+            stdout=self.log_file if terminal is None else terminal,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C reaches only us, and we then stop the program in good order.
+            start_new_session=True,
+        )
 
     def __enter__(self):
         return self
@@ -73,7 +67,7 @@ class Process:
         try:
             self.stop()
         finally:
-            self.log_path.unlink()
+            self.log_file.close()
 
     @property
     def pid(self) -> int:
@@ -114,8 +108,8 @@ class Process:
         """Until the port accepts connections; returns this process."""
 
         def listening():
-            with socket.socket() as probe:
-                return probe.connect_ex((HOST, port)) == 0
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port)):
+                return True
 
         self.wait_until(listening, lambda: f"port {port} is closed")
         return self
@@ -148,7 +142,7 @@ class Process:
         return [pid for pid, fields in running.items() if int(fields[SESSION]) == self.pid]
 
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        return Path(self.log_file.name).read_text(errors="replace")
 
     def last_lines(self, count: int = 25) -> str:
         lines = self.log().splitlines()[-count:]

@@ -22,24 +22,15 @@ PAGE = 7
 # It answers with the files of its folder.
 SCRIPT = b"""
 import json
-import os
+from pathlib import Path
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def files():
-    for folder, _, names in os.walk(HERE):
-        for name in names:
-            path = os.path.join(folder, name)
-            if not path.endswith(".pyc"):
-                yield os.path.relpath(path, HERE), open(path, "rb").read().decode("latin-1")
-
-
-FILES = dict(files())
+HERE = Path(__file__).resolve().parent
+PATHS = [path for path in HERE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+FILES = {str(path.relative_to(HERE)): path.read_bytes().decode("latin-1") for path in PATHS}
 
 
 def handler(data, context):
-    return json.dumps({"name": os.path.basename(HERE), "files": FILES}), "application/json"
+    return json.dumps({"name": HERE.name, "files": FILES}), "application/json"
 """
 ONLY_SCRIPT = {"inference.py": SCRIPT}
 ENVIRONMENT_KEYS = {"AWS_ACCESS_KEY_ID": "AKIDLASTING", "AWS_SECRET_ACCESS_KEY": KEYS["AKIDLASTING"][0]}
@@ -138,22 +129,18 @@ class Download(UniversalCase):
         self.assertEqual(len(pages), 4)
         self.assertEqual(len([path for path in pages if "continuation-token=" in path]), 3)
 
-    def test_unusual_keys(self):
+    def test_unusual_keys_and_sizes(self):
         names = ("a b", "a+b", "100%", "%41", "a&b=c", "ä/模型", "q?x#y", 'it\'s "so"', "a:b@c", "~a_b-c.d", "<x>")
-        files = {f"data/{name}": name.encode() for name in names} | ONLY_SCRIPT
+        files = {f"data/{name}": name.encode() for name in names}
+        files |= {"weights.bin": bytes(range(256)) * 50_000, "empty": b""} | ONLY_SCRIPT
         self.check_download(self.put(files), files)
 
-    def test_large_and_empty_objects(self):
-        files = {"weights.bin": bytes(range(256)) * 50_000, "empty": b""} | ONLY_SCRIPT
-        self.check_download(self.put(files), files)
-
-    def test_objects_that_stand_for_folders_are_left_out(self):
-        prefix = self.put(ONLY_SCRIPT, {"/": b"", "/lib/": b""})
+    def test_neighbours_and_objects_that_stand_for_folders_are_left_out(self):
+        other = b"raise SystemExit"
+        others = {"/": b"", "/lib/": b"", "-old/inference.py": other, "inference.py": other, "2/x.py": b""}
+        prefix = self.put(ONLY_SCRIPT, others)
+        self.check_download(prefix, ONLY_SCRIPT)
         self.check_download(f"{prefix}/", ONLY_SCRIPT)
-
-    def test_neighbours_are_left_out(self):
-        others = {"-old/inference.py": b"raise SystemExit", "inference.py": b"raise SystemExit", "2/x.py": b""}
-        self.check_download(self.put(ONLY_SCRIPT, others), ONLY_SCRIPT)
 
     def test_another_program(self):
         files = {"main.py": SCRIPT}
