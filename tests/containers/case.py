@@ -13,10 +13,7 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
-import sys
-import threading
 import time
 import unittest
 import uuid
@@ -26,6 +23,7 @@ from tests.harness.case import Case
 from tests.harness.client import Failure, request, wait_until
 from tests.harness.commands import run
 from tests.harness.constants import FAKE_MODEL_SERVER, PREDICTIONS, ROOT
+from tests.harness.processes import interrupt_on_signals
 
 BASES = ROOT / "target" / "containers"
 EXECUTABLES = {"python": Path(os.environ.get("SAGEMAKER_TFS_TEST_EXECUTABLES", ROOT / "target" / "executables"))}
@@ -86,9 +84,8 @@ def base_image():
         run(*command, timeout=BUILD_SECONDS)
         new.rename(tar)
     atexit.register(remove_all)
-    # The default of SIGTERM would end this process without the line above.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # The default of SIGTERM would end this process without that.
+    interrupt_on_signals()
     docker("import", "--change", f"LABEL {LABEL}", tar, f"{RUN}:base", timeout=BUILD_SECONDS)
     return f"{RUN}:base"
 
@@ -110,7 +107,7 @@ def build(*options, base=True, code=0):
     executables = EXECUTABLES["slim" if "slim" in options else "python"]
     command = [ROOT / "scripts" / "build.sh", "--repository", f"{RUN}/serving", "--executables", executables]
     command += ["--base-image", base_image()] if base else []
-    command += [] if (executables / "sbom").is_dir() and any((executables / "sbom").iterdir()) else ["--no-audit"]
+    command += [] if (executables / "sbom" / "sagemaker-tfs.cdx.json").exists() else ["--no-audit"]
     return run(*command, *options, code=code, timeout=BUILD_SECONDS)
 
 
