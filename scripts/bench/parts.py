@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from tests.harness.client import Failure, request
 from tests.harness.commands import run
@@ -59,6 +60,8 @@ START_SECONDS = 16
 # `--attack`: connections that send a byte of a head each second, and connections that send nothing.
 DRIPPING, IDLE = 1000, 5000
 DRIP_SECONDS = 1.0
+# From the beginning of a disturbance until it counts; making thousands of connections takes a second.
+DISTURB_SECONDS = 3
 
 
 def against_nginx(bench: Bench) -> Iterator[Row]:
@@ -227,50 +230,26 @@ def many(bench: Bench) -> Iterator[Row]:
 
 def ping(bench: Bench) -> Iterator[Row]:
     csv = large_csv(bench, 1, 100)
-    runs = _with_and_without(bench, Load(1), lambda server: _conversions(server, csv))
+
+    def convert(server: Ours, over: threading.Event) -> None:
+        while not over.is_set():
+            post(server, csv)
+
+    runs = _with_and_without(bench, Load(1), convert, os.cpu_count() or 1)
     for figure in (P50, P99):
         yield compared(f"/ping, alone and while bodies of 100 MB are converted, {figure.name}", figure, *runs)
 
 
 def attack(bench: Bench) -> Iterator[Row]:
     closed: list[socket.socket] = []
-    runs = _with_and_without(bench, small_json(bench, 16), lambda server: _attack(server, closed))
+    runs = _with_and_without(bench, small_json(bench, 16), partial(_drip, closed), 1)
     yield compared(name(SMALL, RATE, 16), RATE, *runs)
     yield compared(name(SMALL, P99, 16), P99, *runs, at_most=(3,))
     yield Row("dripping connections that the server closed", len(closed), "")
 
 
-def _with_and_without(bench: Bench, load: Load, context: Callable) -> Iterable[list[Run]]:
-    """The runs of a server under a load alone, and within the context."""
-    server = bench.start()
-    other = copy.copy(server)
-    other.during = lambda: context(server)
-    return take_turns(bench, {load: {"alone": server, "disturbed": other}})[load].values()
-
-
-@contextlib.contextmanager
-def _conversions(server: Ours, load: Load) -> Iterator[None]:
-    """As many bodies as the machine has processors, again and again."""
-    over = threading.Event()
-
-    def convert() -> None:
-        while not over.is_set():
-            post(server, load)
-
-    clients = os.cpu_count() or 1
-    with ThreadPoolExecutor(clients) as pool:
-        running = [pool.submit(convert) for _ in range(clients)]
-        try:
-            yield
-        finally:
-            over.set()
-        for client in running:
-            client.result()
-
-
-@contextlib.contextmanager
-def _attack(server: Ours, closed: list[socket.socket]) -> Iterator[None]:
-    """Idle and dripping connections. A dripping one that the server closes is replaced, and noted in `closed`."""
+def _drip(closed: list[socket.socket], server: Ours, over: threading.Event) -> None:
+    """Holds idle and dripping connections. A dripping one that the server closes is replaced, and noted in `closed`."""
 
     def connect(first: bytes = b"") -> socket.socket:
         connection = socket.create_connection((HOST, server.port), timeout=10)
@@ -280,29 +259,39 @@ def _attack(server: Ours, closed: list[socket.socket]) -> Iterator[None]:
 
     head = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
     idle, dripping = [connect() for _ in range(IDLE)], [connect(head) for _ in range(DRIPPING)]
-    over = threading.Event()
-
-    def drip() -> None:
-        for index in itertools.cycle(range(DRIPPING)):
-            if over.wait(DRIP_SECONDS / DRIPPING):
-                return
-            try:
-                dripping[index].send(b"x")
-                gone = not dripping[index].recv(4096)
-            except OSError as error:
-                gone = not isinstance(error, BlockingIOError)
-            if gone:
-                closed.append(dripping[index])
-                dripping[index].close()
-                dripping[index] = connect(head)
-
-    with ThreadPoolExecutor(1) as pool:
-        dripper = pool.submit(drip)
+    for index in itertools.cycle(range(DRIPPING)):
+        if over.wait(DRIP_SECONDS / DRIPPING):
+            break
         try:
-            time.sleep(DRIP_SECONDS)
-            yield
-        finally:
-            over.set()
-        dripper.result()
+            dripping[index].send(b"x")
+            gone = not dripping[index].recv(4096)
+        except OSError as error:
+            gone = not isinstance(error, BlockingIOError)
+        if gone:
+            closed.append(dripping[index])
+            dripping[index].close()
+            dripping[index] = connect(head)
     for connection in [*idle, *dripping]:
         connection.close()
+
+
+def _with_and_without(bench: Bench, load: Load, disturb: Callable, threads: int) -> Iterable[list[Run]]:
+    """The runs of a server under a load, alone and while this many threads disturb it."""
+    server = bench.start()
+    disturbed = copy.copy(server)
+
+    @contextlib.contextmanager
+    def during() -> Iterator[None]:
+        over = threading.Event()
+        with ThreadPoolExecutor(threads) as pool:
+            running = [pool.submit(disturb, server, over) for _ in range(threads)]
+            try:
+                time.sleep(DISTURB_SECONDS)
+                yield
+            finally:
+                over.set()
+            for one in running:
+                one.result()
+
+    disturbed.during = during
+    return take_turns(bench, {load: {"alone": server, "disturbed": disturbed}})[load].values()
