@@ -1,185 +1,130 @@
 #!/usr/bin/env python3
-"""Measures images and a container at rest, and writes docs/FOOTPRINT.md.
+"""Measures both flavors of images and their containers at rest. Run it from the root of the checkout.
 
-  scripts/footprint.py           prints the page
-  scripts/footprint.py --write   writes it to docs/FOOTPRINT.md
+  .venv/bin/python -m scripts.footprint           prints the tables
+  .venv/bin/python -m scripts.footprint --write   writes them into docs/BENCHMARKS.md
 
-It needs what the container tests need (tests/containers): a Docker engine, mmdebstrap, and the executables of
-scripts/executables.sh. It builds both flavors as those tests do, and removes them at the end.
+It needs what the container tests need, and the executables with their lists of crates: scripts/executables.sh makes
+them. It builds the images as those tests do, and removes them.
 """
 
 import json
-import pathlib
-import subprocess
+import re
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "FOOTPRINT.md"
+from tests.containers.case import EXECUTABLES, ContainerCase, base_image, docker, image, missing
+from tests.harness.constants import ROOT
+
+PAGE = ROOT / "docs" / "BENCHMARKS.md"
+MEGABYTE = 1e6
+FLAVORS = ("slim", "python")
+# Parts of an image, as the table names them; `ours` is the sum of packages, executables and lists.
+PARTS = {
+    "python": "Python itself: interpreter, library, pip, what they need",
+    "packages": "packages for handlers: `requests`",
+    "executables": "our executables, with their SBOM",
+    "lists": "SBOM of packages",
+    "ours": "**ours in all** (all but Python itself)",
+}
+HANDLER = "def input_handler(data, context): return data.read()\ndef output_handler(r, c): return r.content, 'x/y'\n"
 
 
 def layers(image):
-    """Sizes in bytes of what an image of ours is made of: base, python, packages, model server, executables, lists;
-    `ours` is the sum of packages, executables and lists. The Dockerfiles end with these steps, in this order."""
-    history = subprocess.run(
-        ["docker", "history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    steps = [line.split("\t", 1) for line in history.stdout.splitlines()][::-1]  # from the first on
+    """Sizes in bytes of the parts of an image, by the last steps of the Dockerfiles, in this order."""
+    history = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image)
     found = dict.fromkeys(("base", "python", "packages", "model server", "executables", "lists"), 0)
-    copied = iter(("model server", "executables"))
-    part = "base"
-    for size, step in steps:
-        if "libpython" in step:
-            part = "python"
-        elif "$PYTHON_PACKAGES" in step and part == "python":
-            part = "packages"
-        elif "COPY" in step and part in ("packages", "model server"):
-            part = next(copied)
-        elif "check.sh" in step and part == "executables":
-            part = "lists"
+    words = iter(("libpython", "$PYTHON_PACKAGES", "COPY", "COPY", "check.sh", None))
+    parts = iter(found)
+    part, next_word = next(parts), next(words)
+    for line in reversed(history.splitlines()):
+        size, step = line.split("\t", 1)
+        if next_word and next_word in step:
+            part, next_word = next(parts), next(words)
         found[part] += int(size)
     if part != "lists":
-        raise ValueError(f"{image} is not made of the steps of docker/cpu/Dockerfile: {steps}")
-    found["ours"] = found["packages"] + found["executables"] + found["lists"]
-    return found
+        raise ValueError(f"{image} is not made of the steps of docker/cpu/Dockerfile:\n{history}")
+    return {**found, "ours": found["packages"] + found["executables"] + found["lists"]}
 
 
-def code_lines(folder):
+def code_lines(*folders):
     """Lines that are neither empty, nor comments, nor tests at the end of a file."""
     count = 0
-    for file in folder.rglob("*"):
-        if file.suffix not in (".rs", ".py"):
-            continue
-        for line in file.read_text().splitlines():
-            if line == "#[cfg(test)]":
-                break
-            text = line.strip()
-            count += bool(text) and not text.startswith(("//", "#!", "# ")) and text != "#"
+    for file in (file for folder in folders for file in folder.rglob("*") if file.suffix in (".rs", ".py")):
+        code = file.read_text().partition("\n#[cfg(test)]\n")[0]
+        count += sum(
+            1 for line in map(str.strip, code.splitlines()) if line and not line.startswith(("//", "#!", "# "))
+        )
     return count
 
 
-def crates(sbom):
-    return len(json.loads(sbom.read_text())["components"])
+def crates(flavor, name):
+    return len(json.loads((EXECUTABLES[flavor] / "sbom" / f"{name}.cdx.json").read_text())["components"])
 
 
-def measure():
-    sys.path.insert(0, str(ROOT / "tests" / "containers"))
-    import harness
-
-    reason = harness.missing()
-    if reason:
-        sys.exit(f"cannot measure: {reason}")
-    case = harness.Case()
-    script = "def input_handler(data, context): return data.read()\ndef output_handler(r, c): return r.content, 'x/y'\n"
-    found = {}
-    try:
-        for flavor in ("slim", "python"):
-            models = case.models()
-            if flavor == "python":
-                (models / "code").mkdir()
-                (models / "code" / "inference.py").write_text(script)
-            container = case.start(flavor, models).wait_ready()
-            container.invoke("1.0")
-            processes = container.processes()
-            found[flavor] = {
-                "layers": layers(harness.image(flavor)),
-                "packages": int(container.shell("dpkg-query -W | wc -l")),
-                "processes": sorted(name for name, _, _ in processes.values()),
-                "memory": {
-                    name: memory(container, number)
-                    for number, (name, _, _) in processes.items()
-                    if name.startswith("sagemaker-tfs")
-                },
-            }
-        found["base packages"] = int(
-            harness.docker("run", "--rm", "--entrypoint", "sh", harness.base_image(), "-c", "dpkg-query -W | wc -l")
-        )
-        found["release"] = " ".join(harness.release())
-        found["crates"] = {
-            "slim": crates(harness.SLIM_EXECUTABLES / "sbom" / "sagemaker-tfs.cdx.json"),
-            "python": crates(harness.EXECUTABLES / "sbom" / "sagemaker-tfs-python.cdx.json"),
-        }
-    finally:
-        case.doCleanups()
-    return found
-
-
-def memory(container, number):
-    """Resident memory of a process in MB, and what of it is its own: not pages of files, which can be given back."""
-    status = dict(
-        line.split(":", 1) for line in container.shell(f"cat /proc/{number}/status").splitlines() if ":" in line
-    )
-    return tuple(int(status[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "RssAnon"))
-
-
-def page(found):
-    slim, python = found["slim"], found["python"]
-
-    def row(label, key):
-        return f"| {label} | " + " | ".join(f"{one['layers'][key] / 1e6:.1f}" for one in (slim, python)) + " |"
-
-    def processes(one):
-        return f"{len(one['processes'])}"
-
-    def resident(one, name):
-        if name not in one["memory"]:
-            return "-"
-        whole, own = one["memory"][name]
-        return f"{whole:.1f} (its own: {own:.1f})"
-
-    lines = {"whole": code_lines(ROOT / "src"), "python": code_lines(ROOT / "src" / "python")}
+def resident(container, name):
+    """Memory in MB, and the part of it that is not pages of files, which the kernel can take back at any time."""
     # The kernel keeps 15 characters of a name.
-    worker = "sagemaker-tfs-python"[:15]
-    return f"""# Footprint
+    pids = [pid for pid, (found, _) in container.processes().items() if found == name[:15]]
+    if not pids:
+        return "–"
+    status = dict(re.findall(r"^(\w+):\s+(\d+) kB$", container.shell(f"cat /proc/{pids[0]}/status"), re.MULTILINE))
+    whole, own = (int(status[key]) * 1024 / MEGABYTE for key in ("VmRSS", "RssAnon"))
+    return f"{whole:.1f} (its own: {own:.1f})"
 
-What an image holds beside TensorFlow Serving, and what a container of it needs. Generated by
-`scripts/footprint.py --write`; figures for memory change a little from run to run.
 
-Base image of this run: a minimal {found["release"]}. TensorFlow Serving itself is left out everywhere: its size is that
-of the version you choose, some hundred MB.
+def measure(case):
+    """The tables by their names in the page."""
+    sizes = [layers(image(flavor)) for flavor in FLAVORS]
+    models = case.models(), case.models(inference=HANDLER)
+    containers = [case.serve(flavor, folder) for flavor, folder in zip(FLAVORS, models)]
+    for container in containers:
+        case.invoke(container, "1.0")
+    packages = "dpkg-query -W | wc -l"
+    base = docker("run", "--rm", "--entrypoint", "sh", base_image(), "-c", packages)
+    whole, python = code_lines(ROOT / "src"), code_lines(ROOT / "src" / "python")
+    names = ("sagemaker-tfs", "sagemaker-tfs-python")
+    return {
+        "image": table(
+            "MB (10^6 bytes, unpacked)",
+            *([text, *(f"{one[part] / MEGABYTE:.1f}" for one in sizes)] for part, text in PARTS.items()),
+        ),
+        "numbers": table(
+            "number",
+            ["Debian packages", *(container.shell(packages) for container in containers)],
+            ["of these, in the base image", base, base],
+            ["crates", crates("slim", names[0]), crates("python", names[1])],
+            ["lines of our own code", whole - python, whole],
+        ),
+        "container": table(
+            "at rest, after one request",
+            ["processes, TensorFlow Serving included", *(len(container.processes()) for container in containers)],
+            *([f"memory of `{name}`, MB", *(resident(container, name) for container in containers)] for name in names),
+        ),
+    }
 
-## Image
 
-| MB (10^6 bytes, unpacked) | slim | python |
-|---|---|---|
-{row("Python itself: interpreter, library, pip, what they need", "python")}
-{row("packages for handlers: `requests`", "packages")}
-{row("our executables, with their SBOM", "executables")}
-{row("SBOM of packages", "lists")}
-{row("**ours in all** (all but Python itself)", "ours")}
+def table(heading, *rows):
+    lines = ([heading, *FLAVORS], ["---"] * 3, *rows)
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
-The tests fail when ours in all is 15 MB or more in the slim image, 25 MB or more in the other.
 
-| number | slim | python |
-|---|---|---|
-| Debian packages | {slim["packages"]} | {python["packages"]} |
-| of these, in the base image | {found["base packages"]} | {found["base packages"]} |
-| crates | {found["crates"]["slim"]} | {found["crates"]["python"]} |
-| lines of our own code | {lines["whole"] - lines["python"]} | {lines["whole"]} |
-
-Lines are those that are neither empty, nor comments, nor unit tests. Crates are all that the executables are built
-from, those of crates included.
-
-## Container
-
-With one TensorFlow Serving process and, in the python image, a handler.
-
-| at rest, after one request | slim | python |
-|---|---|---|
-| processes, TensorFlow Serving included | {processes(slim)} | {processes(python)} |
-| memory of `sagemaker-tfs`, MB | {resident(slim, "sagemaker-tfs")} | {resident(python, "sagemaker-tfs")} |
-| memory of `sagemaker-tfs-python`, MB | {resident(slim, worker)} | {resident(python, worker)} |
-
-Memory is resident memory; "its own" is what is not pages of files, which the kernel can take back at any time.
-"""
+def main():
+    if sys.argv[1:] not in ([], ["--write"]):
+        sys.exit(__doc__)
+    if reason := missing():
+        sys.exit(f"cannot measure: {reason}")
+    case = ContainerCase()
+    try:
+        tables = measure(case)
+    finally:
+        case.doClassCleanups()
+    page = PAGE.read_text()
+    for name, text in tables.items():
+        print(text)
+        page = re.sub(f"(?<=<!-- {name}:start -->\n).*?(?=<!-- {name}:end -->)", text, page, flags=re.DOTALL)
+    if sys.argv[1:]:
+        PAGE.write_text(page)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in ([], ["--write"]):
-        sys.exit(__doc__)
-    text = page(measure())
-    if sys.argv[1:]:
-        PAGE.write_text(text)
-        print(f"wrote {PAGE.relative_to(ROOT)}")
-    else:
-        print(text)
+    main()

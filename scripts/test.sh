@@ -54,7 +54,8 @@ part_lints() { # lints of the Rust sources (cargo clippy), with all features and
 }
 
 part_shell() { # all shell scripts (shellcheck)
-  local files=(.ci/run scripts/*.sh scripts/lib/*.sh scripts/tensorflow_model_server docker/stages/*.sh)
+  local files=(.ci/run scripts/*.sh scripts/lib/*.sh docker/stages/*.sh)
+  files+=(scripts/tensorflow_model_server scripts/bench/nginx_model_server)
   command -v shellcheck >/dev/null || apt_install shellcheck ||
     skip "install shellcheck with: sudo apt-get install shellcheck"
   say "shellcheck ${files[*]}"

@@ -1,7 +1,13 @@
--- Posts one file over and over: wrk ... -s wrk.lua URL -- FILE CONTENT-TYPE
--- At the end prints one line of figures that bench.py reads.
+-- wrk ... -s wrk.lua URL -- FILE CONTENT-TYPE    posts one file over and over
+-- wrk ... -s wrk.lua URL                         sends GETs with a pause of 1 ms, each on a connection of its own
+-- The last line of the output is a JSON object with the figures, for load.py.
 
 function init(args)
+  if #args == 0 then
+    wrk.headers["Connection"] = "close"
+    delay = function() return 1 end
+    return
+  end
   local file = assert(io.open(args[1], "rb"))
   wrk.method = "POST"
   wrk.body = file:read("*a")
@@ -11,19 +17,8 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  local figures = {
-    { "requests", summary.requests },
-    { "duration_us", summary.duration },
-    { "p50_us", latency:percentile(50) },
-    { "p99_us", latency:percentile(99) },
-    { "connect_errors", errors.connect },
-    { "read_errors", errors.read },
-    { "write_errors", errors.write },
-    { "timeouts", errors.timeout },
-    { "bad_statuses", errors.status },
-  }
-  for i, figure in ipairs(figures) do
-    figures[i] = string.format("%s=%.0f", figure[1], figure[2])
-  end
-  print("FIGURES " .. table.concat(figures, " "))
+  local failures = errors.connect + errors.read + errors.write + errors.timeout + errors.status
+  local format = '{"requests": %d, "failures": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f}'
+  local seconds, p50, p99 = summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3
+  print(string.format(format, summary.requests, failures, seconds, p50, p99))
 end

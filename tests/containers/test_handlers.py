@@ -1,10 +1,8 @@
 """Python handlers in the default image: packages in `lib`, faults, and the end of a busy container."""
 
-import json
-import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from harness import BUSY_STOP_SECONDS, PREDICTIONS, Case, engine_or_skip, wait_for
+from .case import BUSY_STOP_SECONDS, ContainerCase, engine_or_skip
 
 setUpModule = engine_or_skip
 
@@ -40,25 +38,19 @@ def handler(data, context):
 """
 
 
-class Handlers(Case):
-    def start_with(self, script, files=(), **options):
-        models = self.models()
-        for name, text in [("inference.py", script), *files]:
-            path = models / "code" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return self.start("python", models, **options).wait_ready()
+class Handlers(ContainerCase):
+    def single(self, **options):
+        return self.serve("python", self.models(inference=SINGLE), **options)
 
     def test_a_pair_with_its_own_packages(self):
-        files = [
-            ("lib/helper/__init__.py", "def double(x): return 2 * x\n"),
-            ("requirements.txt", "there-is-no-such-package==1\n"),  # with lib it is ignored
-        ]
-        container = self.start_with(PAIR, files, env={"FAKE_TFS_ANSWER": "echo"})
-        answer = container.invoke("2.5", "text/plain")
-        self.assertEqual(answer.status, 200, answer.text)
-        self.assertEqual(
-            json.loads(answer.body),
+        models = self.models(inference=PAIR)
+        (models / "code" / "lib" / "helper").mkdir(parents=True)
+        (models / "code" / "lib" / "helper" / "__init__.py").write_text("def double(x): return 2 * x\n")
+        # With `lib` this file is ignored.
+        (models / "code" / "requirements.txt").write_text("there-is-no-such-package==1\n")
+        container = self.serve("python", models, env={"FAKE_TFS_ANSWER": "echo"})
+        self.check_json(
+            self.invoke(container, "2.5", "text/plain"),
             {
                 "echo": {"instances": [5.0]},
                 "helper": "/opt/ml/model/code/lib/helper/__init__.py",
@@ -67,37 +59,28 @@ class Handlers(Case):
         )
 
     def test_a_worker_that_dies_is_started_again(self):
-        container = self.start_with(SINGLE)
-        self.assertEqual(container.invoke("die").status, 500)
+        container = self.single()
+        self.assertEqual(self.invoke(container, "die").status, 500)
         container.wait_ready()
-        self.check(container.invoke("go"))
+        self.check_predictions(self.invoke(container, "go"))
 
     def test_processes_that_a_handler_leaves_behind_are_reaped(self):
-        container = self.start_with(SINGLE)
+        container = self.single()
         for _ in range(5):
-            self.check(container.invoke("orphan"))
-
-        def strangers():
-            return [process for process in container.processes().values() if process[1] == "Z" or process[0] == "sleep"]
-
-        wait_for(lambda: not strangers(), 20, lambda: f"left over: {strangers()}")
+            self.check_predictions(self.invoke(container, "orphan"))
+        container.wait_for(lambda: not container.strangers("sagemaker-tfs", "sagemaker-tfs-p", "tensorflow_mode"))
 
     def test_a_busy_container_ends_in_time_and_answers_every_request(self):
         # The image has no gevent, without which calls come one at a time.
         threads = {"SAGEMAKER_GUNICORN_WORKER_CLASS": "gthread", "SAGEMAKER_GUNICORN_THREADS": "8"}
-        container = self.start_with(SINGLE, env=threads)
+        container = self.single(env=threads)
         with ThreadPoolExecutor(8) as pool:
-            answers = [pool.submit(container.invoke, "slow") for _ in range(8)]
-            wait_for(lambda: container.logs().count("slow begins") == 8, 60, container.logs)
-            seconds = container.stop()
-            self.assertEqual([answer.result().text for answer in answers], [PREDICTIONS] * 8)
-        self.assertLess(seconds, BUSY_STOP_SECONDS)
-        self.assertEqual(container.exit_code(), 0, container.logs())
+            answers = [pool.submit(self.invoke, container, "slow") for _ in range(8)]
+            container.wait_for(lambda: container.logs().count("slow begins") == 8)
+            self.check_stops(container, BUSY_STOP_SECONDS)
+        for answer in answers:
+            self.check_predictions(answer.result())
 
     def test_any_user(self):
-        container = self.start_with(SINGLE, options=["--user", "65534:65534", "--cap-drop", "ALL"])
-        self.check(container.invoke("go"))
-
-
-if __name__ == "__main__":
-    unittest.main()
+        container = self.single(options=["--user", "65534:65534", "--cap-drop", "ALL"])
+        self.check_predictions(self.invoke(container, "go"))

@@ -1,111 +1,79 @@
-"""start.sh, curl.sh and stop.sh on a built image, as a user calls them."""
+"""start.sh, curl.sh, stop.sh and the compose file on a built image, as a user calls them."""
 
 import os
 import shutil
-import socket
 import subprocess
-import unittest
-import urllib.request
 
-from harness import LABEL, ROOT, RUN, Case, docker, engine_or_skip, image, wait_for
+from tests.harness.client import request, wait_until
+from tests.harness.commands import run
+from tests.harness.constants import HOST, ROOT
+from tests.harness.ports import free_ports
+
+from .case import LABEL, RUN, ContainerCase, docker, engine_or_skip, image, inspect
 
 setUpModule = engine_or_skip
 
 
-class Scripts(Case):
+class Scripts(ContainerCase):
     def setUp(self):
-        image("slim")
+        # Containers inherit the label of their image, by which they are found at the end.
+        self.assertIn(LABEL.split("=")[1], inspect(image("slim"))["Config"]["Labels"].values())
         self.name = f"{RUN}-start"
-        self.addCleanup(docker, "rm", "--force", self.name, check=False)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = str(free.getsockname()[1])
+        self.clean_up(docker, "rm", "--force", self.name, code=None)
+        self.port = free_ports()
 
-    def run_script(self, script, *options, code=0):
-        command = [ROOT / "scripts" / script, "--version", "2.19", "--arch", "cpu", "--flavor", "slim"]
-        command += ["--repository", f"{RUN}/serving", "--name", self.name, *options]
-        done = subprocess.run(
-            list(map(str, command)),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
-        )  # fmt: skip
-        self.assertEqual(done.returncode, code, done.stdout)
-        return done.stdout
+    def script(self, name, *options, code=0):
+        command = [ROOT / "scripts" / name, "--version", "2.19", "--arch", "cpu", "--flavor", "slim"]
+        return run(*command, "--repository", f"{RUN}/serving", "--name", self.name, *options, code=code)
+
+    def curl(self, *options, code=0):
+        return self.script("curl.sh", "--port", self.port, *options, code=code)
 
     def test_start_curl_stop(self):
-        text = self.run_script("start.sh", "--model-dir", self.models(), "--port", self.port)
-        self.assertIn(f"serves at http://127.0.0.1:{self.port}", text)
-        self.assertIn("already", self.run_script("start.sh", "--model-dir", self.models(), code=1))
-        text = self.run_script("curl.sh", "--port", self.port)
+        text = self.script("start.sh", "--model-dir", self.models(), "--port", self.port)
+        self.assertIn(f"serves at http://{HOST}:{self.port}", text)
+        self.assertIn("already", self.script("start.sh", "--model-dir", self.models(), code=1))
+        text = self.curl()
         self.assertEqual(text.count('"predictions": [3.5, 4.0, 5.5'), 6, text)
         self.assertIn("AVAILABLE", text)
-        text = self.run_script("curl.sh", "--port", self.port, "--data", "1.0", "--type", "text/csv")
-        self.assertIn("predictions", text)
+        self.assertIn("predictions", self.curl("--data", "1.0", "--type", "text/csv"))
         # A refused request is a failure of the script.
-        self.assertIn(
-            "Unsupported", self.run_script("curl.sh", "--port", self.port, "--data", "1", "--type", "x/y", code=22)
-        )
-        self.assertIn("exit code 0", self.run_script("stop.sh"))
-        self.assertIn("there is no container", self.run_script("stop.sh", code=1))
+        self.assertIn("Unsupported", self.curl("--data", "1", "--type", "x/y", code=22))
+        self.assertIn("exit code 0", self.script("stop.sh"))
+        self.assertIn("there is no container", self.script("stop.sh", code=1))
 
     def test_multi_model(self):
         models = self.folder()
         self.models(parent=models / "one" / "model")
-        self.run_script("start.sh", "--multi-model", "--model-dir", models, "--port", self.port)
-        load = ["--data", '{"model_name": "one", "url": "/opt/ml/models/one/model"}']
-        self.assertIn(
-            "Successfully loaded", self.run_script("curl.sh", "--port", self.port, "--path", "/models", *load)
-        )
-        self.assertIn("exit code 0", self.run_script("stop.sh"))
+        self.script("start.sh", "--multi-model", "--model-dir", models, "--port", self.port)
+        load = '{"model_name": "one", "url": "/opt/ml/models/one/model"}'
+        self.assertIn("Successfully loaded", self.curl("--path", "/models", "--data", load))
+        self.assertIn("exit code 0", self.script("stop.sh"))
 
     def test_a_start_that_fails_leaves_nothing(self):
-        text = self.run_script("start.sh", "--model-dir", self.folder(), "--port", self.port, code=1)
+        text = self.script("start.sh", "--model-dir", self.folder(), "--port", self.port, code=1)
         self.assertIn("no model found in /opt/ml/model", text)
         self.assertIn("the container has ended with exit code 1", text)
         self.assertEqual(docker("ps", "--all", "--quiet", "--filter", f"name={self.name}"), "")
 
 
-def compose_program():
-    """The words that start Docker's compose tool, or None."""
-    for words in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(words[0]) and subprocess.run([*words, "version"], capture_output=True).returncode == 0:
-            return words
-    return None
-
-
-class Compose(Case):
+class Compose(ContainerCase):
     def test_up_and_down(self):
-        compose = compose_program()
-        if not compose:
+        for compose in (["docker", "compose"], ["docker-compose"]):
+            if shutil.which(compose[0]) and not subprocess.run([*compose, "version"], capture_output=True).returncode:
+                break
+        else:
             self.skipTest("SKIPPED: there is no docker compose")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_ports()
         env = {**os.environ, "IMAGE": image("slim"), "MODELS": str(self.models()), "PORT": str(port)}
         command = [*compose, "--file", ROOT / "docker" / "compose.yaml", "--project-name", RUN]
-
-        def run(*words):
-            subprocess.run([*command, *words], env=env, check=True, capture_output=True, timeout=120)
-
-        self.addCleanup(run, "down", "--timeout", "5")
-        run("up", "--detach")
+        self.clean_up(run, *command, "down", "--timeout", "5", env=env)
+        run(*command, "up", "--detach", env=env)
 
         def ready():
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5) as answer:
-                    return answer.status == 200
-            except OSError:  # refused, or 502 while it starts
+                return request(port, "GET", "/ping").status == 200  # 502 while it starts
+            except OSError:
                 return False
 
-        wait_for(ready, 60, lambda: "it is not ready")
-
-
-class Leftovers(unittest.TestCase):
-    def test_containers_of_the_scripts_have_the_label_of_this_run(self):
-        # The label is the image's; so what these tests leave behind is found at the end.
-        self.assertIn(
-            LABEL.split("=")[1], docker("image", "inspect", "--format", "{{json .Config.Labels}}", image("slim"))
-        )
-
-
-if __name__ == "__main__":
-    unittest.main()
+        wait_until(ready, "the service is not ready")

@@ -4,7 +4,6 @@ The checkers are those of scripts/requirements/images.txt.
 """
 
 import json
-import pathlib
 import re
 import subprocess
 import sys
@@ -13,14 +12,20 @@ import unittest
 import kubernetes_validate
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.harness.commands import run
+from tests.harness.constants import ROOT
+
 DOCKER = ROOT / "docker"
-# The oldest Kubernetes the manifests are for, and the newest whose schemas there are.
+# The oldest Kubernetes that the manifests support, and the newest with a schema.
 KUBERNETES = ("1.25", kubernetes_validate.latest_version())
 
 
 def documents(path):
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def check_schema(name, *files):
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", *files)
 
 
 class Dockerfiles(unittest.TestCase):
@@ -52,10 +57,8 @@ class Kubernetes(unittest.TestCase):
 
     def test_deployment(self):
         found = documents(DOCKER / "kubernetes" / "deployment.yaml")
-        self.assertEqual(
-            [document["kind"] for document in found],
-            ["Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"],
-        )
+        kinds = ["Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"]
+        self.assertEqual([document["kind"] for document in found], kinds)
         for document in found:
             self.validate(document)
 
@@ -86,6 +89,7 @@ class Kubernetes(unittest.TestCase):
 
 class Compose(unittest.TestCase):
     def test_it_is_as_strict_as_the_tests_are(self):
+        check_schema("compose-spec", DOCKER / "compose.yaml")
         (service,) = documents(DOCKER / "compose.yaml")[0]["services"].values()
         self.assertTrue(service["read_only"])
         self.assertEqual(service["tmpfs"], ["/tmp"])
@@ -93,23 +97,13 @@ class Compose(unittest.TestCase):
         self.assertEqual(service["stop_grace_period"], "30s")
         self.assertTrue(service["ports"][0].startswith("127.0.0.1:"))
 
-    def test_schema(self):
-        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-        done = subprocess.run([*command, DOCKER / "compose.yaml"], capture_output=True, text=True, timeout=120)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-
 
 class Workflows(unittest.TestCase):
-    FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-    def test_schema(self):
-        self.assertTrue(self.FILES)
-        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-        done = subprocess.run([*command, *self.FILES], capture_output=True, text=True, timeout=120)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-
     def test_rights_are_given_explicitly_and_commands_exist(self):
-        for file in self.FILES:
+        files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        self.assertTrue(files)
+        check_schema("github-workflows", *files)
+        for file in files:
             workflow = yaml.safe_load(file.read_text())
             self.assertIn("permissions", workflow, file)
             for job in workflow["jobs"].values():

@@ -1,0 +1,154 @@
+"""Measures sagemaker-tfs against nginx on this machine; run it through scripts/bench.sh, which builds first.
+
+nginx, sagemaker-tfs and sagemaker-tfs with Python handlers take turns in front of the same kind of backend, the fake
+model server with a fixed answer. Every ratio is taken within a round, and the table shows the median of the rounds:
+on a shared machine speeds drift from minute to minute, ratios much less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.harness.client import Failure
+from tests.harness.constants import ROOT
+from tests.harness.processes import interrupt_on_signals
+
+from . import parts
+from .plots import plots
+from .rows import Row, table
+from .targets import TARGET, Bench, say
+
+BENCHMARKS = ROOT / "docs" / "BENCHMARKS.md"
+PLOTS = ROOT / "docs" / "plots"
+FIGURES = PLOTS / "figures.json"
+REGION = re.compile(r"(?<=<!-- bench:start -->\n).*?(?=<!-- bench:end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Mode:
+    rounds: int
+    seconds: int
+    # Parts with the same function are one measurement, in which the chosen ones take turns.
+    parts: dict[str, Callable]
+    columns: tuple[str, str] = ("nginx", "sagemaker-tfs")
+
+
+COMPARISON = {
+    "nginx": parts.against_nginx,
+    "handlers": parts.handlers,
+    "conversion": parts.conversion,
+    "bodies": parts.large_bodies,
+    "starts": parts.starts,
+}
+WORKERS = {**dict.fromkeys(parts.SHAPES, parts.waiting), "many": parts.many, "ping": parts.ping}
+MODES = {
+    "comparison": Mode(9, 4, COMPARISON),
+    "attack": Mode(5, 10, {"attack": parts.attack}, columns=("alone", "attacked")),
+    "workers": Mode(5, 3, WORKERS),
+}
+
+
+def main() -> int:
+    bench, mode = _options()
+    if bench.plot:
+        write(json.loads(FIGURES.read_text()))
+        return 0
+    interrupt_on_signals()
+    # --attack and --workers hold thousands of connections.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        os.environ["TMPDIR"] = scratch  # nginx keeps large bodies in files there
+        bench.scratch = Path(scratch)
+        for measure in dict.fromkeys(mode.parts[part] for part in bench.parts):
+            with bench.running:
+                rows += measure(bench)
+    figures = {"rows": [asdict(row) for row in rows], "run": _how(bench)}
+    print(f"{table(mode.columns, rows)}\n\n{figures['run']}")
+    if bench.write:
+        write(figures)
+    missed = [row for row in rows if not row.meets_floor()]
+    for row in missed:
+        say("BELOW THE FLOOR: " + ", ".join(row.cells()))
+    return 1 if missed else 0
+
+
+def render(figures: dict) -> tuple[str, dict[str, str]]:
+    """What docs/BENCHMARKS.md shows of these figures, and the plots by the names of their files."""
+    rows = [Row(**row) for row in figures["rows"]]
+    pictures = plots(rows)
+    titles = {file: re.search("<title>(.*)</title>", picture)[1] for file, picture in pictures.items()}
+    images = "\n\n".join(f"![{title}](plots/{file})" for file, title in titles.items())
+    return f"{images}\n\n{table(MODES['comparison'].columns, rows)}\n\n{figures['run']}\n", pictures
+
+
+def write(figures: dict) -> None:
+    region, pictures = render(figures)
+    document = BENCHMARKS.read_text()
+    if not REGION.search(document):
+        raise Failure(f"{BENCHMARKS} does not have the lines <!-- bench:start --> and <!-- bench:end -->")
+    FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    for file, text in pictures.items():
+        (PLOTS / file).write_text(text)
+    BENCHMARKS.write_text(REGION.sub(lambda _: region, document))
+    say(f"wrote {BENCHMARKS} and {PLOTS}")
+
+
+def _how(bench: Bench) -> str:
+    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.rpartition("/")[2].strip()
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    cpu = f" ({model[1]})" if model else ""
+    command = " ".join(["./scripts/bench.sh", *sys.argv[1:]])
+    return (
+        f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
+        f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds (a third of them for 1 and 2 "
+        f"workers) of {bench.seconds} s a run. Figures are medians; ratios also show the smallest and the largest."
+    )
+
+
+def _options() -> tuple[Bench, Mode]:
+    parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__.split("\n\n")[0])
+    modes = parser.add_mutually_exclusive_group()
+    mode = {"dest": "mode", "action": "store_const", "default": "comparison"}
+    modes.add_argument("--attack", const="attack", **mode, help="instead: what hostile connections cost others")
+    modes.add_argument(
+        "--workers", const="workers", **mode, help="instead: coroutines and threads for requests that wait"
+    )
+    modes.add_argument("--plot", action="store_true", help="measure nothing: draw again what --write wrote")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/BENCHMARKS.md, and plots of it")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 3 s")
+    parser.add_argument("--rounds", type=int, help="how often the servers take turns")
+    parser.add_argument("--seconds", type=int, help="of each run; under --attack heads are given up after 20 s")
+    names = "; ".join(" ".join(one.parts) for one in MODES.values())
+    parser.add_argument("--parts", nargs="+", metavar="PART", help=f"default: all, by mode: {names}")
+    parser.add_argument("--server", type=Path, default=TARGET / "sagemaker-tfs", help="another executable")
+    bench = parser.parse_args(namespace=Bench())
+    chosen = MODES[bench.mode]
+    if bench.write and (bench.parts or bench.mode != "comparison"):
+        parser.error("--write writes the whole comparison, without --parts, --attack and --workers")
+    if unknown := set(bench.parts or ()) - set(chosen.parts):
+        parser.error(f"there is no part {', '.join(sorted(unknown))} here; the parts are {', '.join(chosen.parts)}")
+    bench.parts = bench.parts or list(chosen.parts)
+    bench.rounds = bench.rounds or (3 if bench.quick else chosen.rounds)
+    bench.seconds = bench.seconds or (3 if bench.quick else chosen.seconds)
+    return bench, chosen
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as problem:
+        say(f"FAILED: {problem}")
+        sys.exit(1)
