@@ -1,0 +1,395 @@
+//! What clients ask of the two servers with one model, and what the answer must be.
+//!
+//! The model server echoes what it gets, so an answer shows what became of its request. Each request has a mark, which
+//! its body, its headers and its answer hold: an answer with another request's mark is recognised.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use crate::chance::{bytes, pick, weighted};
+use crate::expected::{Content, Request, Text};
+
+pub const MODEL: &str = "chaos";
+pub const ATTRIBUTES: &str = "X-Amzn-SageMaker-Custom-Attributes";
+/// How long the model takes, so that something is under way when processes are killed. Requests that were lost twice
+/// are sent one by one: all clients' times together must be far below the deadline.
+const MODEL_TAKES_MS: std::ops::RangeInclusive<u32> = 5..=300;
+const JSON: &str = "application/json";
+
+type Make = fn(&mut Maker) -> Request;
+
+const PLAIN: &[(f64, Make)] = &[
+    (30.0, |maker| maker.json(0)),
+    (8.0, Maker::value),
+    (10.0, Maker::lines),
+    (4.0, Maker::joined),
+    (18.0, |maker| maker.csv(0)),
+    (10.0, |maker| maker.image(0)),
+    (4.0, Maker::passed),
+    (0.7, Maker::large),
+    (1.2, Maker::unknown_path),
+    (1.2, Maker::wrong_method),
+    (1.2, Maker::wrong_attribute),
+    (1.2, Maker::two_lengths),
+    (1.2, Maker::short_body),
+    (1.2, Maker::unsupported_type),
+    (1.2, Maker::broken_text),
+    (1.2, Maker::open_quote),
+    (1.2, Maker::not_joinable),
+    (1.2, Maker::unknown_model),
+];
+
+const HANDLED: &[(f64, Make)] = &[
+    (46.0, |maker| maker.handled_json(0)),
+    (18.0, Maker::handled_csv),
+    (12.0, |maker| maker.handled_image(0)),
+    (8.0, Maker::raising),
+    (4.0, Maker::passed),
+    (0.7, Maker::large),
+    (2.4, Maker::unknown_path),
+    (2.4, Maker::wrong_method),
+    (2.4, Maker::wrong_attribute),
+    (2.4, Maker::two_lengths),
+    (2.4, Maker::short_body),
+];
+
+/// Makes the requests of one client.
+pub struct Maker {
+    pub chance: Rng,
+    pub mark: String,
+    client: usize,
+    has_handlers: bool,
+    made: usize,
+}
+
+impl Maker {
+    pub fn new(chance: Rng, client: usize, has_handlers: bool) -> Self {
+        Self {
+            chance,
+            mark: String::new(),
+            client,
+            has_handlers,
+            made: 0,
+        }
+    }
+
+    pub fn request(&mut self) -> Request {
+        self.new_mark();
+        let kinds = if self.has_handlers { HANDLED } else { PLAIN };
+        kinds[weighted(&mut self.chance, kinds)].1(self)
+    }
+
+    pub fn new_mark(&mut self) {
+        self.made += 1;
+        let random = self.chance.u32(..);
+        self.mark = format!("m{:04}-{:07}-{random:08x}", self.client, self.made);
+    }
+
+    /// A body that takes many reads and writes.
+    pub fn large(&mut self) -> Request {
+        self.new_mark();
+        let size = self.chance.usize(200_000..=2_000_000);
+        match (self.has_handlers, self.chance.u8(..3)) {
+            (true, 0) => self.handled_image(size),
+            (true, _) => self.handled_json(size),
+            (false, 0) => self.json(size),
+            (false, 1) => self.csv(size),
+            (false, _) => self.image(size),
+        }
+    }
+
+    // Without handlers.
+
+    /// Passes as it is, but for line ends when a type is asked for.
+    fn json(&mut self, size: usize) -> Request {
+        let rows = json!([self.mark, self.number(), self.text(size)]);
+        let body = self.with_command(json!({"instances": rows}), size);
+        let mut text = match self.chance.bool() {
+            true => body.to_string(),
+            false => format!("{body:#}"),
+        };
+        if self.chance.bool() {
+            text = ascii(&text);
+        }
+        let accept = pick(&mut self.chance, &[None, Some(JSON), Some("application/jsonlines")]);
+        let expected = match accept {
+            None => text.clone(),
+            Some(_) => text.replace('\n', ""),
+        };
+        let content = Content::Bytes(expected.into_bytes());
+        let mut request = self.good("JSON", text, JSON, content);
+        request.headers.extend(accept.map(|accept| ("Accept", accept.to_owned())));
+        request.answer_header = Some(("content-type", accept.unwrap_or(JSON)));
+        request
+    }
+
+    pub fn value(&mut self) -> Request {
+        let (mark, number) = (json!(self.mark), self.number());
+        let (value, rows) = match self.chance.u8(..4) {
+            0 => (json!([mark, number]), json!([[mark, number]])),
+            1 => (json!({"x": mark, "y": number}), json!([{"x": mark, "y": number}])),
+            2 => (mark.clone(), json!([mark])),
+            _ => (json!([[mark], [number]]), json!([[mark], [number]])),
+        };
+        self.converted("JSON value", value.to_string(), JSON, rows)
+    }
+
+    fn lines(&mut self) -> Request {
+        let mut rows = vec![json!(self.mark)];
+        for _ in 0..self.chance.usize(1..=20) {
+            rows.push(match self.chance.u8(..3) {
+                0 => self.number(),
+                1 => json!(self.text(0)),
+                _ => json!({"x": self.number(), "y": self.text(0)}),
+            });
+        }
+        let body: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        let types = ["application/jsonlines", "application/jsons", JSON];
+        let content_type = pick(&mut self.chance, &types);
+        self.converted("JSON lines", body, content_type, json!(rows))
+    }
+
+    /// Several objects with `instances` each.
+    fn joined(&mut self) -> Request {
+        let mut rows = vec![json!([self.mark])];
+        let count = self.chance.usize(1..=5);
+        rows.extend((0..count).map(|_| json!([self.number(), self.text(0)])));
+        let lines: Vec<_> = rows.iter().map(|row| json!({"instances": row}).to_string()).collect();
+        let all: Vec<_> = rows.iter().flat_map(|row| row.as_array().expect("a list")).collect();
+        self.converted("JSON lines", lines.join("\n"), "application/jsonlines", json!(all))
+    }
+
+    /// Fields in several spellings; all rows of one width.
+    fn csv(&mut self, size: usize) -> Request {
+        let width = self.chance.usize(1..=5);
+        let mut row = |maker: &mut Self| (0..width).map(|_| maker.field()).collect::<Vec<_>>();
+        let mut first = row(self);
+        first[0] = (format!("\"{}\"", self.mark), json!(self.mark));
+        let count = self.chance.usize(1..=20).max(size / (12 * width));
+        // Many rows are a few over and over: the number of bytes matters.
+        let some: Vec<_> = (0..count.min(20)).map(|_| row(self)).collect();
+        let end = pick(&mut self.chance, &["\n", "\r\n"]);
+        let (mut body, mut rows) = (String::new(), Vec::new());
+        for row in std::iter::once(&first).chain(some.iter().cycle().take(count)) {
+            let (spelt, mut meant): (Vec<_>, Vec<_>) = row.iter().cloned().unzip();
+            body += &(spelt.join(",") + end);
+            rows.push(if width == 1 { meant.remove(0) } else { json!(meant) });
+        }
+        self.converted("CSV", body, "text/csv", json!(rows))
+    }
+
+    /// A field as it is spelt, and what it means.
+    fn field(&mut self) -> (String, Value) {
+        let (number, text) = (self.number(), self.text(0));
+        let whole = number.as_f64().expect("a number").abs() as u64;
+        match self.chance.u8(..6) {
+            0 => (number.to_string(), number),
+            1 => (format!("+{whole}"), json!(whole)),
+            2 => (format!(".{whole}"), json!(format!("0.{whole}").parse::<f64>().ok())),
+            3 => (format!("\"{number}\""), json!(number.to_string())),
+            4 => (text.clone(), json!(text)),
+            _ => {
+                let spelt = format!("\"{text}, \"\"{text}\"\"\n{text}\"");
+                (spelt, json!(format!("{text}, \"{text}\"\n{text}")))
+            }
+        }
+    }
+
+    fn image(&mut self, size: usize) -> Request {
+        let body = self.image_bytes(size);
+        let types = ["application/x-image", "image/png", "image/jpeg"];
+        let content_type = pick(&mut self.chance, &types);
+        let rows = json!([{"b64": BASE64_STANDARD.encode(&body)}]);
+        self.converted("image", body, content_type, rows)
+    }
+
+    fn image_bytes(&mut self, size: usize) -> Vec<u8> {
+        let size = if size > 0 { size } else { self.chance.usize(1..=3000) };
+        [self.mark.clone().into_bytes(), bytes(&mut self.chance, size)].concat()
+    }
+
+    fn passed(&mut self) -> Request {
+        let body = format!("{:#}", json!({"instances": [self.mark, self.number()]}));
+        let content = Content::Bytes(body.clone().into_bytes());
+        let mut request = self.good("TFS's API", body, JSON, content);
+        request.path = format!("/tfs/v1/models/{MODEL}:predict");
+        request
+    }
+
+    // Through the handlers.
+
+    pub fn handled_json(&mut self, size: usize) -> Request {
+        let rows = json!([self.mark, self.number(), self.text(size)]);
+        let body = self.with_command(json!({"rows": rows}), size);
+        self.handled("JSON", body.to_string(), JSON, rows)
+    }
+
+    fn handled_csv(&mut self) -> Request {
+        let mut rows = vec![vec![self.mark.clone()]];
+        for _ in 0..self.chance.usize(1..=20) {
+            rows.push(vec![self.number().to_string(), self.text(0)]);
+        }
+        let body: String = rows.iter().map(|row| row.join(",") + "\n").collect();
+        self.handled("CSV", body, "text/csv", json!(rows))
+    }
+
+    fn handled_image(&mut self, size: usize) -> Request {
+        let body = self.image_bytes(size);
+        let mut request = self.handled("image", body, "application/x-image", json!([]));
+        request.content = Content::Bytes(request.body.clone());
+        request
+    }
+
+    /// An exception in the handler, whose text is the answer.
+    fn raising(&mut self) -> Request {
+        let text = format!("{} is not wanted", self.mark);
+        let body = json!({"rows": [], "raise": text}).to_string();
+        let mut request = self.handled("exception in a handler", body, JSON, json!([]));
+        request.status = 500;
+        request.content = Content::Json(json!({"error": text}));
+        request
+    }
+
+    // Wrong on purpose.
+
+    fn unknown_path(&mut self) -> Request {
+        let mut request = self.bad(404, Text::Is("Not Found".into()));
+        request.path = format!("/{}", self.mark);
+        request
+    }
+
+    fn wrong_method(&mut self) -> Request {
+        let mut request = self.bad(405, Text::Is("Method Not Allowed: /invocations takes POST".into()));
+        request.method = "PUT";
+        request.answer_header = Some(("allow", "POST"));
+        request
+    }
+
+    fn wrong_attribute(&mut self) -> Request {
+        let mark = &self.mark;
+        let text = format!("Custom attribute tfs-method is \"{mark}\"; accepted: predict, classify or regress.");
+        let mut request = self.bad(400, Text::Is(text));
+        request.headers.push((ATTRIBUTES, format!("tfs-method={}", self.mark)));
+        request
+    }
+
+    fn two_lengths(&mut self) -> Request {
+        let mut request = self.bad(400, Text::Begins(""));
+        request.headers.push(("Transfer-Encoding", "chunked".into()));
+        request
+    }
+
+    /// Announces more than it sends; its client says that no more will come.
+    fn short_body(&mut self) -> Request {
+        let spaces = " ".repeat(self.chance.usize(2000..=9000));
+        let body = format!("{}{spaces}", self.mark);
+        let length = body.len() + self.chance.usize(1..=5000);
+        let text = format!("The body ended after {} of {length} bytes.", body.len());
+        let mut request = self.bad(400, Text::Is(text));
+        (request.body, request.length) = (body.into_bytes(), Some(length));
+        request
+    }
+
+    fn unsupported_type(&mut self) -> Request {
+        let content_type = format!("application/x-{}", self.mark);
+        let text = format!("Unsupported Media Type: {content_type}");
+        self.bad_body(415, Text::Is(text), &content_type, json!([self.mark]).to_string())
+    }
+
+    fn broken_text(&mut self) -> Request {
+        let row = self.chance.usize(1..=30);
+        let good = format!("{},1\n", self.mark).repeat(row - 1);
+        let body = [good.as_bytes(), self.mark.as_bytes(), b",\xff\xfe\n"].concat();
+        self.bad_body(400, Text::Is(format!("CSV row {row} is not valid UTF-8.")), "text/csv", body)
+    }
+
+    fn open_quote(&mut self) -> Request {
+        let row = self.chance.usize(1..=30);
+        let good = format!("{},1\n", self.mark).repeat(row - 1);
+        let text = format!("CSV row {row}: a quoted field is never closed.");
+        let body = format!("{good}\"{},2\n", self.mark);
+        self.bad_body(400, Text::Is(text), "text/csv", body)
+    }
+
+    fn not_joinable(&mut self) -> Request {
+        let (first, second) = (
+            json!({"instances": [self.mark]}),
+            json!({"instances": [1], "signature_name": "other"}),
+        );
+        let text = Text::Begins("The body holds several values");
+        self.bad_body(400, text, JSON, format!("{first}\n{second}"))
+    }
+
+    fn unknown_model(&mut self) -> Request {
+        let text = format!("Servable not found for request: Latest({})", self.mark);
+        let mut request = self.bad(404, Text::Is(text));
+        request.headers.push((ATTRIBUTES, format!("tfs-model-name={}", self.mark)));
+        request
+    }
+
+    // What they are made of.
+
+    pub fn good(&self, kind: &'static str, body: impl Into<Vec<u8>>, content_type: &str, content: Content) -> Request {
+        Request::new(&self.mark, kind, body.into(), content_type, content)
+    }
+
+    fn converted(&self, kind: &'static str, body: impl Into<Vec<u8>>, content_type: &str, rows: Value) -> Request {
+        self.good(kind, body, content_type, Content::Json(json!({"instances": rows})))
+    }
+
+    fn handled(&self, kind: &'static str, body: impl Into<Vec<u8>>, content_type: &str, rows: Value) -> Request {
+        let gathered = json!({"mark": self.mark, "helped": self.mark, "rows": rows});
+        let mut request = self.good(kind, body, content_type, Content::Json(gathered));
+        request.headers.push((ATTRIBUTES, format!("chaos={}", self.mark)));
+        request
+    }
+
+    fn bad(&self, status: u16, text: Text) -> Request {
+        self.bad_body(status, text, JSON, json!([self.mark]).to_string())
+    }
+
+    fn bad_body(&self, status: u16, text: Text, content_type: &str, body: impl Into<Vec<u8>>) -> Request {
+        let mut request = self.good("bad input", body, content_type, Content::Error(text));
+        (request.status, request.is_plain) = (status, true);
+        request
+    }
+
+    /// Now and then adds a command to the model server, which looks for one in small bodies.
+    fn with_command(&mut self, mut body: Value, size: usize) -> Value {
+        if size == 0 && self.chance.f64() >= 0.7 {
+            body["fake"] = if self.chance.f64() < 0.02 {
+                let close = pick(&mut self.chance, &["before_answer", "mid_answer"]);
+                json!({"close": close, "fail_first": 1, "key": self.mark})
+            } else {
+                json!({"delay_ms": self.chance.u32(MODEL_TAKES_MS)})
+            };
+        }
+        body
+    }
+
+    fn number(&mut self) -> Value {
+        match self.chance.bool() {
+            true => json!(self.chance.i64(-1_000_000_000..=1_000_000_000)),
+            false => json!(self.chance.f64() * 2000.0 - 1000.0),
+        }
+    }
+
+    fn text(&mut self, size: usize) -> String {
+        let letters: Vec<char> = "abcdefghijklmnopqrstuvwxyzäöü€".chars().collect();
+        let size = if size > 0 { size } else { self.chance.usize(..=30) };
+        // A field that reads nan or inf would be a number.
+        let text = (0..size).map(|_| pick(&mut self.chance, &letters));
+        std::iter::once('t').chain(text).collect()
+    }
+}
+
+/// The same JSON, escaped.
+fn ascii(json: &str) -> String {
+    let escaped = |c: char| match c.is_ascii() {
+        true => c.to_string(),
+        false => format!("\\u{:04x}", c as u32),
+    };
+    json.chars().map(escaped).collect()
+}
