@@ -47,11 +47,17 @@ pub enum Content {
 #[derive(Debug, Clone)]
 pub enum Text {
     Is(String),
-    Begins(&'static str),
+    Begins(String),
 }
 
 impl Request {
-    pub fn new(mark: &str, kind: &'static str, body: Vec<u8>, content_type: &str, content: Content) -> Self {
+    pub fn new(
+        mark: &str,
+        kind: &'static str,
+        body: Vec<u8>,
+        content_type: &str,
+        content: Content,
+    ) -> Self {
         Self {
             mark: mark.to_owned(),
             kind,
@@ -70,7 +76,10 @@ impl Request {
 
     /// With these lines at its end.
     fn head_with(&self, last: &str) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: localhost\r\n", self.method, self.path);
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nHost: localhost\r\n",
+            self.method, self.path
+        );
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
@@ -78,11 +87,17 @@ impl Request {
     }
 
     pub fn head(&self) -> Vec<u8> {
-        self.head_with(&format!("Content-Length: {}\r\n", self.length.unwrap_or(self.body.len())))
+        self.head_with(&format!(
+            "Content-Length: {}\r\n",
+            self.length.unwrap_or(self.body.len())
+        ))
     }
 
     pub fn head_expecting(&self) -> Vec<u8> {
-        self.head_with(&format!("Content-Length: {}\r\nExpect: 100-continue\r\n", self.body.len()))
+        self.head_with(&format!(
+            "Content-Length: {}\r\nExpect: 100-continue\r\n",
+            self.body.len()
+        ))
     }
 
     pub fn head_chunked(&self) -> Vec<u8> {
@@ -106,7 +121,7 @@ impl Text {
     fn is(&self, found: &str) -> bool {
         match self {
             Self::Is(text) => found == text,
-            Self::Begins(begin) => found.starts_with(begin),
+            Self::Begins(begin) => found.starts_with(begin.as_str()),
         }
     }
 }
@@ -140,8 +155,11 @@ pub fn judge(request: &Request, answer: &Response) -> Verdict {
             _ => Verdict::WrongContent(others),
         };
     }
-    let call = error.as_deref().and_then(|text| text.strip_prefix(ENDED_WITH_WORKER));
-    let is_call = |call: &str| call.starts_with("input_handler: ") || call.starts_with("output_handler: ");
+    let call = error
+        .as_deref()
+        .and_then(|text| text.strip_prefix(ENDED_WITH_WORKER));
+    let is_call =
+        |call: &str| call.starts_with("input_handler: ") || call.starts_with("output_handler: ");
     match answer.status {
         500 if call.is_some_and(is_call) => Verdict::EndedWithWorker,
         status if status != request.status => Verdict::WrongStatus,
@@ -160,7 +178,9 @@ pub fn marks_in(body: &[u8]) -> BTreeSet<String> {
     };
     let all = |bytes: &[u8]| -> Vec<String> {
         let found = bytes.windows(MARK.len()).filter(is_mark);
-        found.map(|mark| String::from_utf8_lossy(mark).into_owned()).collect()
+        found
+            .map(|mark| String::from_utf8_lossy(mark).into_owned())
+            .collect()
     };
     let mut marks: BTreeSet<_> = all(body).into_iter().collect();
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
@@ -185,10 +205,15 @@ fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
         (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(one, other)| is_same(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
-            let is_there = |(name, value)| other.get(name).is_some_and(|other| is_same(value, other));
+            let is_there =
+                |(name, value)| other.get(name).is_some_and(|other| is_same(value, other));
             one.len() == other.len() && one.iter().all(is_there)
         }
         _ => one == other,

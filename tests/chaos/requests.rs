@@ -1,7 +1,9 @@
-//! What clients ask of the two servers with one model, and what the answer must be.
+//! What clients ask of the two servers with one model, and what the answer must be. `multi_model.rs` has the third.
 //!
 //! The model server echoes what it gets, so an answer shows what became of its request. Each request has a mark, which
 //! its body, its headers and its answer hold: an answer with another request's mark is recognised.
+
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,6 +12,8 @@ use serde_json::{Value, json};
 
 use crate::chance::{bytes, pick, weighted};
 use crate::expected::{Content, Request, Text};
+use crate::multi_model;
+use crate::target::Kind;
 
 pub const MODEL: &str = "chaos";
 pub const ATTRIBUTES: &str = "X-Amzn-SageMaker-Custom-Attributes";
@@ -18,7 +22,7 @@ pub const ATTRIBUTES: &str = "X-Amzn-SageMaker-Custom-Attributes";
 const MODEL_TAKES_MS: std::ops::RangeInclusive<u32> = 5..=300;
 const JSON: &str = "application/json";
 
-type Make = fn(&mut Maker) -> Request;
+pub type Make = fn(&mut Maker) -> Request;
 
 const PLAIN: &[(f64, Make)] = &[
     (30.0, |maker| maker.json(0)),
@@ -59,25 +63,32 @@ const HANDLED: &[(f64, Make)] = &[
 pub struct Maker {
     pub chance: Rng,
     pub mark: String,
+    /// The folder with the models of multi-model mode.
+    pub models: PathBuf,
     client: usize,
-    has_handlers: bool,
+    kind: Kind,
     made: usize,
 }
 
 impl Maker {
-    pub fn new(chance: Rng, client: usize, has_handlers: bool) -> Self {
+    pub fn new(chance: Rng, client: usize, kind: Kind) -> Self {
         Self {
             chance,
             mark: String::new(),
+            models: PathBuf::new(),
             client,
-            has_handlers,
+            kind,
             made: 0,
         }
     }
 
     pub fn request(&mut self) -> Request {
         self.new_mark();
-        let kinds = if self.has_handlers { HANDLED } else { PLAIN };
+        let kinds = match self.kind {
+            Kind::Handlers => HANDLED,
+            Kind::Plain => PLAIN,
+            Kind::MultiModel => multi_model::REQUESTS,
+        };
         kinds[weighted(&mut self.chance, kinds)].1(self)
     }
 
@@ -91,7 +102,7 @@ impl Maker {
     pub fn large(&mut self) -> Request {
         self.new_mark();
         let size = self.chance.usize(200_000..=2_000_000);
-        match (self.has_handlers, self.chance.u8(..3)) {
+        match (self.kind == Kind::Handlers, self.chance.u8(..3)) {
             (true, 0) => self.handled_image(size),
             (true, _) => self.handled_json(size),
             (false, 0) => self.json(size),
@@ -113,14 +124,19 @@ impl Maker {
         if self.chance.bool() {
             text = ascii(&text);
         }
-        let accept = pick(&mut self.chance, &[None, Some(JSON), Some("application/jsonlines")]);
+        let accept = pick(
+            &mut self.chance,
+            &[None, Some(JSON), Some("application/jsonlines")],
+        );
         let expected = match accept {
             None => text.clone(),
             Some(_) => text.replace('\n', ""),
         };
         let content = Content::Bytes(expected.into_bytes());
         let mut request = self.good("JSON", text, JSON, content);
-        request.headers.extend(accept.map(|accept| ("Accept", accept.to_owned())));
+        request
+            .headers
+            .extend(accept.map(|accept| ("Accept", accept.to_owned())));
         request.answer_header = Some(("content-type", accept.unwrap_or(JSON)));
         request
     }
@@ -129,7 +145,10 @@ impl Maker {
         let (mark, number) = (json!(self.mark), self.number());
         let (value, rows) = match self.chance.u8(..4) {
             0 => (json!([mark, number]), json!([[mark, number]])),
-            1 => (json!({"x": mark, "y": number}), json!([{"x": mark, "y": number}])),
+            1 => (
+                json!({"x": mark, "y": number}),
+                json!([{"x": mark, "y": number}]),
+            ),
             2 => (mark.clone(), json!([mark])),
             _ => (json!([[mark], [number]]), json!([[mark], [number]])),
         };
@@ -156,15 +175,26 @@ impl Maker {
         let mut rows = vec![json!([self.mark])];
         let count = self.chance.usize(1..=5);
         rows.extend((0..count).map(|_| json!([self.number(), self.text(0)])));
-        let lines: Vec<_> = rows.iter().map(|row| json!({"instances": row}).to_string()).collect();
-        let all: Vec<_> = rows.iter().flat_map(|row| row.as_array().expect("a list")).collect();
-        self.converted("JSON lines", lines.join("\n"), "application/jsonlines", json!(all))
+        let lines: Vec<_> = rows
+            .iter()
+            .map(|row| json!({"instances": row}).to_string())
+            .collect();
+        let all: Vec<_> = rows
+            .iter()
+            .flat_map(|row| row.as_array().expect("a list"))
+            .collect();
+        self.converted(
+            "JSON lines",
+            lines.join("\n"),
+            "application/jsonlines",
+            json!(all),
+        )
     }
 
     /// Fields in several spellings; all rows of one width.
     fn csv(&mut self, size: usize) -> Request {
         let width = self.chance.usize(1..=5);
-        let mut row = |maker: &mut Self| (0..width).map(|_| maker.field()).collect::<Vec<_>>();
+        let row = |maker: &mut Self| (0..width).map(|_| maker.field()).collect::<Vec<_>>();
         let mut first = row(self);
         first[0] = (format!("\"{}\"", self.mark), json!(self.mark));
         let count = self.chance.usize(1..=20).max(size / (12 * width));
@@ -175,7 +205,11 @@ impl Maker {
         for row in std::iter::once(&first).chain(some.iter().cycle().take(count)) {
             let (spelt, mut meant): (Vec<_>, Vec<_>) = row.iter().cloned().unzip();
             body += &(spelt.join(",") + end);
-            rows.push(if width == 1 { meant.remove(0) } else { json!(meant) });
+            rows.push(if width == 1 {
+                meant.remove(0)
+            } else {
+                json!(meant)
+            });
         }
         self.converted("CSV", body, "text/csv", json!(rows))
     }
@@ -187,7 +221,10 @@ impl Maker {
         match self.chance.u8(..6) {
             0 => (number.to_string(), number),
             1 => (format!("+{whole}"), json!(whole)),
-            2 => (format!(".{whole}"), json!(format!("0.{whole}").parse::<f64>().ok())),
+            2 => (
+                format!(".{whole}"),
+                json!(format!("0.{whole}").parse::<f64>().ok()),
+            ),
             3 => (format!("\"{number}\""), json!(number.to_string())),
             4 => (text.clone(), json!(text)),
             _ => {
@@ -206,8 +243,16 @@ impl Maker {
     }
 
     fn image_bytes(&mut self, size: usize) -> Vec<u8> {
-        let size = if size > 0 { size } else { self.chance.usize(1..=3000) };
-        [self.mark.clone().into_bytes(), bytes(&mut self.chance, size)].concat()
+        let size = if size > 0 {
+            size
+        } else {
+            self.chance.usize(1..=3000)
+        };
+        [
+            self.mark.clone().into_bytes(),
+            bytes(&mut self.chance, size),
+        ]
+        .concat()
     }
 
     fn passed(&mut self) -> Request {
@@ -261,7 +306,10 @@ impl Maker {
     }
 
     fn wrong_method(&mut self) -> Request {
-        let mut request = self.bad(405, Text::Is("Method Not Allowed: /invocations takes POST".into()));
+        let mut request = self.bad(
+            405,
+            Text::Is("Method Not Allowed: /invocations takes POST".into()),
+        );
         request.method = "PUT";
         request.answer_header = Some(("allow", "POST"));
         request
@@ -269,15 +317,21 @@ impl Maker {
 
     fn wrong_attribute(&mut self) -> Request {
         let mark = &self.mark;
-        let text = format!("Custom attribute tfs-method is \"{mark}\"; accepted: predict, classify or regress.");
+        let text = format!(
+            "Custom attribute tfs-method is \"{mark}\"; accepted: predict, classify or regress."
+        );
         let mut request = self.bad(400, Text::Is(text));
-        request.headers.push((ATTRIBUTES, format!("tfs-method={}", self.mark)));
+        request
+            .headers
+            .push((ATTRIBUTES, format!("tfs-method={}", self.mark)));
         request
     }
 
     fn two_lengths(&mut self) -> Request {
-        let mut request = self.bad(400, Text::Begins(""));
-        request.headers.push(("Transfer-Encoding", "chunked".into()));
+        let mut request = self.bad(400, Text::Begins(String::new()));
+        request
+            .headers
+            .push(("Transfer-Encoding", "chunked".into()));
         request
     }
 
@@ -295,14 +349,24 @@ impl Maker {
     fn unsupported_type(&mut self) -> Request {
         let content_type = format!("application/x-{}", self.mark);
         let text = format!("Unsupported Media Type: {content_type}");
-        self.bad_body(415, Text::Is(text), &content_type, json!([self.mark]).to_string())
+        self.bad_body(
+            415,
+            Text::Is(text),
+            &content_type,
+            json!([self.mark]).to_string(),
+        )
     }
 
     fn broken_text(&mut self) -> Request {
         let row = self.chance.usize(1..=30);
         let good = format!("{},1\n", self.mark).repeat(row - 1);
         let body = [good.as_bytes(), self.mark.as_bytes(), b",\xff\xfe\n"].concat();
-        self.bad_body(400, Text::Is(format!("CSV row {row} is not valid UTF-8.")), "text/csv", body)
+        self.bad_body(
+            400,
+            Text::Is(format!("CSV row {row} is not valid UTF-8.")),
+            "text/csv",
+            body,
+        )
     }
 
     fn open_quote(&mut self) -> Request {
@@ -318,31 +382,58 @@ impl Maker {
             json!({"instances": [self.mark]}),
             json!({"instances": [1], "signature_name": "other"}),
         );
-        let text = Text::Begins("The body holds several values");
+        let text = Text::Begins("The body holds several values".into());
         self.bad_body(400, text, JSON, format!("{first}\n{second}"))
     }
 
     fn unknown_model(&mut self) -> Request {
         let text = format!("Servable not found for request: Latest({})", self.mark);
         let mut request = self.bad(404, Text::Is(text));
-        request.headers.push((ATTRIBUTES, format!("tfs-model-name={}", self.mark)));
+        request
+            .headers
+            .push((ATTRIBUTES, format!("tfs-model-name={}", self.mark)));
         request
     }
 
     // What they are made of.
 
-    pub fn good(&self, kind: &'static str, body: impl Into<Vec<u8>>, content_type: &str, content: Content) -> Request {
+    pub fn good(
+        &self,
+        kind: &'static str,
+        body: impl Into<Vec<u8>>,
+        content_type: &str,
+        content: Content,
+    ) -> Request {
         Request::new(&self.mark, kind, body.into(), content_type, content)
     }
 
-    fn converted(&self, kind: &'static str, body: impl Into<Vec<u8>>, content_type: &str, rows: Value) -> Request {
-        self.good(kind, body, content_type, Content::Json(json!({"instances": rows})))
+    fn converted(
+        &self,
+        kind: &'static str,
+        body: impl Into<Vec<u8>>,
+        content_type: &str,
+        rows: Value,
+    ) -> Request {
+        self.good(
+            kind,
+            body,
+            content_type,
+            Content::Json(json!({"instances": rows})),
+        )
     }
 
-    fn handled(&self, kind: &'static str, body: impl Into<Vec<u8>>, content_type: &str, rows: Value) -> Request {
+    fn handled(
+        &self,
+        kind: &'static str,
+        body: impl Into<Vec<u8>>,
+        content_type: &str,
+        rows: Value,
+    ) -> Request {
         let gathered = json!({"mark": self.mark, "helped": self.mark, "rows": rows});
         let mut request = self.good(kind, body, content_type, Content::Json(gathered));
-        request.headers.push((ATTRIBUTES, format!("chaos={}", self.mark)));
+        request
+            .headers
+            .push((ATTRIBUTES, format!("chaos={}", self.mark)));
         request
     }
 
@@ -350,7 +441,13 @@ impl Maker {
         self.bad_body(status, text, JSON, json!([self.mark]).to_string())
     }
 
-    fn bad_body(&self, status: u16, text: Text, content_type: &str, body: impl Into<Vec<u8>>) -> Request {
+    fn bad_body(
+        &self,
+        status: u16,
+        text: Text,
+        content_type: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> Request {
         let mut request = self.good("bad input", body, content_type, Content::Error(text));
         (request.status, request.is_plain) = (status, true);
         request
@@ -378,7 +475,11 @@ impl Maker {
 
     fn text(&mut self, size: usize) -> String {
         let letters: Vec<char> = "abcdefghijklmnopqrstuvwxyzäöü€".chars().collect();
-        let size = if size > 0 { size } else { self.chance.usize(..=30) };
+        let size = if size > 0 {
+            size
+        } else {
+            self.chance.usize(..=30)
+        };
         // A field that reads nan or inf would be a number.
         let text = (0..size).map(|_| pick(&mut self.chance, &letters));
         std::iter::once('t').chain(text).collect()

@@ -126,7 +126,9 @@ impl Wire {
         }
         if self.unread.len() > length {
             let more = String::from_utf8_lossy(&self.unread[length..]);
-            return Err(NoAnswer::Broken(format!("more than the answer: {more:.200}")));
+            return Err(NoAnswer::Broken(format!(
+                "more than the answer: {more:.200}"
+            )));
         }
         answer.body = std::mem::take(&mut self.unread);
         self.answers += 1;
@@ -227,19 +229,41 @@ pub mod tests {
 
     #[test]
     fn a_whole_answer() {
-        let answer = received("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: y\r\n\r\nab", true);
+        let answer = received(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: y\r\n\r\nab",
+            true,
+        );
         let answer = answer.expect("an answer");
-        assert_eq!((answer.status, answer.header("x"), &answer.body[..]), (200, Some("y"), &b"ab"[..]));
+        assert_eq!(
+            (answer.status, answer.header("x"), &answer.body[..]),
+            (200, Some("y"), &b"ab"[..])
+        );
     }
 
     #[test]
     fn less_or_more_than_an_answer_is_none() {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
-        for closed in ["", &head[..head.len() - 2], head, &format!("{head}a"), "HTTP/1.1 200 OK\r\n"] {
-            assert!(matches!(received(closed, true), Err(NoAnswer::Closed(_))), "{closed}");
+        for closed in [
+            "",
+            &head[..head.len() - 2],
+            head,
+            &format!("{head}a"),
+            "HTTP/1.1 200 OK\r\n",
+        ] {
+            assert!(
+                matches!(received(closed, true), Err(NoAnswer::Closed(_))),
+                "{closed}"
+            );
         }
-        for broken in [&format!("{head}abc"), "nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nab"] {
-            assert!(matches!(received(broken, true), Err(NoAnswer::Broken(_))), "{broken}");
+        for broken in [
+            &format!("{head}abc"),
+            "nonsense\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\nab",
+        ] {
+            assert!(
+                matches!(received(broken, true), Err(NoAnswer::Broken(_))),
+                "{broken}"
+            );
         }
     }
 
