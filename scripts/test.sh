@@ -151,10 +151,6 @@ real_tensorflow_and_multi_model_tests() {
   return "$status"
 }
 
-chaos_judgement_tests() {
-  .venv/bin/python -m unittest discover -s tests/chaos
-}
-
 dockerfiles() {
   need_image_checkers && target/tools/lint/bin/hadolint docker/*/Dockerfile && say "no remarks"
 }
@@ -208,7 +204,6 @@ together "integration tests, requests on threads (cargo test)" integration_tests
   "local model server" local_model_server_tests
 together "handlers on real TensorFlow" handler_tests \
   "sagemaker-tfs with real TensorFlow; multi-model mode, its handler from S3" real_tensorflow_and_multi_model_tests
-step "judgement of the chaos run" chaos_judgement_tests
 step "Dockerfiles (hadolint)" dockerfiles
 step "scripts for images, manifests, workflows, documents" deployment_tests
 reason=$(containers_impossible)

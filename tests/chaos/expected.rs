@@ -40,14 +40,10 @@ pub enum Content {
     Anything,
     Bytes(Vec<u8>),
     Json(Value),
-    Error(Text),
-    Success(Text),
-}
-
-#[derive(Debug, Clone)]
-pub enum Text {
-    Is(String),
-    Begins(String),
+    /// A member of this name with this text.
+    Is(&'static str, String),
+    /// A member of this name with a text that begins so.
+    Begins(&'static str, String),
 }
 
 impl Request {
@@ -72,6 +68,22 @@ impl Request {
             answer_header: None,
             documented: &[],
         }
+    }
+
+    pub fn at(mut self, method: &'static str, path: impl Into<String>) -> Self {
+        (self.method, self.path) = (method, path.into());
+        self
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// What the answer must be instead of 200 and its content.
+    pub fn answered(mut self, status: u16, content: Content) -> Self {
+        (self.status, self.content) = (status, content);
+        self
     }
 
     /// With these lines at its end.
@@ -111,17 +123,10 @@ impl Content {
             Self::Anything => true,
             Self::Bytes(bytes) => answer.body == *bytes,
             Self::Json(value) => parsed(answer).is_some_and(|found| is_same(&found, value)),
-            Self::Error(text) => member(answer, "error").is_some_and(|found| text.is(&found)),
-            Self::Success(text) => member(answer, "success").is_some_and(|found| text.is(&found)),
-        }
-    }
-}
-
-impl Text {
-    fn is(&self, found: &str) -> bool {
-        match self {
-            Self::Is(text) => found == text,
-            Self::Begins(begin) => found.starts_with(begin.as_str()),
+            Self::Is(name, text) => member(answer, name).is_some_and(|found| found == *text),
+            Self::Begins(name, begin) => {
+                member(answer, name).is_some_and(|found| found.starts_with(begin))
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::expected::{Content, Request, Text};
+use crate::expected::{Content, Request};
 use crate::requests::{Make, Maker};
 use crate::support::{Server, processes, wait_until};
 
@@ -34,104 +34,57 @@ fn invoke(maker: &mut Maker) -> Request {
     let number = maker.chance.usize(..MODELS);
     let model = name(number);
     let body = format!("{{\"instances\": [\"{model} {}\"]}}", maker.mark);
-    let expected = match has_handler(number) {
-        true => format!("{model}'s {model} {body}"),
-        false => body.clone(),
-    };
-    let kind = if has_handler(number) {
-        "model with handler"
-    } else {
-        "model without handler"
+    // 500: its worker was killed in the call.
+    let (kind, expected, documented): (_, _, &[u16]) = match has_handler(number) {
+        true => (
+            "model with handler",
+            format!("{model}'s {model} {body}"),
+            &[404, 500, 502, 503, 504, 507],
+        ),
+        false => ("model", body.clone(), &[404, 502, 503, 504, 507]),
     };
     let content = Content::Bytes(expected.into_bytes());
-    let mut request = maker.good(kind, body, "application/json", content);
-    if maker.chance.u8(..3) == 0 {
-        request
-            .headers
-            .push(("X-Amzn-SageMaker-Target-Model", model));
-    } else {
-        request.path = format!("/models/{model}/invoke");
+    let request = ask(maker, kind, body, content, documented);
+    match maker.chance.u8(..3) {
+        0 => request.header("X-Amzn-SageMaker-Target-Model", model),
+        _ => request.at("POST", format!("/models/{model}/invoke")),
     }
-    // 500: its worker was killed in the call.
-    request.documented = match has_handler(number) {
-        true => &[404, 500, 502, 503, 504, 507],
-        false => &[404, 502, 503, 504, 507],
-    };
-    request.is_plain = true;
-    request
 }
 
 fn load(maker: &mut Maker) -> Request {
     let model = name(maker.chance.usize(..MODELS));
     let url = maker.models.join(&model).join("model");
-    let body = json!({"model_name": model, "url": url})
-        .to_string()
-        .into_bytes();
+    let body = json!({"model_name": model, "url": url}).to_string();
     let text = format!("Successfully loaded model {model}, listening on rest port ");
-    manage(
-        maker,
-        "load",
-        "POST",
-        "/models",
-        body,
-        Content::Success(Text::Begins(text)),
-        &[409, 507],
-    )
+    let content = Content::Begins("success", text);
+    ask(maker, "load", body, content, &[409, 507]).at("POST", "/models")
 }
 
 fn unload(maker: &mut Maker) -> Request {
     let model = name(maker.chance.usize(..MODELS));
-    let text = Text::Is(format!("Successfully unloaded model {model}."));
-    let path = format!("/models/{model}");
-    manage(
-        maker,
-        "unload",
-        "DELETE",
-        &path,
-        Vec::new(),
-        Content::Success(text),
-        &[404],
-    )
+    let text = format!("Successfully unloaded model {model}.");
+    let content = Content::Is("success", text);
+    ask(maker, "unload", "", content, &[404]).at("DELETE", format!("/models/{model}"))
 }
 
 fn describe(maker: &mut Maker) -> Request {
     let path = format!("/models/{}", name(maker.chance.usize(..MODELS)));
     let documented = &[404, 502, 503, 504];
-    manage(
-        maker,
-        "describe",
-        "GET",
-        &path,
-        Vec::new(),
-        Content::Anything,
-        documented,
-    )
+    ask(maker, "describe", "", Content::Anything, documented).at("GET", path)
 }
 
 fn list(maker: &mut Maker) -> Request {
-    manage(
-        maker,
-        "list",
-        "GET",
-        "/models?limit=7",
-        Vec::new(),
-        Content::Anything,
-        &[],
-    )
+    ask(maker, "list", "", Content::Anything, &[]).at("GET", "/models?limit=7")
 }
 
-fn manage(
+fn ask(
     maker: &Maker,
     kind: &'static str,
-    method: &'static str,
-    path: &str,
-    body: Vec<u8>,
+    body: impl Into<Vec<u8>>,
     content: Content,
     documented: &'static [u16],
 ) -> Request {
     let mut request = maker.good(kind, body, "application/json", content);
-    request.method = method;
-    request.path = path.to_owned();
     request.documented = documented;
     request.is_plain = true;
     request

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::chance::{bytes, pick, weighted};
-use crate::expected::{Content, Request, Text};
+use crate::expected::{Content, Request};
 use crate::multi_model;
 use crate::target::Kind;
 
@@ -134,11 +134,11 @@ impl Maker {
         };
         let content = Content::Bytes(expected.into_bytes());
         let mut request = self.good("JSON", text, JSON, content);
-        request
-            .headers
-            .extend(accept.map(|accept| ("Accept", accept.to_owned())));
         request.answer_header = Some(("content-type", accept.unwrap_or(JSON)));
-        request
+        match accept {
+            Some(accept) => request.header("Accept", accept),
+            None => request,
+        }
     }
 
     pub fn value(&mut self) -> Request {
@@ -172,23 +172,14 @@ impl Maker {
 
     /// Several objects with `instances` each.
     fn joined(&mut self) -> Request {
-        let mut rows = vec![json!([self.mark])];
-        let count = self.chance.usize(1..=5);
-        rows.extend((0..count).map(|_| json!([self.number(), self.text(0)])));
-        let lines: Vec<_> = rows
-            .iter()
-            .map(|row| json!({"instances": row}).to_string())
-            .collect();
-        let all: Vec<_> = rows
-            .iter()
-            .flat_map(|row| row.as_array().expect("a list"))
-            .collect();
-        self.converted(
-            "JSON lines",
-            lines.join("\n"),
-            "application/jsonlines",
-            json!(all),
-        )
+        let mut rows = vec![json!(self.mark)];
+        let mut body = json!({"instances": rows}).to_string();
+        for _ in 0..self.chance.usize(1..=5) {
+            let more = [self.number(), json!(self.text(0))];
+            body += &format!("\n{}", json!({"instances": more}));
+            rows.extend(more);
+        }
+        self.converted("JSON lines", body, "application/jsonlines", json!(rows))
     }
 
     /// Fields in several spellings; all rows of one width.
@@ -205,10 +196,9 @@ impl Maker {
         for row in std::iter::once(&first).chain(some.iter().cycle().take(count)) {
             let (spelt, mut meant): (Vec<_>, Vec<_>) = row.iter().cloned().unzip();
             body += &(spelt.join(",") + end);
-            rows.push(if width == 1 {
-                meant.remove(0)
-            } else {
-                json!(meant)
+            rows.push(match width {
+                1 => meant.remove(0),
+                _ => json!(meant),
             });
         }
         self.converted("CSV", body, "text/csv", json!(rows))
@@ -243,24 +233,16 @@ impl Maker {
     }
 
     fn image_bytes(&mut self, size: usize) -> Vec<u8> {
-        let size = if size > 0 {
-            size
-        } else {
-            self.chance.usize(1..=3000)
-        };
-        [
-            self.mark.clone().into_bytes(),
-            bytes(&mut self.chance, size),
-        ]
-        .concat()
+        let random = self.chance.usize(1..=3000);
+        let size = if size > 0 { size } else { random };
+        [self.mark.as_bytes(), &bytes(&mut self.chance, size)].concat()
     }
 
     fn passed(&mut self) -> Request {
         let body = format!("{:#}", json!({"instances": [self.mark, self.number()]}));
         let content = Content::Bytes(body.clone().into_bytes());
-        let mut request = self.good("TFS's API", body, JSON, content);
-        request.path = format!("/tfs/v1/models/{MODEL}:predict");
-        request
+        let path = format!("/tfs/v1/models/{MODEL}:predict");
+        self.good("TFS's API", body, JSON, content).at("POST", path)
     }
 
     // Through the handlers.
@@ -291,48 +273,35 @@ impl Maker {
     fn raising(&mut self) -> Request {
         let text = format!("{} is not wanted", self.mark);
         let body = json!({"rows": [], "raise": text}).to_string();
-        let mut request = self.handled("exception in a handler", body, JSON, json!([]));
-        request.status = 500;
-        request.content = Content::Json(json!({"error": text}));
-        request
+        let request = self.handled("exception in a handler", body, JSON, json!([]));
+        request.answered(500, Content::Json(json!({"error": text})))
     }
 
     // Wrong on purpose.
 
     fn unknown_path(&mut self) -> Request {
-        let mut request = self.bad(404, Text::Is("Not Found".into()));
-        request.path = format!("/{}", self.mark);
-        request
+        let path = format!("/{}", self.mark);
+        self.bad(404, "Not Found").at("POST", path)
     }
 
     fn wrong_method(&mut self) -> Request {
-        let mut request = self.bad(
-            405,
-            Text::Is("Method Not Allowed: /invocations takes POST".into()),
-        );
-        request.method = "PUT";
+        let text = "Method Not Allowed: /invocations takes POST";
+        let mut request = self.bad(405, text).at("PUT", "/invocations");
         request.answer_header = Some(("allow", "POST"));
         request
     }
 
     fn wrong_attribute(&mut self) -> Request {
-        let mark = &self.mark;
-        let text = format!(
-            "Custom attribute tfs-method is \"{mark}\"; accepted: predict, classify or regress."
-        );
-        let mut request = self.bad(400, Text::Is(text));
-        request
-            .headers
-            .push((ATTRIBUTES, format!("tfs-method={}", self.mark)));
-        request
+        let (mark, accepted) = (&self.mark, "predict, classify or regress.");
+        let text = format!("Custom attribute tfs-method is \"{mark}\"; accepted: {accepted}");
+        let attribute = format!("tfs-method={mark}");
+        self.bad(400, text).header(ATTRIBUTES, attribute)
     }
 
     fn two_lengths(&mut self) -> Request {
-        let mut request = self.bad(400, Text::Begins(String::new()));
-        request
-            .headers
-            .push(("Transfer-Encoding", "chunked".into()));
-        request
+        let any = Content::Begins("error", String::new());
+        let request = self.bad(400, "").answered(400, any);
+        request.header("Transfer-Encoding", "chunked")
     }
 
     /// Announces more than it sends; its client says that no more will come.
@@ -341,58 +310,51 @@ impl Maker {
         let body = format!("{}{spaces}", self.mark);
         let length = body.len() + self.chance.usize(1..=5000);
         let text = format!("The body ended after {} of {length} bytes.", body.len());
-        let mut request = self.bad(400, Text::Is(text));
-        (request.body, request.length) = (body.into_bytes(), Some(length));
+        let mut request = self.bad_body(400, text, JSON, body);
+        request.length = Some(length);
         request
     }
 
     fn unsupported_type(&mut self) -> Request {
         let content_type = format!("application/x-{}", self.mark);
         let text = format!("Unsupported Media Type: {content_type}");
-        self.bad_body(
-            415,
-            Text::Is(text),
-            &content_type,
-            json!([self.mark]).to_string(),
-        )
+        self.bad_body(415, text, &content_type, "[]")
     }
 
     fn broken_text(&mut self) -> Request {
-        let row = self.chance.usize(1..=30);
-        let good = format!("{},1\n", self.mark).repeat(row - 1);
-        let body = [good.as_bytes(), self.mark.as_bytes(), b",\xff\xfe\n"].concat();
-        self.bad_body(
-            400,
-            Text::Is(format!("CSV row {row} is not valid UTF-8.")),
-            "text/csv",
-            body,
-        )
+        let (row, mut body) = self.good_rows();
+        body.extend_from_slice(b"\xff\xfe\n");
+        let text = format!("CSV row {row} is not valid UTF-8.");
+        self.bad_body(400, text, "text/csv", body)
     }
 
     fn open_quote(&mut self) -> Request {
-        let row = self.chance.usize(1..=30);
-        let good = format!("{},1\n", self.mark).repeat(row - 1);
+        let (row, mut body) = self.good_rows();
+        body.extend_from_slice(b"\"2\n");
         let text = format!("CSV row {row}: a quoted field is never closed.");
-        let body = format!("{good}\"{},2\n", self.mark);
-        self.bad_body(400, Text::Is(text), "text/csv", body)
+        self.bad_body(400, text, "text/csv", body)
+    }
+
+    /// Rows of CSV, the last of which is still open, and its number.
+    fn good_rows(&mut self) -> (usize, Vec<u8>) {
+        let row = self.chance.usize(1..=30);
+        let begin = format!("{},", self.mark);
+        let good = format!("{begin}1\n").repeat(row - 1);
+        (row, (good + &begin).into_bytes())
     }
 
     fn not_joinable(&mut self) -> Request {
-        let (first, second) = (
-            json!({"instances": [self.mark]}),
-            json!({"instances": [1], "signature_name": "other"}),
-        );
-        let text = Text::Begins("The body holds several values".into());
-        self.bad_body(400, text, JSON, format!("{first}\n{second}"))
+        let first = json!({"instances": [self.mark]});
+        let second = json!({"instances": [1], "signature_name": "other"});
+        let text = Content::Begins("error", "The body holds several values".into());
+        let body = format!("{first}\n{second}");
+        self.bad_body(400, "", JSON, body).answered(400, text)
     }
 
     fn unknown_model(&mut self) -> Request {
         let text = format!("Servable not found for request: Latest({})", self.mark);
-        let mut request = self.bad(404, Text::Is(text));
-        request
-            .headers
-            .push((ATTRIBUTES, format!("tfs-model-name={}", self.mark)));
-        request
+        let attribute = format!("tfs-model-name={}", self.mark);
+        self.bad(404, text).header(ATTRIBUTES, attribute)
     }
 
     // What they are made of.
@@ -430,26 +392,25 @@ impl Maker {
         rows: Value,
     ) -> Request {
         let gathered = json!({"mark": self.mark, "helped": self.mark, "rows": rows});
-        let mut request = self.good(kind, body, content_type, Content::Json(gathered));
-        request
-            .headers
-            .push((ATTRIBUTES, format!("chaos={}", self.mark)));
-        request
+        let request = self.good(kind, body, content_type, Content::Json(gathered));
+        request.header(ATTRIBUTES, format!("chaos={}", self.mark))
     }
 
-    fn bad(&self, status: u16, text: Text) -> Request {
+    fn bad(&self, status: u16, text: impl Into<String>) -> Request {
         self.bad_body(status, text, JSON, json!([self.mark]).to_string())
     }
 
     fn bad_body(
         &self,
         status: u16,
-        text: Text,
+        text: impl Into<String>,
         content_type: &str,
         body: impl Into<Vec<u8>>,
     ) -> Request {
-        let mut request = self.good("bad input", body, content_type, Content::Error(text));
-        (request.status, request.is_plain) = (status, true);
+        let content = Content::Is("error", text.into());
+        let request = self.good("bad input", body, content_type, Content::Anything);
+        let mut request = request.answered(status, content);
+        request.is_plain = true;
         request
     }
 

@@ -225,10 +225,8 @@ fn growth_beyond_the_limits_is_not_flat() {
 
 /// Of a run in which all was well.
 fn outcome() -> Outcome {
-    let tally = Tally {
-        right: 1,
-        ..Tally::default()
-    };
+    let mut tally = Tally::default();
+    tally.right = 1;
     let after = Footprint {
         peak: BEFORE.memory + most_more_memory_under_load(),
         ..BEFORE
