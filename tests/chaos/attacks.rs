@@ -11,8 +11,8 @@ use fastrand::Rng;
 use serde_json::json;
 
 use crate::chance::{pick, seconds, weighted};
-use crate::expected::{Content, marks_in};
-use crate::requests::{ATTRIBUTES, MODEL, Maker};
+use crate::expected::{Content, Request, marks_in};
+use crate::requests::{ATTRIBUTES, JSON, MODEL, Maker};
 use crate::support::Response;
 use crate::target::Kind;
 use crate::wire::Piece;
@@ -41,47 +41,40 @@ pub struct Attack {
     pub kind: &'static str,
     pub mark: String,
     pub pieces: Vec<Piece>,
-    outcome: Outcome,
+    allowed: Allowed,
+    /// What an answer with status 200 must hold.
+    content: Content,
     /// The answer to a HEAD announces a body that does not come.
     pub answer_has_body: bool,
 }
 
-/// What must come of an attack.
-enum Outcome {
+/// What may come of an attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allowed {
     /// 4xx, 501 or 503.
-    Refused,
+    Refusal,
     /// 4xx or 5xx.
     Error,
-    /// An error, or 200 with this.
-    ErrorOr(Content),
-    /// An error, or 200 with these bytes somewhere in it.
-    ErrorOrHolding(Vec<u8>),
+    /// An error, or 200 with the right content.
+    Answer,
 }
 
 impl Attack {
     /// What is wrong with an answer to it.
     pub fn complaint(&self, answer: &Response) -> Option<String> {
-        let others: Vec<_> = marks_in(&answer.body)
-            .into_iter()
-            .filter(|mark| *mark != self.mark)
-            .collect();
-        let (status, body) = (answer.status, &answer.body);
-        let is_error = (400..600).contains(&status);
-        let is_fine = match &self.outcome {
-            Outcome::Refused => (400..500).contains(&status) || [501, 503].contains(&status),
-            Outcome::Error => is_error,
-            Outcome::ErrorOr(content) => is_error || (status == 200 && content.is_in(answer)),
-            Outcome::ErrorOrHolding(bytes) => {
-                is_error || (status == 200 && memchr::memmem::find(body, bytes).is_some())
-            }
+        let mut others = marks_in(&answer.body);
+        others.remove(&self.mark);
+        let is_fine = match answer.status {
+            400..500 | 501 | 503 => true,
+            500..600 => self.allowed != Allowed::Refusal,
+            200 => self.allowed == Allowed::Answer && self.content.is_in(answer),
+            _ => false,
         };
         (!is_fine || !others.is_empty()).then(|| {
-            let (text, sent) = (answer.text(), String::from_utf8_lossy(&self.pieces[0].0));
+            let (status, text, mark) = (answer.status, answer.text(), &self.mark);
+            let sent = String::from_utf8_lossy(&self.pieces[0].0);
             let line = sent.lines().next().unwrap_or_default();
-            format!(
-                "{status} {text:.200} to {} ({line:.200}), marks of others: {others:?}",
-                self.mark
-            )
+            format!("{status} {text:.200} to {mark} ({line:.200}), marks of others: {others:?}")
         })
     }
 }
@@ -119,27 +112,22 @@ impl AttackMaker {
             (1.0, "get"),
             (1.0, "GETS"),
         ];
+        let predict = format!("/v1/models/{MODEL}:predict");
         let body = json!({"instances": [self.maker.mark]}).to_string();
-        let mut inner = self.post(
-            &format!("/v1/models/{MODEL}:predict"),
-            body.as_bytes(),
-            "application/json",
-        );
+        let inner = self.maker.good("", body, JSON, Content::Anything);
+        let mut inner = inner.at("POST", &predict).bytes();
         let method = METHODS[weighted(self.chance(), METHODS)].1;
-        let (model, predict) = (
-            format!("v1/models/{MODEL}"),
-            format!("v1/models/{MODEL}:predict"),
-        );
-        let path = pick(self.chance(), &[model.as_str(), &predict, "", "x"]);
+        let status = predict.trim_end_matches(":predict");
+        let path = pick(self.chance(), &[status, &predict, "/", "/x"]);
         let framing = if self.chance().f64() < 0.3 {
             inner = [chunk(&inner), b"0\r\n\r\n".to_vec()].concat();
             "Transfer-Encoding: chunked".to_owned()
         } else {
             format!("Content-Length: {}", inner.len())
         };
-        let head = format!("{method} /tfs/{path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        let head = format!("{method} /tfs{path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
         let pieces = self.cut([head.as_bytes(), &inner].concat());
-        let mut attack = self.attack_of("smuggled request", pieces, Outcome::Refused);
+        let mut attack = self.attack_of("smuggled request", pieces, Allowed::Refusal);
         attack.answer_has_body = method != "HEAD";
         attack
     }
@@ -148,79 +136,56 @@ impl AttackMaker {
     fn nested(&mut self) -> Attack {
         let random = self.chance().usize(TOO_DEEP..=MOST_LEVELS);
         let levels = pick(self.chance(), &[TOO_DEEP, random]);
-        let (opening, closing) = pick(
-            self.chance(),
-            &[("[", "]"), ("{\"a\":", "}"), ("[{\"b\":", "}]")],
-        );
-        let is_closed = self.chance().bool();
-        let end = if is_closed {
-            closing.repeat(levels) + "}"
-        } else {
-            String::new()
+        let brackets = [("[", "]"), ("{\"a\":", "}"), ("[{\"b\":", "}]")];
+        let (opening, closing) = pick(self.chance(), &brackets);
+        let end = match self.chance().bool() {
+            true => closing.repeat(levels) + "}",
+            false => String::new(),
         };
         let member = pick(self.chance(), &["instances", "inputs", "other"]);
         let (mark, deep) = (&self.maker.mark, opening.repeat(levels));
         let body = format!("{{\"mark\":\"{mark}\",\"{member}\":{deep}1{end}");
-        let predict = format!("/tfs/v1/models/{MODEL}:predict");
-        let path = pick(self.chance(), &["/invocations", &predict]);
+        let request = self.maker.good("deep JSON", body, JSON, Content::Anything);
+        if self.chance().bool() {
+            let path = format!("/tfs/v1/models/{MODEL}:predict");
+            return self.posting(request.at("POST", path), Allowed::Refusal);
+        }
         // A script's own parser meets it first.
-        let outcome = match self.has_handlers && path == "/invocations" {
-            true => Outcome::Error,
-            false => Outcome::Refused,
+        let allowed = match self.has_handlers {
+            true => Allowed::Error,
+            false => Allowed::Refusal,
         };
-        self.posting(
-            "deep JSON",
-            path,
-            body.as_bytes(),
-            "application/json",
-            outcome,
-        )
+        self.posting(request, allowed)
     }
 
     /// Very many members for its bytes.
     fn empty_names(&mut self) -> Attack {
         let member = "\"\":0,";
         let count = self.chance().usize(COSTLY_BYTES) / member.len();
-        let body = format!(
-            "{{\"{}\":0,{}\"\":0}}",
-            self.maker.mark,
-            member.repeat(count)
-        )
-        .into_bytes();
-        let outcome = Outcome::ErrorOrHolding(body.clone());
-        self.posting(
-            "JSON of empty names",
-            "/invocations",
-            &body,
-            "application/json",
-            outcome,
-        )
+        let (mark, members) = (&self.maker.mark, member.repeat(count));
+        let body = format!("{{\"{mark}\":0,{members}\"\":0}}");
+        let content = Content::Holds(body.clone().into_bytes());
+        let request = self.maker.good("JSON of empty names", body, JSON, content);
+        self.posting(request, Allowed::Answer)
     }
 
     /// CSV each byte of which becomes six.
     fn control_characters(&mut self) -> Attack {
         let row = "\x01\x1f".repeat(self.chance().usize(1..=500));
         let count = self.chance().usize(COSTLY_BYTES) / (row.len() + 1);
-        let mut rows = vec![self.maker.mark.as_str()];
+        let mark = self.maker.mark.as_str();
+        let mut rows = vec![mark];
         rows.extend(std::iter::repeat_n(row.as_str(), count));
         let body = rows.join("\n");
         let content = if self.has_handlers {
-            let (mark, rows) = (
-                &self.maker.mark,
-                rows.iter().map(|row| [row]).collect::<Vec<_>>(),
-            );
-            Content::Json(json!({"mark": mark, "helped": mark, "rows": rows}))
+            let rows: Vec<_> = rows.iter().map(|row| [row]).collect();
+            json!({"mark": mark, "helped": mark, "rows": rows})
         } else {
-            Content::Json(json!({"instances": rows}))
+            json!({"instances": rows})
         };
-        let kind = "CSV of control characters";
-        self.posting(
-            kind,
-            "/invocations",
-            body.as_bytes(),
-            "text/csv",
-            Outcome::ErrorOr(content),
-        )
+        let (kind, content) = ("CSV of control characters", Content::Json(content));
+        let request = self.maker.good(kind, body, "text/csv", content);
+        self.posting(request, Allowed::Answer)
     }
 
     /// A good request in chunks of a few bytes, slowly; some end in a chunk without a length.
@@ -236,10 +201,12 @@ impl AttackMaker {
         if self.chance().f64() < 0.3 {
             pieces.truncate(self.chance().usize(1..=pieces.len()));
             pieces.push((b"g\r\n".to_vec(), Duration::ZERO));
-            return self.attack_of("broken chunks", pieces, Outcome::Error);
+            return self.attack_of("broken chunks", pieces, Allowed::Error);
         }
         pieces.push((b"0\r\n\r\n".to_vec(), Duration::ZERO));
-        self.attack_of("small chunks", pieces, Outcome::ErrorOr(good.content))
+        let mut attack = self.attack_of("small chunks", pieces, Allowed::Answer);
+        attack.content = good.content;
+        attack
     }
 
     fn large_head(&mut self) -> Attack {
@@ -247,70 +214,55 @@ impl AttackMaker {
         let value = "x".repeat(pick(self.chance(), &[100, 1000, size]));
         let line = format!("X-{}: {value}\r\n", self.maker.mark);
         let lines = line.repeat(size / line.len() + 1);
-        let head = format!(
-            "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n{lines}\r\n"
-        );
-        let pieces = self.cut(head.into_bytes());
-        self.attack_of("large head", pieces, Outcome::Refused)
+        let first = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n";
+        let pieces = self.cut(format!("{first}{lines}\r\n").into_bytes());
+        self.attack_of("large head", pieces, Allowed::Refusal)
     }
 
     /// Loads a model, of which there is none, in every type that a web page can send.
     fn load_model(&mut self) -> Attack {
         let url = "/".to_owned() + &"x".repeat(self.chance().usize(1..=200_000));
         let body = json!({"model_name": self.maker.mark, "url": url}).to_string();
-        let types = ["text/plain", "multipart/form-data", "application/json"];
+        let types = ["text/plain", "multipart/form-data", JSON];
         let content_type = pick(self.chance(), &types);
-        self.posting(
-            "POST /models",
-            "/models",
-            body.as_bytes(),
-            content_type,
-            Outcome::Refused,
-        )
+        let content = Content::Anything;
+        let request = self.maker.good("POST /models", body, content_type, content);
+        self.posting(request.at("POST", "/models"), Allowed::Refusal)
     }
 
     fn chance(&mut self) -> &mut Rng {
         &mut self.maker.chance
     }
 
-    fn attack_of(&self, kind: &'static str, pieces: Vec<Piece>, outcome: Outcome) -> Attack {
+    fn attack_of(&self, kind: &'static str, pieces: Vec<Piece>, allowed: Allowed) -> Attack {
         Attack {
             kind,
             mark: self.maker.mark.clone(),
             pieces,
-            outcome,
+            allowed,
+            content: Content::Anything,
             answer_has_body: true,
         }
     }
 
-    fn posting(
-        &self,
-        kind: &'static str,
-        path: &str,
-        body: &[u8],
-        content_type: &str,
-        outcome: Outcome,
-    ) -> Attack {
-        let pieces = vec![(self.post(path, body, content_type), Duration::ZERO)];
-        self.attack_of(kind, pieces, outcome)
-    }
-
-    fn post(&self, path: &str, body: &[u8], content_type: &str) -> Vec<u8> {
-        let mark = format!("chaos={}", self.maker.mark);
-        let headers = [("Content-Type", content_type), (ATTRIBUTES, &mark)];
-        crate::support::request("POST", path, &headers, body)
+    fn posting(&self, request: Request, allowed: Allowed) -> Attack {
+        let request = request.header(ATTRIBUTES, format!("chaos={}", self.maker.mark));
+        let pieces = vec![(request.bytes(), Duration::ZERO)];
+        let mut attack = self.attack_of(request.kind, pieces, allowed);
+        attack.content = request.content;
+        attack
     }
 
     /// In one piece, or in two with a moment between them.
     fn cut(&mut self, mut data: Vec<u8>) -> Vec<Piece> {
+        let mut pieces = Vec::new();
         if self.chance().bool() {
-            return vec![(data, Duration::ZERO)];
+            let rest = data.split_off(self.chance().usize(1..data.len()));
+            pieces.push((data, seconds(self.chance(), 0.0, 0.2)));
+            data = rest;
         }
-        let rest = data.split_off(self.chance().usize(1..data.len()));
-        vec![
-            (data, seconds(self.chance(), 0.0, 0.2)),
-            (rest, Duration::ZERO),
-        ]
+        pieces.push((data, Duration::ZERO));
+        pieces
     }
 }
 

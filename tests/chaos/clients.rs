@@ -158,7 +158,7 @@ impl<'a> Client<'a> {
                 wire.send(&chunks)?;
                 wire.send(b"0\r\n\r\n")
             }
-            SLOW_SENDER => wire.drip(&self.drops(&[request.head(), body.clone()].concat())),
+            SLOW_SENDER => wire.drip(&self.drops(&request.bytes())),
             EXPECT => {
                 wire.send(&request.head_expecting())?;
                 let answer = wire.receive(AT_ONCE, true)?;
@@ -167,7 +167,7 @@ impl<'a> Client<'a> {
                     status => Err(NoAnswer::Broken(format!("{status} instead of 100"))),
                 }
             }
-            _ if body.len() < 16 * 1024 => wire.send(&[request.head(), body.clone()].concat()),
+            _ if body.len() < 16 * 1024 => wire.send(&request.bytes()),
             _ => {
                 wire.send(&request.head())?;
                 wire.send(body)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use memchr::memmem;
 use serde_json::Value;
 
 use crate::support::Response;
@@ -39,6 +40,8 @@ pub struct Request {
 pub enum Content {
     Anything,
     Bytes(Vec<u8>),
+    /// These bytes somewhere.
+    Holds(Vec<u8>),
     Json(Value),
     /// A member of this name with this text.
     Is(&'static str, String),
@@ -105,6 +108,10 @@ impl Request {
         ))
     }
 
+    pub fn bytes(&self) -> Vec<u8> {
+        [self.head(), self.body.clone()].concat()
+    }
+
     pub fn head_expecting(&self) -> Vec<u8> {
         self.head_with(&format!(
             "Content-Length: {}\r\nExpect: 100-continue\r\n",
@@ -122,6 +129,7 @@ impl Content {
         match self {
             Self::Anything => true,
             Self::Bytes(bytes) => answer.body == *bytes,
+            Self::Holds(bytes) => memmem::find(&answer.body, bytes).is_some(),
             Self::Json(value) => parsed(answer).is_some_and(|found| is_same(&found, value)),
             Self::Is(name, text) => member(answer, name).is_some_and(|found| found == *text),
             Self::Begins(name, begin) => {

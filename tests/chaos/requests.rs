@@ -20,7 +20,7 @@ pub const ATTRIBUTES: &str = "X-Amzn-SageMaker-Custom-Attributes";
 /// How long the model takes, so that something is under way when processes are killed. Requests that were lost twice
 /// are sent one by one: all clients' times together must be far below the deadline.
 const MODEL_TAKES_MS: std::ops::RangeInclusive<u32> = 5..=300;
-const JSON: &str = "application/json";
+pub const JSON: &str = "application/json";
 
 pub type Make = fn(&mut Maker) -> Request;
 

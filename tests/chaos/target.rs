@@ -277,23 +277,14 @@ impl Target {
     pub fn starts(&self) -> (usize, usize) {
         let log = fs::read(&self.log).expect("the log can be read");
         let log = String::from_utf8_lossy(&log);
-        let count = |is: fn(&str, &str) -> bool| {
+        let count = |what: &str| {
             let starts = log.lines().filter_map(|line| line.split_once(": started"));
-            starts.filter(|(name, process)| is(name, process)).count()
+            let is_one = |(name, process): &(&str, &str)| {
+                name.rsplit(' ').nth(1) == Some(what) && process.contains(", process ")
+            };
+            starts.filter(is_one).count()
         };
-        let is_instance = |name: &str, process: &str| {
-            let numbered = name
-                .trim_end_matches(|c: char| c.is_ascii_digit())
-                .ends_with("instance ");
-            numbered && process.contains(", process ")
-        };
-        let is_worker = |name: &str, process: &str| {
-            let numbered = name
-                .trim_end_matches(|c: char| c.is_ascii_digit())
-                .ends_with("Python worker ");
-            numbered && process.starts_with(", process ")
-        };
-        (count(is_instance), count(is_worker))
+        (count("instance"), count("worker"))
     }
 
     /// Requests whose `output_handler` began more than once.

@@ -39,16 +39,19 @@ fn echo(rows: Value) -> Response {
     response(200, json!({"instances": rows}).to_string())
 }
 
-/// Of one request, begun then and answered now.
-fn answer_to(tally: &mut Tally, request: &Request, answer: &Response, begun: Instant) {
-    let exchange = Exchange {
+fn exchange(request: &Request, begun: Instant) -> Exchange<'_> {
+    Exchange {
         client: 7,
         request,
         manner: "plainly",
         begun,
-    };
-    tally.begin(7, begun);
-    tally.answer(&exchange, answer, judge(request, answer), Instant::now());
+    }
+}
+
+/// Of one request, begun then and answered now.
+fn answer_to(tally: &mut Tally, request: &Request, answer: &Response, begun: Instant) {
+    let verdict = judge(request, answer);
+    tally.answer(&exchange(request, begun), answer, verdict, Instant::now());
 }
 
 /// What a tally says of these answers: right, wrong, mixed up, lost.
@@ -98,13 +101,12 @@ fn the_header_of_an_answer_counts() {
 #[test]
 fn no_answer_is_a_lost_request() {
     let (mut tally, request) = (Tally::default(), asked());
-    let exchange = Exchange {
-        client: 7,
-        request: &request,
-        manner: "plainly",
-        begun: Instant::now(),
-    };
-    tally.no_answer(&exchange, "closed", Instant::now());
+    let now = Instant::now();
+    let later = now + Duration::from_secs(1);
+    tally.begin(7, now);
+    assert_eq!(tally.oldest_under_way(later), now);
+    tally.no_answer(&exchange(&request, now), "closed", later);
+    assert_eq!(tally.oldest_under_way(later), later);
     assert_eq!((tally.requests, tally.lost), (1, 1));
 }
 
@@ -259,8 +261,8 @@ fn whatever_is_not_as_it_must_be_is_a_problem() {
             o.run_twice = vec![MARK.into()]
         }),
         ("not everything came back", |o| o.is_complete = false),
-        ("restarts (4, 0)", |o| o.starts.0 += 1),
-        ("restarts (3, 1)", |o| o.starts.1 += 1),
+        ("started (6, 0)", |o| o.starts.0 += 1),
+        ("started (5, 1)", |o| o.starts.1 += 1),
         ("exit code Some(1)", |o| o.exit_code = Some(1)),
         ("exit code None", |o| o.exit_code = None),
         ("processes left", |o| {
