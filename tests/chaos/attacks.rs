@@ -22,7 +22,7 @@ pub const TOO_LARGE_HEAD: usize = 32 * 1024 + 1;
 pub const TOO_DEEP: usize = 513;
 const MOST_LEVELS: usize = 100_000;
 const COSTLY_BYTES: RangeInclusive<usize> = 100_000..=1_500_000;
-/// All pauses together of a body that comes a few bytes at a time.
+/// Sum of the pauses in a body that is sent a few bytes at a time.
 const DRIP_SECONDS: f64 = 2.0;
 
 type Make = fn(&mut AttackMaker) -> Attack;

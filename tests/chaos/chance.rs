@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// One of these, each as often as its weight says.
+/// The index of one of these, chosen by weight.
 pub fn weighted<T>(chance: &mut Rng, from: &[(f64, T)]) -> usize {
     let mut left = chance.f64() * from.iter().map(|(weight, _)| weight).sum::<f64>();
     let found = from.iter().position(|(weight, _)| {
@@ -28,7 +28,7 @@ pub fn bytes(chance: &mut Rng, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// The data in so many pieces, some of which may be empty.
+/// Cuts the data at random places into `count` pieces; some may be empty.
 pub fn cut<'a>(chance: &mut Rng, data: &'a [u8], count: usize) -> Vec<&'a [u8]> {
     let mut places: Vec<_> = (1..count).map(|_| chance.usize(..=data.len())).collect();
     places.sort_unstable();

@@ -1,5 +1,5 @@
-//! The clients: each sends one request after another, in one manner or another, until it is told to stop. One more
-//! asks /ping all the time.
+//! The clients. Each sends one request after another until the run ends: plainly, in chunks, slowly, or hanging up. One
+//! more client asks /ping ten times a second.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::tally::Exchange;
 use crate::target::Target;
 use crate::wire::{AT_ONCE, NoAnswer, Pace, Piece, Wire};
 
-/// All pauses of one body or answer together; far below any time limit of the server.
+/// Sum of the pauses in one body or answer; far below any time limit of the server.
 pub const SLOW_SECONDS: f64 = 2.5;
 const PING_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two requests of a client: the servers share the machine with us.
+/// The longest pause between two requests of a client: clients share the machine with the servers.
 const THINK_SECONDS: f64 = 0.03;
 /// Requests on a connection before the client takes a new one.
 const REQUESTS_A_CONNECTION: std::ops::RangeInclusive<usize> = 1..=60;
@@ -45,7 +45,7 @@ pub struct Client<'a> {
     chance: Rng,
     target: &'a Target,
     wire: Option<Wire>,
-    /// Requests that the connection is still to be used for.
+    /// Requests left before this client takes a new connection.
     left: usize,
 }
 
@@ -207,7 +207,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Asks /ping all the time: 200, or 502 where that can be.
+/// Asks /ping: the answer must be 200, or 502 when `must_serve` finds no objection.
 pub fn ping_on(target: &Target, stop: &Stop) {
     let mut wire = None;
     while !stop.wait(PING_PAUSE) {

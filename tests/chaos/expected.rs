@@ -1,4 +1,4 @@
-//! A request with the answer that it must get, and whether an answer is that one.
+//! A request with its right answer, and the judgement of an answer.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ const ENDED_WITH_WORKER: &str = "The Python worker was restarted while it ran ";
 
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Tells it from all other requests.
+    /// Identifies the request.
     pub mark: String,
     pub kind: &'static str,
     pub method: &'static str,
@@ -25,7 +25,7 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Announced instead of the body's own length.
     pub length: Option<usize>,
-    /// Whether it is sent in the plainest way only.
+    /// Whether clients must send this plainly.
     pub is_plain: bool,
     /// What the answer must be.
     pub status: u16,
@@ -89,7 +89,7 @@ impl Request {
         self
     }
 
-    /// With these lines at its end.
+    /// The head with `last` as its last lines.
     fn head_with(&self, last: &str) -> Vec<u8> {
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: localhost\r\n",
@@ -139,7 +139,7 @@ impl Content {
     }
 }
 
-/// What an answer is to its request.
+/// The judgement of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Right,
@@ -204,7 +204,7 @@ pub fn marks_in(body: &[u8]) -> BTreeSet<String> {
     marks
 }
 
-/// `None` also for what is nested too deep to be an answer.
+/// `None` also for JSON nested too deep for the parser.
 fn parsed(answer: &Response) -> Option<Value> {
     serde_json::from_slice(&answer.body).ok()
 }

@@ -1,6 +1,6 @@
-//! The faults. A new one is a row of [`FAULTS`]: its name in the table of results, how often it comes, on which servers,
-//! which processes it hits, what it does to them, and what it excuses. `injector.rs` carries it out; a new kind of victim
-//! or act is a variant here and a branch there. docs/RELIABILITY.md lists them for readers.
+//! The faults. To add one, add a row to [`FAULTS`]: its name in the table of results, its weight, the servers that get it,
+//! the processes it hits, what it does to them, and what it excuses. `injector.rs` carries it out; a new kind of victim
+//! or act is a variant here and a branch there. docs/RELIABILITY.md describes the faults to users.
 
 use rustix::process::Signal;
 
@@ -21,9 +21,9 @@ pub struct Fault {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victims {
-    /// So many TFS processes.
+    /// This number of TFS processes.
     Tfs(usize),
-    /// So many Python workers.
+    /// This number of Python workers.
     Workers(usize),
     /// A child of a worker.
     Helper,
@@ -33,7 +33,7 @@ pub enum Victims {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     Kill(Signal),
-    /// And its successor while that starts.
+    /// Kills them, and the processes that replace them while those start.
     KillTwice,
     /// Stops them for a while.
     Stop,
@@ -41,11 +41,11 @@ pub enum Act {
     StopThenKill,
 }
 
-/// What a request may suffer from a fault. For everything else it must get its right answer.
+/// What a fault may cost requests. All other requests must get their right answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excuse {
     Nothing,
-    /// The call that ran in a killed worker gets 500: one call for each.
+    /// The call that ran in a killed worker gets 500: at most one call for each kill.
     OneCall,
 }
 

@@ -10,18 +10,18 @@ use crate::load::Stop;
 use crate::target::Target;
 use crate::wire::{ANSWER_LIMIT, AT_ONCE, NoAnswer, Wire};
 
-/// Of each server.
+/// Attackers of each server.
 pub const ATTACKERS: usize = 3;
-/// Connections of a crowd.
+/// Connections that a crowd holds at a time.
 pub const CROWD: usize = 200;
-/// The most that is sent on each.
+/// The most that a crowd sends on each connection.
 pub const CROWD_HEAD_BYTES: usize = 30 * 1024;
 const THINK_SECONDS: f64 = 0.1;
 
-/// What came of an attack, and what is wrong with that, if anything is.
+/// The outcome of an attack, and what is wrong with it, if anything.
 pub type Result = (String, Option<String>);
 
-/// Sends attacks until it is told to stop.
+/// Sends attacks until the run ends.
 pub fn attack_on(target: &Target, number: usize, mut chance: Rng, stop: &Stop) {
     let mut maker = AttackMaker::new(chance.fork(), number, target.kind);
     while !stop.is_set() {
@@ -46,7 +46,7 @@ pub fn outcome(attack: &Attack, port: u16, limit: Duration) -> Result {
     }
 }
 
-/// Holds many connections at a time for a while, and gives them up.
+/// Opens many connections, holds them for a while and drops them, again and again.
 pub fn crowd_on(target: &Target, mut chance: Rng, stop: &Stop) {
     let begun = "POST /invocations HTTP/1.1\r\nHost: localhost\r\n";
     let open = format!(

@@ -1,10 +1,9 @@
-//! Breaks the processes of one server. Which fault comes when is drawn from the seed; where it hits depends on what runs
-//! then.
+//! Breaks the processes of one server. The seed decides which fault comes when; which process it hits depends on what
+//! runs at that moment.
 //!
-//! A fault waits while it would be one too many for a request under way. The server sends a request to TFS five times
-//! at most and begins with it on a Python worker four times at most, and there are time limits: a request beyond these
-//! limits fails as documented, and could not be told from a lost one. In multi-model mode every such failure is
-//! documented, and no fault waits.
+//! A fault waits while it would be one too many for a request under way. The server sends a request to TFS at most five
+//! times and starts it on a Python worker at most four times, within time limits. A request beyond these limits fails as
+//! documented, and would count as lost. In multi-model mode such failures count as documented, so no fault waits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,25 +18,25 @@ use crate::load::Stop;
 use crate::support::processes::{Identity, Process};
 use crate::target::{Kind, Target, WORKERS};
 
-/// In the life of one request. It may itself hang up on TFS once, which makes four of the five attempts.
+/// During one request. The request itself may make TFS hang up once: that makes four of the five attempts.
 const MOST_TFS_KILLS: usize = 3;
 const MOST_WORKER_KILLS: usize = 3;
 const MOST_STOPPED: Duration = Duration::from_secs(15);
-/// For a process that is being restarted to be there.
+/// How long a fault waits for processes that are being restarted.
 const PROCESS_LIMIT: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(20);
 
-/// What is drawn for a fault.
+/// Random choices for one fault.
 #[derive(Clone, Copy)]
 struct Draw {
     pause: Duration,
-    /// Of a stop.
+    /// How long a stop lasts.
     lasting: Duration,
-    /// Which of the processes, as a part of them.
+    /// Which process, as a fraction of their number.
     pick: f64,
 }
 
-/// What is still to be done to a stopped process; `None`: it goes on.
+/// A stopped process that continues, or is killed, at this time.
 struct Due {
     at: Instant,
     process: Process,
@@ -49,7 +48,7 @@ pub struct Injector {
     chance: Rng,
     stop: Stop,
     due: Vec<Due>,
-    /// A process that is stopped again before it went on goes on at the later time.
+    /// A process that is stopped again while it is stopped continues at the later time.
     stopped_until: HashMap<Identity, Instant>,
     tfs_kills: Vec<Instant>,
     worker_kills: Vec<Instant>,
@@ -74,7 +73,7 @@ impl Injector {
         }
     }
 
-    /// Breaks things until it is told to stop, then lets all stopped processes go on.
+    /// Breaks things until the run ends, then continues all stopped processes.
     pub fn run(mut self) -> Self {
         let kind = self.target.kind;
         let here = FAULTS.iter().filter(|fault| fault.on.contains(&kind));
@@ -105,7 +104,7 @@ impl Injector {
         }
     }
 
-    /// Whether it happened.
+    /// Returns whether the fault happened.
     fn inject(&mut self, fault: &'static Fault, draw: Draw) -> bool {
         if !self.wait_until(|injector| injector.is_bearable(fault, draw.lasting)) {
             return false;
@@ -127,7 +126,7 @@ impl Injector {
                 }
                 Act::Stop => self.stop_process(process, draw.lasting, None),
                 Act::StopThenKill => {
-                    // Nothing more happens meanwhile that could make the kill one too many.
+                    // No other fault comes before the kill, so it stays within the limits.
                     let happens = self.stop_process(process, draw.lasting, Some(fault));
                     self.wait_for(draw.lasting);
                     happens
@@ -137,7 +136,7 @@ impl Injector {
         happened
     }
 
-    /// Whether every request under way can bear it.
+    /// Whether every request under way stays within its limits.
     fn is_bearable(&self, fault: &Fault, lasting: Duration) -> bool {
         if self.target.kind == Kind::MultiModel {
             return true;
@@ -188,7 +187,7 @@ impl Injector {
         candidates
     }
 
-    /// As many candidates as the fault wants, but for `others`; none when the run ends or they do not come.
+    /// As many candidates as the fault needs, none of them in `others`; nothing when the run ends or time is up.
     fn choose(&mut self, fault: &Fault, draw: Draw, others: &[Process]) -> Vec<Process> {
         let (count, limit) = (fault.victims.count(), Instant::now() + PROCESS_LIMIT);
         let mut found = Vec::new();
@@ -210,11 +209,11 @@ impl Injector {
         found
     }
 
-    /// Whether it was still there.
+    /// Returns whether the process was still there.
     fn kill(&mut self, process: &Process, signal: Signal, fault: &Fault) -> bool {
         let now = Instant::now();
         self.target.touch(process, now);
-        // Noted before it happens: the answer that tells of it may be quick.
+        // Noted before the kill: its 500 may arrive at once.
         if fault.excuses == Excuse::OneCall {
             self.target.tally().excuse_one_call(now);
         }
@@ -224,7 +223,7 @@ impl Injector {
             return false;
         }
         if signal == Signal::TERM {
-            // A stopped process hears it when it goes on.
+            // A stopped process gets SIGTERM only when it continues.
             self.target.signal(process, Signal::CONT);
         }
         match fault.victims {
@@ -273,7 +272,7 @@ impl Injector {
         self.wait_until(|_| Instant::now() >= until)
     }
 
-    /// Waits and does what is due meanwhile; `false` when the run ends.
+    /// Waits, and does what falls due while waiting; `false` when the run ends.
     fn wait_until(&mut self, mut is_so: impl FnMut(&mut Self) -> bool) -> bool {
         while !self.stop.is_set() {
             let now = Instant::now();

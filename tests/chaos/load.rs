@@ -1,10 +1,10 @@
-//! Threads that run until they are told to stop.
+//! Threads that run until a common signal stops them.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Says once, to many threads, that it is time to stop.
+/// A flag for many threads, set once: time to stop.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
 
@@ -18,7 +18,7 @@ impl Stop {
         self.wait(Duration::ZERO)
     }
 
-    /// Waits for it so long at most; whether it is set.
+    /// Waits until the flag is set, at most for this time; returns whether it is set.
     pub fn wait(&self, limit: Duration) -> bool {
         let (is_set, changed) = &*self.0;
         let is_set = is_set.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,8 +41,8 @@ impl Load {
         self.threads.push(thread.expect("threads can be started"));
     }
 
-    /// Stops all threads. Says which panicked, since a run without them would be well for the wrong reason, and which
-    /// have not ended at the limit.
+    /// Stops all threads. Reports those that panicked, without which a run would pass for the wrong reason, and those
+    /// that have not ended in time.
     pub fn end(self, limit: Duration) -> Vec<String> {
         self.stop.set();
         let until = Instant::now() + limit;

@@ -53,7 +53,7 @@ const RELIABILITY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/RELIABILITY
 /// The table stands between these lines.
 const START: &str = "<!-- chaos:start -->\n";
 const END: &str = "<!-- chaos:end -->";
-/// Besides the time of the faults. A run that takes longer is stuck.
+/// Added to the time of the faults. A run that takes longer is stuck.
 const LIMIT: Duration = Duration::from_secs(420);
 const DAY_MINUTES: f64 = 24.0 * 60.0;
 
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
                 }
                 mpsc::RecvTimeoutError::Disconnected => "FAILED: see above".to_owned(),
             });
-            // The servers first: they start other processes again. What they started has this path from them.
+            // Servers and their children have this path in their environment. Twice: a server may just have started one.
             support::processes::kill_users_of(scratch.path());
             support::processes::kill_users_of(scratch.path());
             false
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Shows what came of a run; whether all was well.
+/// Shows the results; returns whether all was well.
 fn finish(results: &Results, options: &Options, interrupted: &Stop) -> bool {
     println!("{}", results.table);
     for problem in &results.problems {
@@ -173,7 +173,7 @@ fn options() -> Result<Options, lexopt::Error> {
     Ok(options)
 }
 
-/// Tells the user, on standard error.
+/// Writes a line for the user to standard error.
 pub fn say(text: &str) {
     eprintln!("chaos: {text}");
 }

@@ -11,7 +11,7 @@ use crate::support::{Server, processes, wait_until};
 pub const MODELS: usize = 40;
 /// Every model whose number is a multiple of this has a handler.
 const HANDLER_EVERY: usize = 8;
-/// Connections of clients are still being closed when descriptors are counted.
+/// Client connections may still be closing when descriptors are counted.
 const CLOSING: usize = 4;
 
 pub const REQUESTS: &[(f64, Make)] = &[

@@ -1,4 +1,4 @@
-//! The table at the end, and whether everything is as it should be.
+//! The table at the end, and the judgement of the whole run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +11,13 @@ use crate::tally::{Counts, Tally};
 use crate::target::{BODY_MEMORY, Footprint, INSTANCES, Kind};
 
 const MB: u64 = 1_000_000;
-/// Connections to TFS that were kept, a worker that is just being replaced; a leak at every fault would be hundreds.
+/// Room for kept connections to TFS and a worker being replaced; a leak at every fault would be hundreds.
 const MOST_MORE_DESCRIPTORS: usize = 16;
 const MOST_MORE_THREADS: usize = 16;
-/// Kept connections to TFS, more than there are requests at once in a run, with a buffer each way.
+/// Kept connections to TFS, more than a run has requests at once, with a buffer each way.
 const KEPT_CONNECTIONS: u64 = 64 * 2 * 8 * 1024;
-/// What each arena of glibc keeps, of which there is one for each CPU (src/allocator.rs): 8 MiB at the top, and as much
-/// in pieces below something that is in use.
+/// What each arena of glibc keeps: 8 MiB at the top, and as much in pieces below memory in use. Each CPU has one arena
+/// (src/allocator.rs).
 const KEPT_IN_AN_ARENA: u64 = 16 << 20;
 
 /// What is known of one server at the end.
@@ -28,7 +28,7 @@ pub struct Outcome {
     /// `None`: it could not be measured.
     pub after: Option<Footprint>,
     pub is_complete: bool,
-    /// TFS processes and workers: how many were started, and how many killed.
+    /// Numbers of TFS processes and of workers that were started, and killed.
     pub starts: (usize, usize),
     pub killed: (usize, usize),
     pub workers_wanted: usize,
@@ -37,8 +37,7 @@ pub struct Outcome {
     pub left: Vec<Process>,
 }
 
-/// What the server may keep after a rest: on two CPUs 1 + 32 + 6 MB. A leak of 2 KB a request is more after five
-/// minutes.
+/// What the server may keep after a rest: on two CPUs 1 + 32 + 6 MB. A leak of 2 KB a request exceeds this in five minutes.
 pub fn most_more_memory() -> u64 {
     let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
     KEPT_CONNECTIONS + cpus.clamp(2, 8) * KEPT_IN_AN_ARENA + (CROWD * CROWD_HEAD_BYTES) as u64

@@ -17,8 +17,8 @@ use crate::target::Kind;
 
 pub const MODEL: &str = "chaos";
 pub const ATTRIBUTES: &str = "X-Amzn-SageMaker-Custom-Attributes";
-/// How long the model takes, so that something is under way when processes are killed. Requests that were lost twice
-/// are sent one by one: all clients' times together must be far below the deadline.
+/// Time that the model takes, so that requests are under way when processes are killed. The server sends requests that
+/// were lost twice one by one: the times of all clients together must be far below the deadline.
 const MODEL_TAKES_MS: std::ops::RangeInclusive<u32> = 5..=300;
 pub const JSON: &str = "application/json";
 
@@ -304,7 +304,7 @@ impl Maker {
         request.header("Transfer-Encoding", "chunked")
     }
 
-    /// Announces more than it sends; its client says that no more will come.
+    /// Announces more than it sends; the client then ends its sending side.
     fn short_body(&mut self) -> Request {
         let spaces = " ".repeat(self.chance.usize(2000..=9000));
         let body = format!("{}{spaces}", self.mark);

@@ -19,13 +19,13 @@ use crate::target::{Footprint, Kind, Target};
 use crate::wire::ANSWER_LIMIT;
 
 const KINDS: [Kind; 3] = [Kind::Handlers, Kind::Plain, Kind::MultiModel];
-/// Of each server; all of their requests fit into its slots, so that none may be turned away.
+/// Clients of each server. Their requests fit into its slots, so the server must not turn any away.
 const CLIENTS: usize = 16;
-/// Load without faults, after which memory and descriptors are looked at for the first time.
+/// Load without faults, before the first measurement of memory and descriptors.
 const WARM_UP: Duration = Duration::from_secs(15);
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Who asks a server: name, how many, and what they do.
+/// A kind of client: name, number for each server, what it does.
 type Role = (&'static str, usize, fn(&Target, usize, Rng, &Stop));
 const ROLES: [Role; 4] = [
     ("client", CLIENTS, |target, number, chance, stop| {
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
         stop.set();
         let injectors = injectors
             .into_iter()
-            .map(|thread| thread.join().expect("the injector goes on"));
+            .map(|thread| thread.join().expect("the injector does not panic"));
         (injectors.collect(), end(load))
     }
 
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What is left when nobody asks any more and nothing is broken any more.
+/// Looks at a server after load and faults, and ends it.
 fn look_after(target: &Target, before: Footprint, injector: &Injector) -> Outcome {
     let is_complete = target.is_complete_in_time();
     let after = catch_unwind(AssertUnwindSafe(|| {
@@ -205,7 +205,7 @@ fn look_after(target: &Target, before: Footprint, injector: &Injector) -> Outcom
     }
 }
 
-/// Does it with all of them at the same time: most of it is waiting.
+/// Runs this for all items at the same time: most of the time goes into waiting.
 fn at_once<I: Send, O: Send>(
     items: impl IntoIterator<Item = I>,
     run: impl Fn(I) -> O + Sync,
@@ -213,7 +213,7 @@ fn at_once<I: Send, O: Send>(
     thread::scope(|scope| {
         let start = |item| scope.spawn(|| run(item));
         let threads: Vec<_> = items.into_iter().map(start).collect();
-        let end = |thread: ScopedJoinHandle<O>| thread.join().expect("it says above what is wrong");
+        let end = |thread: ScopedJoinHandle<O>| thread.join().expect("the panic is shown above");
         threads.into_iter().map(end).collect()
     })
 }

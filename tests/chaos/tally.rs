@@ -1,5 +1,5 @@
-//! What became of the requests to one server: counted, and held against the faults of that time. Threads share it under
-//! a lock. docs/RELIABILITY.md says what counts as lost, as wrong and as the price of a fault.
+//! Counts what became of the requests to one server, and checks excuses against the faults of the time. Threads share a
+//! tally under a lock. docs/RELIABILITY.md defines lost, wrong and the price of a fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::expected::{Request, Verdict};
 use crate::support::Response;
 
-/// So many failures are described in full; the others are counted.
+/// The number of failures that are described in full; later ones are only counted.
 pub const DESCRIBED_FAILURES: usize = 20;
 
 pub type Counts = BTreeMap<String, usize>;
@@ -63,12 +63,12 @@ pub struct Tally {
     pub ping_outage: Duration,
     last_good_ping: Option<Instant>,
     is_ping_out: bool,
-    /// Of hostile clients: what they sent, what came of it, and what must not have come of it.
+    /// Attacks of hostile clients by kind, by outcome, and those with a forbidden outcome.
     pub attacks: Counts,
     pub attack_outcomes: Counts,
     pub let_through: usize,
     pub failures: Vec<String>,
-    /// When each client began with the request it is at.
+    /// When each client began its current request.
     under_way: HashMap<usize, Instant>,
     excuses: Vec<Excuse>,
 }
@@ -78,7 +78,7 @@ impl Tally {
         self.under_way.insert(client, now);
     }
 
-    /// The begin of the oldest request under way.
+    /// When the oldest request under way began.
     pub fn oldest_under_way(&self, now: Instant) -> Instant {
         self.under_way.values().copied().min().unwrap_or(now)
     }
@@ -138,7 +138,7 @@ impl Tally {
         self.fail("lost: no answer", exchange, why, now);
     }
 
-    /// `status` is `None` where no answer came; `complaint` says why it must not be so, if it must not.
+    /// `status` is `None` when no answer came. `complaint` says what is wrong with the answer, if anything.
     pub fn ping(&mut self, status: Option<u16>, complaint: Option<String>, now: Instant) {
         let key = status.map_or("no answer".to_owned(), |status| status.to_string());
         add(&mut self.pings, key);
@@ -163,7 +163,7 @@ impl Tally {
         }
     }
 
-    /// `complaint` says why this must not have come of it, if it must not.
+    /// `complaint` says what is wrong with the outcome, if anything.
     pub fn attack(&mut self, kind: &str, outcome: &str, complaint: Option<String>) {
         add(&mut self.attacks, kind);
         add(&mut self.attack_outcomes, outcome);
@@ -188,12 +188,12 @@ impl Tally {
         });
     }
 
-    /// The fault of that time did not happen.
+    /// The fault at that time did not happen: its process was gone.
     pub fn withdraw_excuse(&mut self, at: Instant) {
         self.excuses.retain(|excuse| excuse.at != at);
     }
 
-    /// Answers come in the order of their times, so the earliest excuse that fits is the best choice.
+    /// Answers arrive in order of time, so the earliest excuse that fits is the best choice.
     fn claim_excuse(&mut self, begun: Instant, now: Instant) -> bool {
         let fits = |excuse: &&mut Excuse| !excuse.is_claimed && (begun..=now).contains(&excuse.at);
         let found = self.excuses.iter_mut().find(fits);

@@ -1,4 +1,4 @@
-//! A server under test: how it is started, what processes it has, what it takes up, how it ends.
+//! A server under test: its start, its processes, its footprint, its end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -22,20 +22,20 @@ pub const INSTANCES: usize = 2;
 pub const WORKERS: usize = 2;
 /// What a small model takes to load.
 const LOADING_MS: u32 = 400;
-/// A process that was left alone for so long serves: the longest pause before a restart is 10 s.
+/// A process without faults for this time must serve: the longest pause before a restart is 10 s.
 const LEFT_ALONE: Duration = Duration::from_secs(20);
-/// For everything to be ready again once nothing is broken any more.
+/// How long everything may take to be ready after the last fault.
 const RECOVERY: Duration = Duration::from_secs(60);
-/// Without load, before memory, descriptors and threads are looked at. The server keeps connections to TFS for the next
-/// requests, and closes those that were idle for 15 s when it next takes one: hence a request now and then.
+/// Time without load before memory, descriptors and threads are measured. The server keeps connections to TFS, and closes
+/// those that were idle for 15 s when it next takes one: hence a small request each second.
 const REST: Duration = Duration::from_secs(20);
-/// For all bodies in flight. All clients' own need a part of it, hostile ones and what bodies grow to the rest.
+/// The limit for all bodies in flight. Clients need a part of it, hostile clients and growing bodies the rest.
 pub const BODY_MEMORY: u64 = 256 << 20;
 /// The model server dies of JSON nested deeper than this, as TFS does of some 18,000 levels.
 const FATAL_LEVELS: u32 = 10_000;
 /// The server gives its running requests some time before it stops.
 const END: Duration = Duration::from_secs(30);
-/// What was killed at the very end takes a moment to be gone.
+/// Processes that the server killed last take a moment to be gone.
 const DYING: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Kind {
     }
 }
 
-/// What a server takes up.
+/// What a server uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
     pub memory: u64,
@@ -76,9 +76,9 @@ pub struct Target {
     tally: Mutex<Tally>,
     /// A file for each worker with the requests whose `output_handler` began.
     notes: PathBuf,
-    /// Every signal of ours, to be held beside the server's log.
+    /// Every signal that the injector sent, to compare with the server's log.
     signals: Mutex<File>,
-    /// When each process was last tampered with.
+    /// When each process last suffered a fault.
     touched: Mutex<HashMap<Identity, Instant>>,
 }
 
@@ -151,7 +151,7 @@ impl Target {
         }
     }
 
-    /// Waits until all processes are there that there should be, and /ping answers 200.
+    /// Waits until every process runs and /ping answers 200; `false` when that takes too long.
     pub fn is_complete_in_time(&self) -> bool {
         let until = Instant::now() + RECOVERY;
         while Instant::now() < until {
@@ -182,14 +182,14 @@ impl Target {
         helpers
     }
 
-    /// A child that was just forked still runs the server's program, and is none of them.
+    /// A child that was just forked still runs the server's program and does not count.
     fn children(&self, program: &str) -> Vec<Process> {
         let mut children = processes::children(self.server.pid());
         children.retain(|process| process.program().as_deref() == Some(program));
         children
     }
 
-    /// Notes that a process is tampered with until then.
+    /// Notes that a process suffers a fault until then.
     pub fn touch(&self, process: &Process, until: Instant) {
         self.touched().insert(process.identity(), until);
     }
@@ -240,7 +240,7 @@ impl Target {
         })
     }
 
-    /// `None`: the server has ended.
+    /// `None` when the server has ended.
     pub fn footprint(&self) -> Option<Footprint> {
         let pid = self.server.pid();
         self.server.try_end().is_none().then(|| Footprint {
@@ -251,7 +251,7 @@ impl Target {
         })
     }
 
-    /// What it takes up when nothing has gone on for a while.
+    /// The footprint after a rest; `None` when the server has ended.
     pub fn rest(&self, interrupted: &Stop) -> Option<Footprint> {
         let until = Instant::now() + REST;
         let path = match self.kind {
@@ -265,7 +265,7 @@ impl Target {
         self.footprint()
     }
 
-    /// The status that this gets.
+    /// The status of a GET on a new connection.
     fn small_request(&self, path: &str) -> Result<u16, NoAnswer> {
         let mut wire = Wire::open(self.server.port())?;
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -303,7 +303,7 @@ impl Target {
         counts.into_keys().collect()
     }
 
-    /// SIGTERM: the exit code, `None` if the server does not end by itself; and what is left of what it started.
+    /// Sends SIGTERM. Returns the exit code, `None` if the server does not end by itself, and what is left of its processes.
     pub fn end(&self) -> (Option<i32>, Vec<Process>) {
         self.server.signal(Signal::TERM);
         let until = Instant::now() + END;

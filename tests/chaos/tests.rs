@@ -1,4 +1,4 @@
-//! The judgement: what it must not let pass, and what it must not blame.
+//! Tests of the judgement: what must fail a run, and what must not.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -48,13 +48,13 @@ fn exchange(request: &Request, begun: Instant) -> Exchange<'_> {
     }
 }
 
-/// Of one request, begun then and answered now.
+/// Judges and counts the answer to a request that began at `begun`.
 fn answer_to(tally: &mut Tally, request: &Request, answer: &Response, begun: Instant) {
     let verdict = judge(request, answer);
     tally.answer(&exchange(request, begun), answer, verdict, Instant::now());
 }
 
-/// What a tally says of these answers: right, wrong, mixed up, lost.
+/// Counts of these answers: right, wrong, mixed up, lost.
 fn counts(answers: &[Response]) -> (usize, usize, usize, usize) {
     let mut tally = Tally::default();
     for answer in answers {
@@ -225,7 +225,7 @@ fn growth_beyond_the_limits_is_not_flat() {
     assert!(!is_flat(&BEFORE, &with(0, 50, 190)));
 }
 
-/// Of a run in which all was well.
+/// A run in which all was well.
 fn outcome() -> Outcome {
     let mut tally = Tally::default();
     tally.right = 1;

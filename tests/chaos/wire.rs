@@ -33,14 +33,14 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-/// How an answer is read: so many bytes at a time, and a pause after each.
+/// How to read an answer: at most this number of bytes at a time, with this pause after each read.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace(pub usize, pub Duration);
 
 /// As fast as the answer comes.
 pub const AT_ONCE: Pace = Pace(64 * 1024, Duration::ZERO);
 
-/// Bytes to send, and the pause after them.
+/// Bytes to send, and a pause after them.
 pub type Piece = (Vec<u8>, Duration);
 
 /// A connection. Answers are read one by one, and nothing else may come.
@@ -59,7 +59,7 @@ impl Wire {
         Self::connect(port, Some(SLOW_BUFFER_BYTES), ANSWER_LIMIT)
     }
 
-    /// Each read and write takes so long at most.
+    /// `limit` holds for each read and write.
     pub fn connect(port: u16, buffer: Option<usize>, limit: Duration) -> Result<Self, NoAnswer> {
         let connected = || -> io::Result<TcpStream> {
             let flags = SocketFlags::CLOEXEC;
