@@ -15,7 +15,8 @@ use rustix::process::Signal;
 use crate::chance::{seconds, weighted};
 use crate::faults::{Act, Excuse, FAULTS, Fault, Victims};
 use crate::load::Stop;
-use crate::support::processes::{Identity, Process};
+use crate::process::{Identity, identity};
+use crate::support::processes::Process;
 use crate::target::{Kind, Target, WORKERS};
 
 /// During one request. The request itself may make TFS hang up once: that makes four of the five attempts.
@@ -171,8 +172,10 @@ impl Injector {
             Victims::Server => vec![self.target.itself.clone()],
         };
         let is_killed = |process: &Process| {
-            let identity = process.identity();
-            self.killed_instances.contains(&identity) || self.killed_workers.contains(&identity)
+            let killed = [&self.killed_instances, &self.killed_workers];
+            killed
+                .iter()
+                .any(|killed| killed.contains(&identity(process)))
         };
         candidates.retain(|process| !is_killed(process));
         if let Victims::Workers(count) = fault.victims {
@@ -196,7 +199,7 @@ impl Injector {
             found.retain(|process| {
                 others
                     .iter()
-                    .all(|other| other.identity() != process.identity())
+                    .all(|other| identity(other) != identity(process))
             });
             found.len() >= count || Instant::now() > limit
         });
@@ -229,11 +232,11 @@ impl Injector {
         match fault.victims {
             Victims::Tfs(_) => {
                 self.tfs_kills.push(now);
-                self.killed_instances.insert(process.identity());
+                self.killed_instances.insert(identity(process));
             }
             Victims::Workers(_) => {
                 self.worker_kills.push(now);
-                self.killed_workers.insert(process.identity());
+                self.killed_workers.insert(identity(process));
             }
             Victims::Helper | Victims::Server => {}
         }
@@ -251,7 +254,7 @@ impl Injector {
         self.target.touch(&process, at);
         self.stops.push((now, lasting));
         let was_there = self.target.signal(&process, Signal::STOP);
-        let until = self.stopped_until.entry(process.identity()).or_insert(at);
+        let until = self.stopped_until.entry(identity(&process)).or_insert(at);
         *until = at.max(*until);
         self.due.push(Due { at, process, kill });
         was_there
@@ -261,7 +264,7 @@ impl Injector {
         if let Some(fault) = due.kill {
             self.kill(&due.process, Signal::KILL, fault);
         } else if self.stop.is_set()
-            || Instant::now() >= self.stopped_until[&due.process.identity()]
+            || Instant::now() >= self.stopped_until[&identity(&due.process)]
         {
             self.target.signal(&due.process, Signal::CONT);
         }

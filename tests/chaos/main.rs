@@ -26,6 +26,7 @@ mod hostile;
 mod injector;
 mod load;
 mod multi_model;
+mod process;
 mod report;
 mod requests;
 mod run;

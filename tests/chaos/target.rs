@@ -12,8 +12,9 @@ use rustix::process::Signal;
 
 use crate::load::Stop;
 use crate::multi_model;
+use crate::process::{Identity, age, identity, program, send};
 use crate::requests::MODEL;
-use crate::support::processes::{self, Identity, Process};
+use crate::support::processes::{self, Process};
 use crate::support::{Server, Setup};
 use crate::tally::{Tally, clock};
 use crate::wire::{AT_ONCE, NoAnswer, Wire};
@@ -183,15 +184,15 @@ impl Target {
     }
 
     /// A child that was just forked still runs the server's program and does not count.
-    fn children(&self, program: &str) -> Vec<Process> {
+    fn children(&self, name: &str) -> Vec<Process> {
         let mut children = processes::children(self.server.pid());
-        children.retain(|process| process.program().as_deref() == Some(program));
+        children.retain(|process| program(process).as_deref() == Some(name));
         children
     }
 
     /// Notes that a process suffers a fault until then.
     pub fn touch(&self, process: &Process, until: Instant) {
-        self.touched().insert(process.identity(), until);
+        self.touched().insert(identity(process), until);
     }
 
     fn touched(&self) -> MutexGuard<'_, HashMap<Identity, Instant>> {
@@ -200,7 +201,7 @@ impl Target {
 
     /// Whether the process was still there.
     pub fn signal(&self, process: &Process, signal: Signal) -> bool {
-        let was_there = process.signal(signal);
+        let was_there = send(process, signal);
         let note = format!(
             "{} {signal:?} to {}, which was there: {was_there}\n",
             clock(),
@@ -228,9 +229,9 @@ impl Target {
             return None; // a process that did not answer in time, as it may where the machine is busy
         }
         let left_alone = |process: &Process| {
-            let touched = self.touched().get(&process.identity()).copied();
+            let touched = self.touched().get(&identity(process)).copied();
             let is_untouched = touched.is_none_or(|at| Instant::now() > at + LEFT_ALONE);
-            is_untouched && process.age() >= LEFT_ALONE
+            is_untouched && age(process) >= LEFT_ALONE
         };
         let instances = self.instances().into_iter().find(left_alone)?;
         let worker = self.workers().into_iter().find(left_alone);

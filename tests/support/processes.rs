@@ -2,13 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open,
-    pidfd_send_signal, setrlimit,
-};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// Raises our own limit of file descriptors: sockets of thousands of connections are more than the usual soft limit.
 /// Gives what it is then; `None`: there is none.
@@ -30,40 +25,8 @@ pub struct Process {
     /// `Z` is a zombie.
     pub state: char,
     pub command_line: String,
-    /// In ticks since the machine's start.
+    /// In clock ticks since the machine's start: with `pid` it identifies a process for good.
     pub started: u64,
-}
-
-/// Process id and start: tells a process from a later one with the same id.
-pub type Identity = (u32, u64);
-
-impl Process {
-    pub fn identity(&self) -> Identity {
-        (self.pid, self.started)
-    }
-
-    /// File name of the program that it runs now; `None` for zombies and for processes of other users.
-    pub fn program(&self) -> Option<String> {
-        let program = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
-        Some(program.file_name()?.to_string_lossy().into_owned())
-    }
-
-    /// The time since its start.
-    pub fn age(&self) -> Duration {
-        let now = clock_gettime(ClockId::Boottime);
-        let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-        let ticks = rustix::param::clock_ticks_per_second();
-        now.saturating_sub(Duration::from_millis(self.started * 1000 / ticks))
-    }
-
-    /// Sends a signal, but not to a later process with the same id. Returns whether the process was there.
-    pub fn signal(&self, signal: Signal) -> bool {
-        let Ok(handle) = pidfd_open(raw_pid(self.pid), PidfdFlags::empty()) else {
-            return false;
-        };
-        let is_it = look(self.pid).is_some_and(|now| now.started == self.started);
-        is_it && pidfd_send_signal(&handle, signal).is_ok()
-    }
 }
 
 /// All processes.
@@ -85,8 +48,8 @@ pub fn look(pid: u32) -> Option<Process> {
         pid,
         state: fields.next()?.chars().next()?,
         parent: fields.next()?.parse().ok()?,
-        started: fields.nth(17)?.parse().ok()?,
         command_line: String::from_utf8_lossy(&command_line).replace('\0', " "),
+        started: fields.nth(17)?.parse().ok()?,
     })
 }
 
@@ -104,12 +67,8 @@ pub fn runs(pid: u32) -> bool {
 
 /// Sends a signal. The process may be gone.
 pub fn signal(pid: u32, signal: Signal) {
-    let _ = kill_process(raw_pid(pid), signal);
-}
-
-fn raw_pid(pid: u32) -> Pid {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.expect("a process id")
+    let _ = kill_process(pid.expect("a process id"), signal);
 }
 
 /// Everything that runs and mentions `directory`, which is private to one test: on its command line, or in its
