@@ -70,12 +70,12 @@ mod tests {
     fn a_thread_that_fails_or_does_not_end_is_a_problem() {
         let mut load = Load::default();
         let held = Stop::default();
-        load.spawn("good".into(), |stop| assert!(stop.wait(Duration::MAX)));
         load.spawn("bad".into(), |_| panic!("on purpose"));
         load.spawn("stuck".into(), {
             let held = held.clone();
             move |_| assert!(held.wait(Duration::MAX))
         });
+        crate::support::wait_until("one has panicked", || load.threads[0].is_finished());
         let problems = load.end(Duration::from_millis(100));
         held.set();
         assert_eq!(problems, ["bad panicked", "stuck never ended"]);
