@@ -57,7 +57,7 @@ const HANDLERS: &[Kind] = &[Kind::Handlers];
 #[rustfmt::skip] // A table.
 pub const FAULTS: &[Fault] = &[
     fault("TFS killed", 16, EVERYWHERE, Tfs(1), Kill(Signal::KILL), Nothing),
-    fault("TFS ended by SIGTERM", 8, EVERYWHERE, Tfs(1), Kill(Signal::TERM), Nothing),
+    fault("TFS ended by SIGTERM", 8, ONE_MODEL, Tfs(1), Kill(Signal::TERM), Nothing),
     fault("both TFS killed at once", 5, ONE_MODEL, Tfs(2), Kill(Signal::KILL), Nothing),
     fault("TFS killed again while it starts", 4, ONE_MODEL, Tfs(1), KillTwice, Nothing),
     fault("TFS stopped for a while", 12, ONE_MODEL, Tfs(1), Stop, Nothing),
@@ -65,7 +65,7 @@ pub const FAULTS: &[Fault] = &[
     fault("TFS stopped, then killed", 5, ONE_MODEL, Tfs(1), StopThenKill, Nothing),
     fault("server stopped for a while", 4, ONE_MODEL, Server, Stop, Nothing),
     fault("worker killed", 14, PYTHON, Workers(1), Kill(Signal::KILL), OneCall),
-    fault("worker ended by SIGTERM", 6, PYTHON, Workers(1), Kill(Signal::TERM), OneCall),
+    fault("worker ended by SIGTERM", 6, HANDLERS, Workers(1), Kill(Signal::TERM), OneCall),
     fault("all workers killed at once", 3, HANDLERS, Workers(WORKERS), Kill(Signal::KILL), OneCall),
     fault("worker stopped for a while", 8, HANDLERS, Workers(1), Stop, Nothing),
     fault("worker stopped, then killed", 4, HANDLERS, Workers(1), StopThenKill, OneCall),

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread::{self, JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -82,10 +82,11 @@ impl<'a> Run<'a> {
         });
 
         say("breaking things");
+        let load = self.start_load();
         let begun = Instant::now();
-        let (injectors, more) = self.break_things(Duration::from_secs_f64(minutes * 60.0));
+        let injectors = self.break_things(Duration::from_secs_f64(minutes * 60.0));
         let lasting = begun.elapsed();
-        problems.extend(more);
+        problems.extend(end(load));
 
         say("the load has ended; waiting until all has been quiet for a while");
         let ended = self.targets.iter().zip(before).zip(injectors);
@@ -121,9 +122,7 @@ impl<'a> Run<'a> {
         load
     }
 
-    /// The injectors, and problems of the load.
-    fn break_things(&mut self, lasting: Duration) -> (Vec<Injector>, Vec<String>) {
-        let load = self.start_load();
+    fn break_things(&mut self, lasting: Duration) -> Vec<Injector> {
         let (begun, stop) = (Instant::now(), Stop::default());
         let injectors: Vec<_> = (self.targets.iter())
             .map(|target| {
@@ -140,10 +139,8 @@ impl<'a> Run<'a> {
             self.show_progress(begun.elapsed());
         }
         stop.set();
-        let injectors = injectors
-            .into_iter()
-            .map(|thread| thread.join().expect("the injector does not panic"));
-        (injectors.collect(), end(load))
+        let end = |thread: JoinHandle<_>| thread.join().expect("the injector does not panic");
+        injectors.into_iter().map(end).collect()
     }
 
     fn show_progress(&self, elapsed: Duration) {
