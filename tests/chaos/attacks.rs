@@ -269,3 +269,6 @@ impl AttackMaker {
 pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use fastrand::Rng;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::chance::{bytes, pick, weighted};
@@ -33,16 +34,7 @@ const PLAIN: &[(f64, Make)] = &[
     (10.0, |maker| maker.image(0)),
     (4.0, Maker::passed),
     (0.7, Maker::large),
-    (1.2, Maker::unknown_path),
-    (1.2, Maker::wrong_method),
-    (1.2, Maker::wrong_attribute),
-    (1.2, Maker::two_lengths),
-    (1.2, Maker::short_body),
-    (1.2, Maker::unsupported_type),
-    (1.2, Maker::broken_text),
-    (1.2, Maker::open_quote),
-    (1.2, Maker::not_joinable),
-    (1.2, Maker::unknown_model),
+    (12.0, |maker| pick(&mut maker.chance, BAD)(maker)),
 ];
 
 const HANDLED: &[(f64, Make)] = &[
@@ -52,11 +44,21 @@ const HANDLED: &[(f64, Make)] = &[
     (8.0, Maker::raising),
     (4.0, Maker::passed),
     (0.7, Maker::large),
-    (2.4, Maker::unknown_path),
-    (2.4, Maker::wrong_method),
-    (2.4, Maker::wrong_attribute),
-    (2.4, Maker::two_lengths),
-    (2.4, Maker::short_body),
+    (12.0, |maker| pick(&mut maker.chance, &BAD[..5])(maker)),
+];
+
+/// Wrong on purpose; the first five do not reach a handler.
+const BAD: &[Make] = &[
+    Maker::unknown_path,
+    Maker::wrong_method,
+    Maker::wrong_attribute,
+    Maker::two_lengths,
+    Maker::short_body,
+    Maker::unsupported_type,
+    Maker::broken_text,
+    Maker::open_quote,
+    Maker::not_joinable,
+    Maker::unknown_model,
 ];
 
 /// Makes the requests of one client.
@@ -143,16 +145,17 @@ impl Maker {
 
     pub fn value(&mut self) -> Request {
         let (mark, number) = (json!(self.mark), self.number());
-        let (value, rows) = match self.chance.u8(..4) {
-            0 => (json!([mark, number]), json!([[mark, number]])),
-            1 => (
-                json!({"x": mark, "y": number}),
-                json!([{"x": mark, "y": number}]),
-            ),
-            2 => (mark.clone(), json!([mark])),
-            _ => (json!([[mark], [number]]), json!([[mark], [number]])),
+        let (value, is_row) = match self.chance.u8(..4) {
+            0 => (json!([mark, number]), true),
+            1 => (json!({"x": mark, "y": number}), true),
+            2 => (mark.clone(), true),
+            _ => (json!([[mark], [number]]), false),
         };
-        self.converted("JSON value", value.to_string(), JSON, rows)
+        let rows = match is_row {
+            true => json!([value]),
+            false => value.clone(),
+        };
+        self.good("JSON value", value.to_string(), JSON, instances(&rows))
     }
 
     fn lines(&mut self) -> Request {
@@ -167,7 +170,7 @@ impl Maker {
         let body: String = rows.iter().map(|row| format!("{row}\n")).collect();
         let types = ["application/jsonlines", "application/jsons", JSON];
         let content_type = pick(&mut self.chance, &types);
-        self.converted("JSON lines", body, content_type, json!(rows))
+        self.good("JSON lines", body, content_type, instances(&rows))
     }
 
     /// Several objects with `instances` each.
@@ -179,7 +182,8 @@ impl Maker {
             body += &format!("\n{}", json!({"instances": more}));
             rows.extend(more);
         }
-        self.converted("JSON lines", body, "application/jsonlines", json!(rows))
+        let content_type = "application/jsonlines";
+        self.good("JSON lines", body, content_type, instances(&rows))
     }
 
     /// Fields in several spellings; all rows of one width.
@@ -201,7 +205,7 @@ impl Maker {
                 _ => json!(meant),
             });
         }
-        self.converted("CSV", body, "text/csv", json!(rows))
+        self.good("CSV", body, "text/csv", instances(&rows))
     }
 
     /// A field as it is spelt, and what it means.
@@ -229,7 +233,7 @@ impl Maker {
         let types = ["application/x-image", "image/png", "image/jpeg"];
         let content_type = pick(&mut self.chance, &types);
         let rows = json!([{"b64": BASE64_STANDARD.encode(&body)}]);
-        self.converted("image", body, content_type, rows)
+        self.good("image", body, content_type, instances(&rows))
     }
 
     fn image_bytes(&mut self, size: usize) -> Vec<u8> {
@@ -369,21 +373,6 @@ impl Maker {
         Request::new(&self.mark, kind, body.into(), content_type, content)
     }
 
-    fn converted(
-        &self,
-        kind: &'static str,
-        body: impl Into<Vec<u8>>,
-        content_type: &str,
-        rows: Value,
-    ) -> Request {
-        self.good(
-            kind,
-            body,
-            content_type,
-            Content::Json(json!({"instances": rows})),
-        )
-    }
-
     fn handled(
         &self,
         kind: &'static str,
@@ -408,9 +397,8 @@ impl Maker {
         body: impl Into<Vec<u8>>,
     ) -> Request {
         let content = Content::Is("error", text.into());
-        let request = self.good("bad input", body, content_type, Content::Anything);
-        let mut request = request.answered(status, content);
-        request.is_plain = true;
+        let mut request = self.good("bad input", body, content_type, content);
+        (request.status, request.is_plain) = (status, true);
         request
     }
 
@@ -445,6 +433,11 @@ impl Maker {
         let text = (0..size).map(|_| pick(&mut self.chance, &letters));
         std::iter::once('t').chain(text).collect()
     }
+}
+
+/// The answer to converted rows.
+fn instances(rows: &impl Serialize) -> Content {
+    Content::Json(json!({"instances": rows}))
 }
 
 /// The same JSON, escaped.
