@@ -23,5 +23,5 @@ for argument in "$@"; do
   esac
 done
 
-cargo build --release --bins --example fake_model_server >&2
+cargo build --release --bins --example fake_model_server --example chaos >&2
 exec cargo run --quiet --release --example chaos -- "$@"
