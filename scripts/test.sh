@@ -25,7 +25,6 @@ GROUPS_OF_PARTS=(
   build
   "threads model_server"
   "handlers real_tensorflow multi_model"
-  chaos
   dockerfiles
   deployment
   documents
@@ -109,10 +108,6 @@ part_real_tensorflow() { # requests, models and life cycles with real TensorFlow
 
 part_multi_model() { # multi-model mode with real TensorFlow; the handler for all models from S3
   suite multi_model
-}
-
-part_chaos() { # the judgement of the chaos run
-  suite chaos
 }
 
 part_dockerfiles() { # Dockerfiles (hadolint)

@@ -55,7 +55,7 @@ SHAPES = {
     "pair": (PAIR, "pair", {}),
 }
 # `--workers`: requests that wait at once for a model that takes so long.
-MANY, MANY_MS = 2000, 500
+MANY, MANY_MS = 2000, 1000
 START_SECONDS = 16
 # `--attack`: connections that send a byte of a head each second, and connections that send nothing.
 DRIPPING, IDLE = 1000, 5000

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 /// The file that starts and ends the Python interpreter, and the one that suspends coroutines.
 const EXCEPTIONS: [&str; 2] = ["src/python/embed.rs", "src/wait/coroutine.rs"];
 /// Roots of all targets but those that have an exception below them.
-const ROOTS: [&str; 7] = [
+const ROOTS: [&str; 8] = [
     "build.rs",
     "src/main.rs",
+    "tests/chaos/main.rs",
     "tests/convert_speed.rs",
     "tests/fake_model_server/main.rs",
     "tests/fuzz_corpus.rs",

@@ -25,6 +25,8 @@ pub struct Process {
     /// `Z` is a zombie.
     pub state: char,
     pub command_line: String,
+    /// In clock ticks since the machine's start: with `pid` it identifies a process for good.
+    pub started: u64,
 }
 
 /// All processes.
@@ -47,6 +49,7 @@ pub fn look(pid: u32) -> Option<Process> {
         state: fields.next()?.chars().next()?,
         parent: fields.next()?.parse().ok()?,
         command_line: String::from_utf8_lossy(&command_line).replace('\0', " "),
+        started: fields.nth(17)?.parse().ok()?,
     })
 }
 

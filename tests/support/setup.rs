@@ -80,7 +80,7 @@ impl Setup {
             vars,
             flags: flags.map(owned).into(),
             command: None,
-            program: env!("CARGO_BIN_EXE_sagemaker-tfs").into(),
+            program: built("sagemaker-tfs"),
             wrapper: Vec::new(),
             instances: 1,
             temp,
@@ -266,14 +266,20 @@ pub fn rest_port(front: u16, index: u16) -> u16 {
     front + 1 + 2 * index + 1
 }
 
-/// The fake model server, which cargo puts beside the test binaries.
+/// The fake model server.
 pub fn fake_model_server() -> PathBuf {
-    let test = std::env::current_exe().expect("this program's path");
-    let profile = test.ancestors().nth(2).unwrap_or(Path::new(""));
-    let program = profile.join("examples").join("fake_model_server");
+    built("examples/fake_model_server")
+}
+
+/// An executable that cargo has built with this program: cargo names the paths of executables to tests alone, and this
+/// module is also part of an example.
+fn built(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("this program's path");
+    let profile = this.ancestors().nth(2).unwrap_or(Path::new(""));
+    let program = profile.join(name);
     assert!(
         program.is_file(),
-        "{} is missing; `cargo test` builds it, and so does `cargo build --example fake_model_server`",
+        "{} is missing; `cargo build --bins --examples` builds it",
         program.display()
     );
     program

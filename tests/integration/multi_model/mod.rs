@@ -18,5 +18,4 @@ mod routes;
 mod safety;
 mod shutdown;
 #[cfg(feature = "python")]
-mod soak;
 mod unload;
