@@ -17,6 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 GROUPS_OF_PARTS=(
   formatting
   lints
+  rustdoc
   shell
   dependencies
   advisories
@@ -50,6 +51,11 @@ part_lints() { # lints of the Rust sources (cargo clippy), with all features and
   need_component clippy clippy
   cargo clippy --all-targets -- -D warnings
   cargo clippy --no-default-features -- -D warnings
+}
+
+part_rustdoc() { # documentation of the Rust sources, its links and completeness (cargo doc)
+  RUSTDOCFLAGS="-D warnings -D missing_docs" cargo doc --no-deps --lib
+  RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --bin sagemaker-tfs-python
 }
 
 part_shell() { # all shell scripts (shellcheck)

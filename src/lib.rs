@@ -67,6 +67,7 @@
 //! [`Config`]: config::Config
 //! [`Config::slots`]: config::Config::slots
 
+#![warn(missing_docs)]
 // clippy.toml forbids calls that block in the program. Tests may block.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -3,7 +3,7 @@
 //! Input: HTTP status, one byte; the answer's body.
 
 use sagemaker_tfs::supervisor::readiness::Readiness;
-use sagemaker_tfs::tfs::message::TfsAnswer;
+use sagemaker_tfs::tfs::message::TfsResponse;
 use sagemaker_tfs::tfs::status::{Versions, of_model};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub fn check(data: &[u8]) {
     let Some((&status, body)) = data.split_first() else {
         return;
     };
-    let answer = TfsAnswer {
+    let answer = TfsResponse {
         status: [200, 404, 503][usize::from(status) % 3],
         headers: Default::default(),
         body: body.to_vec().into(),

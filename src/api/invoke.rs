@@ -14,7 +14,7 @@ use crate::http::response::Response;
 use crate::models::backend::ModelBackend;
 use crate::models::exhaustion;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest, TfsResponse};
 use crate::wait::compute_large;
 
 impl Api {
@@ -88,7 +88,7 @@ impl Api {
             body,
         };
         let response = model_backend.backend.call(&sent, body, deadline);
-        let TfsAnswer { status, body, .. } = match self.mode {
+        let TfsResponse { status, body, .. } = match self.mode {
             Mode::Fixed(_) => response?,
             Mode::Registry(_) => exhaustion::as_507(response)?,
         };

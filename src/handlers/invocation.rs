@@ -18,7 +18,7 @@ use crate::handlers::lease::Lease;
 use crate::handlers::pool::Pool;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest, TfsResponse};
 use crate::wait::WaitError;
 use crate::worker_protocol::frame::{Call, Context, Response, Shape};
 
@@ -272,7 +272,7 @@ impl Handlers {
     }
 }
 
-fn response(answer: &TfsAnswer) -> Response<'_> {
+fn response(answer: &TfsResponse) -> Response<'_> {
     let reason = StatusCode::from_u16(answer.status).ok();
     let headers = answer.headers.iter();
     Response {

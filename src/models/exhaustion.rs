@@ -4,7 +4,7 @@ use memchr::memmem;
 
 use crate::error::RequestError;
 use crate::memory;
-use crate::tfs::message::TfsAnswer;
+use crate::tfs::message::TfsResponse;
 
 /// TFS's status for a lack of memory, and for a request that waited too long for a batch. A full batch queue is 503.
 const EXHAUSTED: u16 = 429;
@@ -16,7 +16,7 @@ const WAITED_TOO_LONG: &[u8] = b"waiting in batching queue";
 ///
 /// # Errors
 /// 507, or the given error.
-pub fn as_507(response: Result<TfsAnswer, RequestError>) -> Result<TfsAnswer, RequestError> {
+pub fn as_507(response: Result<TfsResponse, RequestError>) -> Result<TfsResponse, RequestError> {
     let exhausted = |text: &str| Err(RequestError::new(507, format!("Memory exhausted: {text}")));
     match response {
         Ok(response)
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn returns_507_for_a_lack_of_memory_but_not_for_a_full_or_slow_queue() {
         let response = |status: u16, text: &str| {
-            as_507(Ok(TfsAnswer {
+            as_507(Ok(TfsResponse {
                 status,
                 headers: Default::default(),
                 body: format!("{{\"error\": \"{text}\"}}").into_bytes().into(),

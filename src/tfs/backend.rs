@@ -14,7 +14,7 @@ use crate::dispatch::quarantine::Losses;
 use crate::error::RequestError;
 use crate::pauses;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
-use crate::tfs::message::{TfsAnswer, TfsRequest};
+use crate::tfs::message::{TfsRequest, TfsResponse};
 use crate::tfs::outgoing::Outgoing;
 use crate::wait::{self, Mutex, WaitError};
 
@@ -120,7 +120,7 @@ impl Backend {
         request: &TfsRequest,
         memory: &Buffer,
         deadline: Instant,
-    ) -> Result<TfsAnswer, RequestError> {
+    ) -> Result<TfsResponse, RequestError> {
         self.call_chosen(None, request, memory, deadline)
     }
 
@@ -134,7 +134,7 @@ impl Backend {
         request: &TfsRequest,
         memory: &Buffer,
         deadline: Instant,
-    ) -> Result<TfsAnswer, RequestError> {
+    ) -> Result<TfsResponse, RequestError> {
         let outgoing = Outgoing::new(request)?;
         let mut tries = Tries::default();
         let mut deadline = deadline;

@@ -16,7 +16,7 @@ use crate::budget::{Buffer, NoRoom, Reservation};
 use crate::tfs::buffers::{LARGE_BYTES, SMALL_BYTES};
 use crate::tfs::connection;
 use crate::tfs::error_body::{self, MAX_ERROR_BYTES};
-use crate::tfs::message::TfsAnswer;
+use crate::tfs::message::TfsResponse;
 use crate::tfs::outgoing::{Content, Outgoing};
 use crate::tfs::transport::{new_agent, with_deadline};
 use crate::wait;
@@ -104,7 +104,7 @@ impl Client {
         request: &Outgoing,
         memory: &Buffer,
         deadline: Instant,
-    ) -> Result<TfsAnswer, SendError> {
+    ) -> Result<TfsResponse, SendError> {
         let lost = |e: http::Error| SendError::Lost(e.to_string());
         let mut uri = Parts::default();
         uri.scheme = Some(Scheme::HTTP);
@@ -133,7 +133,7 @@ impl Client {
         sent: usize,
         memory: &Buffer,
         deadline: Instant,
-    ) -> Result<TfsAnswer, SendError> {
+    ) -> Result<TfsResponse, SendError> {
         if Instant::now() >= deadline {
             return Err(SendError::Deadline);
         }
@@ -151,7 +151,7 @@ impl Client {
                 .into(),
             _ => read_all(body, memory.sibling())?,
         };
-        Ok(TfsAnswer {
+        Ok(TfsResponse {
             status,
             body,
             headers: head.headers,

@@ -31,7 +31,7 @@ pub struct TfsRequest<'a> {
 
 /// A response from TFS.
 #[derive(Debug)]
-pub struct TfsAnswer {
+pub struct TfsResponse {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
@@ -40,7 +40,7 @@ pub struct TfsAnswer {
     pub body: Buffer,
 }
 
-impl TfsAnswer {
+impl TfsResponse {
     /// The content type, if it is ASCII text.
     pub fn content_type(&self) -> Option<&str> {
         let value = self.headers.get(header::CONTENT_TYPE)?;

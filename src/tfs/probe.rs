@@ -13,7 +13,7 @@ use crate::supervisor::readiness::Readiness;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
-use crate::tfs::message::{Method, TfsAnswer, TfsRequest};
+use crate::tfs::message::{Method, TfsRequest, TfsResponse};
 use crate::tfs::outgoing::Outgoing;
 use crate::tfs::status::{self, Versions};
 use crate::wait;
@@ -130,7 +130,7 @@ pub(super) fn readiness_of(
 }
 
 /// Asks for the status of one model. The outer error is why we could not ask, the inner one why TFS did not answer.
-fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsAnswer, String>, String> {
+fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsResponse, String>, String> {
     let request = TfsRequest {
         method: Method::Get,
         path: &format!("/v1/models/{model}"),

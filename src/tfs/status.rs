@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::supervisor::readiness::Readiness;
-use crate::tfs::message::TfsAnswer;
+use crate::tfs::message::TfsResponse;
 use crate::tfs::model::Model;
 
 /// A model and the versions of it that TFS is configured to serve.
@@ -37,7 +37,7 @@ const OUT_OF_RESOURCES: &str = "RESOURCE_EXHAUSTED";
 
 /// What a response to `GET /v1/models/NAME` says about the configured versions of this model. Other versions do not
 /// count: TFS goes on listing versions that it has unloaded.
-pub fn of_model(response: &TfsAnswer, model: &Versions) -> Readiness {
+pub fn of_model(response: &TfsResponse, model: &Versions) -> Readiness {
     let name = &model.name;
     if response.status != 200 {
         return Readiness::NotReady(format!(
@@ -131,8 +131,8 @@ mod tests {
         of_model(&response(200, &body.to_string()), &model())
     }
 
-    fn response(status: u16, body: &str) -> TfsAnswer {
-        TfsAnswer {
+    fn response(status: u16, body: &str) -> TfsResponse {
+        TfsResponse {
             status,
             headers: Default::default(),
             body: body.as_bytes().to_vec().into(),

@@ -95,7 +95,12 @@ fn ok(body: &str) -> String {
 }
 
 /// Sends a request with this body.
-fn post(client: &Client, port: u16, body: &[u8], within: Duration) -> Result<TfsAnswer, SendError> {
+fn post(
+    client: &Client,
+    port: u16,
+    body: &[u8],
+    within: Duration,
+) -> Result<TfsResponse, SendError> {
     let request = TfsRequest {
         method: Method::Post,
         path: "/v1/models/m:predict",
@@ -111,11 +116,11 @@ fn post(client: &Client, port: u16, body: &[u8], within: Duration) -> Result<Tfs
     )
 }
 
-fn get(client: &Client, port: u16) -> Result<TfsAnswer, SendError> {
+fn get(client: &Client, port: u16) -> Result<TfsResponse, SendError> {
     get_within(client, port, LIMIT)
 }
 
-fn get_within(client: &Client, port: u16, within: Duration) -> Result<TfsAnswer, SendError> {
+fn get_within(client: &Client, port: u16, within: Duration) -> Result<TfsResponse, SendError> {
     let request = TfsRequest {
         method: Method::Get,
         path: "/v1/models/m",
