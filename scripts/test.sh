@@ -60,7 +60,7 @@ part_rustdoc() { # documentation of the Rust sources, its links and completeness
 
 part_shell() { # all shell scripts (shellcheck)
   local files=(.ci/run scripts/*.sh scripts/lib/*.sh docker/stages/*.sh)
-  files+=(scripts/tensorflow_model_server scripts/bench/nginx_model_server)
+  files+=(scripts/tensorflow_model_server scripts/bench/nginx_model_server tests/documents/stubs/{aws,docker,kubectl,mmdebstrap})
   command -v shellcheck >/dev/null || apt_install shellcheck ||
     skip "install shellcheck with: sudo apt-get install shellcheck"
   say "shellcheck ${files[*]}"
@@ -128,7 +128,10 @@ part_deployment() { # scripts for images, manifests, workflows
 
 part_documents() { # every command and link in the documents
   need_image_checkers
-  cargo build --release --bins
+  # The documents' commands have no network; the benchmark would install these.
+  PATH=$PATH:/usr/sbin command -v nginx >/dev/null && command -v wrk >/dev/null || apt_install nginx wrk ||
+    fail "the benchmark needs nginx and wrk. Install them with: sudo apt-get install nginx wrk"
+  cargo build --release --bins --examples
   suite documents target/tools/lint/bin/python
 }
 

@@ -82,7 +82,7 @@ def main() -> int:
     missed = [row for row in rows if not row.meets_floor()]
     for row in missed:
         say("BELOW THE FLOOR: " + ", ".join(row.cells()))
-    return 1 if missed else 0
+    return 1 if missed and not bench.quick else 0
 
 
 def render(figures: dict) -> tuple[str, dict[str, str]]:
@@ -128,7 +128,7 @@ def _options() -> tuple[Bench, Mode]:
     )
     modes.add_argument("--plot", action="store_true", help="measure nothing: draw again what --write wrote")
     parser.add_argument("--write", action="store_true", help="write the table into docs/BENCHMARKS.md, and plots of it")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 3 s")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: an impression, not judged")
     parser.add_argument("--rounds", type=int, help="how often the servers take turns")
     parser.add_argument("--seconds", type=int, help="of each run; under --attack heads are given up after 20 s")
     names = "; ".join(" ".join(one.parts) for one in MODES.values())
@@ -141,8 +141,8 @@ def _options() -> tuple[Bench, Mode]:
     if unknown := set(bench.parts or ()) - set(chosen.parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))} here; the parts are {', '.join(chosen.parts)}")
     bench.parts = bench.parts or list(chosen.parts)
-    bench.rounds = bench.rounds or (3 if bench.quick else chosen.rounds)
-    bench.seconds = bench.seconds or (3 if bench.quick else chosen.seconds)
+    bench.rounds = bench.rounds or (2 if bench.quick else chosen.rounds)
+    bench.seconds = bench.seconds or (1 if bench.quick else chosen.seconds)
     return bench, chosen
 
 

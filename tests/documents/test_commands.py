@@ -51,6 +51,7 @@ import fcntl, socket, struct
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", IFF_UP | IFF_RUNNING, b""))
 UP
+export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
 export HOME=$SCRATCH/home TMPDIR=$SCRATCH/tmp
 printf '%s\n' silent show-error >"$HOME/.curlrc"
 curl() { command curl --fail-with-body "$@"; } # a status above 399 fails a command of a document
