@@ -20,7 +20,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// No test can set the clock of the machine, so this looks at who asks for it.
 #[test]
-fn the_time_of_day_is_asked_for_where_it_is_the_point_and_nowhere_else() {
+fn only_the_date_header_reads_the_time_of_day() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources(&source);
     assert!(files.len() > 40, "{files:?}");

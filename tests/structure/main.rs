@@ -169,7 +169,7 @@ fn assert_none(what: &str, found: &BTreeSet<String>) {
 }
 
 #[test]
-fn modules_import_only_what_stands_below_them() {
+fn modules_import_only_modules_below_them() {
     assert_none(
         "imports against the order",
         &wrong_imports(&sources(), LAYERS),
@@ -177,7 +177,7 @@ fn modules_import_only_what_stands_below_them() {
 }
 
 #[test]
-fn the_table_has_an_order() {
+fn the_table_of_layers_is_in_order() {
     for (index, (module, allowed)) in LAYERS.iter().enumerate() {
         for name in allowed.split_whitespace() {
             let below = LAYERS[..index].iter().any(|(lower, _)| *lower == name);

@@ -56,7 +56,7 @@ fn offences(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn two_files_alone_have_it() {
+fn only_two_files_contain_unchecked_code() {
     let mut files = Vec::new();
     sources(package(), &mut files);
     assert!(files.len() > 100, "{files:?}");
@@ -74,7 +74,7 @@ fn two_files_alone_have_it() {
 }
 
 #[test]
-fn all_targets_refuse_it() {
+fn all_targets_forbid_unchecked_code() {
     let manifest = fs::read_to_string(package().join("Cargo.toml")).expect("it can be read");
     let (_, lints) = manifest.split_once("\n[lints.rust]\n").expect("lints");
     assert!(
@@ -96,7 +96,7 @@ fn all_targets_refuse_it() {
 }
 
 #[test]
-fn it_would_be_found() {
+fn the_check_finds_unchecked_code() {
     for text in [
         format!("let x = {WORD} {{ y() }};"),
         format!("{WORD} impl Send for X {{}}"),

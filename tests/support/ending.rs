@@ -11,7 +11,7 @@ use crate::support::wait_until;
 #[derive(Debug, Default)]
 pub struct AnswersUntilTheEnd {
     good: AtomicUsize,
-    told_to_close: AtomicUsize,
+    closing: AtomicUsize,
     lost: Mutex<Vec<String>>,
 }
 
@@ -30,15 +30,15 @@ impl AnswersUntilTheEnd {
             let mut is_accepted = false;
             loop {
                 let sent = connection.try_send(&bytes);
-                let answer = sent.and_then(|()| connection.try_response());
-                match answer {
-                    Ok(Some(answer))
-                        if (answer.status, answer.text().as_str()) == (200, expected) =>
+                let response = sent.and_then(|()| connection.try_response());
+                match response {
+                    Ok(Some(response))
+                        if (response.status, response.text().as_str()) == (200, expected) =>
                     {
                         self.good.fetch_add(1, Ordering::Relaxed);
                         is_accepted = true;
-                        if answer.header("connection") == Some("close") {
-                            self.told_to_close.fetch_add(1, Ordering::Relaxed);
+                        if response.header("connection") == Some("close") {
+                            self.closing.fetch_add(1, Ordering::Relaxed);
                             break;
                         }
                     }
@@ -65,6 +65,6 @@ impl AnswersUntilTheEnd {
     pub fn assert_none_lost(&self) {
         let lost = self.lost.lock().unwrap();
         assert!(lost.is_empty(), "{lost:?}");
-        assert!(self.told_to_close.load(Ordering::Relaxed) > 0);
+        assert!(self.closing.load(Ordering::Relaxed) > 0);
     }
 }

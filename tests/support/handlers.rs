@@ -229,9 +229,9 @@ impl Server {
 /// Asserts that an order was obeyed: its answer is the order itself.
 #[track_caller]
 pub fn answered(connection: &mut Connection, what: &Value) {
-    let answer = connection.response();
+    let response = connection.response();
     assert_eq!(
-        (answer.status, answer.text()),
+        (response.status, response.text()),
         (200, what.to_string()),
         "{what}"
     );
@@ -240,13 +240,13 @@ pub fn answered(connection: &mut Connection, what: &Value) {
 /// Asserts that an order failed with this status and an error that holds all of these texts.
 #[track_caller]
 pub fn failed(connection: &mut Connection, status: u16, named: &[&str]) {
-    let answer = connection.response();
-    assert_eq!(answer.status, status, "{}", answer.text());
+    let response = connection.response();
+    assert_eq!(response.status, status, "{}", response.text());
     for text in named {
         assert!(
-            answer.error().contains(text),
+            response.error().contains(text),
             "{text:?} in {}",
-            answer.error()
+            response.error()
         );
     }
 }

@@ -106,10 +106,10 @@ impl Server {
     /// The names of the models on a page, and the token of the next.
     #[track_caller]
     pub fn page(&self, query: &str) -> (Vec<String>, Option<String>) {
-        let answer = self.get(&format!("/models{query}"));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        let page: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let response = self.get(&format!("/models{query}"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let page: Value = serde_json::from_slice(&response.body).expect("JSON");
         let models = page["models"].as_array().expect("a list");
         let name = |model: &Value| model["modelName"].as_str().expect("a name").to_owned();
         let token = page.get("nextPageToken");
@@ -135,8 +135,8 @@ impl Server {
     /// Asserts that a model serves.
     #[track_caller]
     pub fn assert_model_serves(&self, name: &str) {
-        let answer = self.invoke_model(name, super::INSTANCES);
-        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+        let response = self.invoke_model(name, super::INSTANCES);
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
     }
 
     /// All starts of model servers for this model.
@@ -256,34 +256,34 @@ pub fn unload_request(name: &str) -> Vec<u8> {
 
 /// Asserts that a load succeeded, and says so in the words that users know.
 #[track_caller]
-pub fn assert_loaded(answer: &Response, name: &str) {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+pub fn assert_loaded(response: &Response, name: &str) {
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/json"));
     let begin =
         format!("{{\"success\": \"Successfully loaded model {name}, listening on rest port ");
-    assert!(answer.text().starts_with(&begin), "{}", answer.text());
+    assert!(response.text().starts_with(&begin), "{}", response.text());
 }
 
 /// Asserts that an unload succeeded, and says so in the words that users know.
 #[track_caller]
-pub fn assert_unloaded(answer: &Response, name: &str) {
+pub fn assert_unloaded(response: &Response, name: &str) {
     let text = format!("{{\"success\": \"Successfully unloaded model {name}.\"}}");
-    assert_eq!((answer.status, answer.text()), (200, text));
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!((response.status, response.text()), (200, text));
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
 /// Asserts that a request failed with this status and exactly this error.
 #[track_caller]
-pub fn assert_error(answer: &Response, status: u16, text: &str) {
-    assert_eq!((answer.status, answer.error().as_str()), (status, text));
+pub fn assert_error(response: &Response, status: u16, text: &str) {
+    assert_eq!((response.status, response.error().as_str()), (status, text));
     let whole = format!("{{\"error\": {}}}", json!(text));
-    assert_eq!(answer.text(), whole, "as users match it");
+    assert_eq!(response.text(), whole, "as users match it");
 }
 
 /// Asserts that a request for a model failed because it is not loaded.
 #[track_caller]
-pub fn assert_not_loaded(answer: &Response, name: &str) {
-    assert_error(answer, 404, &format!("Model {name} is not loaded yet."));
+pub fn assert_not_loaded(response: &Response, name: &str) {
+    assert_error(response, 404, &format!("Model {name} is not loaded yet."));
 }
 
 /// The REST port of a model server.

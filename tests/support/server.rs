@@ -192,8 +192,8 @@ impl Server {
     pub fn assert_serves(&self) {
         let ping = self.ping();
         assert_eq!(ping.status, 200, "{}", ping.text());
-        let answer = self.invoke(crate::support::INSTANCES);
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = self.invoke(crate::support::INSTANCES);
+        assert_eq!(response.status, 200, "{}", response.text());
     }
 
     /// The log so far.

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[test]
-fn killed_while_idle_it_is_restarted() {
+fn a_model_server_killed_while_idle_is_restarted() {
     // The delay keeps it away long enough to be seen.
     let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 500).start();
     let first = server.model_server_pid(0);
@@ -39,8 +39,11 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
                 let mut connection = server.connect();
                 while !over.load(Ordering::Relaxed) {
                     connection.send(&request("POST", "/invocations", &[], INSTANCES));
-                    let answer = connection.response();
-                    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+                    let response = connection.response();
+                    assert_eq!(
+                        (response.status, response.text().as_str()),
+                        (200, PREDICTIONS)
+                    );
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -51,7 +54,7 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
 }
 
 /// Waits until so many more requests are answered.
-fn wait_for_answers(answered: &AtomicUsize, more: usize) {
+fn wait_for_responses(answered: &AtomicUsize, more: usize) {
     let goal = answered.load(Ordering::Relaxed) + more;
     wait_until("requests are answered", || {
         answered.load(Ordering::Relaxed) >= goal
@@ -59,25 +62,25 @@ fn wait_for_answers(answered: &AtomicUsize, more: usize) {
 }
 
 #[test]
-fn killed_under_load_it_loses_no_request() {
+fn a_model_server_killed_under_load_loses_no_request() {
     let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
     under_load(&server, 20, |answered| {
         for kill in 0..3 {
-            wait_for_answers(answered, 100);
+            wait_for_responses(answered, 100);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_answers(answered, 100);
+        wait_for_responses(answered, 100);
     });
 }
 
 #[test]
-fn it_dies_of_one_request_and_the_same_request_succeeds_after_the_restart() {
+fn a_request_that_crashes_the_model_server_once_succeeds_after_the_restart() {
     for how in [json!(1), json!(0), json!("abort")] {
         let server = Setup::new().start();
-        let answer = server.invoke_fake(&json!({"exit": how, "fail_first": 1, "key": "k"}));
+        let response = server.invoke_fake(&json!({"exit": how, "fail_first": 1, "key": "k"}));
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, PREDICTIONS),
             "{how}"
         );
@@ -86,17 +89,17 @@ fn it_dies_of_one_request_and_the_same_request_succeeds_after_the_restart() {
 }
 
 #[test]
-fn a_request_it_dies_of_again_and_again_fails_alone() {
+fn only_the_request_that_always_crashes_the_model_server_fails() {
     let server = Setup::new().start();
     thread::scope(|scope| {
         let poison = scope.spawn(|| server.invoke_fake(&json!({"exit": 3})));
         under_load(&server, 8, |_| {
-            let answer = poison.join().unwrap();
-            assert_eq!(answer.status, 502, "{}", answer.text());
+            let response = poison.join().unwrap();
+            assert_eq!(response.status, 502, "{}", response.text());
             assert!(
-                answer.error().contains("TensorFlow Serving"),
+                response.error().contains("TensorFlow Serving"),
                 "{}",
-                answer.error()
+                response.error()
             );
         });
     });
@@ -108,7 +111,7 @@ fn a_request_it_dies_of_again_and_again_fails_alone() {
 
 /// The others are slower than the one that kills: whenever it is sent beside them, they are lost with it.
 #[test]
-fn slow_requests_survive_one_that_kills_again_and_again() {
+fn slow_requests_survive_a_request_that_always_crashes_the_model_server() {
     let server = Setup::new().start();
     let slow = request(
         "POST",
@@ -123,25 +126,25 @@ fn slow_requests_survive_one_that_kills_again_and_again() {
     wait_until("the others are in flight", || {
         server.stat(0, "in_flight") == 8
     });
-    let answer = server.invoke_fake(&json!({"exit": 3}));
-    assert_eq!(answer.status, 502, "{}", answer.text());
+    let response = server.invoke_fake(&json!({"exit": 3}));
+    assert_eq!(response.status, 502, "{}", response.text());
     for connection in &mut others {
-        let answer = connection.response();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = connection.response();
+        assert_eq!(response.status, 200, "{}", response.text());
     }
 }
 
 #[test]
-fn a_connection_lost_once_is_not_noticed() {
+fn a_client_does_not_notice_that_connections_to_the_model_server_were_lost() {
     let server = Setup::new().start();
     for close in ["before_answer", "mid_answer"] {
         for times in [1, 3] {
             let before = server.requests().len();
             let key = format!("{close}-{times}");
             let command = json!({"close": close, "fail_first": times, "key": key});
-            let answer = server.invoke_fake(&command);
+            let response = server.invoke_fake(&command);
             assert_eq!(
-                (answer.status, answer.text().as_str()),
+                (response.status, response.text().as_str()),
                 (200, PREDICTIONS),
                 "{key}"
             );
@@ -152,16 +155,16 @@ fn a_connection_lost_once_is_not_noticed() {
 }
 
 #[test]
-fn a_connection_lost_always_is_given_up() {
+fn a_request_whose_connections_are_always_lost_gets_502() {
     let server = Setup::new().start();
     for close in ["before_answer", "mid_answer"] {
         let before = server.requests().len();
-        let answer = server.invoke_fake(&json!({"close": close}));
-        assert_eq!(answer.status, 502, "{close}");
+        let response = server.invoke_fake(&json!({"close": close}));
+        assert_eq!(response.status, 502, "{close}");
         assert!(
-            answer.error().contains("TensorFlow Serving"),
+            response.error().contains("TensorFlow Serving"),
             "{}",
-            answer.error()
+            response.error()
         );
         let attempts = server.requests().len() - before;
         assert!((2..=10).contains(&attempts), "{close}: {attempts} attempts");
@@ -171,15 +174,15 @@ fn a_connection_lost_always_is_given_up() {
 
 /// The connection is closed just after an answer that promised to keep it: the next request may find it closed.
 #[test]
-fn connections_closed_between_requests_are_not_noticed() {
+fn a_client_does_not_notice_that_idle_connections_to_the_model_server_were_closed() {
     let server = Setup::new().start();
     let closing = fake(&json!({"close": "after_answer"}));
     let mut connection = server.connect();
     for n in 0..100 {
         connection.send(&request("POST", "/invocations", &[], closing.as_bytes()));
-        let answer = connection.response();
+        let response = connection.response();
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, PREDICTIONS),
             "{n}"
         );
@@ -187,7 +190,7 @@ fn connections_closed_between_requests_are_not_noticed() {
 }
 
 #[test]
-fn a_request_that_hangs_gets_504_at_its_deadline_and_others_do_not_wait() {
+fn a_request_that_hangs_gets_504_at_its_deadline_and_delays_no_other() {
     let server = Setup::new().deadline(2).start();
     let mut hanging = server.connect();
     let began = Instant::now();
@@ -200,17 +203,17 @@ fn a_request_that_hangs_gets_504_at_its_deadline_and_others_do_not_wait() {
     wait_until("the request hangs", || server.stat(0, "in_flight") == 1);
     server.assert_serves();
     assert!(!hanging.is_readable(), "the others did not wait");
-    let answer = hanging.response();
+    let response = hanging.response();
     assert!(
         began.elapsed() >= Duration::from_secs(2),
         "not before the deadline"
     );
-    assert_eq!(answer.status, 504);
-    assert!(answer.error().contains("2 s"), "{}", answer.error());
+    assert_eq!(response.status, 504);
+    assert!(response.error().contains("2 s"), "{}", response.error());
     assert!(
-        answer.error().contains("TensorFlow Serving"),
+        response.error().contains("TensorFlow Serving"),
         "{}",
-        answer.error()
+        response.error()
     );
     server.assert_serves();
     assert_eq!(
@@ -221,23 +224,23 @@ fn a_request_that_hangs_gets_504_at_its_deadline_and_others_do_not_wait() {
 }
 
 #[test]
-fn an_answer_that_stops_half_way_counts_as_hanging() {
+fn a_response_that_comes_after_the_deadline_counts_as_hanging() {
     // Longer than the deadline: the head of the answer never comes.
     let server = Setup::new().deadline(1).start();
-    let answer = server.invoke_fake(&json!({"delay_ms": 3000}));
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    let response = server.invoke_fake(&json!({"delay_ms": 3000}));
+    assert_eq!(response.status, 504, "{}", response.text());
     server.assert_serves();
 }
 
 #[test]
-fn a_frozen_process_is_reported_killed_and_restarted() {
+fn a_frozen_model_server_is_reported_killed_and_restarted() {
     let server = Setup::new().deadline(2).start();
     let first = server.model_server_pid(0);
     processes::signal(first, Signal::STOP);
     let reason = server.wait_until_unhealthy();
     assert!(reason.contains("instance 0: unresponsive"), "{reason}");
-    let answer = server.invoke(INSTANCES);
-    assert!([200, 504].contains(&answer.status), "{}", answer.text());
+    let response = server.invoke(INSTANCES);
+    assert!([200, 504].contains(&response.status), "{}", response.text());
     server.wait_until_healthy();
     assert_ne!(server.model_server_pid(0), first);
     assert!(!processes::runs(first), "the frozen process is gone");
@@ -245,7 +248,7 @@ fn a_frozen_process_is_reported_killed_and_restarted() {
 }
 
 #[test]
-fn a_status_question_that_hangs_is_reported() {
+fn ping_reports_a_status_request_that_hangs() {
     let server = Setup::new().start();
     server.control(0, &json!({"state": "hang_status"}));
     let reason = server.wait_until_unhealthy();
@@ -286,7 +289,7 @@ fn two_instances_share_the_requests() {
 }
 
 #[test]
-fn of_two_instances_one_serves_while_the_other_is_down() {
+fn one_of_two_instances_serves_while_the_other_is_down() {
     let server = Setup::new()
         .instances(2)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
@@ -298,11 +301,11 @@ fn of_two_instances_one_serves_while_the_other_is_down() {
         ));
     }
     under_load(&server, 16, |answered| {
-        wait_for_answers(answered, 100);
+        wait_for_responses(answered, 100);
         for (round, index) in [0, 1].into_iter().enumerate() {
             processes::signal(server.model_server_pid(index), Signal::KILL);
             server.wait_for_log(&format!("instance {index}: down"));
-            wait_for_answers(answered, 100);
+            wait_for_responses(answered, 100);
             assert_eq!(server.ping().status, 200, "one instance is enough");
             server.wait_for_start(2 + round);
             wait_until("both serve again", || {
@@ -314,7 +317,7 @@ fn of_two_instances_one_serves_while_the_other_is_down() {
 }
 
 #[test]
-fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_back_off() {
+fn requests_get_504_with_the_reason_and_restarts_back_off_while_all_instances_are_down() {
     let server = Setup::new()
         .deadline(2)
         .instances(2)
@@ -330,8 +333,8 @@ fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_ba
         processes::signal(server.model_server_pid(index), Signal::KILL);
     }
     server.wait_until_unhealthy();
-    let answer = server.invoke(INSTANCES);
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    let response = server.invoke(INSTANCES);
+    assert_eq!(response.status, 504, "{}", response.text());
     for text in [
         "2 s",
         "instance 0: ",
@@ -339,13 +342,13 @@ fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_ba
         "exited with code 255",
     ] {
         assert!(
-            answer.error().contains(text),
+            response.error().contains(text),
             "{text:?} in {}",
-            answer.error()
+            response.error()
         );
     }
     assert!(
-        answer.body.len() < 2048,
+        response.body.len() < 2048,
         "SageMaker shows no more than that"
     );
     let reason = server.ping();
@@ -370,7 +373,7 @@ fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_ba
 
 /// SageMaker shows clients 2,048 characters.
 #[test]
-fn reasons_stay_short_whatever_the_model_server_says() {
+fn error_messages_stay_short_however_much_the_model_server_prints() {
     let setup = Setup::new();
     let script = format!(
         "if [ ! -e \"$FAKE_TFS_RECORD/start-0.json\" ]; then exec '{}' \"$@\"; fi\n\
@@ -385,17 +388,17 @@ fn reasons_stay_short_whatever_the_model_server_says() {
         .start();
     processes::signal(server.model_server_pid(0), Signal::KILL);
     server.wait_for_log("line 12 000");
-    let answer = server.invoke(INSTANCES);
-    assert_eq!(answer.status, 504, "{}", answer.text());
-    assert!(answer.error().contains("exited with code 3"));
-    assert!(answer.body.len() <= 2048, "{} bytes", answer.body.len());
+    let response = server.invoke(INSTANCES);
+    assert_eq!(response.status, 504, "{}", response.text());
+    assert!(response.error().contains("exited with code 3"));
+    assert!(response.body.len() <= 2048, "{} bytes", response.body.len());
     let ping = server.ping();
     assert_eq!(ping.status, 502);
     assert!(ping.body.len() <= 2048, "{} bytes", ping.body.len());
 }
 
 #[test]
-fn it_comes_back_after_several_failing_restarts() {
+fn a_model_server_serves_again_after_several_failed_restarts() {
     // Its port is taken for a while after it died.
     let server = Setup::new().start();
     let port = server.rest_port(0);
@@ -429,7 +432,7 @@ fn seconds_without_service(text: &str) -> u64 {
 
 /// It fails to start meanwhile, and each phase of that is short.
 #[test]
-fn ping_says_for_how_long_none_serves() {
+fn ping_says_how_long_no_instance_has_served() {
     for instances in [1, 2] {
         let server = Setup::new()
             .instances(instances)
@@ -449,13 +452,13 @@ fn ping_says_for_how_long_none_serves() {
         }
         let mut seen = Vec::new();
         wait_until("it counts to 2 s", || {
-            let answer = server.ping();
-            assert_eq!(answer.status, 502);
+            let response = server.ping();
+            assert_eq!(response.status, 502);
             for index in 0..instances {
                 let named = format!("instance {index}: ");
-                assert!(answer.error().contains(&named), "{}", answer.error());
+                assert!(response.error().contains(&named), "{}", response.error());
             }
-            seen.push(seconds_without_service(&answer.error()));
+            seen.push(seconds_without_service(&response.error()));
             seen.last() == Some(&2)
         });
         assert!(seen.is_sorted(), "{seen:?}");

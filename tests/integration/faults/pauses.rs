@@ -12,7 +12,7 @@ use crate::support::{Connection, INSTANCES, PREDICTIONS, Setup, processes, reque
 const PAUSE: Duration = Duration::from_secs(77);
 
 #[test]
-fn what_was_sent_while_the_server_was_stopped_is_answered() {
+fn requests_sent_while_the_server_was_stopped_are_answered() {
     let server = Setup::new().deadline(60).start();
     let bytes = request("POST", "/invocations", &[], INSTANCES);
     let connect = |sent: &[u8]| -> Vec<Connection> {
@@ -50,14 +50,20 @@ fn what_was_sent_while_the_server_was_stopped_is_answered() {
         .chain(&mut heads[..20])
         .chain(&mut bodies[..20])
     {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     for (connections, sent) in [(&mut heads, head), (&mut bodies, body)] {
         for connection in &mut connections[20..] {
             connection.send(&bytes[sent.len()..]);
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
         }
     }
     assert!(processes::runs(server.pid()));

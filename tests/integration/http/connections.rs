@@ -24,8 +24,11 @@ fn invocation() -> Vec<u8> {
 #[track_caller]
 fn assert_works(connection: &mut Connection) {
     connection.send(&invocation());
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 fn open_files(server: &Server) -> usize {
@@ -41,7 +44,7 @@ fn threads(server: &Server) -> usize {
 }
 
 #[test]
-fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
+fn idle_and_dripping_connections_take_no_thread_and_delay_no_request() {
     processes::raise_own_file_limit();
     let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
     server.assert_serves();
@@ -87,7 +90,7 @@ fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
 }
 
 #[test]
-fn a_head_that_drips_is_given_up_though_bytes_come() {
+fn a_head_that_drips_gets_408_although_bytes_keep_coming() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     connection.send(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Slow: ");
@@ -95,9 +98,9 @@ fn a_head_that_drips_is_given_up_though_bytes_come() {
         let _ = connection.try_send(b"x");
         connection.is_readable()
     });
-    let answer = connection.response();
-    assert_eq!(answer.status, 408, "{}", answer.text());
-    assert!(answer.error().contains("head"), "{}", answer.error());
+    let response = connection.response();
+    assert_eq!(response.status, 408, "{}", response.text());
+    assert!(response.error().contains("head"), "{}", response.error());
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn clients_that_do_not_read_hold_no_slots() {
 }
 
 #[test]
-fn requests_behind_a_slow_one_on_a_connection_keep_nobody_waiting() {
+fn requests_pipelined_after_a_slow_one_delay_no_other_client() {
     let server = Setup::new().start();
     let slow = fake(&json!({"hang": true}));
     let mut bytes = request("POST", "/invocations", &[], slow.as_bytes());
@@ -156,16 +159,16 @@ fn limit_files(server: &Server, files: Option<u64>) -> Rlimit {
 
 fn wait_for_room(server: &Server) {
     wait_until("a newcomer is served", || {
-        let answer = Connection::try_open(server.port()).and_then(|mut connection| {
+        let response = Connection::try_open(server.port()).and_then(|mut connection| {
             connection.try_send(&invocation())?;
             connection.try_response()
         });
-        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+        matches!(response, Ok(Some(response)) if response.status == 200)
     });
 }
 
 #[test]
-fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
+fn without_descriptors_clients_are_served_and_new_connections_are_refused_or_accepted() {
     let server = Setup::new().start();
     let mut working = server.connect();
     assert_works(&mut working);
@@ -185,9 +188,9 @@ fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
     for connection in &mut busy {
         // The client's own view decides: told, or let in.
         if connection.is_readable()
-            && let Ok(Some(answer)) = connection.try_response()
+            && let Ok(Some(response)) = connection.try_response()
         {
-            assert_eq!(answer.status, 503, "{}", answer.text());
+            assert_eq!(response.status, 503, "{}", response.text());
             told += 1;
         }
     }
@@ -211,7 +214,7 @@ fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
 }
 
 #[test]
-fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
+fn the_longest_idle_connection_is_closed_at_the_limit_of_connections() {
     // Half of the descriptors are for connections.
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
@@ -238,7 +241,7 @@ fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
 
 /// They are not idle, and may go on like this until their deadline.
 #[test]
-fn bodies_that_stand_still_make_room_for_newcomers() {
+fn connections_with_stalled_bodies_make_room_for_new_connections() {
     let server = Setup::new()
         .deadline(600)
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
@@ -257,13 +260,13 @@ fn bodies_that_stand_still_make_room_for_newcomers() {
     let told = held
         .iter_mut()
         .position(|connection| connection.is_readable());
-    let answer = held[told.expect("somebody made room")].response();
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    let response = held[told.expect("somebody made room")].response();
+    assert_eq!(response.status, 503, "{}", response.text());
 }
 
 /// Idle, as far as the server has seen: its request came just before the newcomers.
 #[test]
-fn a_connection_whose_request_has_arrived_does_not_make_room() {
+fn a_connection_whose_request_has_arrived_is_not_closed_for_new_connections() {
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
         .start();
@@ -280,8 +283,11 @@ fn a_connection_whose_request_has_arrived_does_not_make_room() {
         younger.extend((0..60).map(|_| server.connect()));
         server.signal(Signal::CONT);
         for connection in &mut old {
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
         }
         drop((old, younger));
         // Next to those of this round, which the server has yet to see closed, there would be no room.
@@ -305,19 +311,19 @@ fn a_body_larger_than_all_memory_for_bodies_is_refused_at_once() {
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 256)
         .start();
     let mut connection = announce(&server, 1_000_000_000);
-    let answer = connection.response();
-    assert_eq!(answer.status, 413, "{}", answer.text());
+    let response = connection.response();
+    assert_eq!(response.status, 413, "{}", response.text());
     assert!(
-        answer.error().contains("268435456 bytes"),
+        response.error().contains("268435456 bytes"),
         "{}",
-        answer.error()
+        response.error()
     );
     assert!(connection.is_at_end());
     server.assert_serves();
 }
 
 #[test]
-fn bodies_share_the_memory_there_is_for_them() {
+fn bodies_share_the_memory_for_bodies() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 1)
         .start();
@@ -329,8 +335,8 @@ fn bodies_share_the_memory_there_is_for_them() {
     let refused = wait_for("the first body has its memory", || {
         let mut other = announce(&server, 600_000);
         other.half_close();
-        let answer = other.response();
-        (answer.status != 400).then_some(answer)
+        let response = other.response();
+        (response.status != 400).then_some(response)
     });
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert_eq!(refused.header("retry-after"), Some("1"));
@@ -344,7 +350,7 @@ fn bodies_share_the_memory_there_is_for_them() {
 
 /// Bodies may not be announced, but must fit all the same.
 #[test]
-fn chunks_without_end_are_stopped_where_memory_ends() {
+fn an_endless_chunked_body_is_refused_when_memory_runs_out() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 2)
         .start();
@@ -353,13 +359,13 @@ fn chunks_without_end_are_stopped_where_memory_ends() {
     let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
     let sent: io::Result<()> = (0..60).try_for_each(|_| connection.try_send(&chunk));
     drop(sent); // it may end before
-    let answer = connection.response();
-    assert!([413, 503].contains(&answer.status), "{}", answer.text());
+    let response = connection.response();
+    assert!([413, 503].contains(&response.status), "{}", response.text());
     server.assert_serves();
 }
 
 #[test]
-fn a_wrong_amount_of_memory_refuses_to_start() {
+fn the_server_refuses_to_start_with_an_invalid_memory_limit() {
     for wrong in ["0", "-1", "lots"] {
         let ended = Setup::new()
             .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", wrong)
@@ -370,7 +376,7 @@ fn a_wrong_amount_of_memory_refuses_to_start() {
 }
 
 #[test]
-fn memory_of_bodies_is_given_back() {
+fn memory_for_bodies_is_released_however_a_request_ends() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 8)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)

@@ -41,20 +41,23 @@ fn invocation(body: &[u8]) -> Vec<u8> {
 fn closing() -> String {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
     let length = PREDICTIONS.len();
-    let answer = format!("{head}\r\nContent-Length: {length}\r\n\r\n{PREDICTIONS}");
-    fake(&json!({"raw": answer, "close": "after_answer"}))
+    let response = format!("{head}\r\nContent-Length: {length}\r\n\r\n{PREDICTIONS}");
+    fake(&json!({"raw": response, "close": "after_answer"}))
 }
 
 /// Has the model server close its connections to us, as they are asked for.
 fn end_connections(connection: &mut Connection) {
     let closing = closing();
     connection.send(&invocation(closing.as_bytes()));
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 #[test]
-fn without_descriptors_a_healthy_model_server_is_not_blamed() {
+fn a_healthy_model_server_is_not_blamed_for_missing_descriptors() {
     let server = Setup::new().one_worker().start();
     let (mut client, mut health) = (server.connect(), server.connect());
     end_connections(&mut client);
@@ -72,16 +75,22 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
         if !client.is_readable() {
             break;
         }
-        let answer = client.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     server.wait_for_log("instance 0: cannot ask for its status");
     assert!(!client.is_readable(), "it waits");
     health.send(&request("GET", "/ping", &[], b""));
     assert_eq!(health.response().status, 200, "the last verdict holds");
     limit_files(&server, None);
-    let answer = client.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     server.assert_serves();
     assert_eq!(server.starts().len(), 1);
     for word in ["unresponsive", "being killed", "times"] {
@@ -90,7 +99,7 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
 }
 
 #[test]
-fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
+fn a_request_that_gets_no_descriptor_until_its_deadline_gets_503_with_the_cause() {
     let server = Setup::new().deadline(1).one_worker().start();
     let mut client = server.connect();
     end_connections(&mut client);
@@ -98,15 +107,15 @@ fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
     wait_until("no connection is left", || {
         let closing = fake(&json!({"close": "after_answer"}));
         client.send(&invocation(closing.as_bytes()));
-        let answer = client.response();
-        if answer.status == 503 {
-            assert!(answer.error().contains(NO_FILES), "{}", answer.error());
-            assert!(answer.error().contains("1 s"), "{}", answer.error());
-            assert_eq!(answer.header("retry-after"), Some("1"));
+        let response = client.response();
+        if response.status == 503 {
+            assert!(response.error().contains(NO_FILES), "{}", response.error());
+            assert!(response.error().contains("1 s"), "{}", response.error());
+            assert_eq!(response.header("retry-after"), Some("1"));
         } else {
-            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(response.status, 200, "{}", response.text());
         }
-        answer.status == 503
+        response.status == 503
     });
     limit_files(&server, None);
     server.assert_serves();
@@ -115,7 +124,7 @@ fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
 
 /// Clients take every descriptor there is while others want answers.
 #[test]
-fn clients_that_take_all_descriptors_cost_no_model_server() {
+fn no_model_server_is_killed_when_clients_take_all_descriptors() {
     const CLIENTS: usize = 16;
     const REQUESTS: usize = 5;
     let server = Setup::new()
@@ -141,10 +150,10 @@ fn clients_that_take_all_descriptors_cost_no_model_server() {
                 let closing = fake(&json!({"close": "after_answer", "delay_ms": 20}));
                 for _ in 0..REQUESTS {
                     client.send(&invocation(closing.as_bytes()));
-                    let answer = client.response();
-                    let text = answer.text();
-                    assert!([200, 503, 504].contains(&answer.status), "{text}");
-                    refused.fetch_add(usize::from(answer.status != 200), Ordering::Relaxed);
+                    let response = client.response();
+                    let text = response.text();
+                    assert!([200, 503, 504].contains(&response.status), "{text}");
+                    refused.fetch_add(usize::from(response.status != 200), Ordering::Relaxed);
                 }
             });
         }
@@ -164,7 +173,7 @@ fn clients_that_take_all_descriptors_cost_no_model_server() {
 /// However many clients there are, a Python worker that ends gets its channels anew.
 #[cfg(feature = "python")]
 #[test]
-fn clients_leave_descriptors_for_the_channels_of_python_workers() {
+fn clients_leave_enough_descriptors_for_the_channels_of_python_workers() {
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 400; exec \"$0\" \"$@\""])
         .workers(2)
@@ -190,10 +199,10 @@ fn clients_leave_descriptors_for_the_channels_of_python_workers() {
 #[cfg(feature = "python")]
 fn wait_for_answer(server: &Server, what: &Value) {
     wait_until("a newcomer is answered", || {
-        let answer = Connection::try_open(server.port()).and_then(|mut client| {
+        let response = Connection::try_open(server.port()).and_then(|mut client| {
             client.try_send(&order(what))?;
             client.try_response()
         });
-        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+        matches!(response, Ok(Some(response)) if response.status == 200)
     });
 }

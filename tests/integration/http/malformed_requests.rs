@@ -28,7 +28,7 @@ const OTHERS: usize = 2;
 const ENOUGH: usize = 3;
 
 #[test]
-fn ten_thousand_malformed_requests_harm_nobody() {
+fn ten_thousand_malformed_requests_affect_no_other_client() {
     let seed =
         std::env::var("SAGEMAKER_TFS_TEST_SEED").map_or(SEED, |s| s.parse().expect("a number"));
     let server = Setup::new().start();
@@ -90,7 +90,7 @@ fn ten_thousand_malformed_requests_harm_nobody() {
 
 /// Else the test above would pass with a server that refuses everything.
 #[test]
-fn what_malformed_requests_are_made_of_is_served() {
+fn the_requests_that_malformed_requests_are_made_from_are_served() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     for request in well_formed() {
@@ -101,7 +101,7 @@ fn what_malformed_requests_are_made_of_is_served() {
 
 /// Inputs for a parser of HTTP, well-formed ones among them: none makes an error that is ours.
 #[test]
-fn requests_of_the_fuzzing_corpus_harm_nobody() {
+fn inputs_of_the_fuzzing_corpus_cause_no_server_error() {
     let server = Setup::new().start();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let mut count = 0;
@@ -159,8 +159,11 @@ fn well_behaved_client(server: &Server, client: usize, done: &AtomicBool) -> usi
         for _ in 0..KEPT {
             let body = json!({"instances": [client, count]}).to_string();
             connection.send(&request("POST", "/invocations", &[], body.as_bytes()));
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
             count += 1;
         }
     }
@@ -202,7 +205,7 @@ fn statuses(connection: &mut Connection) -> Result<Vec<u16>, String> {
     let mut statuses = Vec::new();
     loop {
         match connection.try_response() {
-            Ok(Some(answer)) => statuses.push(answer.status),
+            Ok(Some(response)) => statuses.push(response.status),
             Ok(None) => return Ok(statuses),
             // In mid-answer, for there was more to read from us.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(statuses),

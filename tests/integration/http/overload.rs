@@ -41,7 +41,7 @@ fn hanging() -> Vec<u8> {
 }
 
 /// Waits until all are answered, with one deadline for all.
-fn answers<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec<Response> {
+fn responses<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec<Response> {
     let mut connections: Vec<_> = connections.into_iter().collect();
     wait_until("all are answered", || {
         connections.iter_mut().all(|c| c.is_readable())
@@ -73,7 +73,7 @@ fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
 }
 
 #[test]
-fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
+fn requests_beyond_slots_and_backlog_get_503_and_all_others_are_served() {
     const EXTRA: usize = 30;
     let server = setup().start();
     // A command of the server itself, which ends with its process.
@@ -95,14 +95,14 @@ fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
             if !connection.is_readable() {
                 return true;
             }
-            let answer = connection.response();
-            assert_eq!(answer.status, 503, "{}", answer.text());
-            let retry_after = answer.header("retry-after").map(str::parse::<u32>);
-            assert!(matches!(retry_after, Some(Ok(1..))), "{answer:?}");
+            let response = connection.response();
+            assert_eq!(response.status, 503, "{}", response.text());
+            let retry_after = response.header("retry-after").map(str::parse::<u32>);
+            assert!(matches!(retry_after, Some(Ok(1..))), "{response:?}");
             assert!(
-                answer.error().contains("Too many requests"),
+                response.error().contains("Too many requests"),
                 "{}",
-                answer.error()
+                response.error()
             );
             connection.send(&request("GET", "/ping", &[], b""));
             assert_eq!(connection.response().status, 200, "the connection goes on");
@@ -117,15 +117,15 @@ fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
 
     // Without its process the model server hangs no more: everything that waits is served.
     processes::signal(server.model_server_pid(0), Signal::KILL);
-    for answer in answers(all) {
-        assert_eq!(answer.status, 200, "{}", answer.text());
+    for response in responses(all) {
+        assert_eq!(response.status, 200, "{}", response.text());
     }
     server.wait_until_healthy();
 }
 
 /// A request that is turned away may have a body that never comes.
 #[test]
-fn bodies_that_never_come_do_not_keep_ping_waiting() {
+fn ping_is_answered_while_refused_bodies_never_come() {
     let server = setup().start();
     let _slow = send_many(&server, slots() + BACKLOG, &hanging());
     wait_until("all slots are taken", || {
@@ -140,7 +140,7 @@ fn bodies_that_never_come_do_not_keep_ping_waiting() {
 
 /// Slots are for work: clients that send nothing must not take them all for long.
 #[test]
-fn ping_is_answered_while_many_bodies_do_not_come() {
+fn ping_is_answered_while_more_bodies_stall_than_slots_exist() {
     let server = setup().start();
     let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
     let _stalled = send_many(&server, 3 * slots(), head);
@@ -150,7 +150,7 @@ fn ping_is_answered_while_many_bodies_do_not_come() {
 }
 
 #[test]
-fn a_batch_job_raises_what_is_worked_on_at_once() {
+fn max_concurrent_transforms_raises_the_number_of_slots() {
     let more = slots() + 36;
     for (asked, expected) in [(more, more), (8, in_flight())] {
         let server = setup()
@@ -167,13 +167,13 @@ fn a_batch_job_raises_what_is_worked_on_at_once() {
 }
 
 #[test]
-fn the_deadline_holds_for_requests_that_wait_their_turn() {
+fn the_deadline_holds_for_requests_in_the_backlog() {
     let server = setup().deadline(2).start();
     let began = Instant::now();
     let mut all = send_many(&server, 2 * slots(), &hanging());
-    for answer in answers(&mut all) {
-        assert_eq!(answer.status, 504, "{}", answer.text());
-        assert!(answer.error().contains("2 s"), "{}", answer.error());
+    for response in responses(&mut all) {
+        assert_eq!(response.status, 504, "{}", response.text());
+        assert!(response.error().contains("2 s"), "{}", response.error());
     }
     assert!(began.elapsed() >= Duration::from_secs(2));
     server.assert_serves();

@@ -71,8 +71,11 @@ fn hung_up(server: &Server) -> usize {
 
 #[track_caller]
 fn assert_predicts(connection: &mut Connection) {
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 /// What the threads that serve requests are doing.
@@ -206,7 +209,7 @@ fn two_thousand_requests_wait_on_a_few_threads() {
 }
 
 #[test]
-fn a_client_that_hangs_up_while_the_model_works_gives_its_place_back() {
+fn a_client_that_hangs_up_while_the_model_computes_frees_its_slot() {
     // One request at a time.
     let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
     for round in 1..=3 {
@@ -224,7 +227,7 @@ fn a_client_that_hangs_up_while_the_model_works_gives_its_place_back() {
 }
 
 #[test]
-fn a_client_that_hangs_up_in_the_backlog_gives_its_place_back() {
+fn a_client_that_hangs_up_in_the_backlog_frees_its_place() {
     const BACKLOG: usize = 1024;
     let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
     hold(&server, true);
@@ -253,7 +256,7 @@ fn a_client_that_hangs_up_in_the_backlog_gives_its_place_back() {
 
 #[cfg(feature = "python")]
 #[test]
-fn a_client_that_hangs_up_while_it_waits_for_a_python_worker_costs_no_call() {
+fn no_call_runs_for_a_client_that_hung_up_while_waiting_for_a_python_worker() {
     let server = setup().obedient_pair().worker_class("sync").start();
     server.assert_handlers_serve(1);
     let order = |name: &str| json!({"name": name, "input": "note(request['name'])"});
@@ -272,7 +275,7 @@ fn a_client_that_hangs_up_while_it_waits_for_a_python_worker_costs_no_call() {
 
 #[cfg(feature = "python")]
 #[test]
-fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
+fn a_client_that_hangs_up_while_its_call_runs_frees_its_slot() {
     let server = setup()
         .obedient_pair()
         .var("SAGEMAKER_TFS_SINGLE_THREADED", "true")
@@ -296,7 +299,7 @@ fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
 /// Calls wait in a busy worker, the large ones half sent, for they are more than a socket holds.
 #[cfg(feature = "python")]
 #[test]
-fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() {
+fn a_client_that_hangs_up_before_its_call_starts_costs_no_call_and_no_channel() {
     let server = setup().obedient_pair().worker_class("gevent").start();
     server.assert_handlers_serve(1);
     let pid = server.python_worker_pid(0);
@@ -333,7 +336,7 @@ fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() 
 /// at once.
 #[cfg(feature = "python")]
 #[test]
-fn calls_whose_clients_hung_up_take_no_memory_in_the_worker() {
+fn calls_whose_clients_hung_up_take_no_memory_in_the_python_worker() {
     const BODY: usize = 8 << 20;
     const CALLS: usize = 24;
     let server = setup()
@@ -366,7 +369,7 @@ fn calls_whose_clients_hung_up_take_no_memory_in_the_worker() {
 /// Of a call that is abandoned half sent the worker gets no more than its length, and must not run it with that.
 #[cfg(feature = "python")]
 #[test]
-fn no_call_is_run_with_half_a_body() {
+fn no_call_runs_with_half_a_body() {
     const CLIENTS: usize = 4;
     const REQUESTS: usize = 40;
     let server = setup().obedient_pair().worker_class("gevent").start();
@@ -398,7 +401,7 @@ fn no_call_is_run_with_half_a_body() {
 }
 
 #[test]
-fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
+fn clients_that_hang_up_cost_no_other_client_its_response() {
     const CLIENTS: usize = 8;
     const ANSWERS: usize = 60;
     /// In all more than there are places.
@@ -411,7 +414,7 @@ fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
     let server = &server;
     thread::scope(|scope| {
         for client in 0..CLIENTS {
-            scope.spawn(move || server_answers(server, |n| body(client, n), ANSWERS));
+            scope.spawn(move || assert_own_responses(server, |n| body(client, n), ANSWERS));
             scope.spawn(move || {
                 for n in 0..LEAVING {
                     let bytes = invocation(body(CLIENTS + client, n));
@@ -441,18 +444,18 @@ fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
 
 /// Sends requests one after the other, each of which must be answered with its own body.
 #[track_caller]
-fn server_answers(server: &Server, body: impl Fn(usize) -> String, count: usize) {
+fn assert_own_responses(server: &Server, body: impl Fn(usize) -> String, count: usize) {
     let mut connection = server.connect();
     for n in 0..count {
         connection.send(&invocation(body(n)));
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text()), (200, body(n)));
+        let response = connection.response();
+        assert_eq!((response.status, response.text()), (200, body(n)));
     }
 }
 
 /// Conversions compute for seconds: they must leave workers to those that need little.
 #[test]
-fn pings_are_answered_while_all_processors_convert_large_bodies() {
+fn pings_are_answered_while_all_cpus_convert_large_bodies() {
     const PINGS: usize = 20;
     const MB: usize = 1_000_000;
     let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -486,7 +489,7 @@ fn pings_are_answered_while_all_processors_convert_large_bodies() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_keeps_nobody_waiting() {
+fn a_client_that_reads_slowly_delays_no_other_client() {
     const ANSWER: usize = 64 << 20;
     let setup = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER);
     // As coroutines, all requests are on the same thread.
@@ -511,22 +514,26 @@ fn a_client_that_reads_slowly_keeps_nobody_waiting() {
 
 /// What arrives while an answer waits for its reader is reported once, and not read then.
 #[test]
-fn a_request_sent_while_a_large_answer_is_not_read_is_answered() {
+fn a_request_sent_before_a_large_response_is_read_is_answered() {
     const ANSWER: usize = 64 << 20;
     let server = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER).start();
     let mut client = send(&server, &invocation(INSTANCES));
     wait_until("the answer has begun", || client.is_readable());
     client.send(&request("GET", "/ping", &[], b""));
     // The answer does not fit into the buffers on its way, so the request stands behind it.
-    let answer = client.response();
-    assert_eq!(answer.status, 200);
-    assert!(answer.body.len() > ANSWER - 100, "{}", answer.body.len());
+    let response = client.response();
+    assert_eq!(response.status, 200);
+    assert!(
+        response.body.len() > ANSWER - 100,
+        "{}",
+        response.body.len()
+    );
     assert_eq!(client.response().status, 200, "the ping");
 }
 
 /// Some clients send a blank line behind a request.
 #[test]
-fn a_client_that_hangs_up_behind_a_blank_line_gives_its_place_back() {
+fn a_client_that_hangs_up_after_a_blank_line_frees_its_slot() {
     let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
     hold(&server, true);
     let mut hanging = send(&server, &[&invocation(INSTANCES)[..], b"\r\n"].concat());

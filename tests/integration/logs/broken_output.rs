@@ -63,7 +63,7 @@ fn assert_all_goes_on(server: Server) {
 }
 
 #[test]
-fn closed_streams_stop_nothing() {
+fn the_server_works_with_closed_standard_streams() {
     for redirections in [
         "exec 2>&-",
         "exec >&- 2>&-",
@@ -77,7 +77,7 @@ fn closed_streams_stop_nothing() {
 }
 
 #[test]
-fn a_pipe_whose_reader_is_gone_stops_nothing() {
+fn the_server_works_when_the_reader_of_its_log_is_gone() {
     // The third descriptor is a reader until the writer is open.
     let server = setup_with_pipe("exec 3<>PIPE; exec >PIPE 2>&1; exec 3<&-").start();
     write_log(&server, 100_000);
@@ -85,7 +85,7 @@ fn a_pipe_whose_reader_is_gone_stops_nothing() {
 }
 
 #[test]
-fn a_full_pipe_that_nobody_reads_stops_nothing() {
+fn the_server_works_when_its_log_is_a_full_pipe() {
     for redirections in [NOBODY_READS, FULL] {
         let server = setup_with_pipe(redirections).start();
         write_log(&server, 1_000_000);
@@ -95,7 +95,7 @@ fn a_full_pipe_that_nobody_reads_stops_nothing() {
 
 /// What the log wanted to say is kept up to a limit, and told when somebody reads again.
 #[test]
-fn a_log_that_nobody_reads_takes_little_memory_and_says_what_is_missing() {
+fn an_unread_log_takes_little_memory_and_later_reports_lost_lines() {
     let server = setup_with_pipe(NOBODY_READS).start();
     write_log(&server, 1_000_000);
     let before = memory(&server);
@@ -133,7 +133,7 @@ fn memory(server: &Server) -> u64 {
 /// What children write is read whatever becomes of it.
 #[cfg(feature = "python")]
 #[test]
-fn what_handlers_print_is_taken_though_nobody_reads_the_log() {
+fn the_output_of_handlers_is_read_although_nobody_reads_the_log() {
     let server = setup_with_pipe(NOBODY_READS).obedient_pair().start();
     for n in 0..20 {
         server.obey(&serde_json::json!({"n": n, "input": "print('y' * 999_999)"}));
@@ -143,7 +143,7 @@ fn what_handlers_print_is_taken_though_nobody_reads_the_log() {
 
 /// Settings that are wrong have an exit code, too.
 #[test]
-fn a_refusal_ends_though_nobody_reads_why() {
+fn a_refused_start_ends_although_nobody_reads_the_reason() {
     for redirections in [FULL, "exec 2>/dev/full"] {
         let setup = setup_with_pipe(redirections);
         let ended = setup.var("SAGEMAKER_GUNICORN_WORKERS", "none").run();
@@ -152,7 +152,7 @@ fn a_refusal_ends_though_nobody_reads_why() {
 }
 
 #[test]
-fn help_that_cannot_be_printed_is_no_panic() {
+fn help_that_cannot_be_printed_causes_no_panic() {
     for (redirections, code) in [("exec >/dev/full", 1), ("exec >&-", 0)] {
         let ended = setup(redirections).command(&["--help"]).run();
         assert_eq!(ended.code, Some(code), "{}", ended.stderr);

@@ -29,7 +29,7 @@ fn ended_log(server: Server) -> String {
 }
 
 #[test]
-fn a_model_server_that_repeats_what_clients_send() {
+fn output_of_the_model_server_is_escaped_in_the_log() {
     let setup = Setup::new();
     let attack = setup.path("attack").display().to_string();
     let script = format!(
@@ -49,7 +49,7 @@ fn a_model_server_that_repeats_what_clients_send() {
 }
 
 #[test]
-fn the_last_words_of_a_model_server_that_does_not_start() {
+fn output_of_a_model_server_that_fails_to_start_is_escaped_in_the_reason() {
     let setup = Setup::new();
     let attack = setup.path("attack").display().to_string();
     let ended = setup
@@ -66,22 +66,22 @@ fn the_last_words_of_a_model_server_that_does_not_start() {
 }
 
 #[test]
-fn names_paths_and_urls_in_requests_to_load() {
+fn names_paths_and_urls_of_load_requests_are_escaped_in_the_log() {
     let server = Setup::multi_model(1).start();
     for (name, url) in [
         (format!("m{ATTACK}"), "/opt/ml/models/m/model".to_owned()),
         ("m".to_owned(), format!("/opt/ml/models/{ATTACK}")),
         ("m".to_owned(), "/no/such/model".to_owned()),
     ] {
-        let answer = server.exchange(&load_request(&name, &url));
-        assert!([400, 404].contains(&answer.status), "{}", answer.text());
+        let response = server.exchange(&load_request(&name, &url));
+        assert!([400, 404].contains(&response.status), "{}", response.text());
     }
     server.wait_for_log("/no/such/model");
     assert_honest(&ended_log(server));
 }
 
 #[test]
-fn headers_that_are_passed_on() {
+fn headers_and_targets_of_requests_are_refused_or_escaped_in_the_log() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_NGINX_LOGLEVEL", "debug")
         .var("SAGEMAKER_GUNICORN_LOGLEVEL", "debug")
@@ -93,8 +93,8 @@ fn headers_that_are_passed_on() {
         let mut connection = server.connect();
         connection.send(&crate::support::request("POST", path, &headers, INSTANCES));
         // It may end the connection instead.
-        if let Ok(Some(answer)) = connection.try_response() {
-            assert_eq!(answer.status, 400, "{value:?}: {}", answer.text());
+        if let Ok(Some(response)) = connection.try_response() {
+            assert_eq!(response.status, 400, "{value:?}: {}", response.text());
         }
         assert!(server.requests().is_empty(), "{value:?}");
     }
@@ -116,15 +116,15 @@ fn headers_that_are_passed_on() {
 
 #[cfg(feature = "python")]
 #[test]
-fn what_handlers_print_and_raise() {
+fn output_and_exceptions_of_handlers_are_escaped_in_the_log() {
     use serde_json::json;
     let server = Setup::new().obedient_pair().start();
     server.assert_handlers_serve(1);
     let text = json!(ATTACK);
     server.obey(&json!({"input": format!("print({text})\nprint({text}, file=sys.stderr)")}));
     let what = json!({"input": format!("raise ValueError({text})")});
-    let answer = server.order(&what).response();
-    assert_eq!((answer.status, answer.error().as_str()), (500, ATTACK));
+    let response = server.order(&what).response();
+    assert_eq!((response.status, response.error().as_str()), (500, ATTACK));
     crate::support::wait_until("both are logged", || {
         server.log().matches("\\u{1b}[2J").count() >= 3
     });
@@ -133,7 +133,7 @@ fn what_handlers_print_and_raise() {
 
 #[cfg(feature = "python")]
 #[test]
-fn the_traceback_of_a_script_that_cannot_be_loaded() {
+fn the_traceback_of_a_script_that_fails_to_load_is_escaped_in_the_reason() {
     let script = format!("raise ValueError({})", serde_json::json!(ATTACK));
     let ended = Setup::new().handler(&script).run();
     assert_eq!(ended.code, Some(1));

@@ -43,7 +43,7 @@ fn noting() -> Setup {
 }
 
 #[test]
-fn signals_of_children_are_as_ours_were_at_the_start() {
+fn children_get_the_signal_state_that_the_server_was_started_with() {
     for (wrapper, ignored) in [
         (&["sh", "-c", "exec \"$@\"", "sh"][..], 0),
         (
@@ -96,7 +96,7 @@ fn added(server: &Server, child: u32) -> Vec<String> {
 }
 
 #[test]
-fn model_servers_have_our_variables_and_their_threads() {
+fn model_servers_get_the_servers_variables_and_their_number_of_threads() {
     let server = Setup::new().var("SOME_SECRET", "of the container").start();
     let model_server = server.model_server_pid(0);
     assert_eq!(added(&server, model_server), ["OMP_NUM_THREADS"]);
@@ -105,7 +105,7 @@ fn model_servers_have_our_variables_and_their_threads() {
 
 #[cfg(feature = "python")]
 #[test]
-fn python_workers_have_our_variables_and_the_models() {
+fn python_workers_get_the_servers_variables_and_those_of_the_model() {
     let server = Setup::new().obedient_pair().start();
     server.assert_handlers_serve(1);
     let expected = [
@@ -119,7 +119,7 @@ fn python_workers_have_our_variables_and_the_models() {
 
 #[cfg(feature = "python")]
 #[test]
-fn what_scripts_start_can_be_ended_by_signals() {
+fn signals_can_end_processes_that_scripts_start() {
     let server = Setup::new().obedient_pair().start();
     server.assert_handlers_serve(1);
     let worker = status(server.python_worker_pid(0));
@@ -145,7 +145,7 @@ fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
 }
 
 #[test]
-fn our_files_are_ours_alone_whatever_the_umask() {
+fn only_the_servers_user_can_access_its_files_whatever_the_umask() {
     for umask in ["000", "022", "077"] {
         let change = format!("umask {umask}; exec \"$@\"");
         let server = Setup::multi_model(1)
@@ -173,7 +173,7 @@ fn our_files_are_ours_alone_whatever_the_umask() {
 }
 
 #[test]
-fn limits_of_core_files_are_the_containers() {
+fn the_limit_for_core_files_is_left_as_the_container_set_it() {
     // Such a file holds clients' data. Whether there are any is for the container to say, and for nobody else.
     let server = noting()
         .wrapper(&["sh", "-c", "ulimit -c 0; exec \"$@\"", "sh"])
@@ -190,7 +190,7 @@ fn limits_of_core_files_are_the_containers() {
 
 /// The server's own allocator gives back what is freed; who sets it up otherwise is listened to, and so are its children.
 #[test]
-fn settings_of_the_allocator_are_the_servers_own_unless_somebody_sets_them() {
+fn children_get_allocator_settings_only_if_the_user_sets_them() {
     let server = Setup::new().start();
     let ours = variables(server.pid());
     assert!(ALLOCATOR.iter().all(|name| ours.contains_key(*name)));

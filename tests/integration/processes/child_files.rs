@@ -85,7 +85,7 @@ fn clients(server: &Server) -> Vec<Connection> {
 }
 
 #[test]
-fn model_servers_have_nothing_of_ours() {
+fn model_servers_inherit_no_file_of_the_server() {
     let server = Setup::new().instances(3).wrapper(CLEAN).start();
     // One that ends before it ever was ready would end the start.
     for index in 0..3 {
@@ -109,7 +109,7 @@ fn model_servers_have_nothing_of_ours() {
 }
 
 #[test]
-fn model_servers_that_are_started_at_the_same_time_have_nothing_of_each_other() {
+fn model_servers_started_at_the_same_time_inherit_no_file_of_each_other() {
     let server = Setup::multi_model(6).wrapper(CLEAN).start();
     let _clients = clients(&server);
     let names = ["a", "b", "c", "d", "e", "f"];
@@ -125,7 +125,7 @@ fn model_servers_that_are_started_at_the_same_time_have_nothing_of_each_other() 
 }
 
 #[test]
-fn what_was_left_open_for_us_is_told() {
+fn files_inherited_from_the_parent_process_are_reported_in_the_log() {
     let left_open = ["sh", "-c", "exec \"$@\" 9</etc/passwd", "sh"];
     let server = Setup::new().wrapper(&left_open).start();
     server.wait_for_log("the parent process left files open");
@@ -203,7 +203,7 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn python_workers_have_their_channels_and_their_record() {
+    fn python_workers_have_only_their_channels_and_their_record_open() {
         for (class, count) in [("sync", 1), ("gthread", 3), ("gevent", gevent_channels(3))] {
             let setup = telling(Setup::new().instances(2).workers(3).obedient_pair());
             let server = setup
@@ -255,7 +255,7 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn pip_and_the_question_for_paths_have_nothing_of_ours() {
+    fn pip_and_the_query_for_paths_inherit_no_file_in_multi_model_mode() {
         let server = telling(Setup::multi_model(3)).wrapper(CLEAN).start();
         let _clients = clients(&server);
         let names = ["a", "b", "c"];
@@ -285,7 +285,7 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn in_single_model_mode_neither() {
+    fn pip_and_the_query_for_paths_inherit_no_file_in_single_model_mode() {
         let setup = Setup::new()
             .obedient_handler()
             .file("model/code/requirements.txt", "# nothing\n");
@@ -302,7 +302,7 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn what_scripts_start_has_the_standard_streams_alone() {
+    fn processes_that_scripts_start_inherit_only_the_standard_streams() {
         let server = Setup::new().wrapper(CLEAN).obedient_handler().start();
         server.assert_handlers_serve(1);
         let _clients = clients(&server);

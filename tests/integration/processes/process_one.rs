@@ -17,10 +17,10 @@ fn is_permitted() -> bool {
 }
 
 #[test]
-fn orphans_are_reaped_and_sigterm_ends_it() {
+fn as_process_1_the_server_reaps_orphans_and_ends_at_sigterm() {
     if !is_permitted() {
         skipped(
-            "orphans_are_reaped_and_sigterm_ends_it",
+            "as_process_1_the_server_reaps_orphans_and_ends_at_sigterm",
             "no process namespaces for us here",
         );
         return;

@@ -93,7 +93,7 @@ fn a_lone_saved_model_is_served_as_version_1() {
 }
 
 #[test]
-fn links_are_followed_as_the_platform_makes_them() {
+fn symbolic_links_in_the_model_directory_are_followed() {
     let setup = Setup::new()
         .models(&[])
         .file("elsewhere/m/5/saved_model.pb", "");
@@ -110,7 +110,7 @@ fn links_are_followed_as_the_platform_makes_them() {
 }
 
 #[test]
-fn the_default_model_is_the_first_by_name_or_the_one_chosen() {
+fn the_default_model_is_the_configured_one_or_the_first_by_name() {
     for (chosen, path) in [
         (None, "/v1/models/alpha:predict"),
         (Some("beta"), "/v1/models/beta:predict"),
@@ -128,7 +128,7 @@ fn the_default_model_is_the_first_by_name_or_the_one_chosen() {
 }
 
 #[test]
-fn a_path_with_strange_characters_reaches_tensorflow_serving_escaped() {
+fn a_path_with_special_characters_is_escaped_for_tensorflow_serving() {
     let server = Setup::new().models(&["it's \\ \"odd\"/m/1"]).start();
     let config = server.wait_for_start(0).model_config;
     assert!(config.contains(r#"/it\'s \\ "odd"/m'"#), "{config}");

@@ -52,8 +52,8 @@ fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
 
 /// Without the threads of all workers, of all computing ones, of all probes, of all logs, or without all processes.
 #[test]
-fn a_start_without_enough_threads_ends_and_says_so() {
-    let test = "a_start_without_enough_threads_ends_and_says_so";
+fn a_start_without_enough_threads_ends_with_the_reason() {
+    let test = "a_start_without_enough_threads_ends_with_the_reason";
     for limit in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 30, 40] {
         let Some(setup) = limited(test, Setup::many_instances(20), limit) else {
             return;

@@ -39,7 +39,7 @@ fn only_the_c_library_is_linked() {
 }
 
 #[test]
-fn without_a_handler_no_python_process_is_started() {
+fn no_python_process_is_started_without_a_handler() {
     let server = Setup::new()
         .var("SAGEMAKER_GUNICORN_WORKERS", 3)
         .file("model/code/notes.txt", "")

@@ -94,8 +94,8 @@ fn one_writable_folder_is_enough_for_handlers() {
 }
 
 #[test]
-fn no_writable_folder_is_refused_with_the_name_of_the_variable() {
-    let test = "no_writable_folder_is_refused_with_the_name_of_the_variable";
+fn a_start_without_a_writable_folder_is_refused_and_names_tmpdir() {
+    let test = "a_start_without_a_writable_folder_is_refused_and_names_tmpdir";
     for named in [true, false] {
         let setup = Setup::new();
         let script = read_only_but(&[folder(&setup, "record")]);
@@ -125,11 +125,11 @@ dd if=/dev/zero of='TMP/filler' bs=4k 2>/dev/null
 exec \"$@\"";
 
 #[test]
-fn a_full_folder_for_temporary_files_is_refused_and_named() {
+fn a_full_folder_for_temporary_files_is_named_in_the_refusal() {
     let setup = Setup::new();
     let tmp = folder(&setup, "tmp");
     let script = FULL.replace("TMP", &tmp);
-    let test = "a_full_folder_for_temporary_files_is_refused_and_named";
+    let test = "a_full_folder_for_temporary_files_is_named_in_the_refusal";
     let Some(setup) = in_namespace(setup, test, &script) else {
         return;
     };
@@ -143,7 +143,7 @@ fn a_full_folder_for_temporary_files_is_refused_and_named() {
 
 /// The folder fills up later: what is served is served on, and restarted; loading more is an error of that load.
 #[test]
-fn a_folder_that_fills_up_while_models_are_served_stops_none() {
+fn a_folder_that_fills_up_later_stops_no_loaded_model() {
     let setup = Setup::multi_model(2);
     let fill = setup.path("fill");
     // The mounts are the server's alone, so it is its own shell that fills the folder, on command.
@@ -155,7 +155,7 @@ exec \"$@\"",
         fill = fill.display()
     )
     .replace("TMP", &folder(&setup, "tmp"));
-    let test = "a_folder_that_fills_up_while_models_are_served_stops_none";
+    let test = "a_folder_that_fills_up_later_stops_no_loaded_model";
     let Some(setup) = in_namespace(setup, test, &script) else {
         return;
     };
@@ -165,15 +165,15 @@ exec \"$@\"",
     wait_until("the folder is full", || !fill.exists());
 
     server.add_model("second");
-    let answer = server.load("second");
+    let response = server.load("second");
     assert_eq!(
-        answer.status,
+        response.status,
         507,
         "others may be unloaded: {}",
-        answer.text()
+        response.text()
     );
     for text in ["No space left on device", "TMPDIR"] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
     server.assert_model_serves("first");
     let pid = server.last_start_of("first").pid;

@@ -15,7 +15,7 @@ fn wait_until_listening(server: &Server) {
 }
 
 #[test]
-fn while_tensorflow_serving_loads_ping_says_502_and_invocations_wait() {
+fn ping_says_502_and_invocations_wait_while_tensorflow_serving_loads() {
     let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 1500).launch();
     wait_until_listening(&server);
     let reason = server.wait_until_unhealthy();
@@ -25,15 +25,18 @@ fn while_tensorflow_serving_loads_ping_says_502_and_invocations_wait() {
     waiting.send(&request("POST", "/invocations", &[], INSTANCES));
     let mut passing = server.connect();
     passing.send(&request("GET", "/tfs/v1/models/half_plus_three", &[], b""));
-    let answer = waiting.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = waiting.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     assert_eq!(passing.response().status, 200);
     assert!(server.is_healthy());
     assert_eq!(server.starts().len(), 1);
 }
 
 #[test]
-fn a_failing_start_ends_the_program_with_the_last_output() {
+fn a_failed_start_ends_the_program_with_the_last_output_of_tensorflow_serving() {
     for instances in [1, 2] {
         let ended = Setup::new()
             .instances(instances)

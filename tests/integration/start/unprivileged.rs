@@ -97,8 +97,8 @@ fn assert_confined(pid: u32) {
 }
 
 #[test]
-fn a_server_needs_no_rights_and_one_folder_to_write_to() {
-    let test = "a_server_needs_no_rights_and_one_folder_to_write_to";
+fn a_server_runs_without_rights_and_with_one_writable_folder() {
+    let test = "a_server_runs_without_rights_and_with_one_writable_folder";
     let Some(setup) = confine(test, Setup::new().instances(2), "true") else {
         return;
     };
@@ -118,8 +118,8 @@ fn a_server_needs_no_rights_and_one_folder_to_write_to() {
 }
 
 #[test]
-fn models_are_loaded_and_unloaded_there_too() {
-    let test = "models_are_loaded_and_unloaded_there_too";
+fn models_are_loaded_and_unloaded_without_rights() {
+    let test = "models_are_loaded_and_unloaded_without_rights";
     let Some(setup) = confine(test, Setup::multi_model(2), "true") else {
         return;
     };
@@ -132,8 +132,8 @@ fn models_are_loaded_and_unloaded_there_too() {
 }
 
 #[test]
-fn without_a_folder_to_write_to_it_says_so() {
-    let test = "without_a_folder_to_write_to_it_says_so";
+fn a_start_without_a_writable_folder_is_refused() {
+    let test = "a_start_without_a_writable_folder_is_refused";
     let Some(setup) = confine(test, Setup::new(), "true") else {
         return;
     };
@@ -147,8 +147,8 @@ fn without_a_folder_to_write_to_it_says_so() {
 
 #[cfg(feature = "python")]
 #[test]
-fn handlers_run_there_too() {
-    let test = "handlers_run_there_too";
+fn handlers_run_without_rights() {
+    let test = "handlers_run_without_rights";
     let script = "import os\n\
                   def handler(data, context):\n    \
                       open('written', 'w').close()\n    \
@@ -168,9 +168,9 @@ fn handlers_run_there_too() {
     };
     let tmp = setup.path("tmp").display().to_string();
     let server = setup.start();
-    let answer = server.invoke("{}");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let text = answer.text();
+    let response = server.invoke("{}");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let text = response.text();
     assert!(text.starts_with(&format!("{NOBODY} {tmp}")), "{text}");
     assert_confined(server.python_worker_pid(0));
 }
