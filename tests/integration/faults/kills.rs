@@ -1,5 +1,5 @@
-//! Processes behind the server are killed from outside, again and again, under load: every request is answered, and
-//! with its own answer.
+//! The server's children are killed from outside repeatedly under load: every request gets a response, and it is its
+//! own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,14 +13,14 @@ use serde_json::json;
 
 use crate::support::{Server, SetWhenDropped, Setup, processes, request, wait_until};
 
-/// What came of all requests.
+/// The results of all requests.
 #[derive(Debug, Default)]
 struct Tally {
-    /// By status and, where that is not 200, text.
+    /// By status and, unless that is 200, text.
     responses: BTreeMap<(u16, String), usize>,
-    /// Answers with status 200 that were not the request's own.
+    /// Responses with status 200 that belong to another request.
     wrong: usize,
-    /// Connections that ended without an answer.
+    /// Connections that closed without a response.
     lost: usize,
     longest: Duration,
 }
@@ -38,7 +38,7 @@ impl Tally {
         self.responses.values().sum::<usize>() + self.lost
     }
 
-    /// Asserts that nothing failed, but for at most `calls` that were running in a Python worker when it was killed.
+    /// Asserts that nothing failed except at most `calls` calls that ran in a Python worker when it was killed.
     #[track_caller]
     fn assert_good(&self, calls: usize) {
         assert_eq!((self.lost, self.wrong), (0, 0), "{self}");
@@ -61,7 +61,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(
             f,
-            "requests {}, answered with 200 {}, wrong answers {}, without an answer {}, longest time {:.2} s",
+            "requests {}, responses with 200 {}, wrong responses {}, without a response {}, longest time {:.2} s",
             self.all(),
             self.of(200),
             self.wrong,
@@ -77,8 +77,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs clients, each with a connection of its own, until `body` is over. The model server echoes requests, each of
-/// which is unlike all others and takes up to 100 ms.
+/// Runs clients, each with its own connection, until `body` returns. The model server echoes the requests; each request
+/// is unique and takes up to 100 ms.
 fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) -> Tally {
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let tally = Mutex::new(Tally::default());
@@ -124,7 +124,7 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
 
 fn wait_for_responses(answered: &AtomicUsize, more: usize) {
     let goal = answered.load(Ordering::Relaxed) + more;
-    wait_until("requests are answered", || {
+    wait_until("requests have responses", || {
         answered.load(Ordering::Relaxed) >= goal
     });
 }
@@ -153,11 +153,11 @@ fn no_request_fails_when_tensorflow_serving_is_killed_repeatedly() {
     tally.assert_good(0);
     assert!(
         server.log().contains("lost 1 times"),
-        "some were sent again"
+        "some requests were sent again"
     );
 }
 
-/// Without a pause in which anything could be answered, requests are lost many times, and none is to blame.
+/// The model server never lives long enough to respond, so requests are lost many times although none causes a crash.
 #[test]
 fn no_request_fails_when_tensorflow_serving_is_killed_as_soon_as_it_serves() {
     let server = echoing(1, Duration::ZERO).start();
@@ -190,8 +190,8 @@ fn no_request_fails_when_two_instances_are_killed_in_turn() {
     tally.assert_good(0);
 }
 
-/// A call that runs in a worker when it is killed fails with it: nobody knows what it had done by then. In the class
-/// `gevent` that is one at most.
+/// A call that runs in a Python worker when the worker is killed fails, because nobody knows what the call had already
+/// done. With the class `gevent`, this affects at most one call.
 #[cfg(feature = "python")]
 #[test]
 fn only_running_calls_fail_when_python_workers_and_tensorflow_serving_are_killed() {

@@ -1,4 +1,4 @@
-//! TensorFlow Serving dies, hangs or breaks off: no request is lost for it, and it comes back.
+//! TensorFlow Serving crashes, hangs or closes connections: no request is lost, and the server restarts it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::support::{
 
 #[test]
 fn a_model_server_killed_while_idle_is_restarted() {
-    // The delay keeps it away long enough to be seen.
+    // The delay keeps the instance down long enough for `/ping` to report it.
     let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 500).start();
     let first = server.model_server_pid(0);
     processes::signal(first, Signal::KILL);
@@ -30,7 +30,7 @@ fn a_model_server_killed_while_idle_is_restarted() {
     server.assert_serves();
 }
 
-/// Runs clients, each with a connection of its own, until `body` is over. Every answer must be 200.
+/// Runs clients, each with its own connection, until `body` returns. Every response must be 200.
 fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -53,10 +53,10 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
     });
 }
 
-/// Waits until so many more requests are answered.
+/// Waits for `more` further responses.
 fn wait_for_responses(answered: &AtomicUsize, more: usize) {
     let goal = answered.load(Ordering::Relaxed) + more;
-    wait_until("requests are answered", || {
+    wait_until("requests have responses", || {
         answered.load(Ordering::Relaxed) >= goal
     });
 }
@@ -104,12 +104,15 @@ fn only_the_request_that_always_crashes_the_model_server_fails() {
         });
     });
     let deaths = server.starts().len() - 1;
-    assert!((2..=10).contains(&deaths), "it was sent {deaths} times");
+    assert!(
+        (2..=10).contains(&deaths),
+        "the request was sent {deaths} times"
+    );
     server.wait_until_healthy();
     server.assert_serves();
 }
 
-/// The others are slower than the one that kills: whenever it is sent beside them, they are lost with it.
+/// The other requests are slower than the one that crashes, so they are lost whenever it runs with them.
 #[test]
 fn slow_requests_survive_a_request_that_always_crashes_the_model_server() {
     let server = Setup::new().start();
@@ -151,7 +154,7 @@ fn a_client_does_not_notice_that_connections_to_the_model_server_were_lost() {
             assert_eq!(server.requests().len(), before + times + 1, "{key}");
         }
     }
-    assert_eq!(server.starts().len(), 1, "the process was sound");
+    assert_eq!(server.starts().len(), 1, "the process was not restarted");
 }
 
 #[test]
@@ -172,7 +175,7 @@ fn a_request_whose_connections_are_always_lost_gets_502() {
     }
 }
 
-/// The connection is closed just after an answer that promised to keep it: the next request may find it closed.
+/// The connection closes just after a response that promised to keep it, so the next request may find it closed.
 #[test]
 fn a_client_does_not_notice_that_idle_connections_to_the_model_server_were_closed() {
     let server = Setup::new().start();
@@ -202,7 +205,7 @@ fn a_request_that_hangs_gets_504_at_its_deadline_and_delays_no_other() {
     ));
     wait_until("the request hangs", || server.stat(0, "in_flight") == 1);
     server.assert_serves();
-    assert!(!hanging.is_readable(), "the others did not wait");
+    assert!(!hanging.is_readable(), "the other requests did not wait");
     let response = hanging.response();
     assert!(
         began.elapsed() >= Duration::from_secs(2),
@@ -219,13 +222,13 @@ fn a_request_that_hangs_gets_504_at_its_deadline_and_delays_no_other() {
     assert_eq!(
         server.starts().len(),
         1,
-        "one slow request is no reason to restart it"
+        "one slow request is no reason for a restart"
     );
 }
 
 #[test]
 fn a_response_that_comes_after_the_deadline_counts_as_hanging() {
-    // Longer than the deadline: the head of the answer never comes.
+    // The delay is longer than the deadline.
     let server = Setup::new().deadline(1).start();
     let response = server.invoke_fake(&json!({"delay_ms": 3000}));
     assert_eq!(response.status, 504, "{}", response.text());
@@ -253,7 +256,7 @@ fn ping_reports_a_status_request_that_hangs() {
     server.control(0, &json!({"state": "hang_status"}));
     let reason = server.wait_until_unhealthy();
     assert!(reason.contains("no answer to a status request"), "{reason}");
-    // Invocations go on: it may be busy, not gone.
+    // Invocations go on: the model server may only be busy.
     assert_eq!(server.invoke(INSTANCES).status, 200);
     server.control(0, &json!({"state": "AVAILABLE"}));
     server.wait_until_healthy();
@@ -280,11 +283,13 @@ fn two_instances_share_the_requests() {
         connection.send(&hanging);
     }
     let in_flight = || [0, 1].map(|index| server.stat(index, "in_flight"));
-    wait_until("all are in flight", || in_flight().iter().sum::<u64>() == 8);
+    wait_until("all requests are in flight", || {
+        in_flight().iter().sum::<u64>() == 8
+    });
     assert_eq!(
         in_flight(),
         [4, 4],
-        "each goes to the instance with the fewest"
+        "each request goes to the instance with the fewest requests"
     );
 }
 
@@ -349,7 +354,7 @@ fn requests_get_504_with_the_reason_and_restarts_back_off_while_all_instances_ar
     }
     assert!(
         response.body.len() < 2048,
-        "SageMaker shows no more than that"
+        "SageMaker shows only 2,048 characters"
     );
     let reason = server.ping();
     assert_eq!(reason.status, 502);
@@ -359,15 +364,16 @@ fn requests_get_504_with_the_reason_and_restarts_back_off_while_all_instances_ar
         reason.error()
     );
 
-    // The first two starts, and then for each instance some, but fewer than without pauses.
-    wait_until("it is tried again and again", || {
-        server.starts().len() >= 2 + 2 * 3
-    });
+    // The first two starts, and then several for each instance, but fewer than without pauses.
+    wait_until("starts are repeated", || server.starts().len() >= 2 + 2 * 3);
     let starts = server.log().matches(": started ").count();
-    assert!(starts < 40, "{starts} starts without a pause between them");
+    assert!(
+        starts < 40,
+        "{starts} starts: too many for pauses between them"
+    );
     assert!(
         server.try_end().is_none(),
-        "a model server that once served is no reason to end"
+        "the server does not end when a model server that once served stays down"
     );
 }
 
@@ -399,7 +405,7 @@ fn error_messages_stay_short_however_much_the_model_server_prints() {
 
 #[test]
 fn a_model_server_serves_again_after_several_failed_restarts() {
-    // Its port is taken for a while after it died.
+    // Its port is in use for a while after it exits, so restarts fail.
     let server = Setup::new().start();
     let port = server.rest_port(0);
     server.control(0, &json!({"command": {"exit": 0}}));
@@ -418,11 +424,11 @@ fn a_model_server_serves_again_after_several_failed_restarts() {
         ));
     }
     drop(taken);
-    assert_eq!(connection.response().status, 200, "it waited");
+    assert_eq!(connection.response().status, 200, "the request waited");
     server.wait_until_healthy();
 }
 
-/// The seconds that `/ping` says nobody has served for.
+/// For how many seconds no instance has served, according to `/ping`.
 fn seconds_without_service(text: &str) -> u64 {
     let start = "TensorFlow Serving has not been available for ";
     let rest = text.strip_prefix(start).unwrap_or_else(|| panic!("{text}"));
@@ -430,7 +436,7 @@ fn seconds_without_service(text: &str) -> u64 {
     seconds.parse().expect("a number")
 }
 
-/// It fails to start meanwhile, and each phase of that is short.
+/// Each failed restart changes the phase, but must not reset the count.
 #[test]
 fn ping_says_how_long_no_instance_has_served() {
     for instances in [1, 2] {
@@ -446,12 +452,12 @@ fn ping_says_how_long_no_instance_has_served() {
         }
         let began = Instant::now();
         for index in 0..instances {
-            assert_eq!(server.ping().status, 200, "one is enough");
+            assert_eq!(server.ping().status, 200, "one instance is enough");
             processes::signal(server.model_server_pid(index), Signal::KILL);
             server.wait_for_log(&format!("instance {index}: down"));
         }
         let mut seen = Vec::new();
-        wait_until("it counts to 2 s", || {
+        wait_until("ping counts to 2 s", || {
             let response = server.ping();
             assert_eq!(response.status, 502);
             for index in 0..instances {
@@ -464,6 +470,9 @@ fn ping_says_how_long_no_instance_has_served() {
         assert!(seen.is_sorted(), "{seen:?}");
         assert!(began.elapsed() >= Duration::from_secs(2));
         let failed = server.log().matches("exited with code 255").count();
-        assert!(failed > usize::from(instances), "restarts in between");
+        assert!(
+            failed > usize::from(instances),
+            "restarts failed in between"
+        );
     }
 }

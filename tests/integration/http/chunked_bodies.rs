@@ -1,4 +1,4 @@
-//! Request bodies in chunks, right and wrong ones.
+//! Chunked request bodies, well-formed and malformed.
 
 use crate::support::{Connection, INSTANCES, PREDICTIONS, Server, Setup, request};
 
@@ -28,7 +28,11 @@ fn a_chunked_body_arrives_whole() {
         let got = server.last_request().body;
         assert_eq!(got.as_deref().map(str::as_bytes), Some(INSTANCES));
         connection.send(&request("GET", "/ping", &[], b""));
-        assert_eq!(connection.response().status, 200, "the connection goes on");
+        assert_eq!(
+            connection.response().status,
+            200,
+            "the connection stays open"
+        );
     }
 }
 
@@ -43,7 +47,11 @@ fn trailers_after_the_last_chunk_are_ignored() {
         (200, PREDICTIONS)
     );
     connection.send(&request("GET", "/ping", &[], b""));
-    assert_eq!(connection.response().status, 200, "the connection goes on");
+    assert_eq!(
+        connection.response().status,
+        200,
+        "the connection stays open"
+    );
 }
 
 #[test]
@@ -63,7 +71,7 @@ fn a_chunked_body_of_five_megabytes_comes_back_unchanged() {
         row.repeat(5_000_000 / row.len())
     );
     let mut bytes = HEAD.to_vec();
-    // Chunks of many sizes, so that buffers end in all places.
+    // Chunks of many sizes, so buffers end at every possible place.
     for (n, chunk) in body.as_bytes().chunks(7919).enumerate() {
         for part in chunk.split_at((n * 37) % chunk.len()).into_iter_nonempty() {
             bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
@@ -104,12 +112,12 @@ fn malformed_chunks_get_400() {
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
     server.assert_serves();
 }
 
-/// What follows could be anything, a request that somebody smuggles past a proxy for example.
+/// The bytes that follow could be anything, for example a request smuggled past a proxy.
 #[test]
 fn the_connection_closes_after_malformed_chunks() {
     let server = Setup::new().start();
@@ -140,7 +148,10 @@ fn a_chunked_body_without_its_last_chunk_gets_400() {
             response.error()
         );
     }
-    assert!(server.requests().is_empty(), "half a body is never served");
+    assert!(
+        server.requests().is_empty(),
+        "half a body is never passed on"
+    );
     server.assert_serves();
 }
 
@@ -153,10 +164,10 @@ fn clients_that_disconnect_within_a_chunk_affect_no_other_client() {
         }
     }
     server.assert_serves();
-    assert_eq!(server.requests().len(), 1, "half a body is never served");
+    assert_eq!(server.requests().len(), 1, "half a body is never passed on");
 }
 
-/// The parts of a split that are not empty: an empty chunk would be the last one.
+/// The non-empty parts of a split: an empty chunk would end the body.
 trait NonEmpty<'a> {
     fn into_iter_nonempty(self) -> impl Iterator<Item = &'a [u8]>;
 }

@@ -1,11 +1,11 @@
-//! Clients that break off, lie about lengths or do not speak HTTP: they get an answer or an end, and nobody else
-//! notices.
+//! Clients that disconnect early, lie about lengths or do not speak HTTP: they get a response or a closed connection,
+//! and no other client notices.
 
 use serde_json::json;
 
 use crate::support::{Connection, INSTANCES, Setup, request, wait_until};
 
-/// More than there are slots, so that a slot that is not given back is missed.
+/// More than the number of slots, so the tests notice a slot that is not freed.
 const MANY: usize = 80;
 
 fn post_head(content_length: &str) -> Vec<u8> {
@@ -24,7 +24,7 @@ fn clients_that_disconnect_within_a_body_leave_nothing_behind() {
         }
     }
     server.assert_serves();
-    assert_eq!(server.requests().len(), 1, "half a body is never served");
+    assert_eq!(server.requests().len(), 1, "half a body is never passed on");
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn clients_that_disconnect_before_their_response_leave_nothing_behind() {
         client
     });
     let clients = Vec::from_iter(clients);
-    wait_until("all are at work", || {
+    wait_until("the model server has all requests", || {
         server.stat(0, "requests") >= MANY as u64
     });
     drop(clients);
@@ -59,7 +59,10 @@ fn a_body_shorter_than_its_content_length_gets_400() {
         assert!(response.error().contains(&counts), "{}", response.error());
         assert!(connection.is_at_end());
     }
-    assert!(server.requests().is_empty(), "half a body is never served");
+    assert!(
+        server.requests().is_empty(),
+        "half a body is never passed on"
+    );
     server.assert_serves();
 }
 
@@ -90,7 +93,7 @@ fn assert_refused(connection: &mut Connection, what: &str) {
             );
             assert!(connection.is_at_end(), "{what}");
         }
-        Err(e) => panic!("{what}: neither an answer nor an end: {e}"),
+        Err(e) => panic!("{what}: neither a response nor a closed connection: {e}"),
     }
 }
 
@@ -155,7 +158,7 @@ fn thousands_of_headers_are_refused() {
     for headers in [many, long] {
         let mut connection = server.connect();
         let head = format!("GET /ping HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-        // It may be refused before all is sent.
+        // The server may refuse the request before all of it is sent.
         let _ = connection.try_send(head.as_bytes());
         assert_eq!(connection.response().status, 431);
         server.assert_serves();
@@ -178,7 +181,7 @@ fn conflicting_lengths_get_400() {
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
     server.assert_serves();
 }
@@ -190,9 +193,11 @@ fn a_content_length_that_is_not_a_number_gets_400() {
         let mut connection = server.connect();
         connection.send(&[post_head(length).as_slice(), b"12345"].concat());
         connection.half_close();
-        let response = connection.try_response().expect("an answer or an end");
+        let response = connection
+            .try_response()
+            .expect("a response or a closed connection");
         let Some(response) = response else {
-            panic!("{length:?}: closed without an answer");
+            panic!("{length:?}: closed without a response");
         };
         assert_eq!(response.status, 400, "{length:?}: {}", response.text());
         assert!(
@@ -204,7 +209,7 @@ fn a_content_length_that_is_not_a_number_gets_400() {
     server.assert_serves();
 }
 
-/// A proxy may see the body end elsewhere than we do.
+/// A proxy may disagree about where the body ends.
 #[test]
 fn the_connection_closes_after_a_body_of_unknown_length() {
     let server = Setup::new().start();
@@ -225,7 +230,7 @@ fn the_connection_closes_after_a_body_of_unknown_length() {
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
 }
 
@@ -253,11 +258,11 @@ fn absurd_lengths_are_refused_at_once_and_do_not_crash_the_server() {
             assert!(response.error().contains("larger"), "{}", response.error());
             assert!(connection.is_at_end());
         }
-        // A client that asks first is told at once, too.
+        // A client that expects 100 Continue is refused at once, too.
         let expect = [("Expect", "100-continue"), ("Content-Length", length)];
         let bytes = request("PUT", "/invocations", &expect, b"");
         assert_eq!(server.exchange(&bytes).status, 413, "{length}");
-        // With some of the body, and without waiting for the answer.
+        // With part of the body, and without waiting for the response.
         let mut connection = server.connect();
         connection.send(&post_head(length));
         let _ = connection.try_send(&[b'x'; 50_000]);
@@ -322,7 +327,7 @@ fn bodies_that_drip_get_408_at_the_deadline() {
             connection
         })
         .collect();
-    wait_until("all are told", || {
+    wait_until("all have a response", || {
         dripping.iter_mut().all(|connection| {
             let _ = connection.try_send(b" ");
             connection.is_readable()

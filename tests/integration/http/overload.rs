@@ -1,4 +1,4 @@
-//! More requests than can be worked on: some wait, the rest is turned away, and `/ping` answers all the same.
+//! More requests than slots: some wait in the backlog, the rest are refused, and `/ping` still responds.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use crate::support::{
 /// Requests that may wait for a slot.
 const BACKLOG: usize = 1024;
 
-/// A server whose requests go unrecorded and whose log is quiet.
+/// A server whose model server records no requests.
 fn setup() -> Setup {
-    processes::raise_own_file_limit(); // and with it the fake model server's
+    processes::raise_own_file_limit(); // the fake model server inherits the limit
     Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0)
 }
 
@@ -40,7 +40,7 @@ fn hanging() -> Vec<u8> {
     )
 }
 
-/// Waits until all are answered, with one deadline for all.
+/// Waits for all responses, with one deadline for all.
 fn responses<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec<Response> {
     let mut connections: Vec<_> = connections.into_iter().collect();
     wait_until("all are answered", || {
@@ -49,7 +49,7 @@ fn responses<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> V
     connections.into_iter().map(|c| c.response()).collect()
 }
 
-/// The quickest of several pings: the machine may be busy, the server must not be.
+/// The quickest of several pings: the machine may be busy, but the server must not be.
 fn quickest_ping(server: &Server) -> Duration {
     let pings = (0..10).map(|_| {
         let began = Instant::now();
@@ -63,7 +63,7 @@ fn quickest_ping(server: &Server) -> Duration {
 fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
     let server = setup().start();
     let _slow = send_many(&server, 200, &hanging());
-    wait_until("all are at work that can be", || {
+    wait_until("the model server has as many as it may get", || {
         server.stat(0, "in_flight") == in_flight().min(200) as u64
     });
     let quickest = quickest_ping(&server);
@@ -76,20 +76,20 @@ fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
 fn requests_beyond_slots_and_backlog_get_503_and_all_others_are_served() {
     const EXTRA: usize = 30;
     let server = setup().start();
-    // A command of the server itself, which ends with its process.
+    // Set for the model server's process, so the command ends when the process does.
     server.control(0, &json!({"command": {"hang": true}}));
     let mut small = send_many(
         &server,
         slots() + BACKLOG,
         &request("POST", "/invocations", &[], INSTANCES),
     );
-    // Larger bodies are refused in another way.
+    // Requests with larger bodies are refused at another place.
     let body = [INSTANCES, &[b' '; 5_000]].concat();
     let mut large = send_many(&server, EXTRA, &request("POST", "/invocations", &[], &body));
     let mut all: Vec<_> = small.iter_mut().chain(&mut large).collect();
 
     let mut refused = 0;
-    wait_until("the extra requests are turned away", || {
+    wait_until("the extra requests are refused", || {
         let before = all.len();
         all.retain_mut(|connection| {
             if !connection.is_readable() {
@@ -105,17 +105,21 @@ fn requests_beyond_slots_and_backlog_get_503_and_all_others_are_served() {
                 response.error()
             );
             connection.send(&request("GET", "/ping", &[], b""));
-            assert_eq!(connection.response().status, 200, "the connection goes on");
+            assert_eq!(
+                connection.response().status,
+                200,
+                "the connection stays open"
+            );
             false
         });
         refused += before - all.len();
         refused >= EXTRA
     });
-    assert_eq!(refused, EXTRA, "slots and backlog are full exactly then");
+    assert_eq!(refused, EXTRA, "exactly the extra requests are refused");
     let quickest = quickest_ping(&server);
     assert!(quickest < Duration::from_millis(100), "{quickest:?}");
 
-    // Without its process the model server hangs no more: everything that waits is served.
+    // The restarted model server no longer hangs: all waiting requests are served.
     processes::signal(server.model_server_pid(0), Signal::KILL);
     for response in responses(all) {
         assert_eq!(response.status, 200, "{}", response.text());
@@ -123,7 +127,7 @@ fn requests_beyond_slots_and_backlog_get_503_and_all_others_are_served() {
     server.wait_until_healthy();
 }
 
-/// A request that is turned away may have a body that never comes.
+/// A refused request may have a body that never arrives.
 #[test]
 fn ping_is_answered_while_refused_bodies_never_come() {
     let server = setup().start();
@@ -138,7 +142,7 @@ fn ping_is_answered_while_refused_bodies_never_come() {
     }
 }
 
-/// Slots are for work: clients that send nothing must not take them all for long.
+/// Clients that announce a body and send nothing must not hold all slots.
 #[test]
 fn ping_is_answered_while_more_bodies_stall_than_slots_exist() {
     let server = setup().start();

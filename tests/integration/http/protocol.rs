@@ -1,4 +1,4 @@
-//! HTTP as clients speak it: kept connections, pipelines, old versions, `Expect`, upgrades.
+//! HTTP as real clients use it: kept connections, pipelining, old versions, `Expect`, upgrades.
 
 use std::io::Write;
 
@@ -22,7 +22,7 @@ fn a_connection_serves_one_request_after_another() {
     }
 }
 
-/// None of the connections ends before all are answered: each needs somebody to read it.
+/// No connection closes before all have a response, so the server must read all of them.
 #[test]
 fn connections_opened_at_the_same_time_are_all_served() {
     let server = Setup::new().start();
@@ -46,7 +46,7 @@ fn pipelined_requests_are_answered_in_order() {
     let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
     let mut connection = server.connect();
     let body = |n: usize| {
-        // The first is the slowest: answers are there in another order than requests.
+        // The first request is the slowest, so responses would be ready in another order than their requests.
         let delay = if n == 0 { 300 } else { 0 };
         let padding = "x".repeat(2000 * (n % 2));
         format!(
@@ -144,7 +144,7 @@ fn expect_100_continue_is_answered_before_the_body_is_sent() {
             status,
             "{target} {content_type} {length}"
         );
-        // Nothing of the body is taken for a request, whatever the status.
+        // Whatever the status, no part of the body is read as a request.
         connection.send(&request("GET", "/ping", &[], b""));
         assert_eq!(
             connection.response().status,
@@ -177,7 +177,7 @@ fn a_client_that_does_not_wait_for_100_continue_is_served_too() {
 #[test]
 fn clients_that_disconnect_before_100_continue_affect_no_other_client() {
     let server = Setup::new().start();
-    // More than there are slots, so that one that is not given back would be missed.
+    // More than the number of slots, so the test notices a slot that is not freed.
     for _ in 0..80 {
         let head =
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
@@ -199,7 +199,7 @@ fn an_unknown_expectation_gets_417() {
     server.assert_serves();
 }
 
-/// Java's HTTP client asks with its first request whether HTTP/2 is spoken here.
+/// Java's HTTP client offers HTTP/2 with its first request.
 const UPGRADE: [(&str, &str); 3] = [
     ("Connection", "Upgrade, HTTP2-Settings"),
     ("Upgrade", "h2c"),
@@ -300,7 +300,7 @@ fn every_expectation_is_checked_except_in_http_1_0() {
         ),
         ("1.1\r\nHost: x\r\nExpect: 100-Continue, more\r\n", 417),
         ("1.0\r\nExpect: more\r\n", 200),
-        // No interim answer, which HTTP/1.0 does not have.
+        // HTTP/1.0 has no interim responses.
         ("1.0\r\nExpect: 100-continue\r\n", 200),
     ] {
         let mut connection = server.connect();

@@ -1,4 +1,4 @@
-//! What clients get for what TensorFlow Serving answers: status, body, content type, and `Accept`.
+//! How responses of TensorFlow Serving reach the client: status, body, content type, and layout by `Accept`.
 
 use serde_json::json;
 
@@ -74,7 +74,7 @@ fn status_and_body_of_tensorflow_serving_are_passed_on() {
     assert_eq!(
         server.requests().len(),
         8,
-        "an error status is an answer: nothing is sent again"
+        "an error status is a response: no request is sent again"
     );
 }
 
@@ -104,9 +104,9 @@ fn an_empty_response_is_passed_on() {
 fn escaped_quotes_are_replaced_only_in_a_400() {
     let server = Setup::new().start();
     let escaped = r"Failed to process element: 0 of \'instances\' list. \'instances\'";
-    let mended = "Failed to process element: 0 of 'instances' list. 'instances'";
+    let replaced = "Failed to process element: 0 of 'instances' list. 'instances'";
     for (status, expected) in [
-        (400, mended),
+        (400, replaced),
         (200, escaped),
         (404, escaped),
         (500, escaped),

@@ -52,7 +52,7 @@ fn unknown_paths_get_404() {
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
 }
 
