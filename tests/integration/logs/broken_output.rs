@@ -1,4 +1,4 @@
-//! The log cannot be written, or nobody reads it: service goes on, and so does the end.
+//! The log cannot be written, or nobody reads it: the server still serves and still shuts down.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,12 +10,12 @@ use rustix::process::Signal;
 
 use crate::support::{INSTANCES, Server, Setup, processes, request, wait_until};
 
-/// A pipe that has both its ends here, so that it is never closed. It holds 64 kB.
+/// A pipe whose ends are both open in the server, so it is never closed. It holds 64 kB.
 const NOBODY_READS: &str = "exec 2<>PIPE";
-/// The same, full and set not to block from the start.
+/// The same pipe, full and non-blocking from the start.
 const FULL: &str = "exec 2<>PIPE; dd if=/dev/zero bs=1 count=100000 oflag=nonblock >&2 2>/dev/null";
 
-/// A server whose standard streams are what the shell makes of `redirections`. Each request writes a line.
+/// A server whose standard streams the shell has redirected. Each request writes a log line.
 fn setup(redirections: &str) -> Setup {
     let script = format!("{redirections}; exec \"$@\"");
     Setup::new()
@@ -23,12 +23,12 @@ fn setup(redirections: &str) -> Setup {
         .wrapper(&["sh", "-c", &script, "sh"])
 }
 
-/// The same with a named pipe in the server's directory: `PIPE` in the redirections.
+/// The same with a named pipe in the server's directory: `PIPE` in `redirections`.
 fn setup_with_pipe(redirections: &str) -> Setup {
     let setup = Setup::new();
     let pipe = setup.path("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.expect("mkfifo is there").success());
+    assert!(made.expect("mkfifo runs").success());
     let text = redirections.replace("PIPE", pipe.to_str().expect("UTF-8"));
     let script = format!("{text}; exec \"$@\"");
     setup
@@ -36,7 +36,7 @@ fn setup_with_pipe(redirections: &str) -> Setup {
         .wrapper(&["sh", "-c", &script, "sh"])
 }
 
-/// Writes so many bytes into the log, each line with a long path.
+/// Makes the server write `bytes` bytes into its log, in lines with a long path.
 fn write_log(server: &Server, bytes: usize) {
     let path = format!("/{}", "x".repeat(4000));
     let mut connection = server.connect();
@@ -46,7 +46,7 @@ fn write_log(server: &Server, bytes: usize) {
     }
 }
 
-/// It serves, restarts what dies, and ends as it should.
+/// Asserts that the server serves, restarts a killed model server and shuts down properly.
 #[track_caller]
 fn assert_all_goes_on(server: Server) {
     server.assert_serves();
@@ -93,7 +93,7 @@ fn the_server_works_when_its_log_is_a_full_pipe() {
     }
 }
 
-/// What the log wanted to say is kept up to a limit, and told when somebody reads again.
+/// The server keeps unread lines up to a limit, and writes them when the pipe is read again.
 #[test]
 fn an_unread_log_takes_little_memory_and_later_reports_lost_lines() {
     let server = setup_with_pipe(NOBODY_READS).start();
@@ -117,7 +117,7 @@ fn an_unread_log_takes_little_memory_and_later_reports_lost_lines() {
         }
         String::from_utf8(text).expect("UTF-8")
     });
-    wait_until("the loss is told", || text.is_finished());
+    wait_until("the log reports lost lines", || text.is_finished());
     let text = text.join().unwrap();
     assert!(text.contains("listening on"), "the oldest lines are kept");
     for line in text.lines() {
@@ -130,7 +130,7 @@ fn memory(server: &Server) -> u64 {
     processes::memory(server.pid(), "VmRSS")
 }
 
-/// What children write is read whatever becomes of it.
+/// The server reads the output of its children even if it cannot log it.
 #[cfg(feature = "python")]
 #[test]
 fn the_output_of_handlers_is_read_although_nobody_reads_the_log() {
@@ -141,7 +141,7 @@ fn the_output_of_handlers_is_read_although_nobody_reads_the_log() {
     assert_all_goes_on(server);
 }
 
-/// Settings that are wrong have an exit code, too.
+/// Invalid settings still give their exit code.
 #[test]
 fn a_refused_start_ends_although_nobody_reads_the_reason() {
     for redirections in [FULL, "exec 2>/dev/full"] {

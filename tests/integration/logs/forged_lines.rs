@@ -1,13 +1,14 @@
-//! The log again: what comes from outside can neither make lines of its own nor command a terminal that shows them.
+//! Text from outside can neither forge log lines nor control a terminal that shows the log.
 
 use crate::support::models::load_request;
 use crate::support::server::fake;
 use crate::support::{INSTANCES, Server, Setup};
 
-/// Clears a terminal, and begins what looks like a line of ours.
+/// Clears a terminal, and starts a text that looks like a log line of the server.
 const ATTACK: &str = "\r\x1b[2J\x07\x7f\u{9b}\n2026-01-01T00:00:00.000Z ERROR [forged] forged";
 
-/// Every line has its time and origin, there is nothing that is not text, and nothing else has the attack's origin.
+/// Asserts that every line has a time and an origin, that none has the forged origin, and that the log has no control
+/// characters.
 #[track_caller]
 fn assert_honest(log: &str) {
     for line in log.split('\n').filter(|line| !line.is_empty()) {
@@ -86,19 +87,19 @@ fn headers_and_targets_of_requests_are_refused_or_escaped_in_the_log() {
         .var("SAGEMAKER_TFS_NGINX_LOGLEVEL", "debug")
         .var("SAGEMAKER_GUNICORN_LOGLEVEL", "debug")
         .start();
-    // What no header may hold is the front's to refuse; what TensorFlow Serving is not to get is refused here.
+    // Characters that a header must not contain: the server refuses them, and TensorFlow Serving never gets them.
     for value in ["\u{1}", "a\x1b[2Jb", "a\x7fb"] {
         let headers = [("Content-Type", value)];
         let path = "/tfs/v1/models/half_plus_three:predict";
         let mut connection = server.connect();
         connection.send(&crate::support::request("POST", path, &headers, INSTANCES));
-        // It may end the connection instead.
+        // The server may close the connection instead.
         if let Ok(Some(response)) = connection.try_response() {
             assert_eq!(response.status, 400, "{value:?}: {}", response.text());
         }
         assert!(server.requests().is_empty(), "{value:?}");
     }
-    // A request that loses its connections is named in the log.
+    // The log names a request that loses its connections.
     let path = "/tfs/v1/models/half_plus_three:predict?\x07\x1b[2J";
     let headers = [("Content-Type", "application/json")];
     let body = fake(&serde_json::json!({"close": "before_answer"}));

@@ -1,4 +1,4 @@
-//! The log: whose lines are in it, and at which level.
+//! Which lines are in the log at which level.
 
 use std::thread;
 

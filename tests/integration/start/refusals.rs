@@ -1,17 +1,22 @@
-//! What stops the start though all settings are well-formed: exit code 1, one sentence, nothing left behind.
+//! Starts that are refused although all settings are valid: exit code 1, one sentence, nothing left behind.
 
 use std::fs;
 use std::net::TcpListener;
 
 use crate::support::{Ended, Setup};
 
-/// Runs the program and checks that it ends with a single reason that holds all of these texts.
+/// Runs the program and asserts that it ends with a single reason that contains all of these texts.
 #[track_caller]
 fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
     let ended = setup.run();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let reasons = ended.reasons();
-    assert_eq!(reasons.len(), 1, "one line says why: {}", ended.stderr);
+    assert_eq!(
+        reasons.len(),
+        1,
+        "one line gives the reason: {}",
+        ended.stderr
+    );
     for text in named {
         assert!(reasons[0].contains(text), "{text:?} in {}", reasons[0]);
     }
@@ -69,7 +74,10 @@ fn an_unknown_default_model_is_refused_with_a_list_of_the_models() {
 fn a_missing_model_server_is_refused_with_the_option_that_names_one() {
     let setup = Setup::new().without_flag("model-server");
     if crate::support::setup::is_on_path("tensorflow_model_server") {
-        crate::support::skipped("part of a_missing_model_server", "there is one on PATH");
+        crate::support::skipped(
+            "part of a_missing_model_server_is_refused_with_the_option_that_names_one",
+            "tensorflow_model_server is on PATH",
+        );
     } else {
         assert_refused(
             setup,
@@ -116,7 +124,7 @@ fn a_port_in_use_is_named_with_the_setting_that_changes_it() {
 
 #[test]
 fn an_address_of_another_machine_is_named() {
-    // Of a range reserved for documentation.
+    // From a range reserved for documentation.
     let setup = Setup::new().flag("listen", "192.0.2.1");
     assert_refused(setup, &["192.0.2.1"]);
 }
@@ -130,7 +138,7 @@ fn an_unusable_tmpdir_is_named() {
     assert_refused(setup.var("TMPDIR", &file), &[&file, "TMPDIR"]);
 }
 
-/// The slim flavor of images is built so.
+/// Images of the flavor `slim` are built without S3.
 #[cfg(not(feature = "s3"))]
 #[test]
 fn a_build_without_s3_refuses_a_handler_from_s3() {

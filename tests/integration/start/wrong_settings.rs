@@ -1,8 +1,8 @@
-//! Wrong settings and wrong use: exit code 2 and every problem at once, one line each.
+//! Invalid settings and wrong command lines: exit code 2 and every problem at once, one line each.
 
 use crate::support::Setup;
 
-/// `(variable, wrong value, what is accepted)`. Each is wrong without the others' help.
+/// `(variable, invalid value, what is accepted)`. Each value is invalid by itself.
 const WRONG: &[(&str, &str, &str)] = &[
     ("SAGEMAKER_SAFE_PORT_RANGE", "9000", "LOW-HIGH"),
     ("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", "a/b", "name of a model"),
