@@ -1,4 +1,4 @@
-//! The checker finds what it is to find, on small sources made up for that.
+//! Tests the structure checks on small made-up sources.
 
 use std::collections::BTreeSet;
 
@@ -131,7 +131,7 @@ fn the_executables_have_roots_of_their_own() {
 fn circles_are_reported() {
     let two = [("a.rs", "use crate::b::X;"), ("b.rs", "\nuse crate::a::Y;")];
     assert_eq!(circles(&two), ["a -> b (src/a.rs:1), b -> a (src/b.rs:2)"]);
-    // Among the parts of a module, and by way of what it passes on.
+    // Among the parts of a module, through a name that the module re-exports.
     let three = [
         ("a/mod.rs", "mod x;\nmod y;\nmod z;\npub use y::Y;"),
         ("a/x.rs", "use super::Y;"),
@@ -141,7 +141,7 @@ fn circles_are_reported() {
     let expected =
         "a::x -> a::y (src/a/x.rs:1), a::y -> a::z (src/a/y.rs:1), a::z -> a::x (src/a/z.rs:1)";
     assert_eq!(circles(&three), [expected]);
-    // Between modules, of which no two files import each other.
+    // Between modules, although no two files import each other.
     let modules = [
         ("a/mod.rs", ""),
         ("b/mod.rs", ""),

@@ -1,5 +1,5 @@
-//! The server does not run for a while: SIGSTOP, a frozen container, an overloaded machine. Requests that clients sent in
-//! the meantime count as sent in time.
+//! The server does not run for a while: SIGSTOP, a frozen container, an overloaded machine. Requests that clients sent
+//! during that time count as sent in time.
 
 use std::thread;
 use std::time::Duration;

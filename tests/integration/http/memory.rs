@@ -1,5 +1,5 @@
-//! The memory limit for requests holds whatever clients send: all memory that grows with a request is reserved before it
-//! is allocated.
+//! The memory limit for requests holds whatever clients send: all memory that grows with a request is reserved before
+//! it is allocated.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -321,8 +321,8 @@ def output_handler(response, context):
     }
 }
 
-/// Every thread returns the memory that it frees. Otherwise the sum of all requests would count, not the requests at one
-/// time.
+/// Every thread returns the memory that it frees. Otherwise the sum of all requests would count, not the requests at
+/// one time.
 #[test]
 fn consecutive_large_requests_leave_no_memory_behind() {
     let server = start_with(Setup::new().var("FAKE_TFS_ANSWER", "echo"));

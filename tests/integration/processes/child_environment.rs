@@ -1,5 +1,5 @@
-//! The environment of child processes: signals as a shell would leave them, the container's variables and few more, and a
-//! folder for files that no other user can read.
+//! The environment of child processes: signals as a shell would leave them, the container's variables and few more, and
+//! a folder for files that no other user can read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,8 +26,8 @@ fn status(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs")
 }
 
-/// Shell commands that copy the shell's own status. They start no process, because a shell blocks signals while it waits
-/// for one.
+/// Shell commands that copy the shell's own status. They start no process, because a shell blocks signals while it
+/// waits for one.
 const NOTE: &str = "while read -r line; do echo \"$line\"; done </proc/$$/status";
 
 /// A server whose model server first saves its own status to a file.
@@ -84,8 +84,8 @@ const ALLOCATOR: [&str; 4] = [
     "_SAGEMAKER_TFS_ALLOCATOR",
 ];
 
-/// Names of the variables that a child has in addition to the server's, or with another value. Asserts that the child has
-/// all of the server's variables except those for the allocator.
+/// Names of the variables that a child has in addition to the server's, or with another value. Asserts that the child
+/// has all of the server's variables except those for the allocator.
 fn added(server: &Server, child: u32) -> Vec<String> {
     let (ours, theirs) = (variables(server.pid()), variables(child));
     for name in ours.keys() {

@@ -1,4 +1,5 @@
-//! The server as process 1 of a container: it inherits orphans, must reap them, and gets only the signals that it handles.
+//! The server as process 1 of a container: it inherits orphans, must reap them, and gets only the signals that it
+//! handles.
 
 use std::fs;
 use std::process::Command;

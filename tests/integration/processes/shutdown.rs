@@ -91,7 +91,7 @@ fn an_idle_server_ends_at_once() {
     }
 }
 
-/// Whether SIGHUP is not ignored. Under `nohup` it is, and the server keeps it ignored.
+/// Whether SIGHUP ends programs here: under `nohup` the signal is ignored, and the server leaves it ignored.
 fn hang_up_ends_programs() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc can be read");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

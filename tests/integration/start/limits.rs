@@ -7,8 +7,8 @@ use std::process::Command;
 use crate::support::setup::fake_model_server;
 use crate::support::{Setup, skipped};
 
-/// The setup, run as a separate user with this limit of threads and processes, because the limit does not hold for root.
-/// `None`, with a message, if the test cannot become another user.
+/// The setup, run as a separate user with this limit of threads and processes, because the limit does not hold for
+/// root. `None`, with a message, if the test cannot become another user.
 fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
     let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);

@@ -82,8 +82,8 @@ fn a_start_that_takes_too_long_ends_the_program() {
     ended.assert_nothing_left();
 }
 
-/// The port of a model server may open while a model still loads, for example when several versions are loaded. The test
-/// itself responds to the status requests.
+/// The port of a model server may open while a model still loads, for example when several versions are loaded. The
+/// test itself responds to the status requests.
 #[test]
 fn a_model_that_is_loading_is_not_ready() {
     let setup = Setup::new().script(
@@ -126,7 +126,7 @@ fn a_model_that_is_loading_is_not_ready() {
         scope.spawn(|| respond("AVAILABLE"));
         server.wait_until_healthy();
     });
-    // The sleeping script mentions nothing of this test's directory, so it is killed by its process id.
+    // Dropping the server kills it, so the test ends the sleeping script by its process id.
     let script = processes::children(server.pid());
     drop(server);
     for process in script {
