@@ -15,8 +15,8 @@ use std::path::Path;
 
 use modules::Tree;
 
-/// Every top-level module with all modules that it may import, from the lowest to the highest: a module stands below all
-/// modules that import it. `main` and `python` are the two executables.
+/// Every top-level module with all modules that it may import, from the lowest to the highest: a module stands below
+/// all modules that import it. `main` and `python` are the two executables.
 const LAYERS: &[(&str, &str)] = &[
     ("error", ""),
     ("logging", "error"),

@@ -1,6 +1,6 @@
-//! Reads as much of Rust source as the structure checks need: which text is production code, which paths it names, where
-//! its functions begin and end. A full parser is not needed, because rustfmt has formatted the text and the compiler has
-//! accepted it.
+//! Reads as much of Rust source as the structure checks need: which text is production code, which paths it names,
+//! where its functions begin and end. A full parser is not needed, because rustfmt has formatted the text and the
+//! compiler has accepted it.
 
 /// Replaces each byte of a literal.
 const LITERAL: u8 = b'~';
@@ -132,7 +132,8 @@ fn without_tests(code: &str) -> String {
     String::from_utf8(left).expect("whole characters are blanked out")
 }
 
-/// The position after the semicolon or closing brace of the item that begins here. A field or match arm ends at a comma.
+/// The position after the semicolon or closing brace of the item that begins here. A field or match arm ends at a
+/// comma.
 fn end_of_item(code: &[u8], begin: usize, is_item: bool) -> usize {
     let mut depth = 0;
     for (at, byte) in code.iter().enumerate().skip(begin) {

@@ -1,4 +1,4 @@
-//! Clients that go on until the server takes no more, and what they got.
+//! Clients that send requests until the server shuts down, and the responses they get.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use crate::support::http::{Connection, request};
 use crate::support::server::Server;
 use crate::support::wait_until;
 
-/// What clients got until the end.
+/// The results of clients that send requests until the server shuts down.
 #[derive(Debug, Default)]
 pub struct AnswersUntilTheEnd {
     good: AtomicUsize,
@@ -20,13 +20,13 @@ impl AnswersUntilTheEnd {
         Self::default()
     }
 
-    /// Sends one request after the other, each of which must get this answer, until an answer says that it is the
-    /// last on its connection and new connections are refused.
+    /// Sends one request after the other, until a response closes its connection and new connections are refused. Every
+    /// response must have status 200 and the body `expected`.
     pub fn client(&self, server: &Server, body: &[u8], expected: &str) {
         let headers = [("Content-Type", "application/json")];
         let bytes = request("POST", "/invocations", &headers, body);
         while let Ok(mut connection) = Connection::try_open(server.port()) {
-            // A connection that nobody has taken yet ends with the listening socket: nothing was accepted on it.
+            // A connection that the server has not accepted yet closes with the listening socket, without a response.
             let mut is_accepted = false;
             loop {
                 let sent = connection.try_send(&bytes);
@@ -52,15 +52,15 @@ impl AnswersUntilTheEnd {
         }
     }
 
-    /// Waits until so many are answered.
+    /// Waits for `count` responses.
     #[track_caller]
     pub fn wait_for(&self, count: usize) {
-        wait_until("requests are answered", || {
+        wait_until("requests have responses", || {
             self.good.load(Ordering::Relaxed) >= count
         });
     }
 
-    /// Asserts that every request got its answer, and that the end came upon clients at work.
+    /// Asserts that every request got its response, and that clients were still sending when the server shut down.
     #[track_caller]
     pub fn assert_none_lost(&self) {
         let lost = self.lost.lock().unwrap();

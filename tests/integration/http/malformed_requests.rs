@@ -246,7 +246,7 @@ impl Failures {
             shown(&malformed.bytes),
             malformed.half_close,
             malformed.before.len(),
-            malformed.behind.len()
+            malformed.after.len()
         );
         let mut failures = self.0.lock().expect("no client panics");
         failures.entry(malformed.kind).or_default().push(text);
