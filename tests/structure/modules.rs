@@ -82,7 +82,7 @@ impl Tree {
     /// The module whose file owns the name at the end of this path; `None`: the path leads to another crate or to no
     /// module.
     fn owner(&self, from: &Module, path: &[String], depth: usize) -> Option<Module> {
-        // Two names may be defined by each other.
+        // Two names may refer to each other.
         if depth > 16 {
             return None;
         }

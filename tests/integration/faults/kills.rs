@@ -1,5 +1,4 @@
-//! The server's children are killed from outside repeatedly under load: every request gets a response, and it is its
-//! own.
+//! The server's children are killed from outside repeatedly under load: every request gets its own response.
 
 use std::collections::BTreeMap;
 use std::fmt;

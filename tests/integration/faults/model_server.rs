@@ -112,7 +112,7 @@ fn only_the_request_that_always_crashes_the_model_server_fails() {
     server.assert_serves();
 }
 
-/// The other requests are slower than the one that crashes, so they are lost whenever it runs with them.
+/// The other requests are slower than the crashing request, so they are lost whenever they run together with it.
 #[test]
 fn slow_requests_survive_a_request_that_always_crashes_the_model_server() {
     let server = Setup::new().start();
@@ -405,7 +405,7 @@ fn error_messages_stay_short_however_much_the_model_server_prints() {
 
 #[test]
 fn a_model_server_serves_again_after_several_failed_restarts() {
-    // Its port is in use for a while after it exits, so restarts fail.
+    // The test holds the port for a while after the model server exits, so restarts fail.
     let server = Setup::new().start();
     let port = server.rest_port(0);
     server.control(0, &json!({"command": {"exit": 0}}));

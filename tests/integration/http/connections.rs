@@ -150,7 +150,7 @@ fn requests_pipelined_after_a_slow_one_delay_no_other_client() {
     assert!(held.iter_mut().all(|connection| !connection.is_readable()));
 }
 
-/// Sets the limit for a running server's descriptors; `None` restores it. Returns the limit before.
+/// Sets the limit for a running server's descriptors; `None` restores it. Returns the previous limit.
 fn limit_files(server: &Server, files: Option<u64>) -> Rlimit {
     let pid = Pid::from_raw(server.pid() as i32);
     let limit = getrlimit(Resource::Nofile);

@@ -91,8 +91,8 @@ mod workers {
     /// A thread without a CPU may hold a lock for a moment; a request's wait takes longer.
     const LONGEST_BLOCK: Duration = Duration::from_millis(200);
 
-    /// Threads that wait outside `epoll_wait`, and since when. While a thread's count of switches stays the same, it is
-    /// the same wait.
+    /// Threads that wait outside `epoll_wait`, and since when. As long as a thread's count of switches stays the same,
+    /// the wait is the same.
     #[derive(Debug, Default)]
     pub struct Blocked(BTreeMap<String, (String, Instant)>);
 
@@ -525,7 +525,7 @@ fn a_request_sent_before_a_large_response_is_read_is_answered() {
     let mut client = send(&server, &invocation(INSTANCES));
     wait_until("the response has begun", || client.is_readable());
     client.send(&request("GET", "/ping", &[], b""));
-    // The response does not fit into the socket buffers, so the request waits until it is read.
+    // The response does not fit into the socket buffers, so the request waits until the client reads the response.
     let response = client.response();
     assert_eq!(response.status, 200);
     assert!(
