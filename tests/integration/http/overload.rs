@@ -63,9 +63,10 @@ fn quickest_ping(server: &Server) -> Duration {
 fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
     let server = setup().start();
     let _slow = send_many(&server, 200, &hanging());
-    wait_until("the model server has as many requests as it may get", || {
-        server.stat(0, "in_flight") == in_flight().min(200) as u64
-    });
+    wait_until(
+        "the model server has as many requests as it may get",
+        || server.stat(0, "in_flight") == in_flight().min(200) as u64,
+    );
     let quickest = quickest_ping(&server);
     assert!(quickest < Duration::from_millis(100), "{quickest:?}");
     assert_eq!(server.get("/execution-parameters").status, 200);
