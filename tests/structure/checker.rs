@@ -1,4 +1,4 @@
-//! The checker finds what it is to find, on small sources made up for that.
+//! Tests the structure checks on small made-up sources.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn judged(files: &[(&str, &str)]) -> BTreeSet<String> {
 }
 
 #[test]
-fn an_import_from_above_is_found_in_each_form() {
+fn an_import_from_above_is_reported_in_every_form() {
     for text in [
         "use crate::high::Thing;",
         "use crate::high;",
@@ -58,7 +58,7 @@ fn an_import_from_above_is_found_in_each_form() {
 }
 
 #[test]
-fn what_is_allowed_or_no_import_is_not_found() {
+fn allowed_imports_and_text_that_is_no_import_are_not_reported() {
     for text in [
         "",
         "use std::high::Thing;",
@@ -82,14 +82,14 @@ fn what_is_allowed_or_no_import_is_not_found() {
 }
 
 #[test]
-fn a_module_that_is_missing_in_the_table_is_found() {
+fn a_module_missing_from_the_table_is_reported() {
     let wrong = judged(&[("low.rs", ""), ("new/mod.rs", ""), ("new/part.rs", "")]);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong.iter().all(|text| text.contains("Add it to LAYERS")));
 }
 
 #[test]
-fn imports_lead_to_the_file_that_owns_the_name() {
+fn an_import_points_to_the_file_that_owns_the_name() {
     let http = "mod server;\npub mod head;\npub use server::Server;\npub struct Own;";
     let files = |user| {
         [
@@ -128,10 +128,10 @@ fn the_executables_have_roots_of_their_own() {
 }
 
 #[test]
-fn circles_are_found() {
+fn circles_are_reported() {
     let two = [("a.rs", "use crate::b::X;"), ("b.rs", "\nuse crate::a::Y;")];
     assert_eq!(circles(&two), ["a -> b (src/a.rs:1), b -> a (src/b.rs:2)"]);
-    // Among the parts of a module, and by way of what it passes on.
+    // Among the parts of a module, through a name that the module re-exports.
     let three = [
         ("a/mod.rs", "mod x;\nmod y;\nmod z;\npub use y::Y;"),
         ("a/x.rs", "use super::Y;"),
@@ -141,7 +141,7 @@ fn circles_are_found() {
     let expected =
         "a::x -> a::y (src/a/x.rs:1), a::y -> a::z (src/a/y.rs:1), a::z -> a::x (src/a/z.rs:1)";
     assert_eq!(circles(&three), [expected]);
-    // Between modules, of which no two files import each other.
+    // Between modules, although no two files import each other.
     let modules = [
         ("a/mod.rs", ""),
         ("b/mod.rs", ""),
@@ -164,7 +164,7 @@ fn circles_are_found() {
 }
 
 #[test]
-fn a_module_and_its_parts_are_no_circle() {
+fn a_module_and_its_parts_do_not_count_as_a_circle() {
     for module in ["a.rs", "a/mod.rs"] {
         let files = [
             (
@@ -180,7 +180,7 @@ fn a_module_and_its_parts_are_no_circle() {
 }
 
 #[test]
-fn test_modules_in_files_of_their_own_are_left_out() {
+fn test_modules_in_their_own_files_are_left_out() {
     let files = [
         ("a.rs", "#[cfg(test)]\nmod simulation;\nmod part;"),
         ("a/simulation.rs", "use crate::b::B;"),
@@ -191,7 +191,7 @@ fn test_modules_in_files_of_their_own_are_left_out() {
 }
 
 #[test]
-fn functions_are_measured() {
+fn the_length_of_functions_is_measured() {
     let text = "impl A {\n    pub fn one(&self) -> [u8; 2] {\n        [1, 2]\n    }\n}\n\ntype T = fn(u8);\n\
                 trait B { fn none(&self); }\n/// fn no() {\nfn two<F>(f: F)\nwhere\n    F: Fn(u8),\n{\n    let s = \"}\";\n\
                 \n    f(1);\n}\n";
@@ -204,7 +204,7 @@ fn functions_are_measured() {
 }
 
 #[test]
-fn what_is_too_long_is_found() {
+fn files_and_functions_that_are_too_long_are_reported() {
     let longest = |lines: usize| format!("fn f() {{\n{}}}\n", "    g();\n".repeat(lines - 2));
     let found = |text: String| too_long(&Tree::new([("a.rs", text)]));
     assert!(found(longest(LONGEST_FUNCTION)).is_empty());

@@ -1,15 +1,15 @@
-//! The wall clock may jump, by hours when a machine finds out what time it is. Deadlines and pauses go by a clock that
-//! nobody sets.
+//! The wall clock may jump, even by hours, when a machine sets its time. Deadlines and pauses use a clock that never
+//! jumps.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What answers requests says the time of day in the header `Date`. S3's library has it in signatures.
+/// Responses carry the time of day in the header `Date`. Signatures for S3 also need the time, but a library reads it.
 const MAY_ASK: &str = "http/";
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("the sources are there");
-    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let entries = fs::read_dir(folder).expect("folders can be read");
+    let paths = entries.map(|entry| entry.expect("folders can be read").path());
     paths
         .flat_map(|path| match path.is_dir() {
             true => sources(&path),
@@ -18,9 +18,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// No test can set the clock of the machine, so this looks at who asks for it.
+/// No test can set the machine's clock, so this test looks for code that reads it.
 #[test]
-fn the_time_of_day_is_asked_for_where_it_is_the_point_and_nowhere_else() {
+fn only_the_date_header_reads_the_time_of_day() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources(&source);
     assert!(files.len() > 40, "{files:?}");

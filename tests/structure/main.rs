@@ -1,5 +1,5 @@
-//! Holds the order that ARCHITECTURE.md describes: what may import what, no circles, no file or function too long to
-//! read. It looks at the text of `src/`, starts nothing and takes a second.
+//! Enforces the order that ARCHITECTURE.md describes: what may import what, no circles, no file or function too long to
+//! read. The checks read the text of `src/`, start no process and take a second.
 
 #![forbid(unsafe_code)]
 
@@ -15,8 +15,8 @@ use std::path::Path;
 
 use modules::Tree;
 
-/// Every top-level module with all that it may import, from the bottom to the top: a module stands below all that
-/// import it. `main` and `python` are the two executables.
+/// Every top-level module with all modules that it may import, from the lowest to the highest: a module stands below
+/// all modules that import it. `main` and `python` are the two executables.
 const LAYERS: &[(&str, &str)] = &[
     ("error", ""),
     ("logging", "error"),
@@ -55,13 +55,13 @@ const LAYERS: &[(&str, &str)] = &[
     ("python", "worker_protocol config"),
 ];
 
-/// Lines of a file without its tests, and of a function. Longer ones hold more than a reader keeps in mind.
+/// The most lines of a file without its tests, and of a function: more than that is hard to keep in mind.
 const LONGEST_FILE: usize = 450;
 const LONGEST_FUNCTION: usize = 70;
-/// A file's head that says why it is longer.
+/// Starts the line in a file's head that says why the file is longer.
 const REASON: &str = "//! Long because ";
 
-/// Imports that do not follow the table, and modules that are missing in it.
+/// Imports that break the table, and modules missing from it.
 fn wrong_imports(tree: &Tree, layers: &[(&str, &str)]) -> BTreeSet<String> {
     let mut wrong = BTreeSet::new();
     let row = |name: &str| layers.iter().find(|(module, _)| *module == name);
@@ -116,8 +116,8 @@ fn too_long(tree: &Tree) -> BTreeSet<String> {
     found
 }
 
-/// Lines of a file, comments and blank lines included, that are not blanked out as tests. A comment or blank line
-/// belongs to what stands below it.
+/// Lines of a file, including comments and blank lines, that are not blanked out as tests. A comment or blank line
+/// belongs to the code below it.
 fn production_lines(text: &str, code: &str) -> usize {
     let mut count = 0;
     let mut waiting = 0;
@@ -140,7 +140,7 @@ fn gives_reason(text: &str) -> bool {
     head.any(|line| line.strip_prefix(REASON).is_some_and(|why| !why.is_empty()))
 }
 
-/// What is in `src/`.
+/// All sources in `src/`.
 fn sources() -> Tree {
     fn read(folder: &Path, below: &str, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(folder).expect("folders can be read") {
@@ -169,7 +169,7 @@ fn assert_none(what: &str, found: &BTreeSet<String>) {
 }
 
 #[test]
-fn modules_import_only_what_stands_below_them() {
+fn modules_import_only_modules_below_them() {
     assert_none(
         "imports against the order",
         &wrong_imports(&sources(), LAYERS),
@@ -177,11 +177,11 @@ fn modules_import_only_what_stands_below_them() {
 }
 
 #[test]
-fn the_table_has_an_order() {
+fn the_table_of_layers_is_in_order() {
     for (index, (module, allowed)) in LAYERS.iter().enumerate() {
         for name in allowed.split_whitespace() {
             let below = LAYERS[..index].iter().any(|(lower, _)| *lower == name);
-            assert!(below, "{name} has to stand above {module} in the table");
+            assert!(below, "{name} must stand above {module} in the table");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which file imports which: resolves the paths that files name to the files that own what is named.
+//! Which file imports which: resolves each path in the code to the file that owns the name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ pub struct File {
 pub struct Import {
     pub from: Module,
     pub to: Module,
-    /// The file and line that say so, for messages.
+    /// The file and line of the import, for messages.
     pub place: String,
 }
 
@@ -35,7 +35,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Takes paths below `src/` with their texts.
+    /// From paths below `src/` with their texts.
     pub fn new<P: Into<String>, T: Into<String>>(files: impl IntoIterator<Item = (P, T)>) -> Self {
         let files = files.into_iter().map(|(path, text)| {
             let (path, text) = (path.into(), text.into());
@@ -58,8 +58,8 @@ impl Tree {
         Self { files }
     }
 
-    /// Every import of one file by another. What a file only passes on by `pub use` is no import of its own: who uses
-    /// it imports the file that owns it.
+    /// Every import of one file by another. A name that a file only re-exports with `pub use` does not count as its
+    /// import: code that uses the name imports the file that owns it.
     pub fn imports(&self) -> Vec<Import> {
         let mut found = BTreeMap::new();
         for (from, file) in &self.files {
@@ -79,9 +79,10 @@ impl Tree {
         imports.map(import).collect()
     }
 
-    /// The module whose file owns what this path names; `None`: another crate's, or a name of no module.
+    /// The module whose file owns the name at the end of this path; `None`: the path leads to another crate or to no
+    /// module.
     fn owner(&self, from: &Module, path: &[String], depth: usize) -> Option<Module> {
-        // Two names that stand for each other.
+        // Two names may refer to each other.
         if depth > 16 {
             return None;
         }
@@ -100,7 +101,7 @@ impl Tree {
             }
             name => match self.child(from, name) {
                 Some(child) => child,
-                // A name that `use` has brought in, unless this is that very `use`.
+                // A name that a `use` brought into scope, unless this path is that `use` itself.
                 None => return self.follow(from, path, depth),
             },
         };
@@ -115,7 +116,7 @@ impl Tree {
         Some(module)
     }
 
-    /// The owner of a name that `module` has from somewhere by `use`.
+    /// The owner of a name that `module` brought into scope with `use`.
     fn follow(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
         let (name, rest) = path.split_first()?;
         let mut named = self.files.get(module)?.named.iter();
@@ -128,15 +129,15 @@ impl Tree {
     fn child(&self, module: &Module, name: &str) -> Option<Module> {
         let mut child = module.clone();
         child.push(name.to_owned());
-        // The roots of the executables are no children of the library.
+        // The roots of the executables are not children of the library.
         let is_root = child == ["main"] || child == ["python"];
         (!is_root && self.files.contains_key(&child)).then_some(child)
     }
 
-    /// The circles of imports, each with the lines that make it.
+    /// The circles of imports, each with the lines that form it.
     ///
-    /// The rule is the same at every level: the parts of a module, each with all that is below it, do not import each
-    /// other in a circle. A module's own file may use its parts and pass them on, and they may use what it defines.
+    /// The rule is the same at every level: the parts of a module, each with everything below it, do not import each
+    /// other in a circle. A module's own file may use and re-export its parts, and they may use its definitions.
     pub fn circles(&self) -> BTreeSet<String> {
         let mut places = BTreeMap::new();
         for Import { from, to, place } in self.imports() {
@@ -160,7 +161,7 @@ impl Tree {
 
 /// `http/mod.rs` and `http.rs` are the module `http`.
 fn module_of(path: &str) -> Module {
-    let path = path.strip_suffix(".rs").expect("a file of Rust");
+    let path = path.strip_suffix(".rs").expect("a Rust file");
     let mut module: Module = path.split('/').map(str::to_owned).collect();
     match module.last().map(String::as_str) {
         Some("lib") if module.len() == 1 => module.clear(),
@@ -171,8 +172,8 @@ fn module_of(path: &str) -> Module {
     module
 }
 
-/// Whether the module, or one that it is part of, is declared under `#[cfg(test)]`: its production code does not
-/// declare it.
+/// Whether the module or one of its ancestors is declared under `#[cfg(test)]`, that is, not in the production code of
+/// its parent.
 fn is_test(module: &Module, files: &BTreeMap<Module, File>) -> bool {
     (1..=module.len()).any(|length| {
         let (name, parent) = module[..length].split_last().expect("not empty");
@@ -196,7 +197,7 @@ fn root_of(module: &Module) -> Module {
     module[..usize::from(is_executable)].to_vec()
 }
 
-/// The shortest circle through each module that is on one; each circle once.
+/// The shortest circle through each module that is part of one; each circle appears once.
 fn circles<'a>(edges: impl Iterator<Item = &'a (Module, Module)>) -> BTreeSet<Vec<Module>> {
     let mut graph: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (from, to) in edges {
@@ -207,7 +208,7 @@ fn circles<'a>(edges: impl Iterator<Item = &'a (Module, Module)>) -> BTreeSet<Ve
         let Some(mut circle) = shortest_circle(&graph, start) else {
             continue;
         };
-        // The same circle from another start is no other circle.
+        // Makes the circle the same whichever module it was found from.
         let first = circle.iter().enumerate().min_by_key(|(_, module)| *module);
         let first = first.map_or(0, |(index, _)| index);
         circle.rotate_left(first);

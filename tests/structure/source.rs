@@ -1,11 +1,12 @@
-//! Reads Rust source far enough to judge its structure: which text is production code, which paths it names, where its
-//! functions begin and end. No parser: rustfmt has laid the text out, and the compiler has accepted it.
+//! Reads as much of Rust source as the structure checks need: which text is production code, which paths it names,
+//! where its functions begin and end. A full parser is not needed, because rustfmt has formatted the text and the
+//! compiler has accepted it.
 
-/// What stands for each byte of a literal.
+/// Replaces each byte of a literal.
 const LITERAL: u8 = b'~';
 
 /// The production code of a file: comments and everything under `#[cfg(test)]` are blanked out, literals are replaced,
-/// and every line stays where it was.
+/// and every line keeps its number.
 pub fn production_code(text: &str) -> String {
     without_tests(&without_comments_and_literals(text))
 }
@@ -102,12 +103,12 @@ fn raw_string_length(rest: &[u8]) -> Option<usize> {
     Some(length.map_or(rest.len(), |length| begin + 1 + length + end.len()))
 }
 
-/// A character such as `'a'` or `'\n'`, and not a lifetime such as `'a`.
+/// Whether this is a character like `'a'` or `'\n'`, not a lifetime like `'a`.
 fn is_character(rest: &[u8]) -> bool {
     match rest.get(1) {
         Some(b'\\') => true,
         Some(first) if first.is_ascii() => rest.get(2) == Some(&b'\''),
-        // No lifetime has other letters here.
+        // Lifetimes in this code are ASCII.
         Some(_) => true,
         None => false,
     }
@@ -131,7 +132,8 @@ fn without_tests(code: &str) -> String {
     String::from_utf8(left).expect("whole characters are blanked out")
 }
 
-/// Behind the semicolon or the closing brace of the item that begins here. The end of a field or a match arm is a comma.
+/// The position after the semicolon or closing brace of the item that begins here. A field or match arm ends at a
+/// comma.
 fn end_of_item(code: &[u8], begin: usize, is_item: bool) -> usize {
     let mut depth = 0;
     for (at, byte) in code.iter().enumerate().skip(begin) {
@@ -151,7 +153,7 @@ fn end_of_item(code: &[u8], begin: usize, is_item: bool) -> usize {
     code.len()
 }
 
-/// Whether this is more than a field or a match arm: its generics may have commas.
+/// Whether this is an item, whose generics may contain commas, and not a field or match arm.
 fn begins_item(code: &str) -> bool {
     const WORDS: [&str; 11] = [
         "const", "enum", "extern", "fn", "impl", "mod", "static", "struct", "trait", "type", "use",
@@ -166,7 +168,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Lines that hold a function: the line of `fn` to that of its closing brace.
+/// The lines of a function, from the line of `fn` to the line of its closing brace.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
     pub name: String,
@@ -175,7 +177,7 @@ pub struct Function {
     pub lines: usize,
 }
 
-/// All functions with a body in this production code, those inside of others included.
+/// All functions with a body in this production code, including nested ones.
 pub fn functions(code: &str) -> Vec<Function> {
     let tokens = tokens(code);
     let bytes = code.as_bytes();
@@ -200,15 +202,15 @@ pub fn functions(code: &str) -> Vec<Function> {
     found
 }
 
-/// A path as code names it, such as `crate::http::head::Head`.
+/// A path in code, for example `crate::http::head::Head`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
     /// From 1.
     pub line: usize,
     pub path: Vec<String>,
-    /// The name under which `use` brings it into scope; `None`: named in the midst of code.
+    /// The name under which `use` brings the path into scope; `None`: the path stands in other code.
     pub bound_as: Option<String>,
-    /// By `pub use`, of any visibility.
+    /// Whether this is a `pub use`, of any visibility.
     pub is_reexport: bool,
 }
 
@@ -241,7 +243,7 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
     found
 }
 
-/// All paths with more than one segment that this production code names, and everything it brings in by `use`.
+/// All paths with more than one segment in this production code, and all names that it brings into scope with `use`.
 pub fn named_paths(code: &str) -> Vec<Named> {
     let tokens = tokens(code);
     let line_of = |at: usize| 1 + code[..at].matches('\n').count();
@@ -294,7 +296,7 @@ pub fn named_paths(code: &str) -> Vec<Named> {
     found
 }
 
-/// Reads one branch of a `use` declaration: `a::b`, `a::{b, c as d}`, `a::*`. Each path comes with the name it gets.
+/// Reads one branch of a `use` declaration: `a::b`, `a::{b, c as d}`, `a::*`. Each path comes with the name it binds.
 fn read_tree(
     tokens: &[Token],
     index: &mut usize,

@@ -1,12 +1,12 @@
-//! Where code may be that the compiler does not check. It refuses such code in all targets (`unsafe_code` in
-//! Cargo.toml); a file can allow it for itself, and only two may.
+//! Code that the compiler does not check is allowed in two files only. Cargo.toml denies it in all targets
+//! (`unsafe_code`), but a file could allow it for itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The file that starts and ends the Python interpreter, and the one that suspends coroutines.
 const EXCEPTIONS: [&str; 2] = ["src/python/embed.rs", "src/wait/coroutine.rs"];
-/// Roots of all targets but those that have an exception below them.
+/// Roots of all targets except those with one of these files below them.
 const ROOTS: [&str; 8] = [
     "build.rs",
     "src/main.rs",
@@ -34,13 +34,15 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
                 sources(&path, found);
             }
         } else if name.ends_with(".rs") {
-            let relative = path.strip_prefix(package()).expect("it is below");
+            let relative = path
+                .strip_prefix(package())
+                .expect("sources are in the package");
             found.push(relative.to_owned());
         }
     }
 }
 
-/// The lines that hold such code or let it in. Comments may speak of it.
+/// The lines that contain or allow unchecked code. Comments may mention it.
 fn offences(text: &str) -> Vec<String> {
     let lines = text.lines().enumerate();
     lines
@@ -56,7 +58,7 @@ fn offences(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn two_files_alone_have_it() {
+fn only_two_files_contain_unchecked_code() {
     let mut files = Vec::new();
     sources(package(), &mut files);
     assert!(files.len() > 100, "{files:?}");
@@ -74,29 +76,32 @@ fn two_files_alone_have_it() {
 }
 
 #[test]
-fn all_targets_refuse_it() {
-    let manifest = fs::read_to_string(package().join("Cargo.toml")).expect("it can be read");
+fn all_targets_forbid_unchecked_code() {
+    let manifest = fs::read_to_string(package().join("Cargo.toml")).expect("the file can be read");
     let (_, lints) = manifest.split_once("\n[lints.rust]\n").expect("lints");
     assert!(
         lints.starts_with(&format!("{LINT} = \"deny\"\n")),
         "{lints}"
     );
     for file in ROOTS {
-        let text = fs::read_to_string(package().join(file)).expect("it can be read");
+        let text = fs::read_to_string(package().join(file)).expect("the file can be read");
         assert!(text.contains(&format!("\n#![forbid({LINT})]\n")), "{file}");
     }
-    // A new target is added to the list above.
+    // Every target in Cargo.toml is in the list above.
     let named = manifest.lines().filter(|line| line.starts_with("path = "));
     for line in named {
         let path = line.split('"').nth(1).expect("a path");
         let is_known =
             ROOTS.contains(&path) || ["src/python/main.rs", "src/lib.rs"].contains(&path);
-        assert!(is_known, "{path} is to refuse it, too");
+        assert!(
+            is_known,
+            "{path} must forbid unchecked code, too: add it to ROOTS"
+        );
     }
 }
 
 #[test]
-fn it_would_be_found() {
+fn the_check_finds_unchecked_code() {
     for text in [
         format!("let x = {WORD} {{ y() }};"),
         format!("{WORD} impl Send for X {{}}"),

@@ -1,4 +1,4 @@
-//! Clients that go on until the server takes no more, and what they got.
+//! Clients that send requests until the server shuts down, and the responses they get.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,11 +7,11 @@ use crate::support::http::{Connection, request};
 use crate::support::server::Server;
 use crate::support::wait_until;
 
-/// What clients got until the end.
+/// The results of clients that send requests until the server shuts down.
 #[derive(Debug, Default)]
 pub struct AnswersUntilTheEnd {
     good: AtomicUsize,
-    told_to_close: AtomicUsize,
+    closing: AtomicUsize,
     lost: Mutex<Vec<String>>,
 }
 
@@ -20,25 +20,25 @@ impl AnswersUntilTheEnd {
         Self::default()
     }
 
-    /// Sends one request after the other, each of which must get this answer, until an answer says that it is the
-    /// last on its connection and new connections are refused.
+    /// Sends one request after the other, until a response closes its connection and new connections are refused. Every
+    /// response must have status 200 and the body `expected`.
     pub fn client(&self, server: &Server, body: &[u8], expected: &str) {
         let headers = [("Content-Type", "application/json")];
         let bytes = request("POST", "/invocations", &headers, body);
         while let Ok(mut connection) = Connection::try_open(server.port()) {
-            // A connection that nobody has taken yet ends with the listening socket: nothing was accepted on it.
+            // A connection that the server has not accepted yet closes with the listening socket, without a response.
             let mut is_accepted = false;
             loop {
                 let sent = connection.try_send(&bytes);
-                let answer = sent.and_then(|()| connection.try_response());
-                match answer {
-                    Ok(Some(answer))
-                        if (answer.status, answer.text().as_str()) == (200, expected) =>
+                let response = sent.and_then(|()| connection.try_response());
+                match response {
+                    Ok(Some(response))
+                        if (response.status, response.text().as_str()) == (200, expected) =>
                     {
                         self.good.fetch_add(1, Ordering::Relaxed);
                         is_accepted = true;
-                        if answer.header("connection") == Some("close") {
-                            self.told_to_close.fetch_add(1, Ordering::Relaxed);
+                        if response.header("connection") == Some("close") {
+                            self.closing.fetch_add(1, Ordering::Relaxed);
                             break;
                         }
                     }
@@ -52,19 +52,19 @@ impl AnswersUntilTheEnd {
         }
     }
 
-    /// Waits until so many are answered.
+    /// Waits for `count` responses.
     #[track_caller]
     pub fn wait_for(&self, count: usize) {
-        wait_until("requests are answered", || {
+        wait_until("requests have responses", || {
             self.good.load(Ordering::Relaxed) >= count
         });
     }
 
-    /// Asserts that every request got its answer, and that the end came upon clients at work.
+    /// Asserts that every request got its response, and that clients were still sending when the server shut down.
     #[track_caller]
     pub fn assert_none_lost(&self) {
         let lost = self.lost.lock().unwrap();
         assert!(lost.is_empty(), "{lost:?}");
-        assert!(self.told_to_close.load(Ordering::Relaxed) > 0);
+        assert!(self.closing.load(Ordering::Relaxed) > 0);
     }
 }

@@ -14,7 +14,7 @@ use crate::support::server::Server;
 use crate::support::setup::Setup;
 use crate::support::{wait_for, wait_until};
 
-/// A module beside every script.
+/// A module next to every handler script.
 const MEETING: &str = r#"
 import os
 import time
@@ -38,8 +38,8 @@ def note(text):
         notes.write(f"{text}\n")
 "#;
 
-/// Runs what the request says: Python statements under `input` and `output`, or under `handler`. The request is the
-/// answer, too.
+/// Runs the Python statements that the request has under `input` and `output`, or under `handler`. The response is the
+/// request itself.
 const OBEDIENT: &str = r#"
 import atexit, ctypes, json, multiprocessing, os, signal, subprocess, sys, threading, time
 from meeting import is_open, note, wait_at
@@ -73,8 +73,8 @@ def handler(data, context):
 "#;
 
 impl Setup {
-    /// The model has this handler script. The fake model server answers with the request it got. No gevent is found,
-    /// wherever these tests run; what happens with it is for `tests/handlers` to show.
+    /// Gives the model this handler script. The fake model server echoes requests. The script never finds gevent,
+    /// wherever these tests run: `tests/handlers` covers gevent.
     pub fn handler(self, text: &str) -> Self {
         let here = self.path("").display().to_string();
         let no_gevent = self.path("no_gevent").display().to_string();
@@ -89,33 +89,33 @@ impl Setup {
             .var("FAKE_TFS_ANSWER", "echo")
     }
 
-    /// The model has `input_handler` and `output_handler` that do what requests say; see [`Server::order`].
+    /// Gives the model an `input_handler` and an `output_handler` that do what requests say; see [`Server::order`].
     pub fn obedient_pair(self) -> Self {
         self.handler(&format!("{OBEDIENT}\n{OBEDIENT_PAIR}"))
     }
 
-    /// The model has a `handler` that does what requests say.
+    /// Gives the model a `handler` that does what requests say.
     pub fn obedient_handler(self) -> Self {
         self.handler(&format!("{OBEDIENT}\n{OBEDIENT_SINGLE}"))
     }
 
-    /// So many Python workers.
+    /// Sets the number of Python workers.
     pub fn workers(self, count: usize) -> Self {
         self.var("SAGEMAKER_GUNICORN_WORKERS", count)
     }
 
-    /// How calls may overlap.
+    /// Sets how calls may overlap.
     pub fn worker_class(self, name: &str) -> Self {
         self.var("SAGEMAKER_GUNICORN_WORKER_CLASS", name)
     }
 
-    /// The longest time of a call.
+    /// Sets the longest time of a call.
     pub fn call_limit(self, seconds: u32) -> Self {
         self.var("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", seconds)
     }
 }
 
-/// The request that has an obedient script do this.
+/// The request that makes an obedient script do this.
 pub fn order(order: &Value) -> Vec<u8> {
     let headers = [("Content-Type", "application/json")];
     request(
@@ -127,7 +127,7 @@ pub fn order(order: &Value) -> Vec<u8> {
 }
 
 impl Server {
-    /// Sends an order to an obedient script and does not wait for the answer.
+    /// Sends an order to an obedient script without waiting for the response.
     #[track_caller]
     pub fn order(&self, what: &Value) -> Connection {
         let mut connection = self.connect();
@@ -135,17 +135,17 @@ impl Server {
         connection
     }
 
-    /// Has an obedient script do something and asserts that it did.
+    /// Makes an obedient script do something, and asserts that it did.
     #[track_caller]
     pub fn obey(&self, what: &Value) {
         answered(&mut self.order(what), what);
     }
 
-    /// Asserts that all workers that should be there are ready, and that requests get their own answers.
+    /// Asserts that all Python workers are loaded, and that requests get their own responses.
     #[track_caller]
     pub fn assert_handlers_serve(&self, workers: usize) {
         self.wait_until_healthy();
-        wait_until("all workers are loaded", || {
+        wait_until("all Python workers are loaded", || {
             (0..workers).all(|index| self.is_loaded(index))
         });
         let all: Vec<_> = (0..10).map(|n| json!({"n": n})).collect();
@@ -155,7 +155,7 @@ impl Server {
         }
     }
 
-    /// Whether the process that a worker has now is loaded.
+    /// Whether the current process of a Python worker is loaded.
     fn is_loaded(&self, index: usize) -> bool {
         let log = self.log();
         let last = |what: &str| log.rfind(&format!("Python worker {index}: {what}"));
@@ -163,14 +163,14 @@ impl Server {
         others.iter().all(|what| last("loaded") > last(what))
     }
 
-    /// Python workers that run now.
+    /// The Python workers that run now.
     pub fn python_workers(&self) -> Vec<Process> {
         let mut workers = processes::children(self.pid());
         workers.retain(|p| p.state != 'Z' && p.command_line.contains("sagemaker-tfs-python"));
         workers
     }
 
-    /// Process id of the last start of a Python worker.
+    /// The process id of the last start of a Python worker.
     #[track_caller]
     pub fn python_worker_pid(&self, index: usize) -> u32 {
         let start = format!("Python worker {index}: started, process ");
@@ -181,25 +181,27 @@ impl Server {
         })
     }
 
-    /// Waits until another process than this has the place of a worker.
+    /// Waits until a Python worker has a new process, and returns its process id.
     #[track_caller]
     pub fn wait_for_new_worker(&self, index: usize, old: u32) -> u32 {
-        wait_for("the worker is started again", || {
+        wait_for("the Python worker is started again", || {
             let pid = self.python_worker_pid(index);
             (pid != old && self.is_loaded(index)).then_some(pid)
         })
     }
 
-    /// Kills a worker and waits until it is gone.
+    /// Kills a Python worker, waits until it is gone, and returns its process id.
     #[track_caller]
     pub fn kill_worker(&self, index: usize) -> u32 {
         let pid = self.python_worker_pid(index);
         processes::signal(pid, Signal::KILL);
-        wait_until("the worker is gone", || processes::look(pid).is_none());
+        wait_until("the Python worker is gone", || {
+            processes::look(pid).is_none()
+        });
         pid
     }
 
-    /// Lets scripts pass that wait at this gate.
+    /// Opens the gate for scripts that wait there.
     pub fn open_gate(&self, gate: &str) {
         fs::write(self.path(gate), "").expect("files can be written");
     }
@@ -209,15 +211,15 @@ impl Server {
         fs::remove_file(self.path(gate)).expect("the gate is open");
     }
 
-    /// What scripts noted.
+    /// The notes that scripts left.
     pub fn notes(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("notes")).unwrap_or_default();
-        // A line without its end is still being written.
+        // A line without a line end is still being written.
         let lines = text.split_inclusive('\n').filter(|l| l.ends_with('\n'));
         lines.map(|line| line.trim_end().to_owned()).collect()
     }
 
-    /// Waits until so many notes are there.
+    /// Waits for `count` notes.
     #[track_caller]
     pub fn wait_for_notes(&self, count: usize) -> Vec<String> {
         wait_for(&format!("{count} notes"), || {
@@ -226,27 +228,27 @@ impl Server {
     }
 }
 
-/// Asserts that an order was obeyed: its answer is the order itself.
+/// Asserts that an order was obeyed: the response is the order itself.
 #[track_caller]
 pub fn answered(connection: &mut Connection, what: &Value) {
-    let answer = connection.response();
+    let response = connection.response();
     assert_eq!(
-        (answer.status, answer.text()),
+        (response.status, response.text()),
         (200, what.to_string()),
         "{what}"
     );
 }
 
-/// Asserts that an order failed with this status and an error that holds all of these texts.
+/// Asserts that an order failed with this status and an error that contains all of these texts.
 #[track_caller]
 pub fn failed(connection: &mut Connection, status: u16, named: &[&str]) {
-    let answer = connection.response();
-    assert_eq!(answer.status, status, "{}", answer.text());
+    let response = connection.response();
+    assert_eq!(response.status, status, "{}", response.text());
     for text in named {
         assert!(
-            answer.error().contains(text),
+            response.error().contains(text),
             "{text:?} in {}",
-            answer.error()
+            response.error()
         );
     }
 }

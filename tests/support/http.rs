@@ -1,12 +1,12 @@
-//! An HTTP client on a bare socket: it sends exactly the bytes it is given, right or wrong, and says exactly what
-//! came back.
+//! An HTTP client on a bare socket: it sends exactly the given bytes, well-formed or not, and returns exactly what came
+//! back.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 
 use crate::support::LIMIT;
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
@@ -66,7 +66,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// When no process listens on the port.
     pub fn try_open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_nodelay(true)?;
@@ -80,7 +80,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Panics
-    /// When nobody listens.
+    /// When no process listens on the port.
     #[track_caller]
     pub fn open(port: u16) -> Self {
         Self::try_open(port).unwrap_or_else(|e| panic!("cannot connect to port {port}: {e}"))
@@ -104,16 +104,16 @@ impl Connection {
             .unwrap_or_else(|e| panic!("cannot send: {e}"));
     }
 
-    /// Sends nothing more; answers can still be read.
+    /// Closes the sending side; responses can still be read.
     pub fn half_close(&mut self) {
-        // The server may have closed it already.
+        // The server may have closed the connection already.
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);
     }
 
-    /// The next answer, or `None` when the connection was closed instead.
+    /// The next response, or `None` if the connection was closed instead.
     ///
     /// # Errors
-    /// When the answer is broken or does not come.
+    /// When the response is malformed or does not arrive.
     pub fn try_response(&mut self) -> io::Result<Option<Response>> {
         match self.try_head() {
             Ok(Some(mut response)) => {
@@ -125,47 +125,47 @@ impl Connection {
                 }
                 Ok(Some(response))
             }
-            // The server had more to read from us: the same as an end, for a client.
+            // The server closed before it had read everything. For a client, this is the same as a closed connection.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => Ok(None),
             other => other,
         }
     }
 
-    /// The next answer.
+    /// The next response.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no response arrives.
     #[track_caller]
     pub fn response(&mut self) -> Response {
         match self.try_response() {
             Ok(Some(response)) => response,
-            Ok(None) => panic!("the connection was closed without an answer"),
-            Err(e) => panic!("no answer: {e}"),
+            Ok(None) => panic!("the connection was closed without a response"),
+            Err(e) => panic!("no response: {e}"),
         }
     }
 
-    /// The next answer without its body, as it comes to a HEAD request.
+    /// The next response without a body, as for a HEAD request.
     #[track_caller]
     pub fn head(&mut self) -> Response {
         self.try_head()
-            .expect("an answer")
-            .expect("not the connection's end")
+            .expect("a response")
+            .expect("not a closed connection")
     }
 
     /// Whether the server has closed the connection, with nothing more to read.
     ///
     /// # Panics
-    /// When it neither sends nor closes.
+    /// When the server neither sends nor closes.
     #[track_caller]
     pub fn is_at_end(&mut self) -> bool {
         match self.stream.fill_buf() {
             Ok(bytes) => bytes.is_empty(),
             Err(e) if e.kind() == ErrorKind::ConnectionReset => true,
-            Err(e) => panic!("the connection is neither used nor closed: {e}"),
+            Err(e) => panic!("the server neither sends nor closes: {e}"),
         }
     }
 
-    /// Whether something has come, without waiting for it.
+    /// Whether something can be read now, without waiting.
     pub fn is_readable(&mut self) -> bool {
         if !self.stream.buffer().is_empty() {
             return true;
@@ -181,26 +181,26 @@ impl Connection {
         let Some(first) = self.line()? else {
             return Ok(None);
         };
-        let broken = || io::Error::other(format!("broken answer: {first:?}"));
-        let status = first.strip_prefix("HTTP/1.").ok_or_else(broken)?;
+        let malformed = || io::Error::other(format!("malformed response: {first:?}"));
+        let status = first.strip_prefix("HTTP/1.").ok_or_else(malformed)?;
         let status = status.split(' ').nth(1).and_then(|s| s.parse().ok());
         let mut headers = Vec::new();
         loop {
-            let line = self.line()?.ok_or_else(broken)?;
+            let line = self.line()?.ok_or_else(malformed)?;
             if line.is_empty() {
                 break;
             }
-            let (name, value) = line.split_once(':').ok_or_else(broken)?;
+            let (name, value) = line.split_once(':').ok_or_else(malformed)?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         Ok(Some(Response {
-            status: status.ok_or_else(broken)?,
+            status: status.ok_or_else(malformed)?,
             headers,
             body: Vec::new(),
         }))
     }
 
-    /// A line without its end, or `None` at the connection's end.
+    /// A line without its line end, or `None` if the connection is closed.
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line)?;

@@ -1,46 +1,46 @@
-//! Makes requests that are surely malformed, always the same ones from the same seed: well-formed requests with
-//! something wrong in them, what is cut off, what is too large, other protocols and rubbish.
+//! Generates requests that are certainly malformed, always the same ones from the same seed: well-formed requests with
+//! a mistake, truncated and oversized requests, other protocols and garbage.
 //!
-//! Wrong is what the grammar of HTTP/1.1 does not have, and what leaves open where a request ends. Where recipients may
-//! be lenient (one LF for a line's end, folded lines), we want none of it: two recipients that read a request
-//! differently are how requests are smuggled.
+//! A request is malformed if it breaks the grammar of HTTP/1.1 or leaves open where it ends. Where the standard lets
+//! recipients be lenient (a bare LF as a line end, folded lines), the server must not be: requests are smuggled where
+//! two recipients read a request differently.
 
 mod kinds;
 
 use kinds::{KINDS, Shows};
 
-/// In the body of every request made here.
+/// A text in the body of every generated request.
 pub const MARK: &str = "malformed";
 
 /// A malformed request.
 #[derive(Debug, Clone)]
 pub struct Malformed {
-    /// What is wrong.
+    /// The kind of mistake.
     pub kind: &'static str,
-    /// What is sent before it: nothing, or requests that are answered with 200.
+    /// Sent before the request: nothing, or a request that gets 200.
     pub before: Vec<u8>,
     pub bytes: Vec<u8>,
-    /// What is sent behind it: nothing, or a well-formed request that must not be answered.
-    pub behind: Vec<u8>,
-    /// Whether the client says that it sends nothing more. If not, the server ends the connection by itself.
+    /// Sent after the request: nothing, or a well-formed request that must not get a response.
+    pub after: Vec<u8>,
+    /// Whether the client closes its sending side. If not, the server must close the connection by itself.
     pub half_close: bool,
-    /// Where what is sent is cut into pieces.
+    /// Where the bytes are cut into pieces.
     pub cuts: Vec<usize>,
 }
 
 impl Malformed {
-    /// All that is sent.
+    /// All bytes that are sent.
     pub fn whole(&self) -> Vec<u8> {
-        [&self.before[..], &self.bytes, &self.behind].concat()
+        [&self.before[..], &self.bytes, &self.after].concat()
     }
 }
 
-/// Every kind there is.
+/// All kinds of mistakes.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(kind, _)| *kind)
 }
 
-/// A source of malformed requests that does not end.
+/// An endless source of malformed requests.
 pub struct Generator {
     state: u64,
     made: usize,
@@ -54,18 +54,18 @@ impl Generator {
         }
     }
 
-    /// Of all kinds in turn.
+    /// The next malformed request, of all kinds in turn.
     pub fn make(&mut self) -> Malformed {
         let (kind, make) = KINDS[self.made % KINDS.len()];
         self.made += 1;
         let (bytes, shows) = make(self);
         let ping = Request::new("GET", "/ping").bytes();
         let before = if self.one_in(4) { ping } else { Vec::new() };
-        let behind = match shows {
+        let after = match shows {
             Shows::InHead if self.one_in(2) => self.request_with_length().bytes(),
             _ => Vec::new(),
         };
-        let whole = before.len() + bytes.len() + behind.len();
+        let whole = before.len() + bytes.len() + after.len();
         let cuts = if self.one_in(4) { self.below(5) } else { 0 };
         let mut cuts: Vec<_> = (0..cuts).map(|_| self.below(whole)).collect();
         cuts.sort_unstable();
@@ -73,13 +73,13 @@ impl Generator {
             kind,
             before,
             bytes,
-            behind,
+            after,
             half_close: shows == Shows::AtEnd || self.one_in(2),
             cuts,
         }
     }
 
-    /// The generator of Steele, Lea and Flood's SplitMix: small, and good enough to choose with.
+    /// SplitMix by Steele, Lea and Flood: small, and random enough for choosing.
     fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -100,18 +100,18 @@ impl Generator {
         from[self.below(from.len())]
     }
 
-    /// One of these texts, which are separated by bars.
+    /// One of these texts, which `|` separates.
     fn pick(&mut self, texts: &'static str) -> &'static str {
         let count = texts.split('|').count();
         let index = self.below(count);
-        texts.split('|').nth(index).expect("below their number")
+        texts.split('|').nth(index).expect("the index is in range")
     }
 
     /// A well-formed request.
     fn request(&mut self) -> Request {
         let all = well_formed();
         let index = self.below(all.len());
-        all.into_iter().nth(index).expect("below their number")
+        all.into_iter().nth(index).expect("the index is in range")
     }
 
     fn request_with_length(&mut self) -> Request {
@@ -125,8 +125,8 @@ impl Generator {
         text.insert(at, byte);
     }
 
-    /// A byte that neither a method nor a header's name may have. No line's end, which may stand before a request, and
-    /// no colon, which ends a name.
+    /// A byte that is allowed neither in a method nor in a header name. Never a line end, which may stand before a
+    /// request, and never a colon, which ends a name.
     fn no_token(&mut self) -> u8 {
         loop {
             let byte = self.number() as u8;
@@ -137,7 +137,7 @@ impl Generator {
         }
     }
 
-    /// A control character that no header's value may have.
+    /// A control character that is not allowed in a header value.
     fn control(&mut self) -> u8 {
         loop {
             let byte = self.choose(&[&0x7f, &(self.state as u8 & 0x1f)]).to_owned();
@@ -151,18 +151,18 @@ impl Generator {
 
 const PREDICT: &str = "/tfs/v1/models/half_plus_three:predict";
 
-/// A request in its parts.
+/// The parts of a request.
 #[derive(Debug, Clone)]
 pub struct Request {
     method: Vec<u8>,
     target: Vec<u8>,
     version: Vec<u8>,
-    /// Lines without their ends.
+    /// Lines without their line ends.
     headers: Vec<Vec<u8>>,
     body: Vec<u8>,
 }
 
-/// What malformed requests are made of.
+/// The well-formed requests that malformed ones are made from.
 pub fn well_formed() -> Vec<Request> {
     vec![
         Request::new("GET", "/ping"),

@@ -1,6 +1,6 @@
-//! What all tests share: starting and ending servers, a raw HTTP client, what the fake model server recorded.
+//! Shared by all Rust tests: starting and ending servers, a raw HTTP client, the records of the fake model server.
 //!
-//! Nothing here waits longer than [`LIMIT`] or sleeps without looking: everything is polled.
+//! Every wait polls, and lasts at most [`LIMIT`].
 
 pub mod ending;
 #[cfg(feature = "python")]
@@ -23,22 +23,22 @@ pub use http::{Connection, Response, request};
 pub use server::{Ended, Server};
 pub use setup::Setup;
 
-/// The hard deadline of every wait. Generous, for it is only ever reached by a test that fails.
+/// The hard deadline of every wait. It is generous, because only a failing test reaches it.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// How often something is looked at that cannot be waited for.
+/// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What half_plus_three answers to 1, 2 and 5, which is what the fake model server answers to everything.
+/// The response of half_plus_three to 1, 2 and 5. The fake model server gives this response to every request.
 pub const PREDICTIONS: &str = "{\n    \"predictions\": [3.5, 4.0, 5.5\n    ]\n}";
 
-/// A small request in TensorFlow Serving's own form.
+/// A small request in TensorFlow Serving's own format.
 pub const INSTANCES: &[u8] = br#"{"instances": [1.0, 2.0, 5.0]}"#;
 
-/// Polls until `look` gives something.
+/// Polls until `look` returns a value.
 ///
 /// # Panics
-/// After [`LIMIT`], saying `what` did not come.
+/// After [`LIMIT`], with a message that names `what`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + LIMIT;
@@ -55,25 +55,26 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Polls until `is_so`.
+/// Polls until `is_so` returns `true`.
 ///
 /// # Panics
-/// After [`LIMIT`], saying `what` did not come.
+/// After [`LIMIT`], with a message that names `what`.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, || is_so().then_some(()));
 }
 
-/// Says loudly that a test was not done, and why.
+/// Reports that a test was skipped, and why.
 pub fn skipped(test: &str, why: &str) {
-    // Past the test harness, which shows what `eprintln` writes only when a test fails.
+    // Bypasses the test harness, which shows the output of `eprintln` only when a test fails.
     let text = format!("\n!!! SKIPPED {test}: {why} !!!\n");
     std::io::stderr()
         .write_all(text.as_bytes())
         .expect("standard error can be written to");
 }
 
-/// Tells other threads that a test is over, also when it panics: else they would never end.
+/// Sets a flag that tells other threads that the test is over, even when the test panics. Without it, they would run
+/// forever.
 pub struct SetWhenDropped<'a>(pub &'a AtomicBool);
 
 impl Drop for SetWhenDropped<'_> {

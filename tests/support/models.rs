@@ -1,6 +1,6 @@
-//! Multi-model mode: models that are loaded, used and unloaded while the server runs, and what is left of them.
+//! Multi-model mode: loading, invoking and unloading models while the server runs, and what is left of them.
 //!
-//! A model's folder is that of SageMaker: `<model directory>/<name>/model`, with the version folders in it.
+//! A model's folder is laid out as in SageMaker: `<model directory>/<name>/model`, with the version folders inside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::support::record::Start;
 use crate::support::server::Server;
 use crate::support::{ports, wait_for};
 
-/// The request that loads this.
+/// The request that loads a model.
 pub fn load_request(name: &str, url: &str) -> Vec<u8> {
     let body = json!({"model_name": name, "url": url}).to_string();
     let headers = [("Content-Type", "application/json")];
@@ -26,7 +26,7 @@ impl Server {
         self.path("model").join(name).join("model")
     }
 
-    /// The url of a model.
+    /// The URL of a model.
     pub fn url(&self, name: &str) -> String {
         self.model_folder(name).display().to_string()
     }
@@ -38,26 +38,27 @@ impl Server {
         fs::write(path, text).expect("files can be written");
     }
 
-    /// Makes a model on disk with one version.
+    /// Creates a model with one version on disk.
     pub fn add_model(&self, name: &str) {
         self.model_file(name, "1/saved_model.pb", "");
     }
 
-    /// What the next starts of this model's server do: see the fake model server.
+    /// Sets what the next starts of this model's server do: see the fake model server.
     pub fn order_start(&self, name: &str, what: &str) {
-        // In one step: it may be read now.
+        // Renamed into place, because a model server may be reading the file.
         self.model_file(name, "fake_start.new", what);
         let folder = self.model_folder(name);
-        fs::rename(folder.join("fake_start.new"), folder.join("fake_start")).expect("it is there");
+        fs::rename(folder.join("fake_start.new"), folder.join("fake_start"))
+            .expect("files can be renamed");
     }
 
-    /// Makes a model on disk whose start is held.
+    /// Creates a model on disk whose start is held.
     pub fn add_held_model(&self, name: &str) {
         self.add_model(name);
         self.order_start(name, "hold");
     }
 
-    /// Sends the request to load a model that is on disk, and does not wait.
+    /// Sends the request to load a model that is on disk, without waiting for the response.
     #[track_caller]
     pub fn begin_load(&self, name: &str) -> Connection {
         let mut connection = self.connect();
@@ -77,7 +78,7 @@ impl Server {
         self.exchange(&load_request(name, url))
     }
 
-    /// Makes models on disk and loads them.
+    /// Creates models on disk and loads them.
     #[track_caller]
     pub fn add_loaded(&self, names: &[&str]) {
         for name in names {
@@ -86,7 +87,7 @@ impl Server {
         }
     }
 
-    /// Loads a model that is on disk and asserts that it is told so.
+    /// Loads a model that is on disk, and asserts that the response says so.
     #[track_caller]
     pub fn assert_loads(&self, name: &str) {
         assert_loaded(&self.load(name), name);
@@ -97,19 +98,19 @@ impl Server {
         self.exchange(&unload_request(name))
     }
 
-    /// Unloads a model and asserts that it is told so, in the words that users know.
+    /// Unloads a model, and asserts that the response says so in the words that users know.
     #[track_caller]
     pub fn assert_unloads(&self, name: &str) {
         assert_unloaded(&self.unload(name), name);
     }
 
-    /// The names of the models on a page, and the token of the next.
+    /// The names of the models on a page, and the token of the next page.
     #[track_caller]
     pub fn page(&self, query: &str) -> (Vec<String>, Option<String>) {
-        let answer = self.get(&format!("/models{query}"));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        let page: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let response = self.get(&format!("/models{query}"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let page: Value = serde_json::from_slice(&response.body).expect("JSON");
         let models = page["models"].as_array().expect("a list");
         let name = |model: &Value| model["modelName"].as_str().expect("a name").to_owned();
         let token = page.get("nextPageToken");
@@ -125,7 +126,7 @@ impl Server {
         names
     }
 
-    /// A JSON body to a model.
+    /// Sends a JSON body to a model.
     #[track_caller]
     pub fn invoke_model(&self, name: &str, body: impl AsRef<[u8]>) -> Response {
         let headers = [("Content-Type", "application/json")];
@@ -135,8 +136,8 @@ impl Server {
     /// Asserts that a model serves.
     #[track_caller]
     pub fn assert_model_serves(&self, name: &str) {
-        let answer = self.invoke_model(name, super::INSTANCES);
-        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+        let response = self.invoke_model(name, super::INSTANCES);
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
     }
 
     /// All starts of model servers for this model.
@@ -157,15 +158,17 @@ impl Server {
     /// The last start of a model server for this model.
     #[track_caller]
     pub fn last_start_of(&self, name: &str) -> Start {
-        self.starts_of(name).pop().expect("it was started")
+        self.starts_of(name)
+            .pop()
+            .expect("the model server was started")
     }
 
-    /// Number of the instance of this start, for [`Server::control`] and [`Server::stat`].
+    /// The number of the instance of this start, for [`Server::control`] and [`Server::stat`].
     pub fn instance_of(&self, start: &Start) -> u16 {
         (rest_port(start) - self.rest_port(0)) / 2
     }
 
-    /// Lets a frozen model server go on. Where an unload waits for that, it may be ended before it answers us.
+    /// Lets a frozen model server continue. If an unload waits for it, the model server may end before it responds.
     #[track_caller]
     pub fn thaw(&self, instance: u16) {
         let mut connection = Connection::open(self.rest_port(instance));
@@ -178,7 +181,7 @@ impl Server {
         let _ = connection.try_response();
     }
 
-    /// Asserts that nothing is left of any model: neither process nor port nor file.
+    /// Asserts that nothing is left of any model: no process, no port, no file.
     #[track_caller]
     pub fn assert_no_model_left(&self) {
         assert_eq!(self.loaded(), [""; 0]);
@@ -191,7 +194,7 @@ impl Server {
         let mut living: Vec<_> = self.model_servers().iter().map(|p| p.pid).collect();
         living.sort_unstable();
         let starts = self.starts();
-        // Numbers of processes are used again, by others and by our own.
+        // The system reuses process ids, also for this server's own children.
         let is_theirs = |start: &&Start| {
             names.contains(&start.models()[0].0.as_str()) && living.contains(&start.pid)
         };
@@ -214,24 +217,24 @@ impl Server {
         assert_eq!(files.len(), names.len(), "{files:?}");
     }
 
-    /// Processes that were started for model servers, zombies included.
+    /// Processes that were started for model servers, including zombies.
     pub fn model_servers(&self) -> Vec<Process> {
         let mut children = processes::children(self.pid());
-        // One that was just started is not what it will be yet.
+        // A process that was just started does not have its own command line yet.
         children.retain(|p| !p.command_line.contains("sagemaker-tfs-python"));
         children
     }
 
-    /// Folders with the files of models, wherever below the folder for temporary files.
+    /// Folders with the files of models, at any depth below the folder for temporary files.
     pub fn files_of_models(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         collect_folders(&self.path("tmp"), &mut found);
         found
     }
 
-    /// Threads of the server that belong to models: there are none without models.
+    /// Threads of the server that belong to models.
     pub fn threads_of_models(&self) -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server runs");
         let name = |task: std::io::Result<fs::DirEntry>| {
             let name = fs::read_to_string(task.ok()?.path().join("comm")).ok()?;
             let is_theirs = ["probe-", "log-", "load-", "manage"]
@@ -244,46 +247,50 @@ impl Server {
 
     /// Files and sockets that the server has open.
     pub fn open_files(&self) -> usize {
-        let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the server runs");
         files.count()
     }
 }
 
-/// The request that unloads this.
+/// The request that unloads a model.
 pub fn unload_request(name: &str) -> Vec<u8> {
     request("DELETE", &format!("/models/{name}"), &[], b"")
 }
 
-/// Asserts that a load succeeded, and says so in the words that users know.
+/// Asserts that a load succeeded, with the response that users know.
 #[track_caller]
-pub fn assert_loaded(answer: &Response, name: &str) {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+pub fn assert_loaded(response: &Response, name: &str) {
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/json"));
     let begin =
         format!("{{\"success\": \"Successfully loaded model {name}, listening on rest port ");
-    assert!(answer.text().starts_with(&begin), "{}", answer.text());
+    assert!(response.text().starts_with(&begin), "{}", response.text());
 }
 
-/// Asserts that an unload succeeded, and says so in the words that users know.
+/// Asserts that an unload succeeded, with the response that users know.
 #[track_caller]
-pub fn assert_unloaded(answer: &Response, name: &str) {
+pub fn assert_unloaded(response: &Response, name: &str) {
     let text = format!("{{\"success\": \"Successfully unloaded model {name}.\"}}");
-    assert_eq!((answer.status, answer.text()), (200, text));
-    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!((response.status, response.text()), (200, text));
+    assert_eq!(response.header("content-type"), Some("application/json"));
 }
 
 /// Asserts that a request failed with this status and exactly this error.
 #[track_caller]
-pub fn assert_error(answer: &Response, status: u16, text: &str) {
-    assert_eq!((answer.status, answer.error().as_str()), (status, text));
+pub fn assert_error(response: &Response, status: u16, text: &str) {
+    assert_eq!((response.status, response.error().as_str()), (status, text));
     let whole = format!("{{\"error\": {}}}", json!(text));
-    assert_eq!(answer.text(), whole, "as users match it");
+    assert_eq!(
+        response.text(),
+        whole,
+        "exactly, because users match this text"
+    );
 }
 
 /// Asserts that a request for a model failed because it is not loaded.
 #[track_caller]
-pub fn assert_not_loaded(answer: &Response, name: &str) {
-    assert_error(answer, 404, &format!("Model {name} is not loaded yet."));
+pub fn assert_not_loaded(response: &Response, name: &str) {
+    assert_error(response, 404, &format!("Model {name} is not loaded yet."));
 }
 
 /// The REST port of a model server.
@@ -301,9 +308,9 @@ fn port(start: &Start, flag: &str) -> u16 {
     port.expect("a port")
 }
 
-/// Folders that the server made, at any depth, but its own, whose config file names no model.
+/// Folders that the server created, at any depth, except its own folder, whose config file names no model.
 fn collect_folders(folder: &Path, found: &mut Vec<PathBuf>) {
-    // It may go while we look.
+    // The server may remove the folder at any moment.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if !path.is_dir() || path.is_symlink() {

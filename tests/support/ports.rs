@@ -1,15 +1,15 @@
-//! Free ports for tests that run beside each other, in threads and in other processes.
+//! Free ports for tests that run at the same time, in threads and in other processes.
 //!
-//! Ports are handed out in blocks below the range from which the system takes ports for outgoing connections, so
-//! that nobody gets one by accident. A block is taken by binding the UDP port of its first number: that locks it
-//! against other test processes, and the lock goes with the process, however it ends.
+//! Ports are handed out in blocks below the range from which the system takes ports for outgoing connections, so no
+//! other process gets one by accident. Binding the UDP port with the block's first number locks the block against other
+//! test processes, and the system releases the lock however the process ends.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::support::wait_for;
 
-/// A stretch of ports, cut into blocks.
+/// A range of ports, cut into blocks.
 struct Stretch {
     first: u16,
     block: u16,
@@ -17,7 +17,7 @@ struct Stretch {
     next: AtomicU16,
 }
 
-/// Blocks of one port for the front and two for each of up to seven instances.
+/// Blocks with one port for the server and two for each of up to seven instances.
 static SMALL: Stretch = Stretch {
     first: 20_000,
     block: 16,
@@ -25,7 +25,7 @@ static SMALL: Stretch = Stretch {
     next: AtomicU16::new(0),
 };
 
-/// Blocks for hundreds of models. There are few: a test may have to wait until another is done.
+/// Blocks for hundreds of models. They are few, so a test may have to wait until another test is done.
 static LARGE: Stretch = Stretch {
     first: 10_000,
     block: 1_000,
@@ -33,7 +33,7 @@ static LARGE: Stretch = Stretch {
     next: AtomicU16::new(0),
 };
 
-/// A block of free consecutive ports, ours until dropped.
+/// A block of free consecutive ports, reserved until dropped.
 #[derive(Debug)]
 pub struct Ports {
     pub first: u16,
@@ -41,10 +41,10 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Takes a block of at least so many ports.
+    /// Takes a block of at least `count` ports.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no block is large enough or becomes free.
     pub fn take(count: u16) -> Self {
         let stretch = if count <= SMALL.block { &SMALL } else { &LARGE };
         assert!(count <= stretch.block, "no blocks of {count} ports");
@@ -55,7 +55,7 @@ impl Ports {
 
 impl Stretch {
     fn take(&self, count: u16) -> Option<Ports> {
-        // Test processes that run at the same time start at different places.
+        // Test processes that run at the same time start at different blocks.
         let offset = (std::process::id() * 31 % u32::from(self.blocks)) as u16;
         (0..self.blocks).find_map(|_| {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);

@@ -1,12 +1,12 @@
-//! Processes seen from outside: who runs, who is whose child, who is a zombie; and signals to them.
+//! Processes as `/proc` shows them: which run, which are zombies, which are whose children; and signals to them.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
-/// Raises our own limit of file descriptors: sockets of thousands of connections are more than the usual soft limit.
-/// Gives what it is then; `None`: there is none.
+/// Raises this process's limit of file descriptors, because thousands of connections exceed the usual soft limit.
+/// Returns the new limit; `None`: unlimited.
 pub fn raise_own_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -22,10 +22,10 @@ pub fn raise_own_file_limit() -> Option<u64> {
 pub struct Process {
     pub pid: u32,
     pub parent: u32,
-    /// `Z` is a zombie.
+    /// `Z` means a zombie.
     pub state: char,
     pub command_line: String,
-    /// In clock ticks since the machine's start: with `pid` it identifies a process for good.
+    /// The start time in clock ticks since the machine's start: together with `pid` it identifies a process for good.
     pub started: u64,
 }
 
@@ -41,7 +41,7 @@ pub fn all() -> Vec<Process> {
 /// One process, if it exists.
 pub fn look(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything.
+    // The name in parentheses may contain anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     Some(Process {
@@ -60,19 +60,19 @@ pub fn children(parent: u32) -> Vec<Process> {
     processes
 }
 
-/// Whether it runs; a zombie does not.
+/// Whether the process runs; a zombie does not.
 pub fn runs(pid: u32) -> bool {
     look(pid).is_some_and(|process| process.state != 'Z')
 }
 
-/// Sends a signal. The process may be gone.
+/// Sends a signal to a process, which may be gone.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let _ = kill_process(pid.expect("a process id"), signal);
 }
 
-/// Everything that runs and mentions `directory`, which is private to one test: on its command line, or in its
-/// environment, which processes have from those that started them.
+/// All processes that mention `directory`, which is private to one test, on their command lines or in their
+/// environments, which children inherit.
 pub fn users_of(directory: &Path) -> Vec<Process> {
     let directory = directory.to_str().expect("temporary paths are UTF-8");
     let mentions = |process: &Process| {
@@ -86,23 +86,23 @@ pub fn users_of(directory: &Path) -> Vec<Process> {
     users
 }
 
-/// Kills all of these.
+/// Kills all processes that mention `directory`.
 pub fn kill_users_of(directory: &Path) {
     for process in users_of(directory) {
         signal(process.pid, Signal::KILL);
     }
 }
 
-/// A line of `/proc/<pid>/status` that is about memory, such as `VmRSS`: bytes.
+/// The value of a memory line of `/proc/<pid>/status`, for example `VmRSS`, in bytes.
 pub fn memory(pid: u32, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let found = status.lines().find_map(|l| l.strip_prefix(line));
-    let digits = found.expect("the line is there").trim_start_matches(':');
+    let digits = found.expect("the line exists").trim_start_matches(':');
     let kilobytes = digits.trim().trim_end_matches(" kB");
     kilobytes.parse::<u64>().expect("a number") * 1024
 }
 
-/// Threads of a process.
+/// The number of threads of a process.
 pub fn threads(pid: u32) -> usize {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     threads.expect("the process runs").count()

@@ -1,4 +1,4 @@
-//! What the fake model server left in its record directory: its starts, and the requests it got.
+//! The records that the fake model server left in its record directory: its starts, and the requests it got.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +10,13 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub struct Start {
     pub pid: u32,
-    /// Without the program.
+    /// Without the program's name.
     pub args: Vec<String>,
-    /// The variables that are recorded.
+    /// The recorded variables.
     pub env: BTreeMap<String, String>,
-    /// Text of the model config file.
+    /// The text of the model config file.
     pub model_config: String,
-    /// Text of the batching parameters file.
+    /// The text of the batching parameters file.
     pub batching_config: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl Start {
     /// Name, base path and versions of each model in the config file, in its order.
     pub fn models(&self) -> Vec<(String, String, Vec<u64>)> {
         let quoted = |section: &str, key: &str| {
-            let value = section.split_once(key).expect("the key is there").1;
+            let value = section.split_once(key).expect("the key exists").1;
             value.split('\'').nth(1).expect("a quoted value").to_owned()
         };
         let sections = self.model_config.split("config {").skip(1);
@@ -58,13 +58,13 @@ impl Start {
 /// A request that the fake model server got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// Number of the connection it came on; each process counts for itself.
+    /// The number of the connection that carried the request; each process counts its own.
     pub connection: u64,
     pub method: String,
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Missing for large ones.
+    /// `None` for a large body.
     pub body: Option<String>,
 }
 
@@ -105,13 +105,13 @@ fn start(json: &Value) -> Start {
     }
 }
 
-/// All requests so far but those for the status of the model, which come by themselves. In order for each process.
+/// All requests so far except status requests, which the server sends by itself. In order for each process.
 pub fn requests(directory: &Path) -> Vec<Recorded> {
     let mut requests = Vec::new();
     for start in starts(directory) {
         let path = directory.join(format!("requests-{}.jsonl", start.pid));
         let text = fs::read_to_string(path).unwrap_or_default();
-        // A line without its end is still being written.
+        // A line without a line end is still being written.
         let lines = text.split_inclusive('\n').filter(|l| l.ends_with('\n'));
         requests.extend(lines.map(|line| {
             let json: Value = serde_json::from_str(line).expect("a record is JSON");

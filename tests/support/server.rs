@@ -1,5 +1,5 @@
-//! A running server: requests to it, its log, what its model servers recorded. Killed with all its processes when
-//! dropped; its log is printed when the test fails.
+//! A running server: requests to it, its log, the records of its model servers. Dropping it kills the server with all
+//! its processes, and prints the log if the test failed.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -34,39 +34,39 @@ pub struct Server {
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// `None`: by a signal.
+    /// `None`: a signal ended the program.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    /// What the fake model server recorded.
+    /// The starts that the fake model server recorded.
     pub starts: Vec<Start>,
-    /// What is left in the folder for temporary files.
+    /// The files left in the folder for temporary files.
     pub left_behind: Vec<PathBuf>,
-    /// What still runs of all that it started.
+    /// The processes that still run.
     pub still_running: Vec<Process>,
 }
 
 impl Ended {
-    /// Asserts that no temporary file is left and nothing runs of what it started.
+    /// Asserts that neither temporary files nor processes are left.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         assert!(self.left_behind.is_empty(), "{:?}", self.left_behind);
         for start in &self.starts {
             let pid = start.pid;
-            // The number alone may be another's by now.
+            // Another process may have this process id by now.
             let runs = self.still_running.iter().any(|process| process.pid == pid);
             assert!(!runs, "model server {pid} still runs");
         }
         self.assert_no_process_left();
     }
 
-    /// Asserts that nothing runs of what it started.
+    /// Asserts that no process is left.
     #[track_caller]
     pub fn assert_no_process_left(&self) {
         assert!(self.still_running.is_empty(), "{:?}", self.still_running);
     }
 
-    /// All that the program says of why it ended.
+    /// The whole text in which the program says why it ended.
     pub fn reason(&self) -> String {
         self.reasons().join("\n")
     }
@@ -94,17 +94,17 @@ impl Server {
         }
     }
 
-    /// Process id of the program that was started.
+    /// The process id of the started program.
     pub fn pid(&self) -> u32 {
         self.lock().id()
     }
 
-    /// Port of the front.
+    /// The port of the server.
     pub fn port(&self) -> u16 {
         self.ports.first
     }
 
-    /// REST port of an instance.
+    /// The REST port of an instance.
     pub fn rest_port(&self, index: u16) -> u16 {
         rest_port(self.ports.first, index)
     }
@@ -114,13 +114,13 @@ impl Server {
         self.temp.path().join(name)
     }
 
-    /// A new connection to the front.
+    /// Opens a connection to the server.
     #[track_caller]
     pub fn connect(&self) -> Connection {
         Connection::open(self.port())
     }
 
-    /// Sends these bytes on a new connection and gives the answer.
+    /// Sends these bytes on a new connection and returns the response.
     #[track_caller]
     pub fn exchange(&self, bytes: &[u8]) -> Response {
         let mut connection = self.connect();
@@ -138,14 +138,14 @@ impl Server {
         self.exchange(&request("POST", target, headers, body))
     }
 
-    /// A JSON body to `/invocations`.
+    /// Sends a JSON body to `/invocations`.
     #[track_caller]
     pub fn invoke(&self, body: impl AsRef<[u8]>) -> Response {
         let headers = [("Content-Type", "application/json")];
         self.post("/invocations", &headers, body.as_ref())
     }
 
-    /// An invocation that makes the fake model server do as `command` says.
+    /// Sends an invocation that makes the fake model server do what `command` says.
     #[track_caller]
     pub fn invoke_fake(&self, command: &Value) -> Response {
         self.invoke(fake(command))
@@ -156,7 +156,7 @@ impl Server {
         self.get("/ping")
     }
 
-    /// Whether `/ping` says 200; `false` also when nobody listens.
+    /// Whether `/ping` returns 200; `false` also if no process listens.
     pub fn is_healthy(&self) -> bool {
         let Ok(mut connection) = Connection::try_open(self.port()) else {
             return false;
@@ -165,10 +165,10 @@ impl Server {
         sent.is_ok() && matches!(connection.try_response(), Ok(Some(r)) if r.status == 200)
     }
 
-    /// Waits until `/ping` says 200.
+    /// Waits until `/ping` returns 200.
     #[track_caller]
     pub fn wait_until_healthy(&self) {
-        wait_until("/ping answers 200", || {
+        wait_until("/ping returns 200", || {
             if let Some(code) = self.try_end() {
                 panic!("the server ended ({code:?}) instead of serving");
             }
@@ -176,10 +176,10 @@ impl Server {
         });
     }
 
-    /// Waits until `/ping` says 502, and gives the reason.
+    /// Waits until `/ping` returns 502, and returns the reason.
     #[track_caller]
     pub fn wait_until_unhealthy(&self) -> String {
-        let response = wait_for("/ping answers 502", || {
+        let response = wait_for("/ping returns 502", || {
             let response = self.ping();
             (response.status != 200).then_some(response)
         });
@@ -187,13 +187,13 @@ impl Server {
         response.error()
     }
 
-    /// Asserts that the server serves: `/ping` and an invocation both get 200.
+    /// Asserts that the server serves: `/ping` and an invocation both return 200.
     #[track_caller]
     pub fn assert_serves(&self) {
         let ping = self.ping();
         assert_eq!(ping.status, 200, "{}", ping.text());
-        let answer = self.invoke(crate::support::INSTANCES);
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = self.invoke(crate::support::INSTANCES);
+        assert_eq!(response.status, 200, "{}", response.text());
     }
 
     /// The log so far.
@@ -201,7 +201,7 @@ impl Server {
         self.stderr.text()
     }
 
-    /// Waits until the log holds `text`.
+    /// Waits until the log contains `text`.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         wait_until(&format!("the log says {text:?}"), || {
@@ -209,7 +209,7 @@ impl Server {
         });
     }
 
-    /// Starts of the model server so far.
+    /// The starts of model servers so far.
     pub fn starts(&self) -> Vec<Start> {
         record::starts(&self.path("record"))
     }
@@ -222,12 +222,12 @@ impl Server {
         })
     }
 
-    /// Requests that model servers got, other than for their status.
+    /// The requests that model servers got, except status requests.
     pub fn requests(&self) -> Vec<Recorded> {
         record::requests(&self.path("record"))
     }
 
-    /// The last request a model server got.
+    /// The last request that a model server got.
     #[track_caller]
     pub fn last_request(&self) -> Recorded {
         self.requests()
@@ -254,7 +254,7 @@ impl Server {
         stats[name].as_u64().expect("a counter")
     }
 
-    /// Process id of the model server that instance `index` has now.
+    /// The process id of the current model server of instance `index`.
     #[track_caller]
     pub fn model_server_pid(&self, index: u16) -> u32 {
         let port = self.rest_port(index).to_string();
@@ -268,18 +268,18 @@ impl Server {
         processes::signal(self.pid(), signal);
     }
 
-    /// The exit code, if the server has ended: `Some(None)` when by a signal.
+    /// The exit code if the server has ended; `Some(None)` if a signal ended it.
     pub fn try_end(&self) -> Option<Option<i32>> {
         let status = self.lock().try_wait().expect("a child can be waited for");
         status.map(|status| status.code())
     }
 
-    /// Waits for the server's end.
+    /// Waits until the server has ended.
     #[track_caller]
     pub fn wait_for_end(self) -> Ended {
         let code = wait_for("the program ends", || self.try_end());
         let tmp = fs::read_dir(self.path("tmp"));
-        // What was killed at the very end takes a moment.
+        // Processes that were killed at the very end take a moment to go.
         let until = Instant::now() + LIMIT;
         let mut still_running = processes::users_of(self.temp.path());
         while !still_running.is_empty() && Instant::now() < until {
@@ -306,11 +306,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let mut child = self.lock();
-        // It may have ended already.
+        // The server may have ended already.
         let _ = child.kill();
         let _ = child.wait();
         drop(child);
-        // All of ours have a path in our directory on their command line or in their environment.
+        // All processes of this test have a path in its directory on their command lines or in their environments.
         processes::kill_users_of(self.temp.path());
         if thread::panicking() {
             eprintln!(
@@ -324,7 +324,7 @@ impl Drop for Server {
     }
 }
 
-/// The last part of what may be very long.
+/// The last part of a text that may be very long.
 fn end_of(text: &str) -> &str {
     let mut start = text.len().saturating_sub(64 * 1024);
     while !text.is_char_boundary(start) {
@@ -333,12 +333,12 @@ fn end_of(text: &str) -> &str {
     &text[start..]
 }
 
-/// The body of a request that makes the fake model server do as `command` says.
+/// The body of a request that makes the fake model server do what `command` says.
 pub fn fake(command: &Value) -> String {
     serde_json::json!({"instances": [1.0], "fake": command}).to_string()
 }
 
-/// What a program writes, collected by a thread.
+/// The output of a program, collected by a thread.
 #[derive(Debug)]
 struct Output {
     text: Arc<Mutex<String>>,
@@ -366,7 +366,7 @@ impl Output {
         text.clone()
     }
 
-    /// The text after the program's end. A process that it left behind may hold its output: then what there is.
+    /// The text after the program has ended. If a process that it left behind keeps the output open, the text so far.
     fn whole_text(&self) -> String {
         let until = Instant::now() + LIMIT;
         while !self.thread.is_finished() && Instant::now() < until {

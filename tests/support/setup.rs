@@ -1,4 +1,4 @@
-//! What a server is to be started with: variables, options, model directory.
+//! How a server is started: variables, options, model directory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::ports::Ports;
 use crate::support::server::{Ended, Server};
 
-/// Describes a server, and then starts it. The defaults serve one model, `half_plus_three`, with one instance.
+/// Describes a server and then starts it. By default, it serves one model, `half_plus_three`, with one instance.
 #[derive(Debug)]
 pub struct Setup {
     temp: TempDir,
@@ -31,16 +31,16 @@ impl Setup {
         Self::on(Ports::take(16))
     }
 
-    /// A server with more model servers than the usual ports are enough for.
+    /// A server with more model servers than the usual ports allow.
     pub fn many_instances(count: u16) -> Self {
         Self::on(Ports::take(1 + 2 * count)).instances(count)
     }
 
-    /// A server in multi-model mode, with ports for so many models.
+    /// A server in multi-model mode, with ports for `models` models.
     pub fn multi_model(models: u16) -> Self {
         let ports = Ports::take(2 + 2 * models);
         let first = ports.first + 1;
-        // As 9000-9999 is for 499 models: the last pair of a range is never used.
+        // The server never uses the last pair of a range: 9000-9999 is enough for 499 models.
         let range = format!("{first}-{}", first + 2 * models + 1);
         Self::on(ports)
             .models(&[])
@@ -107,7 +107,7 @@ impl Setup {
         self
     }
 
-    /// Leaves an option out that is given by default.
+    /// Leaves out an option that is given by default.
     pub fn without_flag(mut self, name: &str) -> Self {
         self.flags.remove(name);
         self
@@ -125,19 +125,19 @@ impl Setup {
         self
     }
 
-    /// Starts the server by way of another program.
+    /// Starts the server through another program.
     pub fn wrapper(mut self, words: &[&str]) -> Self {
         self.wrapper = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// The folders below the model directory that hold a `saved_model.pb`.
+    /// Sets the folders below the model directory that contain a `saved_model.pb`.
     pub fn models(mut self, folders: &[&str]) -> Self {
         self.models = folders.iter().map(|&folder| folder.to_owned()).collect();
         self
     }
 
-    /// So many TensorFlow Serving processes.
+    /// Sets the number of TensorFlow Serving processes.
     pub fn instances(mut self, count: u16) -> Self {
         self.instances = count;
         let first = self.ports.first + 1;
@@ -147,18 +147,18 @@ impl Setup {
         )
     }
 
-    /// The deadline of a whole request.
+    /// Sets the deadline of a whole request.
     pub fn deadline(self, seconds: u32) -> Self {
         self.var("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", seconds)
             .var("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", 1)
     }
 
-    /// A path in the directory that is this server's alone. `bin` in it is on PATH, `model` the model directory.
+    /// A path in this server's own directory. Its folder `bin` is on PATH, and `model` is the model directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)
     }
 
-    /// Writes a file there.
+    /// Writes a file in this server's directory.
     pub fn file(self, name: &str, text: &str) -> Self {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("folders can be made");
@@ -166,7 +166,7 @@ impl Setup {
         self
     }
 
-    /// Writes a shell script there.
+    /// Writes a shell script in this server's directory.
     pub fn script(self, name: &str, text: &str) -> Self {
         let setup = self.file(name, &format!("#!/bin/sh\n{text}\n"));
         let mode = fs::Permissions::from_mode(0o755);
@@ -174,7 +174,7 @@ impl Setup {
         setup
     }
 
-    /// The port of the front.
+    /// The port of the server.
     pub fn port(&self) -> u16 {
         self.ports.first
     }
@@ -187,7 +187,7 @@ impl Setup {
         server
     }
 
-    /// Starts the server and does not wait.
+    /// Starts the server without waiting.
     #[track_caller]
     pub fn launch(self) -> Server {
         for folder in &self.models {
@@ -220,7 +220,7 @@ impl Setup {
         Server::new(child, self.temp, self.ports, self.instances)
     }
 
-    /// All requests, and the questions for the status, share the kept connections to the model server.
+    /// Runs one worker, so that all requests and status requests share the kept connections to the model server.
     pub fn one_worker(self) -> Self {
         match tested_workers() {
             Some(_) => self,
@@ -228,21 +228,20 @@ impl Setup {
         }
     }
 
-    /// Runs the program to its end.
+    /// Runs the program until it ends.
     #[track_caller]
     pub fn run(self) -> Ended {
         self.launch().wait_for_end()
     }
 }
 
-/// How servers are to work on requests in this run of the tests, as `SAGEMAKER_TFS_WORKERS` says it; `None`: as they do
-/// when it is not set.
+/// The value of `SAGEMAKER_TFS_WORKERS` for servers in this run of the tests; `None`: not set.
 pub fn tested_workers() -> Option<String> {
     let workers = std::env::var("SAGEMAKER_TFS_TEST_WORKERS").ok();
     workers.filter(|workers| !workers.is_empty())
 }
 
-/// Requests that a server works on at once, unless a job asks for more.
+/// The number of slots of a server, unless a job asks for more.
 pub fn slots() -> usize {
     match tested_workers().as_deref() {
         Some("threads") => 64,
@@ -250,29 +249,29 @@ pub fn slots() -> usize {
     }
 }
 
-/// Requests that an instance is sent at once, unless a job asks for more.
+/// The most requests in flight at an instance, unless a job asks for more.
 pub fn in_flight() -> usize {
     slots().min(256)
 }
 
-/// Channels of each Python worker of the class `gevent`.
+/// The number of channels of each Python worker with the class `gevent`.
 #[cfg(feature = "python")]
 pub fn gevent_channels(workers: usize) -> usize {
     (2 * slots()).div_ceil(workers).clamp(64, 512).min(slots())
 }
 
-/// The REST port of instance `index` of the server on port `front`.
-pub fn rest_port(front: u16, index: u16) -> u16 {
-    front + 1 + 2 * index + 1
+/// The REST port of instance `index` of the server on port `server`.
+pub fn rest_port(server: u16, index: u16) -> u16 {
+    server + 1 + 2 * index + 1
 }
 
-/// The fake model server.
+/// The path of the fake model server.
 pub fn fake_model_server() -> PathBuf {
     built("examples/fake_model_server")
 }
 
-/// An executable that cargo has built with this program: cargo names the paths of executables to tests alone, and this
-/// module is also part of an example.
+/// An executable that cargo built together with this program. Cargo tells the paths of executables only to tests, and
+/// this module is also part of an example.
 fn built(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("this program's path");
     let profile = this.ancestors().nth(2).unwrap_or(Path::new(""));
@@ -285,7 +284,7 @@ fn built(name: &str) -> PathBuf {
     program
 }
 
-/// `name` is found on PATH.
+/// Whether `name` is on PATH.
 pub fn is_on_path(name: impl AsRef<OsStr>) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(name.as_ref()).is_file())

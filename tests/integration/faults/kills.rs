@@ -1,5 +1,4 @@
-//! Processes behind the server are killed from outside, again and again, under load: every request is answered, and
-//! with its own answer.
+//! The server's children are killed from outside repeatedly under load: every request gets its own response.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,14 +12,14 @@ use serde_json::json;
 
 use crate::support::{Server, SetWhenDropped, Setup, processes, request, wait_until};
 
-/// What came of all requests.
+/// The results of all requests.
 #[derive(Debug, Default)]
 struct Tally {
-    /// By status and, where that is not 200, text.
-    answers: BTreeMap<(u16, String), usize>,
-    /// Answers with status 200 that were not the request's own.
+    /// By status and, unless that is 200, text.
+    responses: BTreeMap<(u16, String), usize>,
+    /// Responses with status 200 that belong to another request.
     wrong: usize,
-    /// Connections that ended without an answer.
+    /// Connections that closed without a response.
     lost: usize,
     longest: Duration,
 }
@@ -28,24 +27,24 @@ struct Tally {
 impl Tally {
     fn of(&self, status: u16) -> usize {
         let of_status = self
-            .answers
+            .responses
             .iter()
             .filter(|((found, _), _)| *found == status);
         of_status.map(|(_, count)| count).sum()
     }
 
     fn all(&self) -> usize {
-        self.answers.values().sum::<usize>() + self.lost
+        self.responses.values().sum::<usize>() + self.lost
     }
 
-    /// Asserts that nothing failed, but for at most `calls` that were running in a Python worker when it was killed.
+    /// Asserts that nothing failed except at most `calls` calls that ran in a Python worker when it was killed.
     #[track_caller]
     fn assert_good(&self, calls: usize) {
         assert_eq!((self.lost, self.wrong), (0, 0), "{self}");
         let is_running_call =
             |status: u16, text: &str| status == 500 && text.contains("was restarted while it ran");
         let (mut running, mut failed) = (0, 0);
-        for ((status, text), count) in &self.answers {
+        for ((status, text), count) in &self.responses {
             match *status {
                 200 => {}
                 status if is_running_call(status, text) => running += count,
@@ -61,14 +60,14 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(
             f,
-            "requests {}, answered with 200 {}, wrong answers {}, without an answer {}, longest time {:.2} s",
+            "requests {}, responses with 200 {}, wrong responses {}, without a response {}, longest time {:.2} s",
             self.all(),
             self.of(200),
             self.wrong,
             self.lost,
             self.longest.as_secs_f64()
         )?;
-        for ((status, text), count) in &self.answers {
+        for ((status, text), count) in &self.responses {
             if *status != 200 {
                 writeln!(f, "  {count} x {status} {text}")?;
             }
@@ -77,8 +76,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs clients, each with a connection of its own, until `body` is over. The model server echoes requests, each of
-/// which is unlike all others and takes up to 100 ms.
+/// Runs clients, each with its own connection, until `body` returns. The model server echoes the requests; each request
+/// is unique and takes up to 100 ms.
 fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) -> Tally {
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let tally = Mutex::new(Tally::default());
@@ -93,21 +92,21 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
             let headers = [("Content-Type", "application/json")];
             let began = Instant::now();
             connection.send(&request("POST", "/invocations", &headers, body.as_bytes()));
-            let answer = connection.try_response();
+            let response = connection.try_response();
             let took = began.elapsed();
             let mut tally = tally.lock().unwrap();
             tally.longest = tally.longest.max(took);
-            let Ok(Some(answer)) = answer else {
+            let Ok(Some(response)) = response else {
                 tally.lost += 1;
                 connection = server.connect();
                 continue;
             };
-            let mut text = answer.text();
-            if answer.status == 200 {
+            let mut text = response.text();
+            if response.status == 200 {
                 tally.wrong += usize::from(text != body);
                 text.clear();
             }
-            *tally.answers.entry((answer.status, text)).or_default() += 1;
+            *tally.responses.entry((response.status, text)).or_default() += 1;
             answered.fetch_add(1, Ordering::Relaxed);
         }
     };
@@ -122,9 +121,9 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
     tally.into_inner().unwrap()
 }
 
-fn wait_for_answers(answered: &AtomicUsize, more: usize) {
+fn wait_for_responses(answered: &AtomicUsize, more: usize) {
     let goal = answered.load(Ordering::Relaxed) + more;
-    wait_until("requests are answered", || {
+    wait_until("requests have responses", || {
         answered.load(Ordering::Relaxed) >= goal
     });
 }
@@ -140,29 +139,29 @@ fn echoing(instances: u16, load: Duration) -> Setup {
 const LOAD: Duration = Duration::from_millis(500);
 
 #[test]
-fn tensorflow_serving_killed_again_and_again_costs_no_request() {
+fn no_request_fails_when_tensorflow_serving_is_killed_repeatedly() {
     let server = echoing(1, LOAD).start();
     let tally = under_load(&server, 32, |answered| {
         for kill in 0..5 {
-            wait_for_answers(answered, 200);
+            wait_for_responses(answered, 200);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_answers(answered, 200);
+        wait_for_responses(answered, 200);
     });
     tally.assert_good(0);
     assert!(
         server.log().contains("lost 1 times"),
-        "some were sent again"
+        "some requests were sent again"
     );
 }
 
-/// Without a pause in which anything could be answered, requests are lost many times, and none is to blame.
+/// The model server never lives long enough to respond, so requests are lost many times although none causes a crash.
 #[test]
-fn killed_as_soon_as_it_serves_it_costs_no_request_either() {
+fn no_request_fails_when_tensorflow_serving_is_killed_as_soon_as_it_serves() {
     let server = echoing(1, Duration::ZERO).start();
     let tally = under_load(&server, 32, |answered| {
-        wait_for_answers(answered, 32);
+        wait_for_responses(answered, 32);
         for kill in 0..6 {
             wait_until("requests are in flight", || {
                 let stat = || server.stat(0, "in_flight");
@@ -171,47 +170,47 @@ fn killed_as_soon_as_it_serves_it_costs_no_request_either() {
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_answers(answered, 200);
+        wait_for_responses(answered, 200);
     });
     tally.assert_good(0);
 }
 
 #[test]
-fn two_instances_killed_in_turn_cost_no_request() {
+fn no_request_fails_when_two_instances_are_killed_in_turn() {
     let server = echoing(2, LOAD).start();
     let tally = under_load(&server, 32, |answered| {
         for kill in 0..4 {
-            wait_for_answers(answered, 200);
+            wait_for_responses(answered, 200);
             processes::signal(server.model_server_pid(kill % 2), Signal::KILL);
             server.wait_for_start(usize::from(kill) + 2);
         }
-        wait_for_answers(answered, 200);
+        wait_for_responses(answered, 200);
     });
     tally.assert_good(0);
 }
 
-/// A call that runs in a worker when it is killed fails with it: nobody knows what it had done by then. In the class
-/// `gevent` that is one at most.
+/// A call that runs in a Python worker when the worker is killed fails, because nobody knows what the call had already
+/// done. With the class `gevent`, this affects at most one call.
 #[cfg(feature = "python")]
 #[test]
-fn python_workers_and_tensorflow_serving_killed_cost_running_calls_alone() {
+fn only_running_calls_fail_when_python_workers_and_tensorflow_serving_are_killed() {
     let server = echoing(1, LOAD).obedient_pair().workers(2).start();
     server.assert_handlers_serve(2);
     let (mut starts, mut kills) = (1, 0);
     let tally = under_load(&server, 32, |answered| {
         for _ in 0..3 {
-            wait_for_answers(answered, 100);
+            wait_for_responses(answered, 100);
             for index in 0..2 {
                 let pid = server.kill_worker(index);
                 kills += 1;
                 server.wait_for_new_worker(index, pid);
             }
-            wait_for_answers(answered, 100);
+            wait_for_responses(answered, 100);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(starts);
             starts += 1;
         }
-        wait_for_answers(answered, 200);
+        wait_for_responses(answered, 200);
     });
     tally.assert_good(kills);
 }

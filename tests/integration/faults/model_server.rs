@@ -1,4 +1,4 @@
-//! TensorFlow Serving dies, hangs or breaks off: no request is lost for it, and it comes back.
+//! TensorFlow Serving crashes, hangs or closes connections: no request is lost, and the server restarts it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -14,8 +14,8 @@ use crate::support::{
 };
 
 #[test]
-fn killed_while_idle_it_is_restarted() {
-    // The delay keeps it away long enough to be seen.
+fn a_model_server_killed_while_idle_is_restarted() {
+    // The delay keeps the instance down long enough for `/ping` to report it.
     let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 500).start();
     let first = server.model_server_pid(0);
     processes::signal(first, Signal::KILL);
@@ -30,7 +30,7 @@ fn killed_while_idle_it_is_restarted() {
     server.assert_serves();
 }
 
-/// Runs clients, each with a connection of its own, until `body` is over. Every answer must be 200.
+/// Runs clients, each with its own connection, until `body` returns. Every response must be 200.
 fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -39,8 +39,11 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
                 let mut connection = server.connect();
                 while !over.load(Ordering::Relaxed) {
                     connection.send(&request("POST", "/invocations", &[], INSTANCES));
-                    let answer = connection.response();
-                    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+                    let response = connection.response();
+                    assert_eq!(
+                        (response.status, response.text().as_str()),
+                        (200, PREDICTIONS)
+                    );
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -50,34 +53,34 @@ fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) 
     });
 }
 
-/// Waits until so many more requests are answered.
-fn wait_for_answers(answered: &AtomicUsize, more: usize) {
+/// Waits for `more` further responses.
+fn wait_for_responses(answered: &AtomicUsize, more: usize) {
     let goal = answered.load(Ordering::Relaxed) + more;
-    wait_until("requests are answered", || {
+    wait_until("requests have responses", || {
         answered.load(Ordering::Relaxed) >= goal
     });
 }
 
 #[test]
-fn killed_under_load_it_loses_no_request() {
+fn a_model_server_killed_under_load_loses_no_request() {
     let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
     under_load(&server, 20, |answered| {
         for kill in 0..3 {
-            wait_for_answers(answered, 100);
+            wait_for_responses(answered, 100);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_answers(answered, 100);
+        wait_for_responses(answered, 100);
     });
 }
 
 #[test]
-fn it_dies_of_one_request_and_the_same_request_succeeds_after_the_restart() {
+fn a_request_that_crashes_the_model_server_once_succeeds_after_the_restart() {
     for how in [json!(1), json!(0), json!("abort")] {
         let server = Setup::new().start();
-        let answer = server.invoke_fake(&json!({"exit": how, "fail_first": 1, "key": "k"}));
+        let response = server.invoke_fake(&json!({"exit": how, "fail_first": 1, "key": "k"}));
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, PREDICTIONS),
             "{how}"
         );
@@ -86,29 +89,32 @@ fn it_dies_of_one_request_and_the_same_request_succeeds_after_the_restart() {
 }
 
 #[test]
-fn a_request_it_dies_of_again_and_again_fails_alone() {
+fn only_the_request_that_always_crashes_the_model_server_fails() {
     let server = Setup::new().start();
     thread::scope(|scope| {
         let poison = scope.spawn(|| server.invoke_fake(&json!({"exit": 3})));
         under_load(&server, 8, |_| {
-            let answer = poison.join().unwrap();
-            assert_eq!(answer.status, 502, "{}", answer.text());
+            let response = poison.join().unwrap();
+            assert_eq!(response.status, 502, "{}", response.text());
             assert!(
-                answer.error().contains("TensorFlow Serving"),
+                response.error().contains("TensorFlow Serving"),
                 "{}",
-                answer.error()
+                response.error()
             );
         });
     });
     let deaths = server.starts().len() - 1;
-    assert!((2..=10).contains(&deaths), "it was sent {deaths} times");
+    assert!(
+        (2..=10).contains(&deaths),
+        "the request was sent {deaths} times"
+    );
     server.wait_until_healthy();
     server.assert_serves();
 }
 
-/// The others are slower than the one that kills: whenever it is sent beside them, they are lost with it.
+/// The other requests are slower than the crashing request, so they are lost whenever they run together with it.
 #[test]
-fn slow_requests_survive_one_that_kills_again_and_again() {
+fn slow_requests_survive_a_request_that_always_crashes_the_model_server() {
     let server = Setup::new().start();
     let slow = request(
         "POST",
@@ -123,45 +129,45 @@ fn slow_requests_survive_one_that_kills_again_and_again() {
     wait_until("the others are in flight", || {
         server.stat(0, "in_flight") == 8
     });
-    let answer = server.invoke_fake(&json!({"exit": 3}));
-    assert_eq!(answer.status, 502, "{}", answer.text());
+    let response = server.invoke_fake(&json!({"exit": 3}));
+    assert_eq!(response.status, 502, "{}", response.text());
     for connection in &mut others {
-        let answer = connection.response();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = connection.response();
+        assert_eq!(response.status, 200, "{}", response.text());
     }
 }
 
 #[test]
-fn a_connection_lost_once_is_not_noticed() {
+fn a_client_does_not_notice_that_connections_to_the_model_server_were_lost() {
     let server = Setup::new().start();
     for close in ["before_answer", "mid_answer"] {
         for times in [1, 3] {
             let before = server.requests().len();
             let key = format!("{close}-{times}");
             let command = json!({"close": close, "fail_first": times, "key": key});
-            let answer = server.invoke_fake(&command);
+            let response = server.invoke_fake(&command);
             assert_eq!(
-                (answer.status, answer.text().as_str()),
+                (response.status, response.text().as_str()),
                 (200, PREDICTIONS),
                 "{key}"
             );
             assert_eq!(server.requests().len(), before + times + 1, "{key}");
         }
     }
-    assert_eq!(server.starts().len(), 1, "the process was sound");
+    assert_eq!(server.starts().len(), 1, "the process was not restarted");
 }
 
 #[test]
-fn a_connection_lost_always_is_given_up() {
+fn a_request_whose_connections_are_always_lost_gets_502() {
     let server = Setup::new().start();
     for close in ["before_answer", "mid_answer"] {
         let before = server.requests().len();
-        let answer = server.invoke_fake(&json!({"close": close}));
-        assert_eq!(answer.status, 502, "{close}");
+        let response = server.invoke_fake(&json!({"close": close}));
+        assert_eq!(response.status, 502, "{close}");
         assert!(
-            answer.error().contains("TensorFlow Serving"),
+            response.error().contains("TensorFlow Serving"),
             "{}",
-            answer.error()
+            response.error()
         );
         let attempts = server.requests().len() - before;
         assert!((2..=10).contains(&attempts), "{close}: {attempts} attempts");
@@ -169,17 +175,17 @@ fn a_connection_lost_always_is_given_up() {
     }
 }
 
-/// The connection is closed just after an answer that promised to keep it: the next request may find it closed.
+/// The connection closes just after a response that promised to keep it, so the next request may find it closed.
 #[test]
-fn connections_closed_between_requests_are_not_noticed() {
+fn a_client_does_not_notice_that_idle_connections_to_the_model_server_were_closed() {
     let server = Setup::new().start();
     let closing = fake(&json!({"close": "after_answer"}));
     let mut connection = server.connect();
     for n in 0..100 {
         connection.send(&request("POST", "/invocations", &[], closing.as_bytes()));
-        let answer = connection.response();
+        let response = connection.response();
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, PREDICTIONS),
             "{n}"
         );
@@ -187,7 +193,7 @@ fn connections_closed_between_requests_are_not_noticed() {
 }
 
 #[test]
-fn a_request_that_hangs_gets_504_at_its_deadline_and_others_do_not_wait() {
+fn a_request_that_hangs_gets_504_at_its_deadline_and_delays_no_other() {
     let server = Setup::new().deadline(2).start();
     let mut hanging = server.connect();
     let began = Instant::now();
@@ -199,45 +205,45 @@ fn a_request_that_hangs_gets_504_at_its_deadline_and_others_do_not_wait() {
     ));
     wait_until("the request hangs", || server.stat(0, "in_flight") == 1);
     server.assert_serves();
-    assert!(!hanging.is_readable(), "the others did not wait");
-    let answer = hanging.response();
+    assert!(!hanging.is_readable(), "the other requests did not wait");
+    let response = hanging.response();
     assert!(
         began.elapsed() >= Duration::from_secs(2),
         "not before the deadline"
     );
-    assert_eq!(answer.status, 504);
-    assert!(answer.error().contains("2 s"), "{}", answer.error());
+    assert_eq!(response.status, 504);
+    assert!(response.error().contains("2 s"), "{}", response.error());
     assert!(
-        answer.error().contains("TensorFlow Serving"),
+        response.error().contains("TensorFlow Serving"),
         "{}",
-        answer.error()
+        response.error()
     );
     server.assert_serves();
     assert_eq!(
         server.starts().len(),
         1,
-        "one slow request is no reason to restart it"
+        "one slow request is no reason for a restart"
     );
 }
 
 #[test]
-fn an_answer_that_stops_half_way_counts_as_hanging() {
-    // Longer than the deadline: the head of the answer never comes.
+fn a_response_that_comes_after_the_deadline_counts_as_hanging() {
+    // The delay is longer than the deadline.
     let server = Setup::new().deadline(1).start();
-    let answer = server.invoke_fake(&json!({"delay_ms": 3000}));
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    let response = server.invoke_fake(&json!({"delay_ms": 3000}));
+    assert_eq!(response.status, 504, "{}", response.text());
     server.assert_serves();
 }
 
 #[test]
-fn a_frozen_process_is_reported_killed_and_restarted() {
+fn a_frozen_model_server_is_reported_killed_and_restarted() {
     let server = Setup::new().deadline(2).start();
     let first = server.model_server_pid(0);
     processes::signal(first, Signal::STOP);
     let reason = server.wait_until_unhealthy();
     assert!(reason.contains("instance 0: unresponsive"), "{reason}");
-    let answer = server.invoke(INSTANCES);
-    assert!([200, 504].contains(&answer.status), "{}", answer.text());
+    let response = server.invoke(INSTANCES);
+    assert!([200, 504].contains(&response.status), "{}", response.text());
     server.wait_until_healthy();
     assert_ne!(server.model_server_pid(0), first);
     assert!(!processes::runs(first), "the frozen process is gone");
@@ -245,12 +251,12 @@ fn a_frozen_process_is_reported_killed_and_restarted() {
 }
 
 #[test]
-fn a_status_question_that_hangs_is_reported() {
+fn ping_reports_a_status_request_that_hangs() {
     let server = Setup::new().start();
     server.control(0, &json!({"state": "hang_status"}));
     let reason = server.wait_until_unhealthy();
     assert!(reason.contains("no answer to a status request"), "{reason}");
-    // Invocations go on: it may be busy, not gone.
+    // Invocations go on: the model server may only be busy.
     assert_eq!(server.invoke(INSTANCES).status, 200);
     server.control(0, &json!({"state": "AVAILABLE"}));
     server.wait_until_healthy();
@@ -277,16 +283,18 @@ fn two_instances_share_the_requests() {
         connection.send(&hanging);
     }
     let in_flight = || [0, 1].map(|index| server.stat(index, "in_flight"));
-    wait_until("all are in flight", || in_flight().iter().sum::<u64>() == 8);
+    wait_until("all requests are in flight", || {
+        in_flight().iter().sum::<u64>() == 8
+    });
     assert_eq!(
         in_flight(),
         [4, 4],
-        "each goes to the instance with the fewest"
+        "each request goes to the instance with the fewest requests"
     );
 }
 
 #[test]
-fn of_two_instances_one_serves_while_the_other_is_down() {
+fn one_of_two_instances_serves_while_the_other_is_down() {
     let server = Setup::new()
         .instances(2)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
@@ -298,11 +306,11 @@ fn of_two_instances_one_serves_while_the_other_is_down() {
         ));
     }
     under_load(&server, 16, |answered| {
-        wait_for_answers(answered, 100);
+        wait_for_responses(answered, 100);
         for (round, index) in [0, 1].into_iter().enumerate() {
             processes::signal(server.model_server_pid(index), Signal::KILL);
             server.wait_for_log(&format!("instance {index}: down"));
-            wait_for_answers(answered, 100);
+            wait_for_responses(answered, 100);
             assert_eq!(server.ping().status, 200, "one instance is enough");
             server.wait_for_start(2 + round);
             wait_until("both serve again", || {
@@ -314,7 +322,7 @@ fn of_two_instances_one_serves_while_the_other_is_down() {
 }
 
 #[test]
-fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_back_off() {
+fn requests_get_504_with_the_reason_and_restarts_back_off_while_all_instances_are_down() {
     let server = Setup::new()
         .deadline(2)
         .instances(2)
@@ -330,8 +338,8 @@ fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_ba
         processes::signal(server.model_server_pid(index), Signal::KILL);
     }
     server.wait_until_unhealthy();
-    let answer = server.invoke(INSTANCES);
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    let response = server.invoke(INSTANCES);
+    assert_eq!(response.status, 504, "{}", response.text());
     for text in [
         "2 s",
         "instance 0: ",
@@ -339,14 +347,14 @@ fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_ba
         "exited with code 255",
     ] {
         assert!(
-            answer.error().contains(text),
+            response.error().contains(text),
             "{text:?} in {}",
-            answer.error()
+            response.error()
         );
     }
     assert!(
-        answer.body.len() < 2048,
-        "SageMaker shows no more than that"
+        response.body.len() < 2048,
+        "SageMaker shows only 2,048 characters"
     );
     let reason = server.ping();
     assert_eq!(reason.status, 502);
@@ -356,21 +364,22 @@ fn when_all_instances_stay_down_requests_get_504_with_the_reason_and_restarts_ba
         reason.error()
     );
 
-    // The first two starts, and then for each instance some, but fewer than without pauses.
-    wait_until("it is tried again and again", || {
-        server.starts().len() >= 2 + 2 * 3
-    });
+    // The first two starts, and then several for each instance, but fewer than without pauses.
+    wait_until("starts are repeated", || server.starts().len() >= 2 + 2 * 3);
     let starts = server.log().matches(": started ").count();
-    assert!(starts < 40, "{starts} starts without a pause between them");
+    assert!(
+        starts < 40,
+        "{starts} starts: too many for pauses between them"
+    );
     assert!(
         server.try_end().is_none(),
-        "a model server that once served is no reason to end"
+        "the server does not end when a model server that once served stays down"
     );
 }
 
 /// SageMaker shows clients 2,048 characters.
 #[test]
-fn reasons_stay_short_whatever_the_model_server_says() {
+fn error_messages_stay_short_however_much_the_model_server_prints() {
     let setup = Setup::new();
     let script = format!(
         "if [ ! -e \"$FAKE_TFS_RECORD/start-0.json\" ]; then exec '{}' \"$@\"; fi\n\
@@ -385,18 +394,18 @@ fn reasons_stay_short_whatever_the_model_server_says() {
         .start();
     processes::signal(server.model_server_pid(0), Signal::KILL);
     server.wait_for_log("line 12 000");
-    let answer = server.invoke(INSTANCES);
-    assert_eq!(answer.status, 504, "{}", answer.text());
-    assert!(answer.error().contains("exited with code 3"));
-    assert!(answer.body.len() <= 2048, "{} bytes", answer.body.len());
+    let response = server.invoke(INSTANCES);
+    assert_eq!(response.status, 504, "{}", response.text());
+    assert!(response.error().contains("exited with code 3"));
+    assert!(response.body.len() <= 2048, "{} bytes", response.body.len());
     let ping = server.ping();
     assert_eq!(ping.status, 502);
     assert!(ping.body.len() <= 2048, "{} bytes", ping.body.len());
 }
 
 #[test]
-fn it_comes_back_after_several_failing_restarts() {
-    // Its port is taken for a while after it died.
+fn a_model_server_serves_again_after_several_failed_restarts() {
+    // The test holds the port for a while after the model server exits, so restarts fail.
     let server = Setup::new().start();
     let port = server.rest_port(0);
     server.control(0, &json!({"command": {"exit": 0}}));
@@ -415,11 +424,11 @@ fn it_comes_back_after_several_failing_restarts() {
         ));
     }
     drop(taken);
-    assert_eq!(connection.response().status, 200, "it waited");
+    assert_eq!(connection.response().status, 200, "the request waited");
     server.wait_until_healthy();
 }
 
-/// The seconds that `/ping` says nobody has served for.
+/// For how many seconds no instance has served, according to `/ping`.
 fn seconds_without_service(text: &str) -> u64 {
     let start = "TensorFlow Serving has not been available for ";
     let rest = text.strip_prefix(start).unwrap_or_else(|| panic!("{text}"));
@@ -427,9 +436,9 @@ fn seconds_without_service(text: &str) -> u64 {
     seconds.parse().expect("a number")
 }
 
-/// It fails to start meanwhile, and each phase of that is short.
+/// Each failed restart changes the phase, but must not reset the count.
 #[test]
-fn ping_says_for_how_long_none_serves() {
+fn ping_says_how_long_no_instance_has_served() {
     for instances in [1, 2] {
         let server = Setup::new()
             .instances(instances)
@@ -443,24 +452,27 @@ fn ping_says_for_how_long_none_serves() {
         }
         let began = Instant::now();
         for index in 0..instances {
-            assert_eq!(server.ping().status, 200, "one is enough");
+            assert_eq!(server.ping().status, 200, "one instance is enough");
             processes::signal(server.model_server_pid(index), Signal::KILL);
             server.wait_for_log(&format!("instance {index}: down"));
         }
         let mut seen = Vec::new();
-        wait_until("it counts to 2 s", || {
-            let answer = server.ping();
-            assert_eq!(answer.status, 502);
+        wait_until("ping counts to 2 s", || {
+            let response = server.ping();
+            assert_eq!(response.status, 502);
             for index in 0..instances {
                 let named = format!("instance {index}: ");
-                assert!(answer.error().contains(&named), "{}", answer.error());
+                assert!(response.error().contains(&named), "{}", response.error());
             }
-            seen.push(seconds_without_service(&answer.error()));
+            seen.push(seconds_without_service(&response.error()));
             seen.last() == Some(&2)
         });
         assert!(seen.is_sorted(), "{seen:?}");
         assert!(began.elapsed() >= Duration::from_secs(2));
         let failed = server.log().matches("exited with code 255").count();
-        assert!(failed > usize::from(instances), "restarts in between");
+        assert!(
+            failed > usize::from(instances),
+            "restarts failed in between"
+        );
     }
 }

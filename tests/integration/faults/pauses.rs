@@ -1,5 +1,5 @@
-//! The server does not run for a while: SIGSTOP, a frozen container, a machine without a CPU to spare. Whatever clients
-//! sent meanwhile was in time.
+//! The server does not run for a while: SIGSTOP, a frozen container, an overloaded machine. Requests that clients sent
+//! during that time count as sent in time.
 
 use std::thread;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use rustix::process::Signal;
 
 use crate::support::{Connection, INSTANCES, PREDICTIONS, Setup, processes, request};
 
-/// More than any limit that a connection has while nothing comes.
+/// Longer than any time limit of a connection on which nothing arrives.
 const PAUSE: Duration = Duration::from_secs(77);
 
 #[test]
-fn what_was_sent_while_the_server_was_stopped_is_answered() {
+fn requests_sent_while_the_server_was_stopped_are_answered() {
     let server = Setup::new().deadline(60).start();
     let bytes = request("POST", "/invocations", &[], INSTANCES);
     let connect = |sent: &[u8]| -> Vec<Connection> {
         let connections = (0..40).map(|_| {
             let mut connection = server.connect();
-            // Accepted and known before the pause.
+            // So the server has accepted the connection before the pause.
             connection.send(&request("GET", "/ping", &[], b""));
             assert_eq!(connection.response().status, 200);
             connection.send(sent);
@@ -42,7 +42,7 @@ fn what_was_sent_while_the_server_was_stopped_is_answered() {
             connection.send(&bytes[sent.len()..]);
         }
     }
-    // The length of this is what the test is about.
+    // The test is about the length of this pause.
     thread::sleep(PAUSE);
     server.signal(Signal::CONT);
     for connection in idle
@@ -50,14 +50,20 @@ fn what_was_sent_while_the_server_was_stopped_is_answered() {
         .chain(&mut heads[..20])
         .chain(&mut bodies[..20])
     {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     for (connections, sent) in [(&mut heads, head), (&mut bodies, body)] {
         for connection in &mut connections[20..] {
             connection.send(&bytes[sent.len()..]);
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
         }
     }
     assert!(processes::runs(server.pid()));

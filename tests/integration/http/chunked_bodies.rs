@@ -1,4 +1,4 @@
-//! Request bodies in chunks, right and wrong ones.
+//! Chunked request bodies, well-formed and malformed.
 
 use crate::support::{Connection, INSTANCES, PREDICTIONS, Server, Setup, request};
 
@@ -12,7 +12,7 @@ fn send_chunked(server: &Server, body: &[u8]) -> Connection {
 }
 
 #[test]
-fn a_body_in_chunks_arrives_whole() {
+fn a_chunked_body_arrives_whole() {
     let server = Setup::new().start();
     for body in [
         &b"1E\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n0\r\n\r\n"[..],
@@ -20,36 +20,50 @@ fn a_body_in_chunks_arrives_whole() {
         b"001e;name=value\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n0;last\r\n\r\n",
     ] {
         let mut connection = send_chunked(&server, body);
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
         let got = server.last_request().body;
         assert_eq!(got.as_deref().map(str::as_bytes), Some(INSTANCES));
         connection.send(&request("GET", "/ping", &[], b""));
-        assert_eq!(connection.response().status, 200, "the connection goes on");
+        assert_eq!(
+            connection.response().status,
+            200,
+            "the connection stays open"
+        );
     }
 }
 
 #[test]
-fn trailers_behind_the_last_chunk_are_read_over() {
+fn trailers_after_the_last_chunk_are_ignored() {
     let server = Setup::new().start();
     let body = b"1e\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n0\r\nX-Checksum: 1\r\nB: c\r\n\r\n";
     let mut connection = send_chunked(&server, body);
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     connection.send(&request("GET", "/ping", &[], b""));
-    assert_eq!(connection.response().status, 200, "the connection goes on");
+    assert_eq!(
+        connection.response().status,
+        200,
+        "the connection stays open"
+    );
 }
 
 #[test]
-fn an_empty_chunked_body_is_an_empty_body() {
+fn an_empty_chunked_body_is_passed_on_as_an_empty_body() {
     let server = Setup::new().start();
-    let answer = send_chunked(&server, b"0\r\n\r\n").response();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = send_chunked(&server, b"0\r\n\r\n").response();
+    assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(server.last_request().body.as_deref(), Some(""));
 }
 
 #[test]
-fn five_megabytes_in_chunks_come_back_whole() {
+fn a_chunked_body_of_five_megabytes_comes_back_unchanged() {
     let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
     let row = "[0.125, 1.0, -2.5e-3, 77.0, 12345.678],";
     let body = format!(
@@ -57,7 +71,7 @@ fn five_megabytes_in_chunks_come_back_whole() {
         row.repeat(5_000_000 / row.len())
     );
     let mut bytes = HEAD.to_vec();
-    // Chunks of many sizes, so that buffers end in all places.
+    // Chunks of many sizes, so buffers end at every possible place.
     for (n, chunk) in body.as_bytes().chunks(7919).enumerate() {
         for part in chunk.split_at((n * 37) % chunk.len()).into_iter_nonempty() {
             bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
@@ -66,13 +80,16 @@ fn five_megabytes_in_chunks_come_back_whole() {
         }
     }
     bytes.extend_from_slice(b"0\r\n\r\n");
-    let answer = server.exchange(&bytes);
-    assert_eq!(answer.status, 200);
-    assert!(answer.body == body.as_bytes(), "the body came back changed");
+    let response = server.exchange(&bytes);
+    assert_eq!(response.status, 200);
+    assert!(
+        response.body == body.as_bytes(),
+        "the body came back changed"
+    );
 }
 
 #[test]
-fn wrong_chunks_are_a_bad_request() {
+fn malformed_chunks_get_400() {
     let server = Setup::new().start();
     for body in [
         &b"zz\r\n{}\r\n0\r\n\r\n"[..],
@@ -84,36 +101,36 @@ fn wrong_chunks_are_a_bad_request() {
     ] {
         let mut connection = send_chunked(&server, body);
         connection.half_close();
-        let answer = connection.response();
+        let response = connection.response();
         let shown = String::from_utf8_lossy(body);
-        assert_eq!(answer.status, 400, "{shown:?}: {}", answer.text());
+        assert_eq!(response.status, 400, "{shown:?}: {}", response.text());
         assert!(
-            answer.error().contains("body"),
+            response.error().contains("body"),
             "{shown:?}: {}",
-            answer.error()
+            response.error()
         );
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
     server.assert_serves();
 }
 
-/// What follows could be anything, a request that somebody smuggles past a proxy for example.
+/// The bytes that follow could be anything, for example a request smuggled past a proxy.
 #[test]
-fn after_wrong_chunks_the_connection_ends() {
+fn the_connection_closes_after_malformed_chunks() {
     let server = Setup::new().start();
     let smuggled = b"zz\r\n{}\r\n0\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut connection = send_chunked(&server, smuggled);
-    let answer = connection.response();
-    assert_eq!(answer.status, 400);
-    assert_eq!(answer.header("connection"), Some("close"));
+    let response = connection.response();
+    assert_eq!(response.status, 400);
+    assert_eq!(response.header("connection"), Some("close"));
     assert!(connection.is_at_end());
 }
 
 #[test]
-fn chunks_without_an_end_mark_are_a_bad_request() {
+fn a_chunked_body_without_its_last_chunk_gets_400() {
     let server = Setup::new().start();
     for body in [
         &b"1e\r\n{\"instances\": [1.0, 2.0, 5.0]}\r\n"[..],
@@ -123,20 +140,23 @@ fn chunks_without_an_end_mark_are_a_bad_request() {
         let mut connection = send_chunked(&server, body);
         connection.half_close();
         let shown = String::from_utf8_lossy(body);
-        let answer = connection.response();
-        assert_eq!(answer.status, 400, "{shown:?}: {}", answer.text());
+        let response = connection.response();
+        assert_eq!(response.status, 400, "{shown:?}: {}", response.text());
         assert!(
-            answer.error().contains("before the end of its chunks"),
+            response.error().contains("before the end of its chunks"),
             "{}",
-            answer.error()
+            response.error()
         );
     }
-    assert!(server.requests().is_empty(), "half a body is never served");
+    assert!(
+        server.requests().is_empty(),
+        "half a body is never passed on"
+    );
     server.assert_serves();
 }
 
 #[test]
-fn a_client_that_leaves_in_mid_chunk_harms_nobody() {
+fn clients_that_disconnect_within_a_chunk_affect_no_other_client() {
     let server = Setup::new().start();
     for body in [&b"1e\r\n{\"instances\""[..], b"40\r\n{}"] {
         for _ in 0..80 {
@@ -144,10 +164,10 @@ fn a_client_that_leaves_in_mid_chunk_harms_nobody() {
         }
     }
     server.assert_serves();
-    assert_eq!(server.requests().len(), 1, "half a body is never served");
+    assert_eq!(server.requests().len(), 1, "half a body is never passed on");
 }
 
-/// The parts of a split that are not empty: an empty chunk would be the last one.
+/// The non-empty parts of a split: an empty chunk would end the body.
 trait NonEmpty<'a> {
     fn into_iter_nonempty(self) -> impl Iterator<Item = &'a [u8]>;
 }

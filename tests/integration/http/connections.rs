@@ -1,4 +1,5 @@
-//! Many connections, slow ones and greedy ones: they cost others nothing, and when something runs out, service goes on.
+//! Many connections, slow ones and greedy ones: they do not affect other clients, and the server keeps serving when it
+//! runs out of descriptors or memory.
 
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ use crate::support::{
     wait_for, wait_until,
 };
 
-/// More than there are slots, so that one that is not given back is missed.
+/// More than the number of slots, so the tests notice a slot that is not freed.
 const MANY: usize = 80;
 
 fn invocation() -> Vec<u8> {
@@ -24,24 +25,27 @@ fn invocation() -> Vec<u8> {
 #[track_caller]
 fn assert_works(connection: &mut Connection) {
     connection.send(&invocation());
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 fn open_files(server: &Server) -> usize {
     fs::read_dir(format!("/proc/{}/fd", server.pid()))
-        .expect("it runs")
+        .expect("the server runs")
         .count()
 }
 
 fn threads(server: &Server) -> usize {
     fs::read_dir(format!("/proc/{}/task", server.pid()))
-        .expect("it runs")
+        .expect("the server runs")
         .count()
 }
 
 #[test]
-fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
+fn idle_and_dripping_connections_take_no_thread_and_delay_no_request() {
     processes::raise_own_file_limit();
     let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
     server.assert_serves();
@@ -76,28 +80,31 @@ fn idle_and_dripping_connections_cost_no_thread_and_no_request() {
         for client in clients {
             client.join().unwrap();
         }
-        assert!(!dripper.is_finished(), "they dripped all the time");
+        assert!(
+            !dripper.is_finished(),
+            "the connections dripped all the time"
+        );
     });
-    assert_eq!(threads(&server), tasks, "no thread a connection");
+    assert_eq!(threads(&server), tasks, "no thread per connection");
     drop((idle, dripping));
-    wait_until("their descriptors are free", || {
+    wait_until("the descriptors are freed", || {
         open_files(&server) <= files + 16
     });
     server.assert_serves();
 }
 
 #[test]
-fn a_head_that_drips_is_given_up_though_bytes_come() {
+fn a_head_that_drips_gets_408_although_bytes_keep_coming() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     connection.send(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Slow: ");
-    wait_until("it is given up", || {
+    wait_until("the head is given up", || {
         let _ = connection.try_send(b"x");
         connection.is_readable()
     });
-    let answer = connection.response();
-    assert_eq!(answer.status, 408, "{}", answer.text());
-    assert!(answer.error().contains("head"), "{}", answer.error());
+    let response = connection.response();
+    assert_eq!(response.status, 408, "{}", response.text());
+    assert!(response.error().contains("head"), "{}", response.error());
 }
 
 #[test]
@@ -109,8 +116,8 @@ fn clients_that_do_not_read_hold_no_slots() {
     for connection in &mut waiting {
         connection.send(&invocation());
     }
-    // All have an answer on its way that is larger than what the system takes off us.
-    wait_until("all answers are on their way", || {
+    // Each response is larger than the socket buffers, so the server cannot hand all of it to the system.
+    wait_until("all responses have begun", || {
         waiting.iter_mut().all(Connection::is_readable)
     });
     for _ in 0..3 {
@@ -123,7 +130,7 @@ fn clients_that_do_not_read_hold_no_slots() {
 }
 
 #[test]
-fn requests_behind_a_slow_one_on_a_connection_keep_nobody_waiting() {
+fn requests_pipelined_after_a_slow_one_delay_no_other_client() {
     let server = Setup::new().start();
     let slow = fake(&json!({"hang": true}));
     let mut bytes = request("POST", "/invocations", &[], slow.as_bytes());
@@ -134,7 +141,7 @@ fn requests_behind_a_slow_one_on_a_connection_keep_nobody_waiting() {
     for connection in &mut held {
         connection.send(&bytes);
     }
-    wait_until("the slow ones are at work", || {
+    wait_until("the model server has the slow requests", || {
         server.stat(0, "in_flight") == 3
     });
     for _ in 0..20 {
@@ -143,7 +150,7 @@ fn requests_behind_a_slow_one_on_a_connection_keep_nobody_waiting() {
     assert!(held.iter_mut().all(|connection| !connection.is_readable()));
 }
 
-/// The limit for a running server's descriptors.
+/// Sets the limit for a running server's descriptors; `None` restores it. Returns the previous limit.
 fn limit_files(server: &Server, files: Option<u64>) -> Rlimit {
     let pid = Pid::from_raw(server.pid() as i32);
     let limit = getrlimit(Resource::Nofile);
@@ -151,21 +158,21 @@ fn limit_files(server: &Server, files: Option<u64>) -> Rlimit {
         current: files.or(limit.maximum),
         maximum: limit.maximum,
     };
-    prlimit(pid, Resource::Nofile, limit).expect("it is our child")
+    prlimit(pid, Resource::Nofile, limit).expect("the server is our child")
 }
 
 fn wait_for_room(server: &Server) {
-    wait_until("a newcomer is served", || {
-        let answer = Connection::try_open(server.port()).and_then(|mut connection| {
+    wait_until("a new connection is served", || {
+        let response = Connection::try_open(server.port()).and_then(|mut connection| {
             connection.try_send(&invocation())?;
             connection.try_response()
         });
-        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+        matches!(response, Ok(Some(response)) if response.status == 200)
     });
 }
 
 #[test]
-fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
+fn without_descriptors_clients_are_served_and_new_connections_are_refused_or_accepted() {
     let server = Setup::new().start();
     let mut working = server.connect();
     assert_works(&mut working);
@@ -173,35 +180,35 @@ fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
     let before = limit_files(&server, Some(open_files(&server) as u64 + 2));
     assert!(before.current.is_none_or(|files| files > 1000));
 
-    // In their midst: no newcomer may take their place.
+    // These requests have begun: no new connection may take their place.
     let mut busy: Vec<_> = Vec::new();
     let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n";
-    let mut told = 0;
+    let mut refused = 0;
     for _ in 0..50 {
         let mut connection = server.connect();
         let _ = connection.try_send(head);
         busy.push(connection);
     }
     for connection in &mut busy {
-        // The client's own view decides: told, or let in.
+        // What the client sees decides: refused or accepted.
         if connection.is_readable()
-            && let Ok(Some(answer)) = connection.try_response()
+            && let Ok(Some(response)) = connection.try_response()
         {
-            assert_eq!(answer.status, 503, "{}", answer.text());
-            told += 1;
+            assert_eq!(response.status, 503, "{}", response.text());
+            refused += 1;
         }
     }
     for _ in 0..20 {
         assert_works(&mut working);
     }
-    // Newcomers are served in the place of those who only wait.
+    // New connections take the place of idle ones.
     drop(busy);
     let idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
     wait_for_room(&server);
     drop(idle);
     limit_files(&server, None);
     server.assert_serves();
-    assert!(told <= 50);
+    assert!(refused <= 50);
     assert!(server.log().contains("cannot accept a connection"));
     assert_eq!(
         server.log().matches("cannot accept a connection").count(),
@@ -211,7 +218,7 @@ fn without_descriptors_service_goes_on_and_newcomers_are_told_or_let_in() {
 }
 
 #[test]
-fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
+fn the_longest_idle_connection_is_closed_at_the_limit_of_connections() {
     // Half of the descriptors are for connections.
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
@@ -222,13 +229,13 @@ fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
     let mut idle = Vec::new();
     for _ in 0..300 {
         idle.push(server.connect());
-        // One that works now and then is not idle for long.
+        // A connection with a request now and then is not idle for long.
         assert_works(&mut working);
     }
     wait_for_room(&server);
     assert_works(&mut working);
-    // One that somebody has in hand at that moment is passed over, so it may not be the first to go.
-    wait_until("the oldest has made room", || {
+    // A connection that a worker is handling at that moment is skipped, so the oldest may not be the first to close.
+    wait_until("the oldest connection is closed", || {
         idle.push(server.connect());
         oldest.is_readable()
     });
@@ -236,9 +243,9 @@ fn beyond_the_limit_of_connections_the_one_idle_for_longest_makes_room() {
     assert!(open_files(&server) < 200);
 }
 
-/// They are not idle, and may go on like this until their deadline.
+/// These connections are not idle, and may stay like this until their deadline.
 #[test]
-fn bodies_that_stand_still_make_room_for_newcomers() {
+fn connections_with_stalled_bodies_make_room_for_new_connections() {
     let server = Setup::new()
         .deadline(600)
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
@@ -254,16 +261,16 @@ fn bodies_that_stand_still_make_room_for_newcomers() {
     for _ in 0..20 {
         wait_for_room(&server);
     }
-    let told = held
+    let refused = held
         .iter_mut()
         .position(|connection| connection.is_readable());
-    let answer = held[told.expect("somebody made room")].response();
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    let response = held[refused.expect("a connection made room")].response();
+    assert_eq!(response.status, 503, "{}", response.text());
 }
 
-/// Idle, as far as the server has seen: its request came just before the newcomers.
+/// The server still sees these connections as idle: their requests arrive just before the new connections.
 #[test]
-fn a_connection_whose_request_has_arrived_does_not_make_room() {
+fn a_connection_whose_request_has_arrived_is_not_closed_for_new_connections() {
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\""])
         .start();
@@ -280,18 +287,21 @@ fn a_connection_whose_request_has_arrived_does_not_make_room() {
         younger.extend((0..60).map(|_| server.connect()));
         server.signal(Signal::CONT);
         for connection in &mut old {
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
         }
         drop((old, younger));
-        // Next to those of this round, which the server has yet to see closed, there would be no room.
-        wait_until("their connections are closed", || {
+        // The next round has no room until the server has seen these connections close.
+        wait_until("the connections are closed", || {
             open_files(&server) < alone + 20
         });
     }
 }
 
-/// The body is announced, and nothing of it sent.
+/// Announces a body and sends nothing of it.
 fn announce(server: &Server, length: usize) -> Connection {
     let mut connection = server.connect();
     let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
@@ -305,19 +315,19 @@ fn a_body_larger_than_all_memory_for_bodies_is_refused_at_once() {
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 256)
         .start();
     let mut connection = announce(&server, 1_000_000_000);
-    let answer = connection.response();
-    assert_eq!(answer.status, 413, "{}", answer.text());
+    let response = connection.response();
+    assert_eq!(response.status, 413, "{}", response.text());
     assert!(
-        answer.error().contains("268435456 bytes"),
+        response.error().contains("268435456 bytes"),
         "{}",
-        answer.error()
+        response.error()
     );
     assert!(connection.is_at_end());
     server.assert_serves();
 }
 
 #[test]
-fn bodies_share_the_memory_there_is_for_them() {
+fn bodies_share_the_memory_for_bodies() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 1)
         .start();
@@ -325,12 +335,12 @@ fn bodies_share_the_memory_there_is_for_them() {
     let half = body.len() / 2 + 1;
     let mut first = announce(&server, body.len());
     first.send(&body[..half]);
-    // How much of it has arrived cannot be seen from outside but by what others are told.
+    // Only the responses to other requests show how much of the body has arrived.
     let refused = wait_for("the first body has its memory", || {
         let mut other = announce(&server, 600_000);
         other.half_close();
-        let answer = other.response();
-        (answer.status != 400).then_some(answer)
+        let response = other.response();
+        (response.status != 400).then_some(response)
     });
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert_eq!(refused.header("retry-after"), Some("1"));
@@ -338,13 +348,15 @@ fn bodies_share_the_memory_there_is_for_them() {
     server.assert_serves();
     first.send(&body[half..]);
     assert_eq!(first.response().status, 200);
-    // What it had is free again.
-    wait_until("there is room again", || server.invoke(&body).status == 200);
+    // The first request has released its memory.
+    wait_until("memory is free again", || {
+        server.invoke(&body).status == 200
+    });
 }
 
-/// Bodies may not be announced, but must fit all the same.
+/// A chunked body announces no length, but must fit, too.
 #[test]
-fn chunks_without_end_are_stopped_where_memory_ends() {
+fn an_endless_chunked_body_is_refused_when_memory_runs_out() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 2)
         .start();
@@ -352,14 +364,14 @@ fn chunks_without_end_are_stopped_where_memory_ends() {
     connection.send(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
     let sent: io::Result<()> = (0..60).try_for_each(|_| connection.try_send(&chunk));
-    drop(sent); // it may end before
-    let answer = connection.response();
-    assert!([413, 503].contains(&answer.status), "{}", answer.text());
+    drop(sent); // the server may close the connection earlier
+    let response = connection.response();
+    assert!([413, 503].contains(&response.status), "{}", response.text());
     server.assert_serves();
 }
 
 #[test]
-fn a_wrong_amount_of_memory_refuses_to_start() {
+fn the_server_refuses_to_start_with_an_invalid_memory_limit() {
     for wrong in ["0", "-1", "lots"] {
         let ended = Setup::new()
             .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", wrong)
@@ -370,26 +382,26 @@ fn a_wrong_amount_of_memory_refuses_to_start() {
 }
 
 #[test]
-fn memory_of_bodies_is_given_back() {
+fn memory_for_bodies_is_released_however_a_request_ends() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 8)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .start();
     let body = [INSTANCES, &[b' '; 1 << 20]].concat();
-    // More in all than there is memory for, in every way a request can end.
+    // Together more than the limit, in every way a request can end.
     for _ in 0..20 {
         assert_eq!(server.invoke(&body).status, 200);
         assert_eq!(server.post("/absent", &[], &body).status, 404);
         let mut gone = announce(&server, body.len());
         gone.send(&body[..body.len() / 2]);
         drop(gone);
-        let fallen = server.post("/invocations", &[("Content-Type", "text/x")], &body);
-        assert_eq!(fallen.status, 415);
+        let refused = server.post("/invocations", &[("Content-Type", "text/x")], &body);
+        assert_eq!(refused.status, 415);
         server
             .connect()
             .send(&request("POST", "/invocations", &[], &body));
     }
-    wait_until("all of it can be had again", || {
+    wait_until("all memory is free again", || {
         let mut large = announce(&server, 8 << 20);
         large.half_close();
         large.response().status == 400

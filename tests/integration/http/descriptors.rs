@@ -1,4 +1,4 @@
-//! No file descriptors are left to us: that is no fault of the model server.
+//! The server runs out of file descriptors: it does not blame the model server for that.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, request, wait_until}
 #[cfg(feature = "python")]
 use crate::support::{handlers::order, processes};
 
-/// Lets a running server open no more files, or as many as before.
+/// Limits how many files a running server may have open; `None` restores the limit.
 fn limit_files(server: &Server, files: Option<u64>) {
     let pid = Pid::from_raw(server.pid() as i32);
     let limit = getrlimit(Resource::Nofile);
@@ -25,10 +25,10 @@ fn limit_files(server: &Server, files: Option<u64>) {
         current: files.or(limit.maximum),
         maximum: limit.maximum,
     };
-    prlimit(pid, Resource::Nofile, limit).expect("it is our child");
+    prlimit(pid, Resource::Nofile, limit).expect("the server is our child");
 }
 
-/// No file can be opened: the numbers below are those of the standard streams.
+/// No file can be opened: the standard streams have the numbers below this limit.
 const NONE: Option<u64> = Some(3);
 const NO_FILES: &str = "Too many open files";
 
@@ -36,52 +36,61 @@ fn invocation(body: &[u8]) -> Vec<u8> {
     request("POST", "/invocations", &[], body)
 }
 
-/// Has the model server answer and say that it closes the connection. Unannounced, the close may come only when the
-/// connection has been used again, and the log tells that the next request was lost.
+/// A body that makes the model server respond and announce that it closes the connection. If the close were not
+/// announced, the server might use the connection again first, and the log would report that request as lost.
 fn closing() -> String {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
     let length = PREDICTIONS.len();
-    let answer = format!("{head}\r\nContent-Length: {length}\r\n\r\n{PREDICTIONS}");
-    fake(&json!({"raw": answer, "close": "after_answer"}))
+    let response = format!("{head}\r\nContent-Length: {length}\r\n\r\n{PREDICTIONS}");
+    fake(&json!({"raw": response, "close": "after_answer"}))
 }
 
-/// Has the model server close its connections to us, as they are asked for.
+/// Makes the model server close its connection to the server.
 fn end_connections(connection: &mut Connection) {
     let closing = closing();
     connection.send(&invocation(closing.as_bytes()));
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 #[test]
-fn without_descriptors_a_healthy_model_server_is_not_blamed() {
+fn a_healthy_model_server_is_not_blamed_for_missing_descriptors() {
     let server = Setup::new().one_worker().start();
     let (mut client, mut health) = (server.connect(), server.connect());
     end_connections(&mut client);
     health.send(&request("GET", "/ping", &[], b""));
     assert_eq!(health.response().status, 200);
     limit_files(&server, NONE);
-    // Until no kept connection is left, the question for the status may have one.
+    // Until no kept connection is left: the status request may still have one.
     let waits = "cannot open a connection to TensorFlow Serving";
     let closing = closing();
     loop {
         client.send(&invocation(closing.as_bytes()));
-        wait_until("an answer, or no descriptor for it", || {
+        wait_until("a response, or no descriptor for the request", || {
             client.is_readable() || server.log().contains(waits)
         });
         if !client.is_readable() {
             break;
         }
-        let answer = client.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     server.wait_for_log("instance 0: cannot ask for its status");
-    assert!(!client.is_readable(), "it waits");
+    assert!(!client.is_readable(), "the request waits");
     health.send(&request("GET", "/ping", &[], b""));
-    assert_eq!(health.response().status, 200, "the last verdict holds");
+    assert_eq!(health.response().status, 200, "the last known status holds");
     limit_files(&server, None);
-    let answer = client.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     server.assert_serves();
     assert_eq!(server.starts().len(), 1);
     for word in ["unresponsive", "being killed", "times"] {
@@ -90,7 +99,7 @@ fn without_descriptors_a_healthy_model_server_is_not_blamed() {
 }
 
 #[test]
-fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
+fn a_request_that_gets_no_descriptor_until_its_deadline_gets_503_with_the_cause() {
     let server = Setup::new().deadline(1).one_worker().start();
     let mut client = server.connect();
     end_connections(&mut client);
@@ -98,24 +107,24 @@ fn without_descriptors_until_the_deadline_the_answer_names_the_cause() {
     wait_until("no connection is left", || {
         let closing = fake(&json!({"close": "after_answer"}));
         client.send(&invocation(closing.as_bytes()));
-        let answer = client.response();
-        if answer.status == 503 {
-            assert!(answer.error().contains(NO_FILES), "{}", answer.error());
-            assert!(answer.error().contains("1 s"), "{}", answer.error());
-            assert_eq!(answer.header("retry-after"), Some("1"));
+        let response = client.response();
+        if response.status == 503 {
+            assert!(response.error().contains(NO_FILES), "{}", response.error());
+            assert!(response.error().contains("1 s"), "{}", response.error());
+            assert_eq!(response.header("retry-after"), Some("1"));
         } else {
-            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(response.status, 200, "{}", response.text());
         }
-        answer.status == 503
+        response.status == 503
     });
     limit_files(&server, None);
     server.assert_serves();
     assert_eq!(server.starts().len(), 1);
 }
 
-/// Clients take every descriptor there is while others want answers.
+/// Some clients take all descriptors while others send requests.
 #[test]
-fn clients_that_take_all_descriptors_cost_no_model_server() {
+fn no_model_server_is_killed_when_clients_take_all_descriptors() {
     const CLIENTS: usize = 16;
     const REQUESTS: usize = 5;
     let server = Setup::new()
@@ -128,23 +137,23 @@ fn clients_that_take_all_descriptors_cost_no_model_server() {
         assert_eq!(client.response().status, 200);
     }
     let files = fs::read_dir(format!("/proc/{}/fd", server.pid()));
-    let files = files.expect("it is our child").count() as u64;
+    let files = files.expect("the server is our child").count() as u64;
     limit_files(&server, Some(files + 20));
-    // Those that only wait; a newcomer takes the place of one of them.
+    // Idle connections: a new one takes the place of an older one.
     let idle: Vec<_> = (0..100).map(|_| server.connect()).collect();
     let refused = AtomicUsize::new(0);
     thread::scope(|scope| {
         for mut client in working {
             let refused = &refused;
             scope.spawn(move || {
-                // Each takes a connection of its own to the model server, which closes it.
+                // Each request needs a new connection to the model server, which closes it afterwards.
                 let closing = fake(&json!({"close": "after_answer", "delay_ms": 20}));
                 for _ in 0..REQUESTS {
                     client.send(&invocation(closing.as_bytes()));
-                    let answer = client.response();
-                    let text = answer.text();
-                    assert!([200, 503, 504].contains(&answer.status), "{text}");
-                    refused.fetch_add(usize::from(answer.status != 200), Ordering::Relaxed);
+                    let response = client.response();
+                    let text = response.text();
+                    assert!([200, 503, 504].contains(&response.status), "{text}");
+                    refused.fetch_add(usize::from(response.status != 200), Ordering::Relaxed);
                 }
             });
         }
@@ -161,10 +170,10 @@ fn clients_that_take_all_descriptors_cost_no_model_server() {
     assert!(!server.log().contains("being killed"));
 }
 
-/// However many clients there are, a Python worker that ends gets its channels anew.
+/// However many clients connect, a restarted Python worker gets new channels.
 #[cfg(feature = "python")]
 #[test]
-fn clients_leave_descriptors_for_the_channels_of_python_workers() {
+fn clients_leave_enough_descriptors_for_the_channels_of_python_workers() {
     let server = Setup::new()
         .wrapper(&["sh", "-c", "ulimit -n 400; exec \"$0\" \"$@\""])
         .workers(2)
@@ -173,27 +182,27 @@ fn clients_leave_descriptors_for_the_channels_of_python_workers() {
     server.wait_for_log("Python worker 0: loaded");
     server.wait_for_log("Python worker 1: loaded");
     let mut idle: Vec<_> = (0..300).map(|_| server.connect()).collect();
-    wait_for_answer(&server, &json!({"n": 1}));
+    wait_for_response(&server, &json!({"n": 1}));
     let first = server.python_worker_pid(0);
     processes::signal(first, Signal::KILL);
-    wait_until("it is loaded again", || {
-        // Newcomers take what is free.
+    wait_until("the Python worker is loaded again", || {
+        // New connections take the free descriptors.
         idle.push(server.connect());
         let log = server.log();
         log.contains("Python worker 0: loaded") && log.contains(" again")
     });
     assert!(!server.log().contains(NO_FILES), "{}", server.log());
-    wait_for_answer(&server, &json!({"n": 2}));
+    wait_for_response(&server, &json!({"n": 2}));
 }
 
-/// A newcomer may be turned away at first: connections are kept for a second before they make room.
+/// A new connection may be refused at first: idle connections are kept for a second before they make room.
 #[cfg(feature = "python")]
-fn wait_for_answer(server: &Server, what: &Value) {
-    wait_until("a newcomer is answered", || {
-        let answer = Connection::try_open(server.port()).and_then(|mut client| {
+fn wait_for_response(server: &Server, what: &Value) {
+    wait_until("a new connection gets a response", || {
+        let response = Connection::try_open(server.port()).and_then(|mut client| {
             client.try_send(&order(what))?;
             client.try_response()
         });
-        matches!(answer, Ok(Some(answer)) if answer.status == 200)
+        matches!(response, Ok(Some(response)) if response.status == 200)
     });
 }

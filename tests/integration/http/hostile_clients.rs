@@ -1,11 +1,11 @@
-//! Clients that break off, lie about lengths or do not speak HTTP: they get an answer or an end, and nobody else
-//! notices.
+//! Clients that disconnect early, lie about lengths or do not speak HTTP: they get a response or a closed connection,
+//! and no other client notices.
 
 use serde_json::json;
 
 use crate::support::{Connection, INSTANCES, Setup, request, wait_until};
 
-/// More than there are slots, so that a slot that is not given back is missed.
+/// More than the number of slots, so the tests notice a slot that is not freed.
 const MANY: usize = 80;
 
 fn post_head(content_length: &str) -> Vec<u8> {
@@ -14,7 +14,7 @@ fn post_head(content_length: &str) -> Vec<u8> {
 }
 
 #[test]
-fn clients_that_disconnect_in_mid_body_leave_nothing_behind() {
+fn clients_that_disconnect_within_a_body_leave_nothing_behind() {
     let server = Setup::new().start();
     for sent in [0, 1, 500, 9_999] {
         for _ in 0..MANY / 2 {
@@ -24,11 +24,11 @@ fn clients_that_disconnect_in_mid_body_leave_nothing_behind() {
         }
     }
     server.assert_serves();
-    assert_eq!(server.requests().len(), 1, "half a body is never served");
+    assert_eq!(server.requests().len(), 1, "half a body is never passed on");
 }
 
 #[test]
-fn clients_that_disconnect_before_their_answer_leave_nothing_behind() {
+fn clients_that_disconnect_before_their_response_leave_nothing_behind() {
     let server = Setup::new().start();
     let slow = crate::support::server::fake(&json!({"delay_ms": 300}));
     let clients = (0..MANY).map(|_| {
@@ -37,7 +37,7 @@ fn clients_that_disconnect_before_their_answer_leave_nothing_behind() {
         client
     });
     let clients = Vec::from_iter(clients);
-    wait_until("all are at work", || {
+    wait_until("the model server has all requests", || {
         server.stat(0, "requests") >= MANY as u64
     });
     drop(clients);
@@ -46,25 +46,28 @@ fn clients_that_disconnect_before_their_answer_leave_nothing_behind() {
 }
 
 #[test]
-fn a_body_smaller_than_announced_is_a_bad_request() {
+fn a_body_shorter_than_its_content_length_gets_400() {
     let server = Setup::new().start();
     for length in [100, 1_025, 10_000] {
         let mut connection = server.connect();
         connection.send(&post_head(&length.to_string()));
         connection.send(INSTANCES);
         connection.half_close();
-        let answer = connection.response();
-        assert_eq!(answer.status, 400, "{length}: {}", answer.text());
+        let response = connection.response();
+        assert_eq!(response.status, 400, "{length}: {}", response.text());
         let counts = format!("{} of {length}", INSTANCES.len());
-        assert!(answer.error().contains(&counts), "{}", answer.error());
+        assert!(response.error().contains(&counts), "{}", response.error());
         assert!(connection.is_at_end());
     }
-    assert!(server.requests().is_empty(), "half a body is never served");
+    assert!(
+        server.requests().is_empty(),
+        "half a body is never passed on"
+    );
     server.assert_serves();
 }
 
 #[test]
-fn what_is_more_than_announced_is_not_part_of_the_body() {
+fn bytes_beyond_the_content_length_are_not_part_of_the_body() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     connection.send(&post_head(&INSTANCES.len().to_string()));
@@ -83,16 +86,19 @@ fn what_is_more_than_announced_is_not_part_of_the_body() {
 fn assert_refused(connection: &mut Connection, what: &str) {
     match connection.try_response() {
         Ok(None) => {}
-        Ok(Some(answer)) => {
-            assert!((400..=505).contains(&answer.status), "{what}: {answer:?}");
+        Ok(Some(response)) => {
+            assert!(
+                (400..=505).contains(&response.status),
+                "{what}: {response:?}"
+            );
             assert!(connection.is_at_end(), "{what}");
         }
-        Err(e) => panic!("{what}: neither an answer nor an end: {e}"),
+        Err(e) => panic!("{what}: neither a response nor a closed connection: {e}"),
     }
 }
 
 #[test]
-fn what_is_not_http_is_refused() {
+fn input_that_is_not_http_is_refused() {
     let server = Setup::new().start();
     for garbage in [
         &b"\r\n\r\n"[..],
@@ -133,7 +139,7 @@ fn other_http_versions_are_refused() {
 }
 
 #[test]
-fn connections_opened_and_closed_harm_nobody() {
+fn connections_that_open_and_close_affect_no_other_client() {
     let server = Setup::new().start();
     for _ in 0..300 {
         drop(server.connect());
@@ -152,7 +158,7 @@ fn thousands_of_headers_are_refused() {
     for headers in [many, long] {
         let mut connection = server.connect();
         let head = format!("GET /ping HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-        // It may be refused before all is sent.
+        // The server may refuse the request before all of it is sent.
         let _ = connection.try_send(head.as_bytes());
         assert_eq!(connection.response().status, 431);
         server.assert_serves();
@@ -160,7 +166,7 @@ fn thousands_of_headers_are_refused() {
 }
 
 #[test]
-fn two_kinds_of_length_are_a_bad_request() {
+fn conflicting_lengths_get_400() {
     let server = Setup::new().start();
     for head in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
@@ -170,40 +176,42 @@ fn two_kinds_of_length_are_a_bad_request() {
         let mut connection = server.connect();
         let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\n{head}\r\n");
         connection.send(&[head.as_bytes(), b"0\r\n\r\n"].concat());
-        let answer = connection.response();
-        assert_eq!(answer.status, 400, "{head:?}: {}", answer.text());
+        let response = connection.response();
+        assert_eq!(response.status, 400, "{head:?}: {}", response.text());
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
     server.assert_serves();
 }
 
 #[test]
-fn a_content_length_that_is_no_number_is_a_bad_request() {
+fn a_content_length_that_is_not_a_number_gets_400() {
     let server = Setup::new().start();
     for length in ["abc", "-1", "1.5", "0x5", "5 5", "5, 6", "", "+5"] {
         let mut connection = server.connect();
         connection.send(&[post_head(length).as_slice(), b"12345"].concat());
         connection.half_close();
-        let answer = connection.try_response().expect("an answer or an end");
-        let Some(answer) = answer else {
-            panic!("{length:?}: closed without an answer");
+        let response = connection
+            .try_response()
+            .expect("a response or a closed connection");
+        let Some(response) = response else {
+            panic!("{length:?}: closed without a response");
         };
-        assert_eq!(answer.status, 400, "{length:?}: {}", answer.text());
+        assert_eq!(response.status, 400, "{length:?}: {}", response.text());
         assert!(
-            answer.error().contains("Content-Length"),
+            response.error().contains("Content-Length"),
             "{}",
-            answer.error()
+            response.error()
         );
     }
     server.assert_serves();
 }
 
-/// A proxy may see the body end elsewhere than we do.
+/// A proxy may disagree about where the body ends.
 #[test]
-fn after_a_body_of_unknown_end_the_connection_ends() {
+fn the_connection_closes_after_a_body_of_unknown_length() {
     let server = Setup::new().start();
     for head in [
         "Content-Length: abc\r\n",
@@ -215,19 +223,19 @@ fn after_a_body_of_unknown_end_the_connection_ends() {
         connection.send(
             format!("POST /invocations HTTP/1.1\r\nHost: x\r\n{head}\r\n{smuggled}").as_bytes(),
         );
-        let answer = connection.response();
-        assert_eq!(answer.status, 400, "{head:?}");
-        assert_eq!(answer.header("connection"), Some("close"), "{head:?}");
+        let response = connection.response();
+        assert_eq!(response.status, 400, "{head:?}");
+        assert_eq!(response.header("connection"), Some("close"), "{head:?}");
         assert!(connection.is_at_end(), "{head:?}");
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
 }
 
 #[test]
-fn absurd_lengths_are_refused_at_once_and_the_server_lives() {
+fn absurd_lengths_are_refused_at_once_and_do_not_crash_the_server() {
     let server = Setup::new().start();
     for length in [
         "1000000000000000",
@@ -245,16 +253,16 @@ fn absurd_lengths_are_refused_at_once_and_the_server_lives() {
                 "{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
             );
             connection.send(head.as_bytes());
-            let answer = connection.response();
-            assert_eq!(answer.status, 413, "{method} {target} {length}");
-            assert!(answer.error().contains("larger"), "{}", answer.error());
+            let response = connection.response();
+            assert_eq!(response.status, 413, "{method} {target} {length}");
+            assert!(response.error().contains("larger"), "{}", response.error());
             assert!(connection.is_at_end());
         }
-        // A client that asks first is told at once, too.
+        // A client that expects 100 Continue is refused at once, too.
         let expect = [("Expect", "100-continue"), ("Content-Length", length)];
         let bytes = request("PUT", "/invocations", &expect, b"");
         assert_eq!(server.exchange(&bytes).status, 413, "{length}");
-        // With some of the body, and without waiting for the answer.
+        // With part of the body, and without waiting for the response.
         let mut connection = server.connect();
         connection.send(&post_head(length));
         let _ = connection.try_send(&[b'x'; 50_000]);
@@ -264,19 +272,19 @@ fn absurd_lengths_are_refused_at_once_and_the_server_lives() {
 }
 
 #[test]
-fn a_body_that_stops_coming_is_given_up_at_the_deadline() {
+fn a_body_that_stalls_gets_408_at_the_deadline() {
     let server = Setup::new().deadline(1).start();
     let mut connection = server.connect();
     connection.send(&post_head("10000"));
     connection.send(&[b'x'; 5_000]);
-    let answer = connection.response();
-    assert_eq!(answer.status, 408, "{answer:?}");
-    assert!(!answer.error().is_empty());
+    let response = connection.response();
+    assert_eq!(response.status, 408, "{response:?}");
+    assert!(!response.error().is_empty());
     server.assert_serves();
 }
 
 #[test]
-fn wrong_lengths_that_are_absurd_too_harm_nobody() {
+fn lengths_that_are_both_malformed_and_absurd_affect_no_other_client() {
     let server = Setup::new().start();
     for lengths in [
         "Content-Length: +1000000000000000\r\n",
@@ -293,7 +301,7 @@ fn wrong_lengths_that_are_absurd_too_harm_nobody() {
 }
 
 #[test]
-fn wrong_lengths_without_a_body_keep_nobody_waiting() {
+fn conflicting_lengths_without_a_body_get_400_at_once() {
     let server = Setup::new().start();
     let held: Vec<_> = (0..2 * MANY)
         .map(|_| {
@@ -310,7 +318,7 @@ fn wrong_lengths_without_a_body_keep_nobody_waiting() {
 }
 
 #[test]
-fn bodies_that_drip_are_given_up_at_the_deadline() {
+fn bodies_that_drip_get_408_at_the_deadline() {
     let server = Setup::new().deadline(1).start();
     let mut dripping: Vec<_> = (0..MANY)
         .map(|_| {
@@ -319,7 +327,7 @@ fn bodies_that_drip_are_given_up_at_the_deadline() {
             connection
         })
         .collect();
-    wait_until("all are told", || {
+    wait_until("all have a response", || {
         dripping.iter_mut().all(|connection| {
             let _ = connection.try_send(b" ");
             connection.is_readable()
@@ -327,8 +335,8 @@ fn bodies_that_drip_are_given_up_at_the_deadline() {
     });
     server.assert_serves();
     for mut connection in dripping {
-        let answer = connection.response();
-        assert_eq!(answer.status, 408, "{answer:?}");
+        let response = connection.response();
+        assert_eq!(response.status, 408, "{response:?}");
     }
 }
 
@@ -341,11 +349,15 @@ fn headers_that_are_too_large_are_refused() {
         ("/invocations", b""),
         ("/ping", b""),
     ] {
-        let answer = server.post(target, &[("Accept", &large)], body);
-        assert_eq!(answer.status, 431, "{}", answer.text());
-        assert!(answer.error().contains("32768 bytes"), "{}", answer.error());
+        let response = server.post(target, &[("Accept", &large)], body);
+        assert_eq!(response.status, 431, "{}", response.text());
+        assert!(
+            response.error().contains("32768 bytes"),
+            "{}",
+            response.error()
+        );
     }
-    let answer = server.post("/invocations", &[("X-Large", &large[..30_000])], INSTANCES);
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = server.post("/invocations", &[("X-Large", &large[..30_000])], INSTANCES);
+    assert_eq!(response.status, 200, "{}", response.text());
     server.assert_serves();
 }

@@ -1,5 +1,5 @@
-//! Ten thousand malformed requests: each is refused, TensorFlow Serving hears of none, others do not notice, and
-//! nothing is left of them.
+//! Ten thousand malformed requests: the server refuses each, passes none on to TensorFlow Serving, keeps serving other
+//! clients, and keeps no thread and no descriptor.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,17 +18,17 @@ use crate::support::server::fake;
 use crate::support::{Connection, PREDICTIONS, Server, SetWhenDropped, Setup, request, wait_until};
 
 const REQUESTS: usize = 10_000;
-/// Another one is chosen by the variable `SAGEMAKER_TFS_TEST_SEED`.
+/// The variable `SAGEMAKER_TFS_TEST_SEED` overrides this seed.
 const SEED: u64 = 5;
-/// Clients that send them at the same time.
+/// Clients that send malformed requests at the same time.
 const CLIENTS: usize = 4;
-/// Clients that behave, meanwhile.
+/// Well-behaved clients at the same time.
 const OTHERS: usize = 2;
-/// A kind is given up after so many failures: each may take as long as a test waits at most.
+/// Failures after which a kind is skipped: each may take as long as a test waits at most.
 const ENOUGH: usize = 3;
 
 #[test]
-fn ten_thousand_malformed_requests_harm_nobody() {
+fn ten_thousand_malformed_requests_affect_no_other_client() {
     let seed =
         std::env::var("SAGEMAKER_TFS_TEST_SEED").map_or(SEED, |s| s.parse().expect("a number"));
     let server = Setup::new().start();
@@ -69,17 +69,20 @@ fn ten_thousand_malformed_requests_harm_nobody() {
         done.store(true, Ordering::Relaxed);
         others
             .into_iter()
-            .map(|client| client.join().expect("others are served"))
+            .map(|client| client.join().expect("well-behaved clients are served"))
             .sum::<usize>()
     });
 
     failures.assert_none(seed);
-    assert!(answered > 0, "the other clients had no time");
+    assert!(answered > 0, "the well-behaved clients got no response");
     let requests = server.requests();
     let strange = requests
         .iter()
         .find(|r| r.body.as_deref().is_none_or(|body| body.contains(MARK)));
-    assert_eq!(strange, None, "TensorFlow Serving was asked");
+    assert_eq!(
+        strange, None,
+        "TensorFlow Serving gets no malformed request"
+    );
     server.assert_serves();
     wait_until("threads and descriptors are as before", || {
         let now = (threads(server.pid()), server.open_files());
@@ -88,9 +91,9 @@ fn ten_thousand_malformed_requests_harm_nobody() {
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
-/// Else the test above would pass with a server that refuses everything.
+/// Without this, the test above would pass with a server that refuses everything.
 #[test]
-fn what_malformed_requests_are_made_of_is_served() {
+fn the_requests_that_malformed_requests_are_made_from_are_served() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     for request in well_formed() {
@@ -99,15 +102,15 @@ fn what_malformed_requests_are_made_of_is_served() {
     }
 }
 
-/// Inputs for a parser of HTTP, well-formed ones among them: none makes an error that is ours.
+/// Inputs for an HTTP parser, some of them well-formed: the server refuses or serves each.
 #[test]
-fn requests_of_the_fuzzing_corpus_harm_nobody() {
+fn inputs_of_the_fuzzing_corpus_cause_no_server_error() {
     let server = Setup::new().start();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let mut count = 0;
     for folder in ["corpus/http", "findings/http"] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else {
-            continue; // nothing has been found yet
+            continue; // the fuzzer has found nothing yet
         };
         for entry in entries {
             let path = entry.expect("folders can be read").path();
@@ -129,7 +132,7 @@ fn requests_of_the_fuzzing_corpus_harm_nobody() {
     server.assert_serves();
 }
 
-/// The server's pools are full: it has as many threads and connections as it will need.
+/// Fills the server's pools, so it has as many threads and connections as it will need.
 fn warm_up(server: &Server) {
     let slow = fake(&json!({"delay_ms": 200}));
     let mut connections: Vec<_> = (0..2 * (CLIENTS + OTHERS))
@@ -149,9 +152,9 @@ fn warm_up(server: &Server) {
     });
 }
 
-/// Asks until `done`; each answer must be right. Gives the number of answers.
+/// Sends requests until `done`; each response must be right. Returns the number of responses.
 fn well_behaved_client(server: &Server, client: usize, done: &AtomicBool) -> usize {
-    /// A connection is kept for so many requests.
+    /// Requests on one connection.
     const KEPT: usize = 20;
     let mut count = 0;
     while !done.load(Ordering::Relaxed) {
@@ -159,15 +162,18 @@ fn well_behaved_client(server: &Server, client: usize, done: &AtomicBool) -> usi
         for _ in 0..KEPT {
             let body = json!({"instances": [client, count]}).to_string();
             connection.send(&request("POST", "/invocations", &[], body.as_bytes()));
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
             count += 1;
         }
     }
     count
 }
 
-/// Sends it and reads to the connection's end.
+/// Sends the request and reads until the connection closes.
 fn send(server: &Server, malformed: &Malformed) -> Result<(), String> {
     let mut connection =
         Connection::try_open(server.port()).map_err(|e| format!("cannot connect: {e}"))?;
@@ -182,7 +188,7 @@ fn send(server: &Server, malformed: &Malformed) -> Result<(), String> {
         connection.half_close();
     }
     let statuses = statuses(&mut connection)?;
-    // What comes before it is well-formed; a connection that is reset takes even its answer with it.
+    // The request before is well-formed, but a connection that is reset may lose even its response.
     let good = usize::from(!malformed.before.is_empty());
     let (first, rest) = statuses.split_at(good.min(statuses.len()));
     let refused = match rest {
@@ -197,25 +203,25 @@ fn send(server: &Server, malformed: &Malformed) -> Result<(), String> {
     }
 }
 
-/// The statuses of all answers up to the connection's end.
+/// The statuses of all responses until the connection closes.
 fn statuses(connection: &mut Connection) -> Result<Vec<u16>, String> {
     let mut statuses = Vec::new();
     loop {
         match connection.try_response() {
-            Ok(Some(answer)) => statuses.push(answer.status),
+            Ok(Some(response)) => statuses.push(response.status),
             Ok(None) => return Ok(statuses),
-            // In mid-answer, for there was more to read from us.
+            // Within a response, because the server had not read everything.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(statuses),
             Err(e) => {
                 return Err(format!(
-                    "after {statuses:?} neither an answer nor an end: {e}"
+                    "after {statuses:?} neither a response nor a closed connection: {e}"
                 ));
             }
         }
     }
 }
 
-/// Says that the request is wrong or cannot be served, and not that something of ours failed.
+/// Whether the status blames the request or refuses it for now, and reports no failure of the server.
 fn is_refusal(status: u16) -> bool {
     (400..=505).contains(&status) && ![500, 502, 504].contains(&status)
 }
@@ -236,11 +242,11 @@ impl Failures {
             format!("{start} ({} bytes)", bytes.len())
         };
         let text = format!(
-            "{problem}\n    sent: {}\n    half closed: {}; before it: {}; behind it: {} bytes",
+            "{problem}\n    sent: {}\n    half closed: {}; before it: {}; after it: {} bytes",
             shown(&malformed.bytes),
             malformed.half_close,
             malformed.before.len(),
-            malformed.behind.len()
+            malformed.after.len()
         );
         let mut failures = self.0.lock().expect("no client panics");
         failures.entry(malformed.kind).or_default().push(text);

@@ -1,5 +1,5 @@
-//! The limit for the memory of requests holds, whatever clients send: all that grows with what they send is reserved
-//! before it is allocated.
+//! The memory limit for requests holds whatever clients send: all memory that grows with a request is reserved before
+//! it is allocated.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::support::{
 /// `SAGEMAKER_TFS_MAX_BODY_MEMORY_MB`.
 const LIMIT_MB: usize = 64;
 const LIMIT: usize = LIMIT_MB << 20;
-/// A body that alone is half of the limit.
+/// A body of half the limit.
 const BODY: usize = LIMIT / 2;
-/// Above what the server needs at rest, it may take the limit and a quarter more: what accepted requests grow to, and
-/// what the allocator adds.
+/// The most memory that the server may take above what it needs at rest. The quarter is for the growth of accepted
+/// requests and for the allocator.
 const PEAK: usize = LIMIT + LIMIT / 4;
 
 fn start() -> Server {
@@ -28,25 +28,26 @@ fn start_with(setup: Setup) -> Server {
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .start();
-    // What is allocated once is not counted.
+    // So that memory allocated only once is not measured.
     for _ in 0..100 {
         server.assert_serves();
     }
     server
 }
 
-/// A line of `/proc/<pid>/status`, bytes.
+/// The value of a line of `/proc/<pid>/status` in bytes.
 fn status(server: &Server, name: &str) -> usize {
-    let text = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let text =
+        fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line.and_then(|line| line.split_whitespace().next());
     kilobytes.expect("a line").parse::<usize>().expect("kB") << 10
 }
 
-/// The most memory that the server had resident while `run` ran, above what it had before.
+/// The peak of the server's resident memory while `run` ran, less its resident memory before.
 fn peak(server: &Server, run: impl FnOnce()) -> usize {
     let rest = status(server, "VmRSS:");
-    fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").expect("it is our child");
+    fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").expect("the server is our child");
     run();
     status(server, "VmHWM:").saturating_sub(rest)
 }
@@ -56,9 +57,9 @@ fn filled(start: &str, piece: &str, end: &str) -> Vec<u8> {
     [start, &piece.repeat(count), end].concat().into_bytes()
 }
 
-/// The worst body of each format: those that grow most when they are converted, and those that cost most to look at.
+/// The worst bodies of each format: the ones that grow most in conversion, and the ones that cost most to inspect.
 #[test]
-fn no_body_takes_more_than_the_limit_and_a_quarter() {
+fn no_body_takes_more_memory_than_the_limit_plus_a_quarter() {
     let json = "application/json";
     let csv = "text/csv";
     for (name, content_type, body) in [
@@ -98,13 +99,13 @@ fn no_body_takes_more_than_the_limit_and_a_quarter() {
     ] {
         let server = start();
         let peak = peak(&server, || {
-            let answer = server.post("/invocations", &[("Content-Type", content_type)], &body);
-            // Nobody else uses memory, so it is no time to "try again".
+            let response = server.post("/invocations", &[("Content-Type", content_type)], &body);
+            // No other request uses memory, so 503 with "try again" would be wrong.
             let expected = [200, 400, 413, 507];
             assert!(
-                expected.contains(&answer.status),
+                expected.contains(&response.status),
                 "{name}: {}",
-                answer.text()
+                response.text()
             );
         });
         assert!(peak <= PEAK, "{name}: {} MB", peak >> 20);
@@ -112,32 +113,32 @@ fn no_body_takes_more_than_the_limit_and_a_quarter() {
     }
 }
 
-/// Bytes that are no UTF-8 end the conversion, and the row that has them is looked for.
+/// Invalid UTF-8 ends the conversion, and the server searches for the row that contains it.
 #[test]
-fn finding_the_row_of_a_mistake_costs_no_more() {
+fn searching_for_the_invalid_row_takes_no_more_memory_than_that() {
     let server = start();
     let body = [filled("", "\u{1}", ""), b"\xff".to_vec()].concat();
     let peak = peak(&server, || {
-        let answer = server.post("/invocations", &[("Content-Type", "text/csv")], &body);
-        assert_eq!(answer.status, 400, "{}", answer.text());
+        let response = server.post("/invocations", &[("Content-Type", "text/csv")], &body);
+        assert_eq!(response.status, 400, "{}", response.text());
     });
     assert!(peak <= PEAK, "{} MB", peak >> 20);
 }
 
 #[test]
-fn what_passes_to_the_model_server_is_counted_as_well() {
+fn requests_passed_through_to_the_model_server_are_counted() {
     let server = start();
     let body = filled("{\"instances\":[1", ",1", "]}");
     let peak = peak(&server, || {
-        let answer = server.post("/tfs/v1/models/half_plus_three:predict", &[], &body);
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = server.post("/tfs/v1/models/half_plus_three:predict", &[], &body);
+        assert_eq!(response.status, 200, "{}", response.text());
     });
     assert!(peak <= PEAK, "{} MB", peak >> 20);
 }
 
-/// Each is alone within all limits; together they are more than there is memory for.
+/// Each head alone is within all limits; together they exceed the memory.
 #[test]
-fn many_open_heads_share_the_memory_of_bodies() {
+fn many_open_heads_share_the_memory_for_bodies() {
     let server = start();
     let head = format!("GET /ping HTTP/1.1\r\nHost: x\r\nA: {}", "x".repeat(31_000));
     let peak = peak(&server, || {
@@ -148,24 +149,24 @@ fn many_open_heads_share_the_memory_of_bodies() {
                 connection
             })
             .collect();
-        wait_until("some are turned away", || {
+        wait_until("some are refused", || {
             all.iter_mut().any(Connection::is_readable)
         });
         let refused = all
             .iter_mut()
             .position(|connection| connection.is_readable());
-        let answer = all[refused.expect("it was just seen")].response();
-        assert_eq!(answer.status, 503, "{}", answer.text());
-        // Heads of common size need none of it.
+        let response = all[refused.expect("one was readable just now")].response();
+        assert_eq!(response.status, 503, "{}", response.text());
+        // Heads of usual size need none of this memory.
         assert_eq!(server.ping().status, 200);
     });
     assert!(peak <= PEAK, "{} MB", peak >> 20);
     server.assert_serves();
 }
 
-/// A read of a chunked body may bring many small chunks or one part of a large one.
+/// A read of a chunked body may return many small chunks or part of a large one.
 #[test]
-fn chunked_bodies_that_come_slowly_share_it_too() {
+fn slow_chunked_bodies_share_the_memory_for_bodies() {
     let server = start();
     let mut text =
         "POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
@@ -185,14 +186,14 @@ fn chunked_bodies_that_come_slowly_share_it_too() {
         drop(all);
     });
     assert!(peak <= PEAK, "{} MB", peak >> 20);
-    wait_until("their memory is free", || {
+    wait_until("the memory is free", || {
         server.invoke(INSTANCES).status == 200
     });
 }
 
-/// Accepted requests have the memory that they need to be answered, though new ones ask for all there is.
+/// Requests without a body keep the memory that they need, although others ask for all of it.
 #[test]
-fn a_full_memory_keeps_nobody_without_a_body_out() {
+fn requests_without_a_body_are_served_when_the_memory_for_bodies_is_full() {
     let server = start();
     let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {LIMIT}\r\n\r\n");
     let mut greedy = server.connect();
@@ -200,69 +201,69 @@ fn a_full_memory_keeps_nobody_without_a_body_out() {
     for _ in 0..LIMIT / 0x10000 - 1 {
         greedy.send(&[b' '; 0x10000]);
     }
-    wait_until("there is no room for a body", || {
+    wait_until("there is no memory for a body", || {
         server.invoke(INSTANCES).status == 503
     });
     assert_eq!(server.ping().status, 200);
-    let answer = server.exchange(&request("GET", "/tfs/v1/models/half_plus_three", &[], b""));
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = server.exchange(&request("GET", "/tfs/v1/models/half_plus_three", &[], b""));
+    assert_eq!(response.status, 200, "{}", response.text());
     drop(greedy);
-    wait_until("there is room again", || {
+    wait_until("memory is free again", || {
         server.invoke(INSTANCES).status == 200
     });
 }
 
-/// The model server's answer may be as large as the request, or larger.
+/// The model server's response may be as large as the request, or larger.
 #[test]
-fn answers_are_counted_too() {
+fn responses_of_the_model_server_are_counted() {
     let server = start_with(Setup::new().var("FAKE_TFS_ANSWER", "echo"));
     let body = filled("{\"instances\":[1", ",1", "]}");
     let peak = peak(&server, || {
-        let answer = server.invoke(&body);
-        // Request and answer together are all there is.
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.body.len(), body.len());
+        let response = server.invoke(&body);
+        // Request and response together take all the memory.
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.body.len(), body.len());
         let large = [&body[..], &vec![b' '; LIMIT / 8 * 3][..]].concat();
-        let answer = server.invoke(&large);
-        assert_never(&answer);
+        let response = server.invoke(&large);
+        assert_never(&response);
     });
     assert!(peak <= PEAK, "{} MB", peak >> 20);
     server.assert_serves();
 }
 
-/// It is alone, and still there is not enough: trying again would not help.
-fn assert_never(answer: &Response) {
-    assert_eq!(answer.status, 507, "{}", answer.text());
-    assert_eq!(answer.header("retry-after"), None);
-    let text = answer.text();
+/// The request is the only one, and still the memory is not enough: trying again would not help.
+fn assert_never(response: &Response) {
+    assert_eq!(response.status, 507, "{}", response.text());
+    assert_eq!(response.header("retry-after"), None);
+    let text = response.text();
     assert!(text.contains("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB"), "{text}");
 }
 
-/// What a body is converted to may be what does not fit: then it is the body that is too large.
+/// If the converted body does not fit, the body counts as too large.
 #[test]
-fn a_conversion_that_never_fits_is_refused_for_ever() {
+fn a_body_whose_conversion_can_never_fit_gets_413_without_retry_after() {
     let server = start();
     let body = filled("", "\u{1}", "");
     let headers = [("Content-Type", "text/csv")];
-    let answer = server.post("/invocations", &headers, &body);
-    assert_eq!(answer.status, 413, "{}", answer.text());
-    assert_eq!(answer.header("retry-after"), None);
+    let response = server.post("/invocations", &headers, &body);
+    assert_eq!(response.status, 413, "{}", response.text());
+    assert_eq!(response.header("retry-after"), None);
     server.assert_serves();
 }
 
-/// What a request needs beside its body counts against it, so that it is not told to try again for ever: the buffer for
-/// chunks, and the head.
+/// A request that cannot fit together with its head and its buffer for chunks gets 413. With 503, the client would try
+/// again forever.
 #[test]
-fn what_a_request_needs_beside_its_body_is_its_own() {
+fn head_and_chunk_buffer_count_against_the_request_itself() {
     let server = start();
     let assert_never = |head: &str, body: &[u8]| {
         let mut connection = server.connect();
-        // It is refused before it is sent as a whole.
+        // The server refuses the request before all of it is sent.
         let _ = connection.try_send(head.as_bytes());
         let _ = connection.try_send(body);
-        let answer = connection.response();
-        assert_eq!(answer.status, 413, "{}", answer.text());
-        assert_eq!(answer.header("retry-after"), None);
+        let response = connection.response();
+        assert_eq!(response.status, 413, "{}", response.text());
+        assert_eq!(response.header("retry-after"), None);
     };
     for size in [LIMIT - 30_000, LIMIT, LIMIT + 1, LIMIT + 100_000] {
         let head = format!(
@@ -276,25 +277,26 @@ fn what_a_request_needs_beside_its_body_is_its_own() {
         "a".repeat(31_000)
     );
     assert_never(&head, &[]);
-    // A head of usual size takes nothing from the body.
+    // A head of usual size takes no memory from the body.
     let large = [
         b"{\"instances\": [1.0, 2.0, 5.0]}",
         &vec![b' '; LIMIT - 30][..],
     ]
     .concat();
-    let answer = server.post(
+    let response = server.post(
         "/invocations",
         &[("A", "a".repeat(3_500).as_str())],
         &large[..LIMIT],
     );
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(response.status, 200, "{}", response.text());
     server.assert_serves();
 }
 
-/// Bodies, what handlers make of them, the model server's answer and the handlers': one after the other.
+/// The body, the input handler's result, the model server's response and the output handler's result, one after the
+/// other.
 #[cfg(feature = "python")]
 #[test]
-fn the_way_through_handlers_is_counted_as_well() {
+fn requests_through_handlers_are_counted() {
     let script = "\
 def input_handler(data, context):
     return data.read()
@@ -308,10 +310,10 @@ def output_handler(response, context):
     let fitting = [&large[..large.len() / 2], b"1]}"].concat();
     for (body, fits) in [(fitting, true), (large, false)] {
         let peak = peak(&server, || {
-            let answer = server.invoke(&body);
+            let response = server.invoke(&body);
             match fits {
-                true => assert_eq!(answer.status, 200, "{}", answer.text()),
-                false => assert_never(&answer),
+                true => assert_eq!(response.status, 200, "{}", response.text()),
+                false => assert_never(&response),
             }
         });
         assert!(peak <= PEAK, "{} MB", peak >> 20);
@@ -319,23 +321,24 @@ def output_handler(response, context):
     }
 }
 
-/// What is freed is not kept, in whatever thread it was: else the sum of many requests would count, not those at once.
+/// Every thread returns the memory that it frees. Otherwise the sum of all requests would count, not the requests at
+/// one time.
 #[test]
-fn large_requests_one_after_the_other_leave_nothing_behind() {
+fn consecutive_large_requests_leave_no_memory_behind() {
     let server = start_with(Setup::new().var("FAKE_TFS_ANSWER", "echo"));
     let rest = status(&server, "VmRSS:");
-    // Of all sizes, so that no freed piece fits the next.
+    // Of many sizes, so no freed block fits the next body.
     for size in (1..24).map(|step| BODY / 24 * step) {
         let start = "{\"instances\":[\"";
         let body = [start, &"x".repeat(size), "\"]}"].concat();
-        let answers: Vec<_> = (0..2).map(|_| server.invoke(&body).status).collect();
-        assert_eq!(answers, [200, 200]);
+        let responses: Vec<_> = (0..2).map(|_| server.invoke(&body).status).collect();
+        assert_eq!(responses, [200, 200]);
     }
-    // What the allocator's arenas, one for each CPU, may keep at their tops.
+    // Each arena of the allocator, one per CPU, may keep some memory at its top.
     let arenas = thread::available_parallelism()
         .map_or(1, usize::from)
         .clamp(2, 8);
-    wait_until("it is given back", || {
+    wait_until("the memory is returned to the system", || {
         status(&server, "VmRSS:") < rest + arenas * (8 << 20)
     });
 }

@@ -1,4 +1,4 @@
-//! The HTTP server: connections, limits, malformed and hostile clients.
+//! The HTTP server: connections, limits, and malformed requests and hostile clients.
 
 mod chunked_bodies;
 mod connections;

@@ -1,4 +1,4 @@
-//! More requests than can be worked on: some wait, the rest is turned away, and `/ping` answers all the same.
+//! More requests than slots: some wait in the backlog, the rest are refused, and `/ping` still responds.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use crate::support::{
 /// Requests that may wait for a slot.
 const BACKLOG: usize = 1024;
 
-/// A server whose requests go unrecorded and whose log is quiet.
+/// A server whose model server records no requests.
 fn setup() -> Setup {
-    processes::raise_own_file_limit(); // and with it the fake model server's
+    processes::raise_own_file_limit(); // the fake model server inherits the limit
     Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0)
 }
 
@@ -40,8 +40,8 @@ fn hanging() -> Vec<u8> {
     )
 }
 
-/// Waits until all are answered, with one deadline for all.
-fn answers<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec<Response> {
+/// Waits for all responses, with one deadline for all.
+fn responses<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec<Response> {
     let mut connections: Vec<_> = connections.into_iter().collect();
     wait_until("all are answered", || {
         connections.iter_mut().all(|c| c.is_readable())
@@ -49,7 +49,7 @@ fn answers<'c>(connections: impl IntoIterator<Item = &'c mut Connection>) -> Vec
     connections.into_iter().map(|c| c.response()).collect()
 }
 
-/// The quickest of several pings: the machine may be busy, the server must not be.
+/// The quickest of several pings: the machine may be busy, but the server must not be.
 fn quickest_ping(server: &Server) -> Duration {
     let pings = (0..10).map(|_| {
         let began = Instant::now();
@@ -63,9 +63,10 @@ fn quickest_ping(server: &Server) -> Duration {
 fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
     let server = setup().start();
     let _slow = send_many(&server, 200, &hanging());
-    wait_until("all are at work that can be", || {
-        server.stat(0, "in_flight") == in_flight().min(200) as u64
-    });
+    wait_until(
+        "the model server has as many requests as it may get",
+        || server.stat(0, "in_flight") == in_flight().min(200) as u64,
+    );
     let quickest = quickest_ping(&server);
     assert!(quickest < Duration::from_millis(100), "{quickest:?}");
     assert_eq!(server.get("/execution-parameters").status, 200);
@@ -73,59 +74,63 @@ fn a_ping_is_answered_at_once_while_200_requests_are_slow() {
 }
 
 #[test]
-fn what_neither_slots_nor_backlog_hold_is_turned_away_and_the_rest_is_served() {
+fn requests_beyond_slots_and_backlog_get_503_and_all_others_are_served() {
     const EXTRA: usize = 30;
     let server = setup().start();
-    // A command of the server itself, which ends with its process.
+    // Set for the model server's process, so the command ends when the process does.
     server.control(0, &json!({"command": {"hang": true}}));
     let mut small = send_many(
         &server,
         slots() + BACKLOG,
         &request("POST", "/invocations", &[], INSTANCES),
     );
-    // Larger bodies are refused in another way.
+    // Requests with larger bodies are refused at another place.
     let body = [INSTANCES, &[b' '; 5_000]].concat();
     let mut large = send_many(&server, EXTRA, &request("POST", "/invocations", &[], &body));
     let mut all: Vec<_> = small.iter_mut().chain(&mut large).collect();
 
     let mut refused = 0;
-    wait_until("the extra requests are turned away", || {
+    wait_until("the extra requests are refused", || {
         let before = all.len();
         all.retain_mut(|connection| {
             if !connection.is_readable() {
                 return true;
             }
-            let answer = connection.response();
-            assert_eq!(answer.status, 503, "{}", answer.text());
-            let retry_after = answer.header("retry-after").map(str::parse::<u32>);
-            assert!(matches!(retry_after, Some(Ok(1..))), "{answer:?}");
+            let response = connection.response();
+            assert_eq!(response.status, 503, "{}", response.text());
+            let retry_after = response.header("retry-after").map(str::parse::<u32>);
+            assert!(matches!(retry_after, Some(Ok(1..))), "{response:?}");
             assert!(
-                answer.error().contains("Too many requests"),
+                response.error().contains("Too many requests"),
                 "{}",
-                answer.error()
+                response.error()
             );
             connection.send(&request("GET", "/ping", &[], b""));
-            assert_eq!(connection.response().status, 200, "the connection goes on");
+            assert_eq!(
+                connection.response().status,
+                200,
+                "the connection stays open"
+            );
             false
         });
         refused += before - all.len();
         refused >= EXTRA
     });
-    assert_eq!(refused, EXTRA, "slots and backlog are full exactly then");
+    assert_eq!(refused, EXTRA, "exactly the extra requests are refused");
     let quickest = quickest_ping(&server);
     assert!(quickest < Duration::from_millis(100), "{quickest:?}");
 
-    // Without its process the model server hangs no more: everything that waits is served.
+    // The restarted model server no longer hangs: all waiting requests are served.
     processes::signal(server.model_server_pid(0), Signal::KILL);
-    for answer in answers(all) {
-        assert_eq!(answer.status, 200, "{}", answer.text());
+    for response in responses(all) {
+        assert_eq!(response.status, 200, "{}", response.text());
     }
     server.wait_until_healthy();
 }
 
-/// A request that is turned away may have a body that never comes.
+/// A refused request may have a body that never arrives.
 #[test]
-fn bodies_that_never_come_do_not_keep_ping_waiting() {
+fn ping_is_answered_while_refused_bodies_never_come() {
     let server = setup().start();
     let _slow = send_many(&server, slots() + BACKLOG, &hanging());
     wait_until("all slots are taken", || {
@@ -138,9 +143,9 @@ fn bodies_that_never_come_do_not_keep_ping_waiting() {
     }
 }
 
-/// Slots are for work: clients that send nothing must not take them all for long.
+/// Clients that announce a body and send nothing must not hold all slots.
 #[test]
-fn ping_is_answered_while_many_bodies_do_not_come() {
+fn ping_is_answered_while_more_bodies_stall_than_slots_exist() {
     let server = setup().start();
     let head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n";
     let _stalled = send_many(&server, 3 * slots(), head);
@@ -150,7 +155,7 @@ fn ping_is_answered_while_many_bodies_do_not_come() {
 }
 
 #[test]
-fn a_batch_job_raises_what_is_worked_on_at_once() {
+fn max_concurrent_transforms_raises_the_number_of_slots() {
     let more = slots() + 36;
     for (asked, expected) in [(more, more), (8, in_flight())] {
         let server = setup()
@@ -167,13 +172,13 @@ fn a_batch_job_raises_what_is_worked_on_at_once() {
 }
 
 #[test]
-fn the_deadline_holds_for_requests_that_wait_their_turn() {
+fn the_deadline_holds_for_requests_in_the_backlog() {
     let server = setup().deadline(2).start();
     let began = Instant::now();
     let mut all = send_many(&server, 2 * slots(), &hanging());
-    for answer in answers(&mut all) {
-        assert_eq!(answer.status, 504, "{}", answer.text());
-        assert!(answer.error().contains("2 s"), "{}", answer.error());
+    for response in responses(&mut all) {
+        assert_eq!(response.status, 504, "{}", response.text());
+        assert!(response.error().contains("2 s"), "{}", response.error());
     }
     assert!(began.elapsed() >= Duration::from_secs(2));
     server.assert_serves();

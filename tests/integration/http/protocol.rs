@@ -1,4 +1,4 @@
-//! HTTP as clients speak it: kept connections, pipelines, old versions, `Expect`, upgrades.
+//! HTTP as real clients use it: kept connections, pipelining, old versions, `Expect`, upgrades.
 
 use std::io::Write;
 
@@ -10,21 +10,21 @@ fn a_connection_serves_one_request_after_another() {
     let mut connection = server.connect();
     for round in 0..20 {
         connection.send(&request("POST", "/invocations", &[], INSTANCES));
-        let answer = connection.response();
+        let response = connection.response();
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, PREDICTIONS),
             "{round}"
         );
-        assert_ne!(answer.header("connection"), Some("close"), "{round}");
+        assert_ne!(response.header("connection"), Some("close"), "{round}");
         connection.send(&request("GET", "/ping", &[], b""));
         assert_eq!(connection.response().status, 200, "{round}");
     }
 }
 
-/// None of the connections ends before all are answered: each needs somebody to read it.
+/// No connection closes before all have a response, so the server must read all of them.
 #[test]
-fn connections_opened_all_at_once_are_all_served() {
+fn connections_opened_at_the_same_time_are_all_served() {
     let server = Setup::new().start();
     let ping = request("GET", "/ping", &[], b"");
     for _ in 0..5 {
@@ -46,7 +46,7 @@ fn pipelined_requests_are_answered_in_order() {
     let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
     let mut connection = server.connect();
     let body = |n: usize| {
-        // The first is the slowest: answers are there in another order than requests.
+        // The first request is the slowest, so responses would be ready in another order than their requests.
         let delay = if n == 0 { 300 } else { 0 };
         let padding = "x".repeat(2000 * (n % 2));
         format!(
@@ -60,35 +60,38 @@ fn pipelined_requests_are_answered_in_order() {
     }
     connection.send(&bytes);
     for n in 0..10 {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text()), (200, body(n)));
+        let response = connection.response();
+        assert_eq!((response.status, response.text()), (200, body(n)));
         assert_eq!(connection.response().status, 404);
     }
 }
 
 #[test]
-fn http_1_0_connections_end_unless_kept() {
+fn http_1_0_connections_close_unless_the_client_keeps_them_alive() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     let head = "POST /invocations HTTP/1.0\r\nContent-Length: ";
     let body = str::from_utf8(INSTANCES).unwrap();
     connection.send(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes());
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     assert!(connection.is_at_end());
 
     let mut connection = server.connect();
     for _ in 0..2 {
         connection.send(b"GET /ping HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
-        let answer = connection.response();
-        assert_eq!(answer.status, 200);
-        let connection = answer.header("connection").map(str::to_ascii_lowercase);
+        let response = connection.response();
+        assert_eq!(response.status, 200);
+        let connection = response.header("connection").map(str::to_ascii_lowercase);
         assert_eq!(connection.as_deref(), Some("keep-alive"));
     }
 }
 
 #[test]
-fn connection_close_is_heard_and_said() {
+fn the_server_obeys_connection_close_and_repeats_the_header() {
     let server = Setup::new().start();
     for bytes in [
         request("GET", "/ping", &[("Connection", "close")], b""),
@@ -141,7 +144,7 @@ fn expect_100_continue_is_answered_before_the_body_is_sent() {
             status,
             "{target} {content_type} {length}"
         );
-        // Nothing of the body is taken for a request, whatever the status.
+        // Whatever the status, no part of the body is read as a request.
         connection.send(&request("GET", "/ping", &[], b""));
         assert_eq!(
             connection.response().status,
@@ -161,17 +164,20 @@ fn a_client_that_does_not_wait_for_100_continue_is_served_too() {
         &[("Expect", "100-continue")],
         INSTANCES,
     ));
-    let mut answer = connection.response();
-    if answer.status == 100 {
-        answer = connection.response();
+    let mut response = connection.response();
+    if response.status == 100 {
+        response = connection.response();
     }
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 #[test]
-fn a_client_that_gives_up_on_100_continue_harms_nobody() {
+fn clients_that_disconnect_before_100_continue_affect_no_other_client() {
     let server = Setup::new().start();
-    // More than there are slots, so that one that is not given back would be missed.
+    // More than the number of slots, so the test notices a slot that is not freed.
     for _ in 0..80 {
         let head =
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
@@ -181,19 +187,19 @@ fn a_client_that_gives_up_on_100_continue_harms_nobody() {
 }
 
 #[test]
-fn another_expectation_fails() {
+fn an_unknown_expectation_gets_417() {
     let server = Setup::new().start();
-    let answer = server.exchange(&request(
+    let response = server.exchange(&request(
         "POST",
         "/invocations",
         &[("Expect", "x")],
         INSTANCES,
     ));
-    assert_eq!(answer.status, 417);
+    assert_eq!(response.status, 417);
     server.assert_serves();
 }
 
-/// Java's HTTP client asks with its first request whether HTTP/2 is spoken here.
+/// Java's HTTP client offers HTTP/2 with its first request.
 const UPGRADE: [(&str, &str); 3] = [
     ("Connection", "Upgrade, HTTP2-Settings"),
     ("Upgrade", "h2c"),
@@ -201,14 +207,14 @@ const UPGRADE: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn an_offer_to_upgrade_to_http_2_is_declined_by_a_normal_answer() {
+fn an_offer_to_upgrade_to_http_2_gets_a_normal_http_1_1_response() {
     let server = Setup::new().start();
     for length in [INSTANCES.len(), 1025, 200_000] {
         let mut body = INSTANCES.to_vec();
         body.resize(length, b' ');
-        let answer = server.exchange(&request("POST", "/invocations", &UPGRADE, &body));
+        let response = server.exchange(&request("POST", "/invocations", &UPGRADE, &body));
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, PREDICTIONS),
             "{length}"
         );
@@ -232,8 +238,11 @@ fn an_offer_to_upgrade_may_come_with_a_chunked_body() {
     write!(bytes, "\r\n{:x}\r\n", INSTANCES.len()).unwrap();
     bytes.extend_from_slice(INSTANCES);
     bytes.extend_from_slice(b"\r\n0\r\n\r\n");
-    let answer = server.exchange(&bytes);
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = server.exchange(&bytes);
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     assert_eq!(server.last_request().body.unwrap().as_bytes(), INSTANCES);
 }
 
@@ -249,7 +258,7 @@ fn a_request_may_arrive_byte_by_byte() {
 
 /// RFC 9112, 3.2.
 #[test]
-fn a_request_names_one_host() {
+fn an_http_1_1_request_must_name_exactly_one_host() {
     let server = Setup::new().start();
     for (head, expected) in [
         ("HTTP/1.1\r\n", 400),
@@ -258,13 +267,13 @@ fn a_request_names_one_host() {
         ("HTTP/1.1\r\nHost:\r\n", 200),
         ("HTTP/1.0\r\n", 200),
     ] {
-        let answer = server.exchange(format!("GET /ping {head}\r\n").as_bytes());
-        assert_eq!(answer.status, expected, "{head:?}");
+        let response = server.exchange(format!("GET /ping {head}\r\n").as_bytes());
+        assert_eq!(response.status, expected, "{head:?}");
     }
 }
 
 #[test]
-fn a_url_is_read_as_a_url() {
+fn an_absolute_url_as_target_is_parsed_as_a_url() {
     let server = Setup::new().start();
     for (target, expected) in [
         ("http://a/ping", 200),
@@ -275,13 +284,13 @@ fn a_url_is_read_as_a_url() {
         ("http://a/ping#x", 400),
         ("ftp://a/ping", 400),
     ] {
-        let answer = server.get(target);
-        assert_eq!(answer.status, expected, "{target}: {}", answer.text());
+        let response = server.get(target);
+        assert_eq!(response.status, expected, "{target}: {}", response.text());
     }
 }
 
 #[test]
-fn each_expectation_is_looked_at_and_http_1_0_has_none() {
+fn every_expectation_is_checked_except_in_http_1_0() {
     let server = Setup::new().start();
     let length = INSTANCES.len();
     for (head, expected) in [
@@ -291,7 +300,7 @@ fn each_expectation_is_looked_at_and_http_1_0_has_none() {
         ),
         ("1.1\r\nHost: x\r\nExpect: 100-Continue, more\r\n", 417),
         ("1.0\r\nExpect: more\r\n", 200),
-        // No interim answer, which HTTP/1.0 does not have.
+        // HTTP/1.0 has no interim responses.
         ("1.0\r\nExpect: 100-continue\r\n", 200),
     ] {
         let mut connection = server.connect();

@@ -1,4 +1,4 @@
-//! What clients get for what TensorFlow Serving answers: status, body, content type, and `Accept`.
+//! How responses of TensorFlow Serving reach the client: status, body, content type, and layout by `Accept`.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn invoke_accepting(server: &Server, accept: &[&str]) -> Response {
 }
 
 #[test]
-fn accept_decides_content_type_and_layout() {
+fn accept_decides_the_content_type_and_layout_of_the_response() {
     let server = Setup::new().start();
     for (accept, content_type) in [
         ("application/json", "application/json"),
@@ -29,11 +29,11 @@ fn accept_decides_content_type_and_layout() {
         ),
         ("*/*, application/json", "application/json"),
     ] {
-        let answer = invoke_accepting(&server, &[accept]);
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.text(), ON_ONE_LINE, "{accept}");
+        let response = invoke_accepting(&server, &[accept]);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.text(), ON_ONE_LINE, "{accept}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some(content_type),
             "{accept}"
         );
@@ -41,7 +41,7 @@ fn accept_decides_content_type_and_layout() {
 }
 
 #[test]
-fn any_other_accept_leaves_the_body_untouched() {
+fn any_other_accept_leaves_the_body_unchanged() {
     let server = Setup::new().start();
     for accept in [
         &[][..],
@@ -50,11 +50,11 @@ fn any_other_accept_leaves_the_body_untouched() {
         &["text/csv"],
         &["application/jsonl"],
     ] {
-        let answer = invoke_accepting(&server, accept);
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.text(), PREDICTIONS, "{accept:?}");
+        let response = invoke_accepting(&server, accept);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.text(), PREDICTIONS, "{accept:?}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("application/json"),
             "{accept:?}"
         );
@@ -66,15 +66,15 @@ fn status_and_body_of_tensorflow_serving_are_passed_on() {
     let server = Setup::new().start();
     for status in [200, 400, 404, 429, 500, 501, 503, 504] {
         let body = format!("{{\n    \"error\": \"text for {status}\"\n}}");
-        let answer = server.invoke_fake(&json!({"status": status, "body": body}));
-        assert_eq!(answer.status, status);
-        assert_eq!(answer.text(), body);
-        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let response = server.invoke_fake(&json!({"status": status, "body": body}));
+        assert_eq!(response.status, status);
+        assert_eq!(response.text(), body);
+        assert_eq!(response.header("content-type"), Some("application/json"));
     }
     assert_eq!(
         server.requests().len(),
         8,
-        "an error status is an answer: nothing is sent again"
+        "an error status is a response: no request is sent again"
     );
 }
 
@@ -82,54 +82,57 @@ fn status_and_body_of_tensorflow_serving_are_passed_on() {
 fn errors_are_laid_out_by_accept_too() {
     let server = Setup::new().start();
     let body = fake(&json!({"status": 404, "body": "{\n    \"error\": \"a\\nb\"\n}"}));
-    let answer = server.post(
+    let response = server.post(
         "/invocations",
         &[("Accept", "application/json")],
         body.as_bytes(),
     );
     assert_eq!(
-        (answer.status, answer.text()),
+        (response.status, response.text()),
         (404, r#"{    "error": "a\nb"}"#.to_owned())
     );
 }
 
 #[test]
-fn an_answer_may_be_empty() {
+fn an_empty_response_is_passed_on() {
     let server = Setup::new().start();
-    let answer = server.invoke_fake(&json!({"status": 500, "body": ""}));
-    assert_eq!((answer.status, answer.text().as_str()), (500, ""));
+    let response = server.invoke_fake(&json!({"status": 500, "body": ""}));
+    assert_eq!((response.status, response.text().as_str()), (500, ""));
 }
 
 #[test]
-fn escaped_instances_are_mended_in_a_400_only() {
+fn escaped_quotes_are_replaced_only_in_a_400() {
     let server = Setup::new().start();
     let escaped = r"Failed to process element: 0 of \'instances\' list. \'instances\'";
-    let mended = "Failed to process element: 0 of 'instances' list. 'instances'";
+    let replaced = "Failed to process element: 0 of 'instances' list. 'instances'";
     for (status, expected) in [
-        (400, mended),
+        (400, replaced),
         (200, escaped),
         (404, escaped),
         (500, escaped),
     ] {
-        let answer = server.invoke_fake(&json!({"status": status, "body": escaped}));
-        assert_eq!((answer.status, answer.text().as_str()), (status, expected));
+        let response = server.invoke_fake(&json!({"status": status, "body": escaped}));
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (status, expected)
+        );
     }
 }
 
 #[test]
-fn large_answers_arrive_whole() {
+fn large_responses_arrive_whole() {
     let bytes = 5_000_000;
     let server = Setup::new().var("FAKE_TFS_FIXED_BODY_BYTES", bytes).start();
-    let answer = server.invoke(INSTANCES);
-    assert_eq!(answer.status, 200);
+    let response = server.invoke(INSTANCES);
+    assert_eq!(response.status, 200);
     assert!(
-        answer.body.len() > bytes - 100,
+        response.body.len() > bytes - 100,
         "{} bytes",
-        answer.body.len()
+        response.body.len()
     );
-    assert!(answer.body.ends_with(b", 0.5\n    ]\n}"));
+    assert!(response.body.ends_with(b", 0.5\n    ]\n}"));
 
-    let answer = invoke_accepting(&server, &["application/json"]);
-    assert!(!answer.body.contains(&b'\n'));
-    assert!(answer.body.ends_with(b", 0.5    ]}"));
+    let response = invoke_accepting(&server, &["application/json"]);
+    assert!(!response.body.contains(&b'\n'));
+    assert!(response.body.ends_with(b", 0.5    ]}"));
 }

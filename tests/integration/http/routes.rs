@@ -6,13 +6,13 @@ use crate::support::{Setup, request};
 fn ping_answers_200_with_an_empty_body() {
     let server = Setup::new().start();
     for target in ["/ping", "/ping?x=1"] {
-        let answer = server.get(target);
-        assert_eq!((answer.status, answer.body.len()), (200, 0), "{target}");
+        let response = server.get(target);
+        assert_eq!((response.status, response.body.len()), (200, 0), "{target}");
     }
 }
 
 #[test]
-fn head_requests_get_the_head_and_the_connection_goes_on() {
+fn head_requests_get_only_a_head_and_keep_the_connection() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     for (target, status) in [
@@ -28,7 +28,7 @@ fn head_requests_get_the_head_and_the_connection_goes_on() {
 }
 
 #[test]
-fn unknown_paths_are_not_found() {
+fn unknown_paths_get_404() {
     let server = Setup::new().start();
     for (method, target) in [
         ("GET", "/"),
@@ -41,23 +41,23 @@ fn unknown_paths_are_not_found() {
         ("BREW", "/coffee"),
         ("GET", "/models"),
     ] {
-        let answer = server.exchange(&request(method, target, &[], b""));
-        assert_eq!(answer.status, 404, "{method} {target}");
+        let response = server.exchange(&request(method, target, &[], b""));
+        assert_eq!(response.status, 404, "{method} {target}");
         assert_eq!(
-            answer.text(),
+            response.text(),
             r#"{"error": "Not Found"}"#,
             "{method} {target}"
         );
-        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(response.header("content-type"), Some("application/json"));
     }
     assert!(
         server.requests().is_empty(),
-        "TensorFlow Serving was not asked"
+        "TensorFlow Serving gets no request"
     );
 }
 
 #[test]
-fn wrong_methods_are_told_the_right_ones() {
+fn a_wrong_method_gets_405_with_the_allowed_methods() {
     let server = Setup::new().start();
     for (method, target, allowed) in [
         ("POST", "/ping", "GET, HEAD"),
@@ -66,19 +66,19 @@ fn wrong_methods_are_told_the_right_ones() {
         ("GET", "/invocations", "POST"),
         ("PUT", "/invocations?x", "POST"),
     ] {
-        let answer = server.exchange(&request(method, target, &[], b""));
-        assert_eq!(answer.status, 405, "{method} {target}");
-        assert_eq!(answer.header("allow"), Some(allowed), "{method} {target}");
+        let response = server.exchange(&request(method, target, &[], b""));
+        assert_eq!(response.status, 405, "{method} {target}");
+        assert_eq!(response.header("allow"), Some(allowed), "{method} {target}");
         assert!(
-            answer.error().contains("Method Not Allowed"),
+            response.error().contains("Method Not Allowed"),
             "{}",
-            answer.error()
+            response.error()
         );
     }
 }
 
 #[test]
-fn a_body_nobody_wants_does_not_spoil_the_connection() {
+fn a_body_that_no_route_reads_does_not_break_the_connection() {
     let server = Setup::new().start();
     let mut connection = server.connect();
     for length in [1, 1024, 1025, 300_000] {

@@ -1,4 +1,4 @@
-//! A request that waits holds no thread, and a client that hangs up gives its place back at once.
+//! A waiting request holds no thread, and a client that hangs up frees its place at once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,15 +20,15 @@ use crate::support::{
 
 const FRONT_LOG: &str = "SAGEMAKER_TFS_NGINX_LOGLEVEL";
 
-/// A server that notes in its log how each request ended; the model server records none.
+/// A server that logs how each request ended; the model server records no requests.
 fn setup() -> Setup {
-    processes::raise_own_file_limit(); // and with it the servers'
+    processes::raise_own_file_limit(); // the servers inherit the limit
     Setup::new()
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .var(FRONT_LOG, "info")
 }
 
-/// Whether requests are to keep a thread each in this run of the tests.
+/// Whether each request has its own thread in this run of the tests.
 fn is_thread_each() -> bool {
     tested_workers().as_deref() == Some("threads")
 }
@@ -45,19 +45,19 @@ fn send(server: &Server, bytes: &[u8]) -> Connection {
     connection
 }
 
-/// The model server keeps inference requests until told otherwise.
+/// Makes the model server hold inference requests, or release them.
 fn hold(server: &Server, hold: bool) {
     server.control(0, &json!({"hold": hold}));
 }
 
 #[track_caller]
 fn wait_for_in_flight(server: &Server, count: u64) {
-    wait_until(&format!("{count} requests are with the model"), || {
+    wait_until(&format!("{count} requests are in flight"), || {
         server.stat(0, "in_flight") == count
     });
 }
 
-/// Waits until so many requests have been given up because their clients hung up.
+/// Waits until `count` requests were cancelled because their clients hung up.
 #[track_caller]
 fn wait_for_hung_up(server: &Server, count: usize) {
     wait_until(&format!("{count} requests ended with 499"), || {
@@ -71,8 +71,11 @@ fn hung_up(server: &Server) -> usize {
 
 #[track_caller]
 fn assert_predicts(connection: &mut Connection) {
-    let answer = connection.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 /// What the threads that serve requests are doing.
@@ -85,11 +88,11 @@ mod workers {
     } else {
         &["22", "441"]
     };
-    /// A lock may be held for a moment by a thread that has no processor; a request's wait takes longer.
+    /// A thread without a CPU may hold a lock for a moment; a request's wait takes longer.
     const LONGEST_BLOCK: Duration = Duration::from_millis(200);
 
-    /// Threads that wait outside of `epoll_wait`, and since when: as long as a thread was not switched it is the same
-    /// wait.
+    /// Threads that wait outside `epoll_wait`, and since when. As long as a thread's count of switches stays the same,
+    /// the wait is the same.
     #[derive(Debug, Default)]
     pub struct Blocked(BTreeMap<String, (String, Instant)>);
 
@@ -97,7 +100,7 @@ mod workers {
         /// Looks at all workers.
         ///
         /// # Panics
-        /// When one has been blocked for longer than [`LONGEST_BLOCK`].
+        /// When a worker has been blocked for longer than [`LONGEST_BLOCK`].
         #[track_caller]
         pub fn look(&mut self, server: &Server) {
             let now = Instant::now();
@@ -118,7 +121,7 @@ mod workers {
         }
     }
 
-    /// The workers that sleep and not in `epoll_wait`, each with its system call and how often it was switched.
+    /// The workers that sleep outside `epoll_wait`, each with its system call and its count of context switches.
     fn blocked(pid: u32) -> Vec<(String, String)> {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs");
         let blocked = tasks.filter_map(|task| {
@@ -138,7 +141,7 @@ mod workers {
         blocked.collect()
     }
 
-    /// How many there are.
+    /// The number of workers.
     pub fn count(pid: u32) -> usize {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the server runs");
         let names =
@@ -150,7 +153,8 @@ mod workers {
 #[test]
 fn two_thousand_requests_wait_on_a_few_threads() {
     const REQUESTS: usize = 2000;
-    /// What all these requests take in a debug build, whose stacks are several times as large as a release build's.
+    /// Enough memory for all these requests in a debug build, whose stacks are several times as large as in a release
+    /// build.
     const PEAK: u64 = 512 << 20;
     const SAMPLES: usize = 300;
     if processes::raise_own_file_limit().is_some_and(|files| files < 10_000) {
@@ -171,15 +175,15 @@ fn two_thousand_requests_wait_on_a_few_threads() {
             while !is_thread_each() && !over.load(Ordering::Relaxed) {
                 blocked.look(&server);
                 samples.fetch_add(1, Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(3)); // so that it does not keep a processor busy
+                thread::sleep(Duration::from_millis(3)); // so the watching thread does not keep a CPU busy
             }
         });
         let mut waiting: Vec<_> = (0..REQUESTS).map(|_| send(&server, &slow)).collect();
         wait_for_in_flight(&server, REQUESTS as u64);
         let threads = processes::threads(server.pid());
-        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
         if !is_thread_each() {
-            assert!(threads < 36 + 2 * processors, "{threads} threads");
+            assert!(threads < 36 + 2 * cpus, "{threads} threads");
             assert!(workers::count(server.pid()) > 0);
             wait_until("enough samples were taken", || {
                 watch.is_finished() || samples.load(Ordering::Relaxed) >= SAMPLES
@@ -191,7 +195,7 @@ fn two_thousand_requests_wait_on_a_few_threads() {
         for ping in &mut pings {
             assert_eq!(ping.response().status, 200);
         }
-        // All of them while the model server still had all requests.
+        // The model server still has all requests, so all pings were served while they waited.
         assert_eq!(server.stat(0, "in_flight"), REQUESTS as u64);
         hold(&server, false);
         for connection in &mut waiting {
@@ -206,7 +210,7 @@ fn two_thousand_requests_wait_on_a_few_threads() {
 }
 
 #[test]
-fn a_client_that_hangs_up_while_the_model_works_gives_its_place_back() {
+fn a_client_that_hangs_up_while_the_model_computes_frees_its_slot() {
     // One request at a time.
     let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
     for round in 1..=3 {
@@ -214,7 +218,7 @@ fn a_client_that_hangs_up_while_the_model_works_gives_its_place_back() {
         wait_for_in_flight(&server, round);
         let mut next = send(&server, &invocation(INSTANCES));
         assert_eq!(server.ping().status, 200);
-        assert!(!next.is_readable(), "there is one place only");
+        assert!(!next.is_readable(), "the only place is taken");
         drop(hanging);
         assert_predicts(&mut next);
         wait_for_hung_up(&server, round as usize);
@@ -224,7 +228,7 @@ fn a_client_that_hangs_up_while_the_model_works_gives_its_place_back() {
 }
 
 #[test]
-fn a_client_that_hangs_up_in_the_backlog_gives_its_place_back() {
+fn a_client_that_hangs_up_in_the_backlog_frees_its_place() {
     const BACKLOG: usize = 1024;
     let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
     hold(&server, true);
@@ -238,7 +242,7 @@ fn a_client_that_hangs_up_in_the_backlog_gives_its_place_back() {
         wait_for_hung_up(&server, left);
         assert!(!is_full(&server));
         backlog.insert(0, send(&server, &small));
-        wait_until("the newcomer has its place", || is_full(&server));
+        wait_until("the new request has the place", || is_full(&server));
     }
     hold(&server, false);
     for connection in [&mut first].into_iter().chain(&mut backlog) {
@@ -247,13 +251,13 @@ fn a_client_that_hangs_up_in_the_backlog_gives_its_place_back() {
     assert_eq!(
         server.stat(0, "requests"),
         1 + BACKLOG as u64,
-        "what nobody waits for is not sent to the model"
+        "requests whose clients hung up are not sent to the model"
     );
 }
 
 #[cfg(feature = "python")]
 #[test]
-fn a_client_that_hangs_up_while_it_waits_for_a_python_worker_costs_no_call() {
+fn no_call_runs_for_a_client_that_hung_up_while_waiting_for_a_python_worker() {
     let server = setup().obedient_pair().worker_class("sync").start();
     server.assert_handlers_serve(1);
     let order = |name: &str| json!({"name": name, "input": "note(request['name'])"});
@@ -272,7 +276,7 @@ fn a_client_that_hangs_up_while_it_waits_for_a_python_worker_costs_no_call() {
 
 #[cfg(feature = "python")]
 #[test]
-fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
+fn a_client_that_hangs_up_while_its_call_runs_frees_its_slot() {
     let server = setup()
         .obedient_pair()
         .var("SAGEMAKER_TFS_SINGLE_THREADED", "true")
@@ -283,9 +287,9 @@ fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
     let target = "/tfs/v1/models/half_plus_three:predict";
     let mut next = send(&server, &request("POST", target, &[], INSTANCES));
     assert_eq!(server.ping().status, 200);
-    assert!(!next.is_readable(), "there is one place only");
+    assert!(!next.is_readable(), "the only place is taken");
     drop(calling);
-    // The call goes on, and the place is free all the same.
+    // The place is free although the call goes on.
     assert_eq!(next.response().status, 200);
     wait_for_hung_up(&server, 1);
     server.open_gate("gate");
@@ -293,10 +297,10 @@ fn a_client_that_hangs_up_while_its_call_runs_gives_its_place_back() {
     assert_eq!(server.python_workers().len(), 1);
 }
 
-/// Calls wait in a busy worker, the large ones half sent, for they are more than a socket holds.
+/// Calls wait for a busy Python worker. The large ones are half sent, because they do not fit into a socket.
 #[cfg(feature = "python")]
 #[test]
-fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() {
+fn a_client_that_hangs_up_before_its_call_starts_costs_no_call_and_no_channel() {
     let server = setup().obedient_pair().worker_class("gevent").start();
     server.assert_handlers_serve(1);
     let pid = server.python_worker_pid(0);
@@ -318,7 +322,7 @@ fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() 
             assert_eq!(server.ping().status, 200);
         }
         drop(leaving);
-        // The worker is still busy.
+        // The Python worker is still busy.
         wait_for_hung_up(&server, 3 * round);
         server.open_gate(&gate);
         assert_eq!(first.response().status, 200);
@@ -329,11 +333,11 @@ fn a_client_that_hangs_up_before_its_call_begins_costs_no_call_and_no_channel() 
     assert!(!server.log().contains("given up"));
 }
 
-/// The server counts the bodies of such calls no longer, so that a worker which went on after a pause would get all of them
-/// at once.
+/// The server no longer counts the bodies of these calls, so a paused Python worker that continued would receive all of
+/// them at once.
 #[cfg(feature = "python")]
 #[test]
-fn calls_whose_clients_hung_up_take_no_memory_in_the_worker() {
+fn calls_whose_clients_hung_up_take_no_memory_in_the_python_worker() {
     const BODY: usize = 8 << 20;
     const CALLS: usize = 24;
     let server = setup()
@@ -363,10 +367,11 @@ fn calls_whose_clients_hung_up_take_no_memory_in_the_worker() {
     assert_eq!(server.python_worker_pid(0), pid);
 }
 
-/// Of a call that is abandoned half sent the worker gets no more than its length, and must not run it with that.
+/// When a call is abandoned half sent, the Python worker knows its length but does not get all of it, and must not run
+/// the call.
 #[cfg(feature = "python")]
 #[test]
-fn no_call_is_run_with_half_a_body() {
+fn no_call_runs_with_half_a_body() {
     const CLIENTS: usize = 4;
     const REQUESTS: usize = 40;
     let server = setup().obedient_pair().worker_class("gevent").start();
@@ -398,10 +403,10 @@ fn no_call_is_run_with_half_a_body() {
 }
 
 #[test]
-fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
+fn clients_that_hang_up_cost_no_other_client_its_response() {
     const CLIENTS: usize = 8;
-    const ANSWERS: usize = 60;
-    /// In all more than there are places.
+    const RESPONSES: usize = 60;
+    /// With all clients, more than the number of slots.
     const LEAVING: usize = 100;
     let server = setup().var("FAKE_TFS_ANSWER", "echo").start();
     let body = |client: usize, n: usize| {
@@ -411,7 +416,7 @@ fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
     let server = &server;
     thread::scope(|scope| {
         for client in 0..CLIENTS {
-            scope.spawn(move || server_answers(server, |n| body(client, n), ANSWERS));
+            scope.spawn(move || assert_own_responses(server, |n| body(client, n), RESPONSES));
             scope.spawn(move || {
                 for n in 0..LEAVING {
                     let bytes = invocation(body(CLIENTS + client, n));
@@ -422,10 +427,10 @@ fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
                     };
                     let mut connection = send(server, &bytes[..sent]);
                     match n % 4 {
-                        // Somewhat later.
+                        // Hang up a little later.
                         2 => assert_eq!(server.ping().status, 200),
-                        // In its answer.
-                        3 => wait_until("an answer comes", || connection.is_readable()),
+                        // Hang up within the response.
+                        3 => wait_until("a response comes", || connection.is_readable()),
                         _ => {}
                     }
                 }
@@ -439,25 +444,25 @@ fn many_clients_that_hang_up_cost_nobody_else_an_answer() {
     assert_eq!(server.starts().len(), 1);
 }
 
-/// Sends requests one after the other, each of which must be answered with its own body.
+/// Sends requests one after the other, and asserts that each gets its own body as the response.
 #[track_caller]
-fn server_answers(server: &Server, body: impl Fn(usize) -> String, count: usize) {
+fn assert_own_responses(server: &Server, body: impl Fn(usize) -> String, count: usize) {
     let mut connection = server.connect();
     for n in 0..count {
         connection.send(&invocation(body(n)));
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text()), (200, body(n)));
+        let response = connection.response();
+        assert_eq!((response.status, response.text()), (200, body(n)));
     }
 }
 
-/// Conversions compute for seconds: they must leave workers to those that need little.
+/// Conversions compute for seconds, and must leave workers free for small requests.
 #[test]
-fn pings_are_answered_while_all_processors_convert_large_bodies() {
+fn pings_are_answered_while_all_cpus_convert_large_bodies() {
     const PINGS: usize = 20;
     const MB: usize = 1_000_000;
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    // 100 MB each, and not more than 400 MB where there are many processors.
-    let size = (100 * MB).min(400 * MB / processors);
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    // 100 MB each, and at most 400 MB together on a machine with many CPUs.
+    let size = (100 * MB).min(400 * MB / cpus);
     let row = format!("{}\n", ["-12.5"; 100].join(","));
     let csv = row.repeat(size / row.len());
     let server = setup()
@@ -467,18 +472,20 @@ fn pings_are_answered_while_all_processors_convert_large_bodies() {
     let bytes = request("POST", "/invocations", &headers, csv.as_bytes());
     drop(csv);
     let mut converting: Vec<_> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..processors)
+        let clients: Vec<_> = (0..cpus)
             .map(|_| scope.spawn(|| send(&server, &bytes)))
             .collect();
         let connections = clients.into_iter().map(|client| client.join());
-        connections.map(|c| c.expect("all is sent")).collect()
+        connections
+            .map(|c| c.expect("the request is sent"))
+            .collect()
     });
     for _ in 0..PINGS {
         assert_eq!(server.ping().status, 200);
     }
     assert!(
         !converting.iter_mut().any(|c| c.is_readable()),
-        "pings have to be quicker than the conversion of {size} bytes"
+        "pings must be quicker than the conversion of {size} bytes"
     );
     for connection in &mut converting {
         assert_predicts(connection);
@@ -486,15 +493,15 @@ fn pings_are_answered_while_all_processors_convert_large_bodies() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_keeps_nobody_waiting() {
-    const ANSWER: usize = 64 << 20;
-    let setup = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER);
-    // As coroutines, all requests are on the same thread.
+fn a_client_that_reads_slowly_delays_no_other_client() {
+    const RESPONSE: usize = 64 << 20;
+    let setup = setup().var("FAKE_TFS_FIXED_BODY_BYTES", RESPONSE);
+    // With one worker, all requests run as coroutines of the same thread.
     let server = setup.one_worker().start();
     let mut slow: Vec<_> = (0..4)
         .map(|_| send(&server, &invocation(INSTANCES)))
         .collect();
-    wait_until("answers are on their way", || {
+    wait_until("the responses have begun", || {
         slow.iter_mut().all(Connection::is_readable)
     });
     let small = fake(&json!({"body": {"predictions": [1]}}));
@@ -504,29 +511,34 @@ fn a_client_that_reads_slowly_keeps_nobody_waiting() {
     }
     for connection in &mut slow {
         let body = connection.response().body;
-        assert!(body.len() > ANSWER - 100, "{} bytes", body.len());
+        assert!(body.len() > RESPONSE - 100, "{} bytes", body.len());
         assert!(body.ends_with(b"0.5\n    ]\n}"));
     }
 }
 
-/// What arrives while an answer waits for its reader is reported once, and not read then.
+/// The kernel reports only once that a request arrived while a response waits for its reader, and the server does not
+/// read it at that moment.
 #[test]
-fn a_request_sent_while_a_large_answer_is_not_read_is_answered() {
-    const ANSWER: usize = 64 << 20;
-    let server = setup().var("FAKE_TFS_FIXED_BODY_BYTES", ANSWER).start();
+fn a_request_sent_before_a_large_response_is_read_is_answered() {
+    const RESPONSE: usize = 64 << 20;
+    let server = setup().var("FAKE_TFS_FIXED_BODY_BYTES", RESPONSE).start();
     let mut client = send(&server, &invocation(INSTANCES));
-    wait_until("the answer has begun", || client.is_readable());
+    wait_until("the response has begun", || client.is_readable());
     client.send(&request("GET", "/ping", &[], b""));
-    // The answer does not fit into the buffers on its way, so the request stands behind it.
-    let answer = client.response();
-    assert_eq!(answer.status, 200);
-    assert!(answer.body.len() > ANSWER - 100, "{}", answer.body.len());
+    // The response does not fit into the socket buffers, so the request waits until the client reads the response.
+    let response = client.response();
+    assert_eq!(response.status, 200);
+    assert!(
+        response.body.len() > RESPONSE - 100,
+        "{}",
+        response.body.len()
+    );
     assert_eq!(client.response().status, 200, "the ping");
 }
 
-/// Some clients send a blank line behind a request.
+/// Some clients send a blank line after a request.
 #[test]
-fn a_client_that_hangs_up_behind_a_blank_line_gives_its_place_back() {
+fn a_client_that_hangs_up_after_a_blank_line_frees_its_slot() {
     let server = setup().var("SAGEMAKER_TFS_SINGLE_THREADED", "true").start();
     hold(&server, true);
     let mut hanging = send(&server, &[&invocation(INSTANCES)[..], b"\r\n"].concat());
@@ -539,14 +551,14 @@ fn a_client_that_hangs_up_behind_a_blank_line_gives_its_place_back() {
     assert_predicts(&mut next);
 }
 
-/// Whether a request is turned away before its body: neither slot nor backlog have room.
+/// Whether a request is refused before its body, because neither slots nor backlog have room.
 fn is_full(server: &Server) -> bool {
     let mut connection = server.connect();
     connection.send(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n");
     connection.half_close();
     match connection.response().status {
         503 => true,
-        400 => false, // the body has ended too early
+        400 => false, // the body ended too early
         other => panic!("{other}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The log cannot be written, or nobody reads it: service goes on, and so does the end.
+//! The log cannot be written, or nobody reads it: the server still serves and still shuts down.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,12 +10,12 @@ use rustix::process::Signal;
 
 use crate::support::{INSTANCES, Server, Setup, processes, request, wait_until};
 
-/// A pipe that has both its ends here, so that it is never closed. It holds 64 kB.
+/// A pipe whose ends are both open in the server, so it is never closed. It holds 64 kB.
 const NOBODY_READS: &str = "exec 2<>PIPE";
-/// The same, full and set not to block from the start.
+/// The same pipe, full and non-blocking from the start.
 const FULL: &str = "exec 2<>PIPE; dd if=/dev/zero bs=1 count=100000 oflag=nonblock >&2 2>/dev/null";
 
-/// A server whose standard streams are what the shell makes of `redirections`. Each request writes a line.
+/// A server whose standard streams the shell has redirected. Each request writes a log line.
 fn setup(redirections: &str) -> Setup {
     let script = format!("{redirections}; exec \"$@\"");
     Setup::new()
@@ -23,12 +23,12 @@ fn setup(redirections: &str) -> Setup {
         .wrapper(&["sh", "-c", &script, "sh"])
 }
 
-/// The same with a named pipe in the server's directory: `PIPE` in the redirections.
+/// The same with a named pipe in the server's directory: `PIPE` in `redirections`.
 fn setup_with_pipe(redirections: &str) -> Setup {
     let setup = Setup::new();
     let pipe = setup.path("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.expect("mkfifo is there").success());
+    assert!(made.expect("mkfifo runs").success());
     let text = redirections.replace("PIPE", pipe.to_str().expect("UTF-8"));
     let script = format!("{text}; exec \"$@\"");
     setup
@@ -36,7 +36,7 @@ fn setup_with_pipe(redirections: &str) -> Setup {
         .wrapper(&["sh", "-c", &script, "sh"])
 }
 
-/// Writes so many bytes into the log, each line with a long path.
+/// Makes the server write `bytes` bytes into its log, in lines with a long path.
 fn write_log(server: &Server, bytes: usize) {
     let path = format!("/{}", "x".repeat(4000));
     let mut connection = server.connect();
@@ -46,7 +46,7 @@ fn write_log(server: &Server, bytes: usize) {
     }
 }
 
-/// It serves, restarts what dies, and ends as it should.
+/// Asserts that the server serves, restarts a killed model server and shuts down properly.
 #[track_caller]
 fn assert_all_goes_on(server: Server) {
     server.assert_serves();
@@ -63,7 +63,7 @@ fn assert_all_goes_on(server: Server) {
 }
 
 #[test]
-fn closed_streams_stop_nothing() {
+fn the_server_works_with_closed_standard_streams() {
     for redirections in [
         "exec 2>&-",
         "exec >&- 2>&-",
@@ -77,7 +77,7 @@ fn closed_streams_stop_nothing() {
 }
 
 #[test]
-fn a_pipe_whose_reader_is_gone_stops_nothing() {
+fn the_server_works_when_the_reader_of_its_log_is_gone() {
     // The third descriptor is a reader until the writer is open.
     let server = setup_with_pipe("exec 3<>PIPE; exec >PIPE 2>&1; exec 3<&-").start();
     write_log(&server, 100_000);
@@ -85,7 +85,7 @@ fn a_pipe_whose_reader_is_gone_stops_nothing() {
 }
 
 #[test]
-fn a_full_pipe_that_nobody_reads_stops_nothing() {
+fn the_server_works_when_its_log_is_a_full_pipe() {
     for redirections in [NOBODY_READS, FULL] {
         let server = setup_with_pipe(redirections).start();
         write_log(&server, 1_000_000);
@@ -93,9 +93,9 @@ fn a_full_pipe_that_nobody_reads_stops_nothing() {
     }
 }
 
-/// What the log wanted to say is kept up to a limit, and told when somebody reads again.
+/// The server keeps unread lines up to a limit, and writes them when the pipe is read again.
 #[test]
-fn a_log_that_nobody_reads_takes_little_memory_and_says_what_is_missing() {
+fn an_unread_log_takes_little_memory_and_later_reports_lost_lines() {
     let server = setup_with_pipe(NOBODY_READS).start();
     write_log(&server, 1_000_000);
     let before = memory(&server);
@@ -117,7 +117,7 @@ fn a_log_that_nobody_reads_takes_little_memory_and_says_what_is_missing() {
         }
         String::from_utf8(text).expect("UTF-8")
     });
-    wait_until("the loss is told", || text.is_finished());
+    wait_until("the log reports lost lines", || text.is_finished());
     let text = text.join().unwrap();
     assert!(text.contains("listening on"), "the oldest lines are kept");
     for line in text.lines() {
@@ -130,10 +130,10 @@ fn memory(server: &Server) -> u64 {
     processes::memory(server.pid(), "VmRSS")
 }
 
-/// What children write is read whatever becomes of it.
+/// The server reads the output of its children even if it cannot log it.
 #[cfg(feature = "python")]
 #[test]
-fn what_handlers_print_is_taken_though_nobody_reads_the_log() {
+fn the_output_of_handlers_is_read_although_nobody_reads_the_log() {
     let server = setup_with_pipe(NOBODY_READS).obedient_pair().start();
     for n in 0..20 {
         server.obey(&serde_json::json!({"n": n, "input": "print('y' * 999_999)"}));
@@ -141,9 +141,9 @@ fn what_handlers_print_is_taken_though_nobody_reads_the_log() {
     assert_all_goes_on(server);
 }
 
-/// Settings that are wrong have an exit code, too.
+/// Invalid settings still give their exit code.
 #[test]
-fn a_refusal_ends_though_nobody_reads_why() {
+fn a_refused_start_ends_although_nobody_reads_the_reason() {
     for redirections in [FULL, "exec 2>/dev/full"] {
         let setup = setup_with_pipe(redirections);
         let ended = setup.var("SAGEMAKER_GUNICORN_WORKERS", "none").run();
@@ -152,7 +152,7 @@ fn a_refusal_ends_though_nobody_reads_why() {
 }
 
 #[test]
-fn help_that_cannot_be_printed_is_no_panic() {
+fn help_that_cannot_be_printed_causes_no_panic() {
     for (redirections, code) in [("exec >/dev/full", 1), ("exec >&-", 0)] {
         let ended = setup(redirections).command(&["--help"]).run();
         assert_eq!(ended.code, Some(code), "{}", ended.stderr);

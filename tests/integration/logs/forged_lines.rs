@@ -1,13 +1,14 @@
-//! The log again: what comes from outside can neither make lines of its own nor command a terminal that shows them.
+//! Text from outside can neither forge log lines nor control a terminal that shows the log.
 
 use crate::support::models::load_request;
 use crate::support::server::fake;
 use crate::support::{INSTANCES, Server, Setup};
 
-/// Clears a terminal, and begins what looks like a line of ours.
+/// Clears a terminal, and starts a text that looks like a log line of the server.
 const ATTACK: &str = "\r\x1b[2J\x07\x7f\u{9b}\n2026-01-01T00:00:00.000Z ERROR [forged] forged";
 
-/// Every line has its time and origin, there is nothing that is not text, and nothing else has the attack's origin.
+/// Asserts that every line has a time and an origin, that none has the forged origin, and that the log has no control
+/// characters.
 #[track_caller]
 fn assert_honest(log: &str) {
     for line in log.split('\n').filter(|line| !line.is_empty()) {
@@ -29,7 +30,7 @@ fn ended_log(server: Server) -> String {
 }
 
 #[test]
-fn a_model_server_that_repeats_what_clients_send() {
+fn output_of_the_model_server_is_escaped_in_the_log() {
     let setup = Setup::new();
     let attack = setup.path("attack").display().to_string();
     let script = format!(
@@ -49,7 +50,7 @@ fn a_model_server_that_repeats_what_clients_send() {
 }
 
 #[test]
-fn the_last_words_of_a_model_server_that_does_not_start() {
+fn output_of_a_model_server_that_fails_to_start_is_escaped_in_the_reason() {
     let setup = Setup::new();
     let attack = setup.path("attack").display().to_string();
     let ended = setup
@@ -66,39 +67,39 @@ fn the_last_words_of_a_model_server_that_does_not_start() {
 }
 
 #[test]
-fn names_paths_and_urls_in_requests_to_load() {
+fn names_paths_and_urls_of_load_requests_are_escaped_in_the_log() {
     let server = Setup::multi_model(1).start();
     for (name, url) in [
         (format!("m{ATTACK}"), "/opt/ml/models/m/model".to_owned()),
         ("m".to_owned(), format!("/opt/ml/models/{ATTACK}")),
         ("m".to_owned(), "/no/such/model".to_owned()),
     ] {
-        let answer = server.exchange(&load_request(&name, &url));
-        assert!([400, 404].contains(&answer.status), "{}", answer.text());
+        let response = server.exchange(&load_request(&name, &url));
+        assert!([400, 404].contains(&response.status), "{}", response.text());
     }
     server.wait_for_log("/no/such/model");
     assert_honest(&ended_log(server));
 }
 
 #[test]
-fn headers_that_are_passed_on() {
+fn headers_and_targets_of_requests_are_refused_or_escaped_in_the_log() {
     let server = Setup::new()
         .var("SAGEMAKER_TFS_NGINX_LOGLEVEL", "debug")
         .var("SAGEMAKER_GUNICORN_LOGLEVEL", "debug")
         .start();
-    // What no header may hold is the front's to refuse; what TensorFlow Serving is not to get is refused here.
+    // Characters that a header must not contain: the server refuses them, and TensorFlow Serving never gets them.
     for value in ["\u{1}", "a\x1b[2Jb", "a\x7fb"] {
         let headers = [("Content-Type", value)];
         let path = "/tfs/v1/models/half_plus_three:predict";
         let mut connection = server.connect();
         connection.send(&crate::support::request("POST", path, &headers, INSTANCES));
-        // It may end the connection instead.
-        if let Ok(Some(answer)) = connection.try_response() {
-            assert_eq!(answer.status, 400, "{value:?}: {}", answer.text());
+        // The server may close the connection instead.
+        if let Ok(Some(response)) = connection.try_response() {
+            assert_eq!(response.status, 400, "{value:?}: {}", response.text());
         }
         assert!(server.requests().is_empty(), "{value:?}");
     }
-    // A request that loses its connections is named in the log.
+    // The log names a request that loses its connections.
     let path = "/tfs/v1/models/half_plus_three:predict?\x07\x1b[2J";
     let headers = [("Content-Type", "application/json")];
     let body = fake(&serde_json::json!({"close": "before_answer"}));
@@ -116,15 +117,15 @@ fn headers_that_are_passed_on() {
 
 #[cfg(feature = "python")]
 #[test]
-fn what_handlers_print_and_raise() {
+fn output_and_exceptions_of_handlers_are_escaped_in_the_log() {
     use serde_json::json;
     let server = Setup::new().obedient_pair().start();
     server.assert_handlers_serve(1);
     let text = json!(ATTACK);
     server.obey(&json!({"input": format!("print({text})\nprint({text}, file=sys.stderr)")}));
     let what = json!({"input": format!("raise ValueError({text})")});
-    let answer = server.order(&what).response();
-    assert_eq!((answer.status, answer.error().as_str()), (500, ATTACK));
+    let response = server.order(&what).response();
+    assert_eq!((response.status, response.error().as_str()), (500, ATTACK));
     crate::support::wait_until("both are logged", || {
         server.log().matches("\\u{1b}[2J").count() >= 3
     });
@@ -133,7 +134,7 @@ fn what_handlers_print_and_raise() {
 
 #[cfg(feature = "python")]
 #[test]
-fn the_traceback_of_a_script_that_cannot_be_loaded() {
+fn the_traceback_of_a_script_that_fails_to_load_is_escaped_in_the_reason() {
     let script = format!("raise ValueError({})", serde_json::json!(ATTACK));
     let ended = Setup::new().handler(&script).run();
     assert_eq!(ended.code, Some(1));

@@ -1,4 +1,4 @@
-//! The log: whose lines are in it, and at which level.
+//! Which lines are in the log at which level.
 
 use std::thread;
 
@@ -46,7 +46,7 @@ fn start_and_end_are_logged_by_default_and_requests_are_not() {
 }
 
 #[test]
-fn the_front_writes_one_access_line_a_request_at_info_and_below() {
+fn each_request_gets_one_access_line_at_info_and_debug() {
     for (level, lines) in [
         ("debug", 3),
         ("info", 3),
@@ -89,7 +89,7 @@ fn the_two_levels_are_independent() {
 }
 
 #[test]
-fn the_level_of_the_server_decides_about_its_lines() {
+fn the_level_of_the_server_decides_which_of_its_lines_are_logged() {
     for (level, is_logged) in [
         ("debug", true),
         ("info", true),
@@ -104,7 +104,7 @@ fn the_level_of_the_server_decides_about_its_lines() {
 }
 
 #[test]
-fn users_data_is_not_logged_at_any_level() {
+fn user_data_is_not_logged_at_any_level() {
     let server = start(&[(FRONT, "debug"), (SERVER, "debug")]);
     let secret = br#"{"instances": ["very secret"]}"#;
     thread::scope(|scope| {

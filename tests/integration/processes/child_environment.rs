@@ -1,5 +1,5 @@
-//! What children find around them: signals as a shell would leave them, the container's variables and few more, and a
-//! folder for files that is theirs and ours alone.
+//! The environment of child processes: signals as a shell would leave them, the container's variables and few more, and
+//! a folder for files that no other user can read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use rustix::process::Signal;
 use crate::support::setup::fake_model_server;
 use crate::support::{Server, Setup, wait_for, wait_until};
 
-/// Signals of `/proc/<pid>/status`, without those of threads, which nobody sends.
+/// A signal mask of `/proc/<pid>/status`, without the real-time signals, which the server does not use.
 fn signals(status: &str, line: &str) -> u64 {
     let found = status.lines().find_map(|l| l.strip_prefix(line));
-    let text = found.expect("the line is there").trim_start_matches(':');
+    let text = found.expect("the line exists").trim_start_matches(':');
     u64::from_str_radix(text.trim(), 16).expect("a number") & 0x7fff_ffff
 }
 
@@ -23,13 +23,14 @@ fn bit(signal: Signal) -> u64 {
 }
 
 fn status(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs")
+    fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs")
 }
 
-/// Shell commands that note the shell's own status. It starts nothing for that: while it waits, it blocks signals.
+/// Shell commands that copy the shell's own status. They start no process, because a shell blocks signals while it
+/// waits for one.
 const NOTE: &str = "while read -r line; do echo \"$line\"; done </proc/$$/status";
 
-/// A server whose model server notes its own status before anything else.
+/// A server whose model server first saves its own status to a file.
 fn noting() -> Setup {
     let setup = Setup::new();
     let note = setup.path("status").display().to_string();
@@ -43,7 +44,7 @@ fn noting() -> Setup {
 }
 
 #[test]
-fn signals_of_children_are_as_ours_were_at_the_start() {
+fn children_get_the_signal_state_that_the_server_was_started_with() {
     for (wrapper, ignored) in [
         (&["sh", "-c", "exec \"$@\"", "sh"][..], 0),
         (
@@ -52,10 +53,10 @@ fn signals_of_children_are_as_ours_were_at_the_start() {
         ),
     ] {
         let server = noting().wrapper(wrapper).start();
-        let noted = fs::read_to_string(server.path("status")).expect("it was noted");
+        let noted = fs::read_to_string(server.path("status")).expect("the status was saved");
         assert_eq!(signals(&noted, "SigBlk"), 0);
-        // Signals that the caller of the tests ignores are ignored here, too. We ignore SIGPIPE ourselves: a child whose
-        // output nobody reads is to end by it.
+        // Signals that the caller of the tests ignores are ignored here, too. The server itself ignores SIGPIPE, but
+        // children must not: SIGPIPE ends a child whose output nobody reads.
         let ours = signals(&status(server.pid()), "SigIgn");
         let theirs = signals(&noted, "SigIgn");
         assert_eq!(theirs & ignored, ignored);
@@ -66,7 +67,7 @@ fn signals_of_children_are_as_ours_were_at_the_start() {
 
 /// The variables of a process.
 fn variables(pid: u32) -> BTreeMap<String, String> {
-    let text = fs::read(format!("/proc/{pid}/environ")).expect("it runs");
+    let text = fs::read(format!("/proc/{pid}/environ")).expect("the process runs");
     let text = String::from_utf8(text).expect("text");
     let pairs = text.split_terminator('\0');
     let pairs = pairs.map(|pair| pair.split_once('=').expect("a variable"));
@@ -75,7 +76,7 @@ fn variables(pid: u32) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Variables that the server starts itself again with, for its own allocator.
+/// Variables for its own allocator, with which the server starts itself again.
 const ALLOCATOR: [&str; 4] = [
     "MALLOC_MMAP_THRESHOLD_",
     "MALLOC_TRIM_THRESHOLD_",
@@ -83,7 +84,8 @@ const ALLOCATOR: [&str; 4] = [
     "_SAGEMAKER_TFS_ALLOCATOR",
 ];
 
-/// Names of the variables that a child has otherwise than we have them. It has nothing of our allocator's.
+/// Names of the variables that a child has in addition to the server's, or with another value. Asserts that the child
+/// has all of the server's variables except those for the allocator.
 fn added(server: &Server, child: u32) -> Vec<String> {
     let (ours, theirs) = (variables(server.pid()), variables(child));
     for name in ours.keys() {
@@ -96,7 +98,7 @@ fn added(server: &Server, child: u32) -> Vec<String> {
 }
 
 #[test]
-fn model_servers_have_our_variables_and_their_threads() {
+fn model_servers_get_the_servers_variables_and_their_number_of_threads() {
     let server = Setup::new().var("SOME_SECRET", "of the container").start();
     let model_server = server.model_server_pid(0);
     assert_eq!(added(&server, model_server), ["OMP_NUM_THREADS"]);
@@ -105,7 +107,7 @@ fn model_servers_have_our_variables_and_their_threads() {
 
 #[cfg(feature = "python")]
 #[test]
-fn python_workers_have_our_variables_and_the_models() {
+fn python_workers_get_the_servers_variables_and_those_of_the_model() {
     let server = Setup::new().obedient_pair().start();
     server.assert_handlers_serve(1);
     let expected = [
@@ -119,7 +121,7 @@ fn python_workers_have_our_variables_and_the_models() {
 
 #[cfg(feature = "python")]
 #[test]
-fn what_scripts_start_can_be_ended_by_signals() {
+fn signals_can_end_processes_that_scripts_start() {
     let server = Setup::new().obedient_pair().start();
     server.assert_handlers_serve(1);
     let worker = status(server.python_worker_pid(0));
@@ -127,7 +129,7 @@ fn what_scripts_start_can_be_ended_by_signals() {
     let note = format!("{NOTE} > \"$HERE/status\"");
     let run = format!("subprocess.run(['sh', '-c', {note:?}], check=True)");
     server.obey(&serde_json::json!({"input": run}));
-    let noted = fs::read_to_string(server.path("status")).expect("it was noted");
+    let noted = fs::read_to_string(server.path("status")).expect("the status was saved");
     assert_eq!(signals(&noted, "SigBlk"), 0);
     let pipe = bit(Signal::PIPE);
     assert_eq!(signals(&noted, "SigIgn") & pipe, 0);
@@ -135,8 +137,8 @@ fn what_scripts_start_can_be_ended_by_signals() {
 
 /// Everything below a folder.
 fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
-    for entry in fs::read_dir(folder).expect("it can be read") {
-        let path = entry.expect("it can be read").path();
+    for entry in fs::read_dir(folder).expect("folders can be read") {
+        let path = entry.expect("folders can be read").path();
         if path.is_dir() && !path.is_symlink() {
             walk(&path, found);
         }
@@ -145,7 +147,7 @@ fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
 }
 
 #[test]
-fn our_files_are_ours_alone_whatever_the_umask() {
+fn only_the_servers_user_can_access_its_files_whatever_the_umask() {
     for umask in ["000", "022", "077"] {
         let change = format!("umask {umask}; exec \"$@\"");
         let server = Setup::multi_model(1)
@@ -154,11 +156,11 @@ fn our_files_are_ours_alone_whatever_the_umask() {
             .start();
         server.add_loaded(&["m"]);
         let tmp = server.path("tmp");
-        let entries = fs::read_dir(&tmp).expect("it can be read");
+        let entries = fs::read_dir(&tmp).expect("folders can be read");
         let folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        // One folder that nobody else can enter or look into; the rest is in there.
+        // All files are in one folder, which no other user can enter or list.
         assert_eq!(folders.len(), 1, "{folders:?}");
-        let folder = fs::metadata(&folders[0]).expect("it is there");
+        let folder = fs::metadata(&folders[0]).expect("the folder exists");
         assert_eq!(folder.permissions().mode() & 0o7777, 0o700, "{umask}");
         assert_eq!(folder.uid(), rustix::process::geteuid().as_raw());
         let mut inside = Vec::new();
@@ -167,14 +169,14 @@ fn our_files_are_ours_alone_whatever_the_umask() {
         let of_models = server.files_of_models();
         assert!(of_models.iter().all(|p| p.starts_with(&folders[0])));
         server.signal(Signal::TERM);
-        wait_until("it ends", || server.try_end().is_some());
+        wait_until("the server ends", || server.try_end().is_some());
         assert!(!folders[0].exists());
     }
 }
 
 #[test]
-fn limits_of_core_files_are_the_containers() {
-    // Such a file holds clients' data. Whether there are any is for the container to say, and for nobody else.
+fn the_limit_for_core_files_is_left_as_the_container_set_it() {
+    // A core file holds clients' data, so only the container decides whether core files are written.
     let server = noting()
         .wrapper(&["sh", "-c", "ulimit -c 0; exec \"$@\"", "sh"])
         .start();
@@ -188,9 +190,9 @@ fn limits_of_core_files_are_the_containers() {
     assert_eq!(limits(server.model_server_pid(0)), Some(ours));
 }
 
-/// The server's own allocator gives back what is freed; who sets it up otherwise is listened to, and so are its children.
+/// The server sets up its own allocator to return freed memory. Settings of the user take precedence, also in children.
 #[test]
-fn settings_of_the_allocator_are_the_servers_own_unless_somebody_sets_them() {
+fn children_get_allocator_settings_only_if_the_user_sets_them() {
     let server = Setup::new().start();
     let ours = variables(server.pid());
     assert!(ALLOCATOR.iter().all(|name| ours.contains_key(*name)));

@@ -1,5 +1,5 @@
-//! What children have open: their standard streams, and Python workers their channels and the record of calls.
-//! Nothing of ours besides: no connection of a client, no listening socket, nothing of another child.
+//! Which files children have open: their standard streams, and in Python workers also the channels and the record of
+//! calls. Children inherit nothing more: no client connection, no listening socket, no file of another child.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::support::{Connection, INSTANCES, LIMIT, Server, Setup, processes, req
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Starts the server without the files that the caller of the tests left open. The server would pass them on.
+/// Starts the server without the files that the caller of the tests left open, because the server would pass them on.
 const CLEAN: &[&str] = &[
     "bash",
     "-c",
@@ -20,7 +20,7 @@ const CLEAN: &[&str] = &[
     "bash",
 ];
 
-/// What a process has open: number and name of each.
+/// The open files of a process: number and name.
 type Files = BTreeMap<u32, String>;
 
 fn files(pid: u32) -> Files {
@@ -35,7 +35,7 @@ fn files(pid: u32) -> Files {
         .collect()
 }
 
-/// The kinds of all that is not a standard stream. `None` when those are not what children get.
+/// The kinds of all files except the standard streams. `None` if the standard streams are not those of a child.
 fn others(mut files: Files) -> Option<Vec<String>> {
     let streams = [0, 1, 2].map(|number| files.remove(&number).unwrap_or_default());
     let is_right =
@@ -49,7 +49,7 @@ fn others(mut files: Files) -> Option<Vec<String>> {
     is_right.then_some(kinds)
 }
 
-/// Waits until a process has the standard streams and `expected`. It may open a file now and then.
+/// Waits until a process has open exactly the standard streams and `expected`. It may briefly open other files.
 #[track_caller]
 fn assert_has(pid: u32, expected: &[&str]) {
     let until = Instant::now() + LIMIT;
@@ -64,13 +64,13 @@ fn assert_has(pid: u32, expected: &[&str]) {
         let late = Instant::now() >= until;
         assert!(
             !late,
-            "process {pid} is to have {expected:?} open, but has {seen:#?}"
+            "process {pid} should have {expected:?} open, but has {seen:#?}"
         );
         thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Clients of all kinds: connected only, kept after an answer, and in the midst of a request.
+/// Clients of all kinds: only connected, kept after a response, and within a request.
 fn clients(server: &Server) -> Vec<Connection> {
     let mut clients: Vec<_> = (0..6).map(|_| server.connect()).collect();
     let whole = request("POST", "/ping/../ping", &[], INSTANCES);
@@ -85,16 +85,16 @@ fn clients(server: &Server) -> Vec<Connection> {
 }
 
 #[test]
-fn model_servers_have_nothing_of_ours() {
+fn model_servers_inherit_no_file_of_the_server() {
     let server = Setup::new().instances(3).wrapper(CLEAN).start();
-    // One that ends before it ever was ready would end the start.
+    // An instance that ends before it was ever ready would end the server's start.
     for index in 0..3 {
         server.wait_for_log(&format!(
             "instance {index}: model half_plus_three is AVAILABLE"
         ));
     }
     let _clients = clients(&server);
-    // Before it opens anything itself.
+    // Holds the model servers before they open files themselves.
     let hold = server.path("model/half_plus_three/fake_start");
     fs::write(&hold, "hold").unwrap();
     let old = [0, 1, 2].map(|index| server.model_server_pid(index));
@@ -109,7 +109,7 @@ fn model_servers_have_nothing_of_ours() {
 }
 
 #[test]
-fn model_servers_that_are_started_at_the_same_time_have_nothing_of_each_other() {
+fn model_servers_started_at_the_same_time_inherit_no_file_of_each_other() {
     let server = Setup::multi_model(6).wrapper(CLEAN).start();
     let _clients = clients(&server);
     let names = ["a", "b", "c", "d", "e", "f"];
@@ -125,7 +125,7 @@ fn model_servers_that_are_started_at_the_same_time_have_nothing_of_each_other() 
 }
 
 #[test]
-fn what_was_left_open_for_us_is_told() {
+fn files_inherited_from_the_parent_process_are_reported_in_the_log() {
     let left_open = ["sh", "-c", "exec \"$@\" 9</etc/passwd", "sh"];
     let server = Setup::new().wrapper(&left_open).start();
     server.wait_for_log("the parent process left files open");
@@ -147,7 +147,7 @@ mod python {
     use crate::support::setup::gevent_channels;
     use crate::support::{wait_for, wait_until};
 
-    /// Every Python tells what it was started with, before anything else: that is what `site` does with this.
+    /// Makes every Python record, before anything else, which files it was started with: `site` imports this module.
     const AT_START: &str = r#"
 import json, os
 folder = "/proc/self/fd"
@@ -163,19 +163,19 @@ with open(os.environ["AT_START"], "a") as notes:
     notes.write(json.dumps({"words": words, "files": names}) + "\n")
 "#;
 
-    fn telling(setup: Setup) -> Setup {
+    fn recording(setup: Setup) -> Setup {
         let folder = setup.path("site").display().to_string();
         let notes = setup.path("at_start").display().to_string();
         setup
             .file("site/sitecustomize.py", AT_START)
-            // A worker imports grpc and gevent where they are installed, which open files of their own.
+            // A Python worker imports grpc and gevent if they are installed, and both open files.
             .file("site/grpc.py", "raise ImportError\n")
             .file("site/gevent.py", "raise ImportError\n")
             .var("PYTHONPATH", folder)
             .var("AT_START", notes)
     }
 
-    /// What was told of each start whose command line has this word.
+    /// The files of each recorded start whose command line contains this word.
     fn starts_with_word(server: &Server, word: &str) -> Vec<Files> {
         let text = fs::read_to_string(server.path("at_start")).unwrap_or_default();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
@@ -195,7 +195,7 @@ with open(os.environ["AT_START"], "a") as notes:
         lines.filter(has_word).map(of).collect()
     }
 
-    /// What a worker with so many channels has.
+    /// The files of a Python worker with `count` channels.
     fn channels(count: usize) -> Vec<&'static str> {
         let mut expected = vec!["/memfd:calls (deleted)"];
         expected.resize(count + 1, "socket");
@@ -203,9 +203,9 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn python_workers_have_their_channels_and_their_record() {
+    fn python_workers_have_only_their_channels_and_their_record_open() {
         for (class, count) in [("sync", 1), ("gthread", 3), ("gevent", gevent_channels(3))] {
-            let setup = telling(Setup::new().instances(2).workers(3).obedient_pair());
+            let setup = recording(Setup::new().instances(2).workers(3).obedient_pair());
             let server = setup
                 .worker_class(class)
                 .var("SAGEMAKER_GUNICORN_THREADS", 3)
@@ -213,7 +213,7 @@ with open(os.environ["AT_START"], "a") as notes:
                 .start();
             let _clients = clients(&server);
             server.assert_handlers_serve(3);
-            // One that is started while all the others and their channels are there.
+            // One Python worker is started while all others have their channels.
             let old = server.kill_worker(1);
             server.wait_for_new_worker(1, old);
 
@@ -224,7 +224,7 @@ with open(os.environ["AT_START"], "a") as notes:
                 let expected = channels(count).into_iter().map(str::to_owned);
                 assert_eq!(kinds, Some(expected.collect()), "{class}: {files:#?}");
             }
-            // Later, too. To wait for several channels takes one more.
+            // The same later. Waiting for several channels takes one more file.
             let mut expected = channels(count);
             if class == "gevent" {
                 expected.insert(1, "anon_inode");
@@ -238,7 +238,7 @@ with open(os.environ["AT_START"], "a") as notes:
         }
     }
 
-    /// The ends of channels are a worker's alone.
+    /// Asserts that no two processes share an end of a channel.
     #[track_caller]
     fn assert_nothing_is_shared(server: &Server, workers: &[u32]) {
         let mut seen = BTreeMap::new();
@@ -246,7 +246,7 @@ with open(os.environ["AT_START"], "a") as notes:
             let sockets = files(pid)
                 .into_values()
                 .filter(|n| n.starts_with("socket:"));
-            // A process may have one twice.
+            // A process may have the same socket twice.
             for socket in std::collections::BTreeSet::from_iter(sockets) {
                 let other = seen.insert(socket.clone(), pid);
                 assert_eq!(other, None, "{pid} and another have {socket}");
@@ -255,8 +255,8 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn pip_and_the_question_for_paths_have_nothing_of_ours() {
-        let server = telling(Setup::multi_model(3)).wrapper(CLEAN).start();
+    fn pip_and_the_query_for_paths_inherit_no_file_in_multi_model_mode() {
+        let server = recording(Setup::multi_model(3)).wrapper(CLEAN).start();
         let _clients = clients(&server);
         let names = ["a", "b", "c"];
         for name in names {
@@ -285,15 +285,15 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn in_single_model_mode_neither() {
+    fn pip_and_the_query_for_paths_inherit_no_file_in_single_model_mode() {
         let setup = Setup::new()
             .obedient_handler()
             .file("model/code/requirements.txt", "# nothing\n");
-        let server = telling(setup).wrapper(CLEAN).start();
+        let server = recording(setup).wrapper(CLEAN).start();
         let pip = starts_with_word(&server, "requirements.txt");
         assert_eq!(pip.len(), 1);
         assert_eq!(others(pip[0].clone()), Some(vec![]), "{pip:#?}");
-        // It is asked by way of pipes of its own.
+        // This query has its own pipes.
         let asked = starts_with_word(&server, "print(sys.prefix)");
         assert!(!asked.is_empty());
         for files in asked {
@@ -302,11 +302,11 @@ with open(os.environ["AT_START"], "a") as notes:
     }
 
     #[test]
-    fn what_scripts_start_has_the_standard_streams_alone() {
+    fn processes_that_scripts_start_inherit_only_the_standard_streams() {
         let server = Setup::new().wrapper(CLEAN).obedient_handler().start();
         server.assert_handlers_serve(1);
         let _clients = clients(&server);
-        // Each stays until it has been looked at.
+        // Each process stays until the test has seen it.
         let sleep = "['sh', '-c', 'while [ ! -e \"$HERE/seen\" ]; do sleep 0.02; done']";
         let ways = [
             format!("subprocess.Popen({sleep})"),
@@ -318,7 +318,7 @@ with open(os.environ["AT_START"], "a") as notes:
             server.obey(&json!({"handler": way}));
         }
         let worker = server.python_worker_pid(0);
-        let started = wait_for("all are there", || {
+        let started = wait_for("all processes run", || {
             let mut children = processes::children(worker);
             children.retain(|child| child.command_line.starts_with("sh "));
             (children.len() == ways.len()).then_some(children)
@@ -327,7 +327,7 @@ with open(os.environ["AT_START"], "a") as notes:
             assert_has(child.pid, &[]);
         }
         server.open_gate("seen");
-        wait_until("they end", || {
+        wait_until("the processes end", || {
             let children = processes::children(worker);
             children.iter().all(|child| child.state == 'Z')
         });

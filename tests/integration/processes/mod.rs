@@ -1,4 +1,4 @@
-//! Child processes, and the end of all of them.
+//! Child processes: what they inherit, and how they and the server end.
 
 mod child_environment;
 mod child_files;

@@ -1,4 +1,5 @@
-//! As process 1 of a container: it inherits orphans, must reap them, and gets only the signals it handles.
+//! The server as process 1 of a container: it inherits orphans, must reap them, and gets only the signals that it
+//! handles.
 
 use std::fs;
 use std::process::Command;
@@ -17,17 +18,17 @@ fn is_permitted() -> bool {
 }
 
 #[test]
-fn orphans_are_reaped_and_sigterm_ends_it() {
+fn as_process_1_the_server_reaps_orphans_and_ends_at_sigterm() {
     if !is_permitted() {
         skipped(
-            "orphans_are_reaped_and_sigterm_ends_it",
-            "no process namespaces for us here",
+            "as_process_1_the_server_reaps_orphans_and_ends_at_sigterm",
+            "the test may not create process namespaces here",
         );
         return;
     }
     let setup = Setup::new();
     let end = setup.path("end").display().to_string();
-    // A model server that leaves a process of its own behind: the subshell in between ends at once.
+    // A model server that leaves an orphan: the subshell that starts the process ends at once.
     let script = format!(
         "( while [ ! -e '{end}' ]; do sleep 0.02; done & )\nexec '{}' \"$@\"",
         fake_model_server().display()
@@ -47,7 +48,10 @@ fn orphans_are_reaped_and_sigterm_ends_it() {
         .lines()
         .find(|line| line.starts_with("NSpid:"))
         .unwrap();
-    assert!(inside.ends_with("\t1"), "it is process 1 inside: {inside}");
+    assert!(
+        inside.ends_with("\t1"),
+        "the server is process 1 inside: {inside}"
+    );
 
     let orphan = wait_for("the orphan is adopted", || {
         let children = processes::children(pid);
@@ -61,7 +65,7 @@ fn orphans_are_reaped_and_sigterm_ends_it() {
     });
     server.assert_serves();
 
-    // A model server that dies is reaped and restarted, and leaves another orphan, which ends at once.
+    // A killed model server is reaped and restarted, and the new one leaves another orphan, which ends at once.
     let first = processes::children(pid);
     let first = first
         .iter()

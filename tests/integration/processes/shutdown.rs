@@ -1,4 +1,4 @@
-//! The end: running requests are answered, TensorFlow Serving is stopped, nothing is left behind.
+//! Shutting down: running requests get their responses, TensorFlow Serving is stopped, nothing is left behind.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::support::{
     wait_until,
 };
 
-/// Nothing is left of a server that ended well.
+/// Asserts that the server ended with code 0 and left nothing behind.
 #[track_caller]
 fn assert_clean(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -22,7 +22,7 @@ fn assert_clean(ended: &Ended) {
 }
 
 #[test]
-fn running_requests_are_answered_and_new_connections_refused() {
+fn at_sigterm_running_requests_are_answered_and_new_connections_refused() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Setup::new().instances(2).start();
         assert_eq!(std::fs::read_dir(server.path("tmp")).unwrap().count(), 1);
@@ -44,9 +44,12 @@ fn running_requests_are_answered_and_new_connections_refused() {
             Connection::try_open(server.port()).is_err()
         });
         for connection in &mut connections {
-            let answer = connection.response();
-            assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
-            assert_eq!(answer.header("connection"), Some("close"));
+            let response = connection.response();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, PREDICTIONS)
+            );
+            assert_eq!(response.header("connection"), Some("close"));
         }
         assert_clean(&server.wait_for_end());
         assert!(
@@ -57,7 +60,7 @@ fn running_requests_are_answered_and_new_connections_refused() {
 }
 
 #[test]
-fn requests_that_wait_for_a_slot_are_answered_too() {
+fn at_sigterm_requests_that_wait_for_a_slot_are_answered() {
     let server = Setup::new().start();
     let slow = fake(&json!({"delay_ms": 500}));
     let slow = request("POST", "/invocations", &[], slow.as_bytes());
@@ -66,7 +69,7 @@ fn requests_that_wait_for_a_slot_are_answered_too() {
         connection.send(&slow);
     }
     wait_until("all slots are taken", || server.stat(0, "requests") >= 64);
-    // Their heads were read by now: pings on the same connections come behind them.
+    // The server has read all heads by now, because a later request has its response.
     server.assert_serves();
     server.signal(Signal::TERM);
     for connection in &mut connections {
@@ -88,16 +91,16 @@ fn an_idle_server_ends_at_once() {
     }
 }
 
-/// Under `nohup` the signal is ignored, and the server leaves it so.
+/// Whether SIGHUP ends programs here: under `nohup` the signal is ignored, and the server leaves it ignored.
 fn hang_up_ends_programs() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("there is /proc");
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc can be read");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = u64::from_str_radix(ignored.expect("a mask").trim(), 16).expect("a mask");
     ignored & 1 == 0
 }
 
 #[test]
-fn a_signal_during_the_start_ends_it() {
+fn a_signal_during_the_start_ends_the_server() {
     let server = Setup::new()
         .var("FAKE_TFS_START_DELAY_MS", 600_000)
         .launch();
@@ -107,7 +110,7 @@ fn a_signal_during_the_start_ends_it() {
 }
 
 #[test]
-fn a_signal_while_the_model_server_is_down_ends_it() {
+fn a_signal_while_the_model_server_is_down_ends_the_server() {
     let server = Setup::new()
         .var("FAKE_TFS_START_EXIT", 255)
         .var("FAKE_TFS_START_EXIT_AFTER", 1)
@@ -119,7 +122,7 @@ fn a_signal_while_the_model_server_is_down_ends_it() {
 }
 
 #[test]
-fn a_second_signal_ends_it_without_waiting_for_requests() {
+fn a_second_signal_ends_the_server_without_waiting_for_requests() {
     let server = Setup::new().start();
     let mut hanging = server.connect();
     hanging.send(&request(
@@ -137,24 +140,23 @@ fn a_second_signal_ends_it_without_waiting_for_requests() {
     // The first signal alone would give the request 25 s.
     assert!(before.elapsed().as_secs() < 15, "{:?}", before.elapsed());
     assert!(ended.stderr.contains("second signal"));
-    assert!(ended.code.is_some(), "it ended in good order");
+    assert!(ended.code.is_some(), "the server ended by itself");
     ended.assert_nothing_left();
     assert_stopping(&mut hanging);
 }
 
-/// Asserts that the answer says that the server stops, and that the connection ends with it.
+/// Asserts that the response says that the server is stopping and closes the connection.
 #[track_caller]
 fn assert_stopping(connection: &mut Connection) {
-    let answer = connection.response();
-    assert_eq!(answer.status, 503, "{}", answer.text());
-    assert_eq!(answer.error(), "The server is stopping.");
-    assert_eq!(answer.header("connection"), Some("close"));
+    let response = connection.response();
+    assert_eq!(response.status, 503, "{}", response.text());
+    assert_eq!(response.error(), "The server is stopping.");
+    assert_eq!(response.header("connection"), Some("close"));
 }
 
-/// The model server takes its time to end. Until then there are open connections, and what comes on them has an
-/// answer.
+/// The model server takes a while to end. Until then connections stay open, and requests on them get a response.
 #[test]
-fn requests_that_come_while_children_end_are_answered() {
+fn requests_that_arrive_while_children_end_are_answered() {
     let server = Setup::new().var("FAKE_TFS_IGNORE_SIGTERM", 1).start();
     let mut kept: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for connection in &mut kept {
@@ -176,36 +178,37 @@ fn requests_that_come_while_children_end_are_answered() {
     assert_stopping(&mut half);
     for connection in last {
         connection.send(&request("GET", "/ping", &[], b""));
-        let answer = connection.response();
-        assert_eq!(answer.header("connection"), Some("close"));
+        let response = connection.response();
+        assert_eq!(response.header("connection"), Some("close"));
     }
     assert_clean(&server.wait_for_end());
 }
 
-/// Requests that were sent without waiting are there already, behind one whose answer is read slowly.
+/// Pipelined requests have already arrived while the response to the first is read slowly.
 #[test]
-fn requests_behind_a_slowly_read_answer_are_answered_too() {
+fn requests_pipelined_after_a_slowly_read_response_are_answered() {
     const LARGE: usize = 8 << 20;
     let server = Setup::new().var("FAKE_TFS_FIXED_BODY_BYTES", LARGE).start();
     let mut connection = server.connect();
     let invocation = request("POST", "/invocations", &[], INSTANCES);
     let ping = request("GET", "/ping", &[], b"");
     connection.send(&[&invocation[..], &ping, &ping, &invocation].concat());
-    wait_until("the answer is on its way", || connection.is_readable());
+    wait_until("the response has begun", || connection.is_readable());
     server.signal(Signal::TERM);
     server.wait_for_log("SIGTERM: stopping");
     for expected in [LARGE - 100, 0, 0, LARGE - 100] {
-        let answer = connection.response();
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(answer.body.len() >= expected);
+        let response = connection.response();
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert!(response.body.len() >= expected);
     }
     assert!(connection.is_at_end());
     assert_clean(&server.wait_for_end());
 }
 
-/// A client may send all of its body before it reads the answer. An end in the midst of that would cost it the answer.
+/// A client may send all of its body before it reads the response. If the server closed the connection earlier, the
+/// client would lose the response.
 #[test]
-fn clients_that_still_send_a_refused_body_get_its_answer() {
+fn clients_that_still_send_a_refused_body_get_their_response() {
     const LENGTH: usize = 8 << 20;
     let server = Setup::new()
         .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", 1)
@@ -213,15 +216,15 @@ fn clients_that_still_send_a_refused_body_get_its_answer() {
     let mut sending = server.connect();
     let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n");
     sending.send(head.as_bytes());
-    wait_until("it is refused", || sending.is_readable());
+    wait_until("the request is refused", || sending.is_readable());
     server.signal(Signal::TERM);
     server.wait_for_log("SIGTERM: stopping");
-    // Without a look at the answer.
+    // Without reading the response.
     for _ in 0..LENGTH / 0x10000 {
         sending.send(&[b' '; 0x10000]);
     }
-    let answer = sending.response();
-    assert_eq!(answer.status, 413, "{}", answer.text());
+    let response = sending.response();
+    assert_eq!(response.status, 413, "{}", response.text());
     drop(sending);
     assert_clean(&server.wait_for_end());
 }
@@ -232,7 +235,7 @@ fn a_model_server_that_ignores_sigterm_is_killed() {
     let pid = server.model_server_pid(0);
     processes::signal(pid, Signal::TERM);
     server.assert_serves();
-    assert!(processes::runs(pid), "it ignores SIGTERM");
+    assert!(processes::runs(pid), "the model server ignores SIGTERM");
     server.signal(Signal::TERM);
     assert_clean(&server.wait_for_end());
 }
@@ -246,7 +249,7 @@ fn a_frozen_model_server_is_killed() {
 }
 
 #[test]
-fn a_kept_connection_is_served_until_the_end_and_told_to_close() {
+fn a_kept_connection_is_served_until_the_end_and_then_closed() {
     let server = Setup::new().start();
     let mut kept = server.connect();
     kept.send(&request("GET", "/ping", &[], b""));
@@ -254,24 +257,26 @@ fn a_kept_connection_is_served_until_the_end_and_told_to_close() {
     let mut slow = server.connect();
     let body = fake(&json!({"delay_ms": 1500}));
     slow.send(&request("POST", "/invocations", &[], body.as_bytes()));
-    wait_until("the request is slow", || server.stat(0, "in_flight") == 1);
+    wait_until("the request is in flight", || {
+        server.stat(0, "in_flight") == 1
+    });
     server.signal(Signal::TERM);
     wait_until("new connections are refused", || {
         Connection::try_open(server.port()).is_err()
     });
     kept.send(&request("GET", "/ping", &[], b""));
-    let answer = kept.response();
+    let response = kept.response();
     assert_eq!(
-        (answer.status, answer.header("connection")),
+        (response.status, response.header("connection")),
         (200, Some("close"))
     );
     assert_eq!(slow.response().status, 200);
     assert_clean(&server.wait_for_end());
 }
 
-/// Images often start TensorFlow Serving through a script, and not all of these use `exec`.
+/// Images often start TensorFlow Serving through a script, and not every script uses `exec`.
 #[test]
-fn a_model_server_behind_a_script_is_restarted_and_stopped_as_well() {
+fn a_model_server_started_by_a_script_is_restarted_and_stopped() {
     let setup = Setup::new();
     let script = format!("'{}' \"$@\"\nexit $?", fake_model_server().display());
     let setup = setup.script("bin/model_server", &script);
@@ -289,9 +294,9 @@ fn a_model_server_behind_a_script_is_restarted_and_stopped_as_well() {
     assert_clean(&server.wait_for_end());
 }
 
-/// Clients that send one request after the other; those that were accepted are answered, whatever ends meanwhile.
+/// Clients send one request after the other. Every accepted request gets its response, whichever process ends.
 #[test]
-fn under_load_with_two_instances_none_is_lost_though_one_is_killed() {
+fn no_request_is_lost_when_sigterm_comes_while_an_instance_is_killed() {
     let server = Setup::new()
         .instances(2)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
@@ -312,9 +317,9 @@ fn under_load_with_two_instances_none_is_lost_though_one_is_killed() {
     assert!(began.elapsed() < Duration::from_secs(25));
 }
 
-/// The only instance is down when the end comes, and comes back in time for what waits.
+/// The only instance is down when SIGTERM arrives, and is restarted in time for the waiting requests.
 #[test]
-fn requests_that_wait_for_a_restart_are_answered_too() {
+fn at_sigterm_requests_that_wait_for_a_restart_are_answered() {
     let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 1500).start();
     processes::signal(server.model_server_pid(0), Signal::KILL);
     server.wait_until_unhealthy();
@@ -323,19 +328,22 @@ fn requests_that_wait_for_a_restart_are_answered_too() {
     for connection in &mut connections {
         connection.send(&bytes);
     }
-    // They are under way when a request that came after them is answered.
+    // The server has these requests when a later request has its response.
     assert_eq!(server.ping().status, 502);
     server.signal(Signal::TERM);
     for connection in &mut connections {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     assert_clean(&server.wait_for_end());
 }
 
-/// What is not finished after 25 s is not waited for: the platform would kill all of us soon after.
+/// After 25 s the server no longer waits for requests, because the platform would soon kill the whole container.
 #[test]
-fn a_request_without_an_end_delays_the_end_no_longer_than_25_s() {
+fn a_request_that_hangs_delays_the_end_by_at_most_25_s() {
     let server = Setup::new().deadline(120).instances(2).start();
     let mut hanging = server.connect();
     let body = fake(&json!({"hang": true}));
@@ -349,7 +357,7 @@ fn a_request_without_an_end_delays_the_end_no_longer_than_25_s() {
     let took = began.elapsed().as_secs_f64();
     assert!((24.5..30.0).contains(&took), "{took} s");
     assert!(ended.stderr.contains("1 requests did not finish"));
-    // Its client learns that, all the same.
+    // The client still gets a response that says so.
     assert_stopping(&mut hanging);
     assert_clean(&ended);
 }

@@ -1,4 +1,4 @@
-//! From the model directory to the config file TensorFlow Serving gets.
+//! How the model directory becomes the config file for TensorFlow Serving.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn folders_become_models_and_versions() {
             &["m.x_y-z/9223372036854775807"],
             &[("m.x_y-z", "m.x_y-z", &[i64::MAX as u64])],
         ),
-        // Hidden folders and folders that are no versions do not count.
+        // Hidden folders and folders whose names are not version numbers are ignored.
         (
             &[
                 "m/1",
@@ -74,7 +74,7 @@ fn a_lone_saved_model_is_served_as_version_1() {
     ] {
         let setup = Setup::new().models(&[folder]);
         let real = setup.path("model").join(folder).canonicalize();
-        // The folder is made when the server starts.
+        // The test harness creates the folder only when the server starts.
         let real = real.unwrap_or_else(|_| setup.path("model").join(folder));
         let server = setup.start();
         let models = server.wait_for_start(0).models();
@@ -93,12 +93,12 @@ fn a_lone_saved_model_is_served_as_version_1() {
 }
 
 #[test]
-fn links_are_followed_as_the_platform_makes_them() {
+fn symbolic_links_in_the_model_directory_are_followed() {
     let setup = Setup::new()
         .models(&[])
         .file("elsewhere/m/5/saved_model.pb", "");
     symlink(setup.path("elsewhere"), setup.path("model/linked")).unwrap();
-    // A circle is left out.
+    // A link that leads back up is ignored.
     symlink(setup.path("elsewhere"), setup.path("elsewhere/m/back")).unwrap();
     let server = setup.start();
     let models = server.wait_for_start(0).models();
@@ -110,7 +110,7 @@ fn links_are_followed_as_the_platform_makes_them() {
 }
 
 #[test]
-fn the_default_model_is_the_first_by_name_or_the_one_chosen() {
+fn the_default_model_is_the_configured_one_or_the_first_by_name() {
     for (chosen, path) in [
         (None, "/v1/models/alpha:predict"),
         (Some("beta"), "/v1/models/beta:predict"),
@@ -128,7 +128,7 @@ fn the_default_model_is_the_first_by_name_or_the_one_chosen() {
 }
 
 #[test]
-fn a_path_with_strange_characters_reaches_tensorflow_serving_escaped() {
+fn a_path_with_special_characters_is_escaped_for_tensorflow_serving() {
     let server = Setup::new().models(&["it's \\ \"odd\"/m/1"]).start();
     let config = server.wait_for_start(0).model_config;
     assert!(config.contains(r#"/it\'s \\ "odd"/m'"#), "{config}");

@@ -1,4 +1,4 @@
-//! Starts that lack threads or processes: they end, and say why.
+//! Starts with too few threads or processes: they end with the reason.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +7,8 @@ use std::process::Command;
 use crate::support::setup::fake_model_server;
 use crate::support::{Setup, skipped};
 
-/// The setup, run as a user of its own with this limit of threads and processes, which does not hold for root. `None`,
-/// loudly, when we cannot become another user.
+/// The setup, run as a separate user with this limit of threads and processes, because the limit does not hold for
+/// root. `None`, with a message, if the test cannot become another user.
 fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
     let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);
@@ -20,9 +20,9 @@ fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
     let model_server = copy(&model_server, "fake_model_server");
     for (name, mode) in [("", 0o755), ("record", 0o777), ("tmp", 0o1777)] {
         let mode = fs::Permissions::from_mode(mode);
-        fs::set_permissions(setup.path(name), mode).expect("it is ours");
+        fs::set_permissions(setup.path(name), mode).expect("the test owns the files");
     }
-    // The limit is of all processes of a user, and no other test has this port.
+    // The limit counts all processes of a user. No other test has this port, so no other test has this user.
     let user = 200_000 + u32::from(setup.port());
     let words = [
         "setpriv".to_owned(),
@@ -38,7 +38,7 @@ fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
         .arg(setup.path("tmp"))
         .output();
     if !probed.is_ok_and(|output| output.status.success()) {
-        skipped(test, "other users cannot be used here");
+        skipped(test, "the test cannot become another user here");
         return None;
     }
     let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -50,10 +50,10 @@ fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
     )
 }
 
-/// Without the threads of all workers, of all computing ones, of all probes, of all logs, or without all processes.
+/// The limits cut off the start at different points: workers, computing threads, probes, log threads, processes.
 #[test]
-fn a_start_without_enough_threads_ends_and_says_so() {
-    let test = "a_start_without_enough_threads_ends_and_says_so";
+fn a_start_without_enough_threads_ends_with_the_reason() {
+    let test = "a_start_without_enough_threads_ends_with_the_reason";
     for limit in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 30, 40] {
         let Some(setup) = limited(test, Setup::many_instances(20), limit) else {
             return;

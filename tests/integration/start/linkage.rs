@@ -1,4 +1,4 @@
-//! What the executable needs of the system: the C library, and no Python unless a model has a handler.
+//! What the executable needs from the system: the C library, and no Python unless a model has a handler.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::support::{Setup, processes, setup, skipped};
 #[test]
 fn only_the_c_library_is_linked() {
     if !setup::is_on_path("ldd") {
-        skipped("only_the_c_library_is_linked", "there is no ldd here");
+        skipped("only_the_c_library_is_linked", "ldd is not installed");
         return;
     }
     let output = Command::new("ldd")
@@ -15,7 +15,7 @@ fn only_the_c_library_is_linked() {
         .output()
         .expect("ldd runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    // A statically linked program is not a mistake either.
+    // A statically linked program is fine, too.
     for line in text
         .lines()
         .filter(|line| !line.contains("statically linked"))
@@ -39,7 +39,7 @@ fn only_the_c_library_is_linked() {
 }
 
 #[test]
-fn without_a_handler_no_python_process_is_started() {
+fn no_python_process_is_started_without_a_handler() {
     let server = Setup::new()
         .var("SAGEMAKER_GUNICORN_WORKERS", 3)
         .file("model/code/notes.txt", "")

@@ -1,4 +1,4 @@
-//! From the start to the first answer, and starts that are refused.
+//! From the start to the first response, and starts that are refused.
 
 mod discovery;
 mod limits;

@@ -1,4 +1,4 @@
-//! Disks that cannot be written to, or no more: read-only containers, a full folder for temporary files.
+//! Disks that are read-only or full: read-only containers, a full folder for temporary files.
 
 use std::fs;
 use std::process::Command;
@@ -7,13 +7,13 @@ use rustix::process::Signal;
 
 use crate::support::{Setup, processes, skipped, wait_until};
 
-/// Programs that start another one with mounts of its own; which of them works depends on who we are.
+/// Commands that start a program with its own mounts. Which of them works depends on the test's user.
 const NAMESPACES: [&[&str]; 2] = [
     &["unshare", "--mount"],
     &["unshare", "--mount", "--map-root-user"],
 ];
 
-/// Makes everything read-only but these folders.
+/// Makes everything read-only except these folders.
 fn read_only_but(folders: &[String]) -> String {
     let mut script = String::from(
         "while read -r _ place _; do mount -o remount,bind,ro \"$place\" 2>/dev/null; done </proc/self/mounts\n",
@@ -25,13 +25,13 @@ fn read_only_but(folders: &[String]) -> String {
         );
         script += &format!("touch {folder}/x && rm {folder}/x || exit 97\n");
     }
-    // Else this would test nothing.
+    // Otherwise the tests would prove nothing.
     script
         + "for place in / /tmp; do touch $place/sagemaker-tfs-x 2>/dev/null && exit 96; done\nexec \"$@\"\n"
 }
 
-/// Runs the server after this script in a namespace of its own, once it has worked for the program `true`. `None`: we
-/// may not have one here.
+/// Runs this script and then the server in a separate namespace, after a trial with the program `true`. `None`, with a
+/// message, if the test may not create namespaces here.
 fn in_namespace(setup: Setup, test: &str, script: &str) -> Option<Setup> {
     let runs = |words: &&&[&str]| {
         let mut command = Command::new(words[0]);
@@ -41,7 +41,7 @@ fn in_namespace(setup: Setup, test: &str, script: &str) -> Option<Setup> {
         command.output().is_ok_and(|output| output.status.success())
     };
     let Some(words) = NAMESPACES.iter().find(runs) else {
-        skipped(test, "no mounts of our own here");
+        skipped(test, "the test may not mount here");
         return None;
     };
     Some(setup.wrapper(&[*words, &["sh", "-c", script, "sh"]].concat()))
@@ -82,7 +82,7 @@ fn one_writable_folder_is_enough_for_handlers() {
     };
     let server = setup.var("HERE", &record).start();
     server.assert_handlers_serve(1);
-    // Scripts may write where they run.
+    // Scripts may write to their working directory.
     server.obey(&serde_json::json!({"input": "open('something', 'w').write('text')"}));
     let old = server.kill_worker(0);
     server.wait_for_new_worker(0, old);
@@ -94,8 +94,8 @@ fn one_writable_folder_is_enough_for_handlers() {
 }
 
 #[test]
-fn no_writable_folder_is_refused_with_the_name_of_the_variable() {
-    let test = "no_writable_folder_is_refused_with_the_name_of_the_variable";
+fn a_start_without_a_writable_folder_is_refused_and_names_tmpdir() {
+    let test = "a_start_without_a_writable_folder_is_refused_and_names_tmpdir";
     for named in [true, false] {
         let setup = Setup::new();
         let script = read_only_but(&[folder(&setup, "record")]);
@@ -119,17 +119,17 @@ fn no_writable_folder_is_refused_with_the_name_of_the_variable() {
     }
 }
 
-/// A folder of 64 kB for temporary files, filled up.
+/// A folder for temporary files with 64 kB, all of them in use.
 const FULL: &str = "mount -t tmpfs -o size=64k none 'TMP' || exit 98
 dd if=/dev/zero of='TMP/filler' bs=4k 2>/dev/null
 exec \"$@\"";
 
 #[test]
-fn a_full_folder_for_temporary_files_is_refused_and_named() {
+fn a_full_folder_for_temporary_files_is_named_in_the_refusal() {
     let setup = Setup::new();
     let tmp = folder(&setup, "tmp");
     let script = FULL.replace("TMP", &tmp);
-    let test = "a_full_folder_for_temporary_files_is_refused_and_named";
+    let test = "a_full_folder_for_temporary_files_is_named_in_the_refusal";
     let Some(setup) = in_namespace(setup, test, &script) else {
         return;
     };
@@ -141,12 +141,12 @@ fn a_full_folder_for_temporary_files_is_refused_and_named() {
     assert!(ended.starts.is_empty(), "no model server was started");
 }
 
-/// The folder fills up later: what is served is served on, and restarted; loading more is an error of that load.
+/// Loaded models are still served and restarted; only further loads fail.
 #[test]
-fn a_folder_that_fills_up_while_models_are_served_stops_none() {
+fn a_folder_that_fills_up_later_stops_no_loaded_model() {
     let setup = Setup::multi_model(2);
     let fill = setup.path("fill");
-    // The mounts are the server's alone, so it is its own shell that fills the folder, on command.
+    // Only the server's namespace has the mount, so the server's own shell fills the folder on command.
     let script = format!(
         "mount -t tmpfs -o size=256k none 'TMP' || exit 98
 [ \"$1\" = true ] || (while [ ! -e '{fill}' ]; do sleep 0.02; done
@@ -155,7 +155,7 @@ exec \"$@\"",
         fill = fill.display()
     )
     .replace("TMP", &folder(&setup, "tmp"));
-    let test = "a_folder_that_fills_up_while_models_are_served_stops_none";
+    let test = "a_folder_that_fills_up_later_stops_no_loaded_model";
     let Some(setup) = in_namespace(setup, test, &script) else {
         return;
     };
@@ -165,15 +165,15 @@ exec \"$@\"",
     wait_until("the folder is full", || !fill.exists());
 
     server.add_model("second");
-    let answer = server.load("second");
+    let response = server.load("second");
     assert_eq!(
-        answer.status,
+        response.status,
         507,
-        "others may be unloaded: {}",
-        answer.text()
+        "the client may unload other models: {}",
+        response.text()
     );
     for text in ["No space left on device", "TMPDIR"] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
     server.assert_model_serves("first");
     let pid = server.last_start_of("first").pid;

@@ -1,4 +1,4 @@
-//! The time until TensorFlow Serving serves, and starts that do not get there.
+//! The time until TensorFlow Serving serves, and starts that never get that far.
 
 use std::net::TcpListener;
 use std::thread;
@@ -9,13 +9,13 @@ use crate::support::{
 };
 
 fn wait_until_listening(server: &Server) {
-    wait_until("the front listens", || {
+    wait_until("the server listens", || {
         Connection::try_open(server.port()).is_ok()
     });
 }
 
 #[test]
-fn while_tensorflow_serving_loads_ping_says_502_and_invocations_wait() {
+fn ping_says_502_and_invocations_wait_while_tensorflow_serving_loads() {
     let server = Setup::new().var("FAKE_TFS_START_DELAY_MS", 1500).launch();
     wait_until_listening(&server);
     let reason = server.wait_until_unhealthy();
@@ -25,15 +25,18 @@ fn while_tensorflow_serving_loads_ping_says_502_and_invocations_wait() {
     waiting.send(&request("POST", "/invocations", &[], INSTANCES));
     let mut passing = server.connect();
     passing.send(&request("GET", "/tfs/v1/models/half_plus_three", &[], b""));
-    let answer = waiting.response();
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    let response = waiting.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     assert_eq!(passing.response().status, 200);
     assert!(server.is_healthy());
     assert_eq!(server.starts().len(), 1);
 }
 
 #[test]
-fn a_failing_start_ends_the_program_with_the_last_output() {
+fn a_failed_start_ends_the_program_with_the_last_output_of_tensorflow_serving() {
     for instances in [1, 2] {
         let ended = Setup::new()
             .instances(instances)
@@ -51,7 +54,7 @@ fn a_failing_start_ends_the_program_with_the_last_output() {
         }
         assert!(
             ended.starts.len() <= instances.into(),
-            "it is not tried again"
+            "a failed start is not repeated"
         );
         ended.assert_nothing_left();
     }
@@ -79,8 +82,8 @@ fn a_start_that_takes_too_long_ends_the_program() {
     ended.assert_nothing_left();
 }
 
-/// A model server whose port opens while its model still loads, as it is when several versions are loaded: the test
-/// itself answers the questions for the status.
+/// The port of a model server may open while a model still loads, for example when several versions are loaded. The
+/// test itself responds to the status requests.
 #[test]
 fn a_model_that_is_loading_is_not_ready() {
     let setup = Setup::new().script(
@@ -92,7 +95,7 @@ fn a_model_that_is_loading_is_not_ready() {
     wait_until("the script runs", || server.path("record/started").exists());
     let listener = TcpListener::bind(("127.0.0.1", server.rest_port(0))).unwrap();
 
-    let answer = |state: &str| {
+    let respond = |state: &str| {
         let (stream, _) = listener.accept().unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
@@ -116,14 +119,14 @@ fn a_model_that_is_loading_is_not_ready() {
         .unwrap();
     };
     for state in ["START", "LOADING", "LOADING", "UNLOADING"] {
-        answer(state);
+        respond(state);
         assert_eq!(server.ping().status, 502, "{state}");
     }
     thread::scope(|scope| {
-        scope.spawn(|| answer("AVAILABLE"));
+        scope.spawn(|| respond("AVAILABLE"));
         server.wait_until_healthy();
     });
-    // The sleeping script is killed with the server: it goes by its process id.
+    // Dropping the server kills it, so the test ends the sleeping script by its process id.
     let script = processes::children(server.pid());
     drop(server);
     for process in script {
@@ -139,7 +142,11 @@ fn a_model_that_stops_being_available_is_reported() {
     assert!(reason.contains("LOADING"), "{reason}");
     server.control(0, &serde_json::json!({"state": "AVAILABLE"}));
     server.wait_until_healthy();
-    assert_eq!(server.starts().len(), 1, "it was not restarted");
+    assert_eq!(
+        server.starts().len(),
+        1,
+        "the model server was not restarted"
+    );
 }
 
 #[test]

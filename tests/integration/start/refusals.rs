@@ -1,17 +1,22 @@
-//! What stops the start though all settings are well-formed: exit code 1, one sentence, nothing left behind.
+//! Starts that are refused although all settings are valid: exit code 1, one sentence, nothing left behind.
 
 use std::fs;
 use std::net::TcpListener;
 
 use crate::support::{Ended, Setup};
 
-/// Runs the program and checks that it ends with a single reason that holds all of these texts.
+/// Runs the program and asserts that it ends with a single reason that contains all of these texts.
 #[track_caller]
 fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
     let ended = setup.run();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let reasons = ended.reasons();
-    assert_eq!(reasons.len(), 1, "one line says why: {}", ended.stderr);
+    assert_eq!(
+        reasons.len(),
+        1,
+        "one line gives the reason: {}",
+        ended.stderr
+    );
     for text in named {
         assert!(reasons[0].contains(text), "{text:?} in {}", reasons[0]);
     }
@@ -20,7 +25,7 @@ fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
 }
 
 #[test]
-fn no_model_says_what_was_there_and_what_was_expected() {
+fn a_directory_without_models_is_refused_with_its_content_and_the_expected_layout() {
     let setup = Setup::new()
         .models(&[])
         .file("model/my_model/saved_model.h5", "")
@@ -51,13 +56,13 @@ fn a_missing_model_directory_is_named() {
 }
 
 #[test]
-fn two_models_of_one_name_are_both_named() {
+fn two_models_with_the_same_name_are_both_named() {
     let setup = Setup::new().models(&["a/m/1", "b/m/2"]);
     assert_refused(setup, &["\"m\"", "/a/m", "/b/m"]);
 }
 
 #[test]
-fn a_default_model_that_is_not_there_lists_those_that_are() {
+fn an_unknown_default_model_is_refused_with_a_list_of_the_models() {
     let setup = Setup::new()
         .models(&["alpha/1", "beta/1"])
         .var("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", "gamma");
@@ -66,10 +71,13 @@ fn a_default_model_that_is_not_there_lists_those_that_are() {
 }
 
 #[test]
-fn a_missing_model_server_says_how_to_name_one() {
+fn a_missing_model_server_is_refused_with_the_option_that_names_one() {
     let setup = Setup::new().without_flag("model-server");
     if crate::support::setup::is_on_path("tensorflow_model_server") {
-        crate::support::skipped("part of a_missing_model_server", "there is one on PATH");
+        crate::support::skipped(
+            "part of a_missing_model_server_is_refused_with_the_option_that_names_one",
+            "tensorflow_model_server is on PATH",
+        );
     } else {
         assert_refused(
             setup,
@@ -115,14 +123,14 @@ fn a_port_in_use_is_named_with_the_setting_that_changes_it() {
 }
 
 #[test]
-fn an_address_that_is_not_ours_is_named() {
-    // Of a range reserved for documentation.
+fn an_address_of_another_machine_is_named() {
+    // From a range reserved for documentation.
     let setup = Setup::new().flag("listen", "192.0.2.1");
     assert_refused(setup, &["192.0.2.1"]);
 }
 
 #[test]
-fn nowhere_to_write_names_tmpdir() {
+fn an_unusable_tmpdir_is_named() {
     let setup = Setup::new().var("TMPDIR", "/absent/tmp");
     assert_refused(setup, &["/absent/tmp", "TMPDIR"]);
     let setup = Setup::new().file("occupied", "");
@@ -130,10 +138,10 @@ fn nowhere_to_write_names_tmpdir() {
     assert_refused(setup.var("TMPDIR", &file), &[&file, "TMPDIR"]);
 }
 
-/// The slim flavor of images is built so.
+/// Images of the flavor `slim` are built without S3.
 #[cfg(not(feature = "s3"))]
 #[test]
-fn a_build_without_s3_refuses_a_handler_from_there() {
+fn a_build_without_s3_refuses_a_handler_from_s3() {
     let setup = Setup::multi_model(1).var("SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET", "bucket");
     assert_refused(
         setup,

@@ -1,4 +1,4 @@
-//! A signal ends the start at any moment, whatever it waits for.
+//! A signal ends the start at any moment, whatever the start waits for.
 
 #[cfg(feature = "s3")]
 use std::net::TcpListener;
@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use crate::support::{Server, Setup, wait_until};
 
-/// Shell commands that say they are reached and go on for ever.
+/// Shell commands that report that they run, and then run forever.
 const STUCK: &str = "touch \"$FAKE_TFS_RECORD/reached\"\nexec sleep 600";
-/// A Python that answers what it is, and is stuck with pip.
+/// A Python that reports its version and paths, and hangs when it runs pip.
 const PYTHON: &str = r#"case "$*" in
 *pip*) touch "$FAKE_TFS_RECORD/reached"; trap '' TERM; sleep 600;;
 *) printf '%s\n3.11.0\n/opt\n' "$0";;
@@ -25,7 +25,7 @@ fn wait_until_reached(server: &Server) {
     });
 }
 
-/// Ends the start by a signal, and checks that nothing is left of it.
+/// Ends the start with a signal, and asserts that nothing is left of it.
 #[track_caller]
 fn assert_ends(server: Server, signal: Signal) {
     server.signal(signal);

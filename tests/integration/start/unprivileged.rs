@@ -1,5 +1,4 @@
-//! Running as a user who may do nothing in particular, on a file system of which only the folder for temporary files
-//! can be written to.
+//! Running as a user without any privileges, on a file system where only the folder for temporary files is writable.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,9 +8,9 @@ use std::process::Command;
 use crate::support::setup::fake_model_server;
 use crate::support::{Setup, processes, skipped};
 
-/// A user whom every Linux has.
+/// The user `nobody`, which every Linux has.
 const NOBODY: &str = "65534";
-/// Mounts everything read-only but two folders of the test's own, and becomes nobody.
+/// Mounts everything read-only except two folders of the test, and becomes `nobody`.
 const CONFINE: &str = r#"
 set -e
 mount --make-rprivate /
@@ -20,7 +19,7 @@ mount --bind "$1/record" "$1/record"
 mount -o remount,bind,ro /
 directory=$1
 shift
-# A read-only place to be in, for what handlers do there.
+# A read-only working directory, to see where handlers run.
 cd /
 if touch "$directory/bin/written" 2>/dev/null; then
   echo "$directory is on another file system than the root" >&2
@@ -37,8 +36,8 @@ fn confined(directory: &Path) -> Vec<String> {
         .into()
 }
 
-/// The setup confined: with copies of all programs that nobody can get at, and folders that nobody can write to.
-/// `None`, loudly, when we may not do all that, or when nobody cannot do `probe`.
+/// Confines the setup: copies all programs to a place that the user `nobody` can read, and lets `nobody` write to the
+/// folders. `None`, with a message, if this is not permitted here or `nobody` cannot run `probe`.
 fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
     let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);
@@ -55,13 +54,13 @@ fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
     let model_server = copy(&model_server, "fake_model_server");
     for (name, mode) in [("", 0o755), ("record", 0o777), ("tmp", 0o1777)] {
         let mode = fs::Permissions::from_mode(mode);
-        fs::set_permissions(setup.path(name), mode).expect("it is ours");
+        fs::set_permissions(setup.path(name), mode).expect("the test owns the files");
     }
 
     let words = confined(&setup.path(""));
     let probed = Command::new(&words[0])
         .args(&words[1..])
-        // By way of a shell: only then programs are looked up by nobody.
+        // Through a shell, so that `nobody` looks up the programs.
         .args(["sh", "-c", probe])
         .output();
     let why = match probed {
@@ -70,7 +69,7 @@ fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
         Err(e) => Some(e.to_string()),
     };
     if let Some(why) = why {
-        skipped(test, &format!("it cannot be confined here: {why}"));
+        skipped(test, &format!("the server cannot be confined here: {why}"));
         return None;
     }
     let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -82,10 +81,10 @@ fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
     )
 }
 
-/// Asserts that a process can do nothing that is not everybody's right.
+/// Asserts that a process runs as `nobody` and has no privileges.
 #[track_caller]
 fn assert_confined(pid: u32) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     for expected in [
         format!("Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}"),
         "CapEff:\t0000000000000000".to_owned(),
@@ -97,8 +96,8 @@ fn assert_confined(pid: u32) {
 }
 
 #[test]
-fn a_server_needs_no_rights_and_one_folder_to_write_to() {
-    let test = "a_server_needs_no_rights_and_one_folder_to_write_to";
+fn a_server_runs_without_rights_and_with_one_writable_folder() {
+    let test = "a_server_runs_without_rights_and_with_one_writable_folder";
     let Some(setup) = confine(test, Setup::new().instances(2), "true") else {
         return;
     };
@@ -106,7 +105,7 @@ fn a_server_needs_no_rights_and_one_folder_to_write_to() {
     server.assert_serves();
     assert_confined(server.pid());
     assert_confined(server.model_server_pid(0));
-    // It may also end and start its children.
+    // The server can also end and start its children.
     processes::signal(server.model_server_pid(0), rustix::process::Signal::KILL);
     server.wait_for_start(2);
     server.wait_until_healthy();
@@ -118,8 +117,8 @@ fn a_server_needs_no_rights_and_one_folder_to_write_to() {
 }
 
 #[test]
-fn models_are_loaded_and_unloaded_there_too() {
-    let test = "models_are_loaded_and_unloaded_there_too";
+fn models_are_loaded_and_unloaded_without_rights() {
+    let test = "models_are_loaded_and_unloaded_without_rights";
     let Some(setup) = confine(test, Setup::multi_model(2), "true") else {
         return;
     };
@@ -132,8 +131,8 @@ fn models_are_loaded_and_unloaded_there_too() {
 }
 
 #[test]
-fn without_a_folder_to_write_to_it_says_so() {
-    let test = "without_a_folder_to_write_to_it_says_so";
+fn a_start_without_a_writable_folder_is_refused() {
+    let test = "a_start_without_a_writable_folder_is_refused";
     let Some(setup) = confine(test, Setup::new(), "true") else {
         return;
     };
@@ -147,17 +146,17 @@ fn without_a_folder_to_write_to_it_says_so() {
 
 #[cfg(feature = "python")]
 #[test]
-fn handlers_run_there_too() {
-    let test = "handlers_run_there_too";
+fn handlers_run_without_rights() {
+    let test = "handlers_run_without_rights";
     let script = "import os\n\
                   def handler(data, context):\n    \
                       open('written', 'w').close()\n    \
                       return f'{os.getuid()} {os.getcwd()}', 'text/plain'\n";
     let setup = Setup::new().handler(script);
-    // Nobody may get at another Python than we, or not at the library of ours.
+    // `nobody` may find another Python than the test does, or may not be able to read the test's Python library.
     let version = "import sys; print(sys.version_info[:2])";
     let version = Command::new("python3").args(["-c", version]).output();
-    let version = String::from_utf8(version.expect("there is a python3").stdout);
+    let version = String::from_utf8(version.expect("python3 runs").stdout);
     let probe = format!(
         "python3 -c 'import sys; sys.exit(sys.version_info[:2] != {})' && {{ '{}'; [ $? -ne 127 ]; }}",
         version.expect("text").trim(),
@@ -168,9 +167,9 @@ fn handlers_run_there_too() {
     };
     let tmp = setup.path("tmp").display().to_string();
     let server = setup.start();
-    let answer = server.invoke("{}");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let text = answer.text();
+    let response = server.invoke("{}");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let text = response.text();
     assert!(text.starts_with(&format!("{NOBODY} {tmp}")), "{text}");
     assert_confined(server.python_worker_pid(0));
 }

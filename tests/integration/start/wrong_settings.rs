@@ -1,8 +1,8 @@
-//! Wrong settings and wrong use: exit code 2 and every problem at once, one line each.
+//! Invalid settings and wrong command lines: exit code 2 and every problem at once, one line each.
 
 use crate::support::Setup;
 
-/// `(variable, wrong value, what is accepted)`. Each is wrong without the others' help.
+/// `(variable, invalid value, what is accepted)`. Each value is invalid by itself.
 const WRONG: &[(&str, &str, &str)] = &[
     ("SAGEMAKER_SAFE_PORT_RANGE", "9000", "LOW-HIGH"),
     ("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", "a/b", "name of a model"),
@@ -46,7 +46,7 @@ const WRONG: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn all_wrong_values_are_listed_at_once() {
+fn all_invalid_values_are_listed_at_once() {
     let set = |setup: Setup, (name, value, _): &(&str, &str, &str)| setup.var(name, value);
     let wrong_port = Setup::new()
         .without_flag("port")
@@ -75,7 +75,7 @@ fn all_wrong_values_are_listed_at_once() {
 }
 
 #[test]
-fn ports_that_do_not_fit_together_are_refused() {
+fn conflicting_ports_are_refused() {
     let setup = Setup::new();
     let port = setup.port();
     for (range, instances, named) in [
@@ -108,7 +108,7 @@ fn ports_that_do_not_fit_together_are_refused() {
 }
 
 #[test]
-fn wrong_use_says_what_is_wrong_and_where_help_is() {
+fn a_wrong_command_line_is_refused_with_the_mistake_and_a_hint_to_help() {
     for (args, named) in [
         (&[][..], "the command is missing"),
         (&["train"], "train"),

@@ -1,22 +1,22 @@
-//! The kinds of malformed requests: one function for each thing that can be wrong.
+//! The kinds of malformed requests: one function for each mistake.
 
 use crate::support::malformed::{Generator, PREDICT, Request};
 
-/// Larger than any head the server takes.
+/// Larger than any head that the server accepts.
 const TOO_LARGE: usize = 70_000;
-/// Where the server can know that it is wrong.
+/// Where the server can detect the mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
-    /// In the head, which is complete.
+    /// In the complete head.
     InHead,
-    /// At the end of the connection at the latest.
+    /// When the connection closes at the latest.
     AtEnd,
 }
 use Shows::{AtEnd, InHead};
 
 type Make = fn(&mut Generator) -> (Vec<u8>, Shows);
 
-/// All kinds, with their makers.
+/// All kinds, with the functions that make them.
 pub const KINDS: &[(&str, Make)] = &[
     ("method", method),
     ("target", target),
@@ -165,7 +165,7 @@ fn folded(g: &mut Generator) -> (Vec<u8>, Shows) {
     (request.bytes(), InHead)
 }
 
-/// Some line ends of the head lose their first or second half.
+/// One or all line ends of the head lose their CR or their LF.
 fn line_ends(g: &mut Generator) -> (Vec<u8>, Shows) {
     let request = g.request();
     let head = request.head();
