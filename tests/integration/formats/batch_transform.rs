@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::Setup;
 
 #[test]
-fn execution_parameters_come_from_the_job_and_leave_the_strategy_out() {
+fn execution_parameters_come_from_the_job_and_omit_the_strategy() {
     let concurrent = "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS";
     let payload = "SAGEMAKER_MAX_PAYLOAD_IN_MB";
     for (vars, expected) in [

@@ -84,7 +84,7 @@ const JSON: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn all_json_types_are_sniffed_alike() {
+fn all_json_content_types_are_treated_alike() {
     let server = Setup::new().start();
     for content_type in [
         Some("application/json"),
@@ -99,7 +99,7 @@ fn all_json_types_are_sniffed_alike() {
 }
 
 #[test]
-fn content_types_are_compared_without_parameters_and_case_and_json_is_the_default() {
+fn content_types_ignore_parameters_and_case_and_default_to_json() {
     let server = Setup::new().start();
     for (content_type, expected) in [
         (None, r#"{"instances": [[1,2]]}"#),
@@ -126,7 +126,7 @@ fn content_types_are_compared_without_parameters_and_case_and_json_is_the_defaul
 }
 
 #[test]
-fn csv_rows_are_instances() {
+fn csv_rows_become_instances() {
     let server = Setup::new().start();
     for (body, expected) in [
         ("1.0\n2.0\n5.0\n", "1.0,2.0,5.0"),
@@ -159,7 +159,7 @@ fn csv_rows_are_instances() {
 }
 
 #[test]
-fn csv_that_is_not_utf_8_is_refused_with_its_row() {
+fn csv_that_is_not_utf_8_is_refused_naming_the_row() {
     let server = Setup::new().start();
     for (body, row) in [
         (&b"\xff"[..], "row 1"),
@@ -199,7 +199,7 @@ fn images_become_base64() {
 }
 
 #[test]
-fn other_content_types_are_unsupported() {
+fn other_content_types_get_415() {
     let server = Setup::new().start();
     for (content_type, named) in [
         ("application/foo", "application/foo"),
@@ -250,7 +250,7 @@ fn requests_that_cannot_be_joined_are_refused() {
 }
 
 #[test]
-fn twenty_megabytes_come_back_as_they_went() {
+fn twenty_megabytes_come_back_unchanged() {
     let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
     let rows = "[0.125, 1.0, -2.5e-3, 77.0, 12345.678],".repeat(20_000_000 / 39);
     let body = format!("{{\"instances\": [{}[0]]}}", rows);

@@ -8,7 +8,7 @@ fn invoke_with(server: &Server, attributes: &str) -> Response {
 }
 
 #[test]
-fn attributes_choose_model_version_and_method() {
+fn attributes_select_model_version_and_method() {
     let server = Setup::new().models(&["default/1", "other/7"]).start();
     let others = "x=y,".repeat(240);
     let long = format!("{others}tfs-model-name=other");
@@ -40,7 +40,7 @@ fn attributes_choose_model_version_and_method() {
 }
 
 #[test]
-fn the_header_is_found_in_any_case() {
+fn the_header_name_is_case_insensitive() {
     let server = Setup::new().models(&["default/1", "other/7"]).start();
     let headers = [("x-amzn-sagemaker-custom-attributes", "tfs-model-name=other")];
     assert_eq!(server.post("/invocations", &headers, INSTANCES).status, 200);
@@ -48,7 +48,7 @@ fn the_header_is_found_in_any_case() {
 }
 
 #[test]
-fn an_unknown_model_is_for_tensorflow_serving_to_refuse() {
+fn an_unknown_model_gets_the_error_of_tensorflow_serving() {
     let server = Setup::new().start();
     let answer = invoke_with(&server, "tfs-model-name=absent");
     assert_eq!(answer.status, 404);
@@ -59,7 +59,7 @@ fn an_unknown_model_is_for_tensorflow_serving_to_refuse() {
 }
 
 #[test]
-fn wrong_attributes_are_refused() {
+fn invalid_attributes_are_refused() {
     let server = Setup::new().start();
     let too_long = format!("tfs-model-name={}", "a".repeat(256));
     for (attributes, named) in [

@@ -61,7 +61,7 @@ fn json_nested_deeper_than_512_does_not_reach_tensorflow_serving() {
 
 /// What wraps values counts, too.
 #[test]
-fn json_that_is_nested_too_deeply_once_it_is_converted_is_refused() {
+fn json_nested_too_deeply_after_conversion_is_refused() {
     let server = setup().start();
     let json = "application/json";
     assert_refused(&server, "/invocations", json, &nested(LIMIT));
@@ -86,7 +86,7 @@ fn json_that_is_nested_too_deeply_once_it_is_converted_is_refused() {
 
 /// TensorFlow Serving from 2.18 on does not look at what stands behind the first value.
 #[test]
-fn brackets_in_strings_and_behind_the_document_do_not_count() {
+fn brackets_in_strings_do_not_count() {
     let server = setup().start();
     let predict = "/tfs/v1/models/half_plus_three:predict";
     let many = "[{".repeat(LIMIT);
@@ -97,7 +97,7 @@ fn brackets_in_strings_and_behind_the_document_do_not_count() {
 
 #[cfg(feature = "python")]
 #[test]
-fn json_that_input_handler_nests_too_deeply_is_refused() {
+fn json_nested_too_deeply_by_input_handler_is_refused() {
     let script = "
 def input_handler(data, context):
     data.read()

@@ -34,7 +34,7 @@ fn pass(server: &Server, body: &[u8]) -> Response {
 }
 
 #[test]
-fn a_body_of_100_mb_passes_both_handlers_with_memory_in_proportion() {
+fn a_100_mb_body_passes_both_handlers_with_few_copies_in_memory() {
     // Bodies that a process may hold at once. The server has the request, which another worker may need, and two of
     // what input_handler made of it, the answer to that, and what output_handler made of that; the worker has one.
     const SERVER: f64 = 3.5;
@@ -68,7 +68,7 @@ fn a_body_of_100_mb_passes_both_handlers_with_memory_in_proportion() {
 }
 
 #[test]
-fn sizes_around_the_pieces_that_are_written_come_back_right() {
+fn bodies_around_the_write_size_come_back_unchanged() {
     let server = Setup::new().handler(PASS_THROUGH).start();
     let all = body(300_000);
     let mut connection = server.connect();
@@ -86,7 +86,7 @@ fn sizes_around_the_pieces_that_are_written_come_back_right() {
 
 /// Many at once, whose pieces alternate with small ones.
 #[test]
-fn large_bodies_of_many_requests_do_not_mix() {
+fn large_bodies_of_concurrent_requests_do_not_mix() {
     let server = Setup::new().handler(PASS_THROUGH).workers(2).start();
     let bodies: Vec<_> = (0..16u8)
         .map(|n| [vec![n; 3 << 20], body(64)].concat())
@@ -106,7 +106,7 @@ fn large_bodies_of_many_requests_do_not_mix() {
 
 /// The worker is killed while it reads or writes a large body.
 #[test]
-fn a_worker_that_dies_in_the_middle_of_a_large_body_costs_that_request_alone() {
+fn a_worker_that_dies_during_a_large_body_fails_only_that_request() {
     let server = Setup::new().obedient_pair().start();
     for function in ["input", "output"] {
         let pid = server.python_worker_pid(0);
@@ -122,7 +122,7 @@ fn a_worker_that_dies_in_the_middle_of_a_large_body_costs_that_request_alone() {
 
 /// While a large body is in the interpreter's way, small requests wait, but the server does not.
 #[test]
-fn a_client_that_sends_slowly_keeps_no_worker() {
+fn a_slow_client_does_not_occupy_a_worker() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();
     let head = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     let mut slow: Vec<_> = (0..8).map(|_| server.connect()).collect();

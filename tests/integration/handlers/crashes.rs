@@ -18,7 +18,7 @@ const DEADLY: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn the_call_that_kills_a_worker_gets_500_with_the_function_and_the_reason() {
+fn a_call_that_kills_its_worker_gets_500_naming_the_function_and_the_cause() {
     let server = Setup::new().obedient_pair().start();
     for (code, how) in DEADLY {
         for function in ["input", "output"] {
@@ -34,7 +34,7 @@ fn the_call_that_kills_a_worker_gets_500_with_the_function_and_the_reason() {
 }
 
 #[test]
-fn a_single_handler_that_kills_its_worker_gets_500_alone() {
+fn a_single_handler_that_kills_its_worker_fails_every_call_running_there() {
     // Calls that run beside it on other threads are lost with it, and told the same.
     let server = Setup::new()
         .obedient_handler()
@@ -78,7 +78,7 @@ fn wait_for_more(count: &AtomicUsize) {
 
 /// Both workers run calls all the time. A call is short, so that none but the poisoned one runs when it strikes.
 #[test]
-fn a_crash_under_load_costs_the_poisoned_request_alone() {
+fn a_crash_under_load_fails_only_the_request_that_caused_it() {
     let server = Setup::new()
         .obedient_pair()
         .workers(2)
@@ -149,7 +149,7 @@ fn a_request_that_kills_workers_between_its_calls_is_given_up() {
 }
 
 #[test]
-fn a_worker_killed_while_idle_is_replaced_before_anybody_notices() {
+fn an_idle_worker_that_is_killed_is_replaced_without_failing_a_request() {
     let server = Setup::new().obedient_pair().start();
     for n in 0..3 {
         let old = server.python_worker_pid(0);
@@ -174,7 +174,7 @@ fn a_model_server_killed_between_the_two_calls_loses_no_request() {
 }
 
 #[test]
-fn a_worker_that_keeps_dying_costs_503_at_once_and_recovers() {
+fn a_worker_that_keeps_dying_causes_503_at_once_until_it_recovers() {
     let server = Setup::new().obedient_pair().start();
     let tfs = server.model_server_pid(0);
     server.open_gate("broken");
@@ -207,7 +207,7 @@ fn a_worker_that_keeps_dying_costs_503_at_once_and_recovers() {
 }
 
 #[test]
-fn of_two_workers_one_serves_while_the_other_keeps_dying() {
+fn one_worker_serves_while_the_other_keeps_dying() {
     let server = Setup::new().obedient_pair().workers(2).start();
     server.assert_handlers_serve(2);
     server.open_gate("broken");
@@ -241,7 +241,7 @@ if os.fork() == 0:
 
 /// With one channel the worker restarts each time, with many once a quarter of them is lost.
 #[test]
-fn stray_bytes_on_channels_cost_no_request_that_had_not_begun() {
+fn stray_bytes_on_a_channel_fail_no_request_that_had_not_started() {
     for class in ["sync", "gevent"] {
         let server = Setup::new().obedient_pair().worker_class(class).start();
         for round in 1..=4 {

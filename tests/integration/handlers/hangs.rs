@@ -25,7 +25,7 @@ fn hang(server: &Server, function: &str, code: &str) -> crate::support::Connecti
 }
 
 #[test]
-fn a_call_that_does_not_end_gets_504_and_those_behind_it_are_served() {
+fn a_call_that_hangs_gets_504_and_waiting_calls_are_served() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     for code in ENDLESS {
         for function in ["input", "output"] {
@@ -56,7 +56,7 @@ fn a_call_that_does_not_end_gets_504_and_those_behind_it_are_served() {
 }
 
 #[test]
-fn with_threads_calls_that_had_begun_get_500_and_others_are_served() {
+fn with_threads_a_hanging_call_gets_504_and_waiting_calls_are_served() {
     let server = Setup::new()
         .obedient_handler()
         .worker_class("gthread")
@@ -75,7 +75,7 @@ fn with_threads_calls_that_had_begun_get_500_and_others_are_served() {
 }
 
 #[test]
-fn of_two_workers_one_serves_while_the_other_hangs() {
+fn one_worker_serves_while_the_other_hangs() {
     let server = Setup::new()
         .obedient_pair()
         .workers(2)
@@ -97,7 +97,7 @@ fn of_two_workers_one_serves_while_the_other_hangs() {
 
 /// With equal limits a request is given up before its call counts as too long.
 #[test]
-fn a_call_that_nobody_waits_for_any_more_is_ended_too() {
+fn a_hanging_call_is_ended_even_after_its_request_timed_out() {
     let server = Setup::new().obedient_pair().deadline(1).start();
     let pid = server.python_worker_pid(0);
     let answer = hang(&server, "input", "exec('while True: pass')").response();
@@ -108,7 +108,7 @@ fn a_call_that_nobody_waits_for_any_more_is_ended_too() {
 
 /// The time limit is for calls: a request may take longer, at the model server and in several calls.
 #[test]
-fn a_slow_model_server_is_no_reason_to_end_a_worker() {
+fn a_slow_model_server_does_not_end_a_worker() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     let pid = server.python_worker_pid(0);
     server.obey(&json!({"fake": {"delay_ms": 3000}}));
@@ -116,7 +116,7 @@ fn a_slow_model_server_is_no_reason_to_end_a_worker() {
 }
 
 #[test]
-fn a_frozen_worker_is_replaced_and_its_calls_are_given_to_the_next() {
+fn a_frozen_worker_is_replaced_and_its_waiting_calls_move_to_the_next() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     for function in ["", "input"] {
         let pid = server.python_worker_pid(0);
@@ -143,7 +143,7 @@ fn a_frozen_worker_is_replaced_and_its_calls_are_given_to_the_next() {
 
 /// A thread of the script keeps the interpreter to itself while no call runs.
 #[test]
-fn a_worker_that_begins_no_calls_is_replaced() {
+fn a_worker_that_starts_no_calls_is_replaced() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     let pid = server.python_worker_pid(0);
     let blocker = "threading.Thread(target=lambda: (wait_at('gate'), note('x'), ctypes.PyDLL(None).pause()), daemon=True).start()";
@@ -158,7 +158,7 @@ fn a_worker_that_begins_no_calls_is_replaced() {
 /// The deadline of a request passes while it waits for the one call that runs, or during its own late call. The
 /// answer that comes then is nobody's, and the channel is used again.
 #[test]
-fn a_late_answer_is_not_given_to_the_next_request() {
+fn a_late_reply_does_not_reach_the_next_request() {
     const LIMIT: u32 = 5;
     for class in ["sync", "gevent"] {
         let server = Setup::new()
@@ -216,7 +216,7 @@ fn a_late_answer_is_not_given_to_the_next_request() {
 
 /// They wait in the worker, the large ones half sent, for they are more than a socket holds.
 #[test]
-fn calls_that_expire_behind_another_cost_no_other_request_and_no_channel() {
+fn calls_that_expire_while_they_wait_fail_no_other_request_and_lose_no_channel() {
     const LIMIT: u32 = 5;
     let server = Setup::new()
         .obedient_pair()
@@ -255,7 +255,7 @@ fn calls_that_expire_behind_another_cost_no_other_request_and_no_channel() {
 }
 
 #[test]
-fn a_worker_that_left_its_process_group_is_ended_all_the_same() {
+fn a_hanging_worker_that_left_its_process_group_is_still_killed() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     let pid = server.python_worker_pid(0);
     let code = "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(10_000)";

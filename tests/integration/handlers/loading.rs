@@ -16,7 +16,7 @@ const SLOW: &str = "from meeting import note, wait_at\n\
                     def output_handler(response, context):\n    return response.content, 'text/plain'\n";
 
 #[test]
-fn while_a_script_is_loaded_ping_says_so_and_requests_wait() {
+fn while_a_script_loads_ping_reports_it_and_requests_wait() {
     let server = Setup::new().handler(SLOW).workers(2).launch();
     server.wait_for_notes(2);
     server.wait_for_log("model half_plus_three is AVAILABLE");
@@ -43,7 +43,7 @@ fn while_a_script_is_loaded_ping_says_so_and_requests_wait() {
 
 /// The limit of calls is none of imports.
 #[test]
-fn an_import_may_take_longer_than_any_call() {
+fn an_import_may_take_longer_than_a_call() {
     let server = Setup::new().deadline(1).handler(SLOW).launch();
     server.wait_for_notes(1);
     // Sent after its import began, so that the import takes longer than the deadline.
@@ -63,7 +63,7 @@ fn an_import_may_take_longer_than_any_call() {
 }
 
 #[test]
-fn a_signal_while_a_script_is_loaded_ends_the_start() {
+fn a_signal_ends_the_start_while_a_script_loads() {
     let server = Setup::new().handler(SLOW).workers(2).launch();
     server.wait_for_notes(2);
     server.signal(Signal::TERM);
@@ -76,7 +76,7 @@ fn a_signal_while_a_script_is_loaded_ends_the_start() {
 const ABSENT: &str = "--no-index\nno-such-package-here==1.0\n";
 
 #[test]
-fn requirements_that_cannot_be_installed_show_the_end_of_what_pip_says() {
+fn a_failed_install_shows_the_end_of_pips_output() {
     let setup = Setup::new()
         .handler(SLOW)
         .file("model/code/requirements.txt", ABSENT);
@@ -90,7 +90,7 @@ fn requirements_that_cannot_be_installed_show_the_end_of_what_pip_says() {
 }
 
 #[test]
-fn beside_lib_requirements_are_ignored_with_a_warning() {
+fn requirements_are_ignored_with_a_warning_if_lib_exists() {
     let server = Setup::new()
         .handler(SLOW)
         .file("model/code/requirements.txt", ABSENT)
@@ -113,7 +113,7 @@ fn endless_pip(setup: Setup) -> Setup {
 }
 
 #[test]
-fn a_signal_while_packages_are_installed_ends_the_start() {
+fn a_signal_ends_the_start_while_packages_are_installed() {
     for signal in [Signal::TERM, Signal::INT] {
         let setup = Setup::new()
             .handler(SLOW)
@@ -129,7 +129,7 @@ fn a_signal_while_packages_are_installed_ends_the_start() {
 }
 
 #[test]
-fn pip_that_is_killed_is_a_failed_install() {
+fn killing_pip_fails_the_install() {
     let setup = Setup::new()
         .handler(SLOW)
         .file("model/code/requirements.txt", "something\n");
@@ -147,7 +147,7 @@ fn pip_that_is_killed_is_a_failed_install() {
 }
 
 #[test]
-fn scripts_may_wait_for_a_pipe_at_import() {
+fn a_script_may_wait_for_a_pipe_during_its_import() {
     let reading = "import os\n\
                    pipe = os.environ['HERE'] + 'pipe'\n\
                    os.mkfifo(pipe)\n\
@@ -174,7 +174,7 @@ const ONE_OF_TWO: &str = "import os\n\
                           def handler(data, context):\n    return data.read(), 'text/plain'\n";
 
 #[test]
-fn a_worker_that_cannot_load_ends_nothing_when_another_serves() {
+fn a_worker_that_fails_to_load_stops_nothing_while_another_serves() {
     let server = Setup::new().handler(ONE_OF_TWO).workers(2).start();
     server.wait_for_notes(1);
     server.open_gate("gate");

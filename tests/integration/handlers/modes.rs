@@ -48,7 +48,7 @@ fn by_default_calls_of_different_requests_alternate_on_one_thread() {
 
 /// Requests are spread over the instances before their first calls, and go where those were told.
 #[test]
-fn the_instance_in_a_context_is_the_one_that_is_asked() {
+fn the_context_names_the_instance_that_gets_the_request() {
     const REQUESTS: u64 = 10;
     let script = "from meeting import note, wait_at\n\n\n\
          def input_handler(data, context):\n    \
@@ -84,7 +84,7 @@ fn the_instance_in_a_context_is_the_one_that_is_asked() {
 }
 
 #[test]
-fn sync_has_nothing_between_the_calls_of_a_request() {
+fn sync_runs_no_other_call_between_the_calls_of_a_request() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();
     server.control(0, &json!({"freeze": true}));
     let mut sent = noted(&server, 0..6);
@@ -116,7 +116,7 @@ fn request_in_flight(server: &Server) -> Connection {
 }
 
 #[test]
-fn two_threads_of_gthread_run_calls_at_the_same_time() {
+fn two_gthread_threads_run_calls_at_the_same_time() {
     let server = Setup::new()
         .obedient_pair()
         .worker_class("gthread")
@@ -136,7 +136,7 @@ fn two_threads_of_gthread_run_calls_at_the_same_time() {
 }
 
 #[test]
-fn eight_threads_of_gthread_run_a_single_handler_at_the_same_time() {
+fn eight_gthread_threads_run_a_single_handler_at_the_same_time() {
     let server = Setup::new()
         .obedient_handler()
         .worker_class("gthread")
@@ -153,7 +153,7 @@ fn eight_threads_of_gthread_run_a_single_handler_at_the_same_time() {
 }
 
 #[test]
-fn without_gevent_nothing_comes_between_two_lines_of_a_single_handler() {
+fn without_gevent_calls_of_a_single_handler_do_not_overlap() {
     let server = Setup::new().obedient_handler().start();
     let orders = (0..8).map(|n| {
         let wait = "time.sleep(0.01)";

@@ -9,7 +9,7 @@ use crate::support::{Server, Setup, processes, wait_until};
 const FLOODS: [&str; 2] = ["('x' * 999 + chr(10)) * 50_000", "'x' * 50_000_000"];
 
 #[test]
-fn floods_of_output_stop_nothing_and_cost_no_memory() {
+fn floods_of_output_neither_stop_the_server_nor_fill_its_memory() {
     let server = Setup::new().obedient_pair().start();
     server.obey(&json!({"n": 0}));
     let before = processes::memory(server.pid(), "VmRSS");
@@ -27,7 +27,7 @@ fn floods_of_output_stop_nothing_and_cost_no_memory() {
 }
 
 #[test]
-fn handlers_that_close_their_output_go_on() {
+fn handlers_that_close_their_output_still_work() {
     let server = Setup::new().obedient_pair().start();
     let pid = server.python_worker_pid(0);
     for code in [
@@ -57,7 +57,7 @@ fn raise(server: &Server, times: usize) {
 }
 
 #[test]
-fn a_thousand_exceptions_leave_nothing_in_memory() {
+fn a_thousand_exceptions_leak_no_memory() {
     const LEAK: u64 = 10 << 20;
     let server = Setup::new()
         .obedient_pair()
@@ -76,7 +76,7 @@ fn a_thousand_exceptions_leave_nothing_in_memory() {
 
 /// A process that holds the worker's ends of its channels could keep the server from noticing that it is gone.
 #[test]
-fn forked_children_neither_hide_the_death_of_a_worker_nor_stay() {
+fn forked_children_neither_hide_a_workers_death_nor_outlive_it() {
     for start in [
         "child = os.fork() or time.sleep(1000)",
         "multiprocessing.get_context('fork').Process(target=time.sleep, args=(1000,)).start(); child = \
@@ -97,7 +97,7 @@ fn forked_children_neither_hide_the_death_of_a_worker_nor_stay() {
 
 /// What handlers start has only what they give it.
 #[test]
-fn programs_that_handlers_start_do_not_have_the_channels() {
+fn programs_that_handlers_start_do_not_inherit_the_channels() {
     for class in ["gevent", "sync"] {
         let server = Setup::new()
             .worker_class(class)

@@ -10,7 +10,7 @@ use crate::support::handlers::answered;
 use crate::support::{AnswersUntilTheEnd, Connection, Setup, processes, wait_until};
 
 #[test]
-fn calls_in_flight_are_answered_and_scripts_clean_up() {
+fn calls_in_flight_finish_and_scripts_clean_up() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Setup::new().obedient_pair().workers(3).start();
         server.assert_handlers_serve(3);
@@ -63,7 +63,7 @@ fn calls_in_flight_are_answered_and_scripts_clean_up() {
 
 /// The worker has one thread, and more requests than that wait for it.
 #[test]
-fn calls_that_wait_for_a_worker_are_answered_too() {
+fn calls_that_wait_for_a_worker_finish_too() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();
     let held = json!({"n": "held", "input": "note('held'); wait_at('gate')"});
     let mut sent = vec![(held.clone(), server.order(&held))];
@@ -94,7 +94,7 @@ fn calls_that_wait_for_a_worker_are_answered_too() {
 
 /// Threads and processes of scripts may go on for ever; the end does not wait for them.
 #[test]
-fn what_scripts_leave_running_does_not_keep_the_server() {
+fn threads_and_processes_of_scripts_do_not_delay_the_end() {
     for code in [
         "threading.Thread(target=time.sleep, args=(1000,)).start()",
         "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
@@ -119,7 +119,7 @@ fn what_scripts_leave_running_does_not_keep_the_server() {
 }
 
 #[test]
-fn a_worker_that_keeps_dying_does_not_keep_the_server() {
+fn a_worker_that_keeps_dying_does_not_delay_the_end() {
     let server = Setup::new().obedient_pair().start();
     server.open_gate("broken");
     server.kill_worker(0);
@@ -131,7 +131,7 @@ fn a_worker_that_keeps_dying_does_not_keep_the_server() {
 }
 
 #[test]
-fn workers_go_with_a_server_that_is_killed() {
+fn workers_end_when_their_server_is_killed() {
     for code in [
         "wait_at('gate')",
         "exec('while True: pass')",
@@ -152,7 +152,7 @@ fn workers_go_with_a_server_that_is_killed() {
 
 /// Several workers, several instances, clients at work, and the model servers just killed.
 #[test]
-fn under_load_none_is_lost_though_model_servers_are_killed() {
+fn no_request_is_lost_when_model_servers_die_during_shutdown() {
     let server = Setup::new()
         .obedient_pair()
         .workers(3)

@@ -15,7 +15,7 @@ fn single_threaded(setup: Setup) -> Setup {
 }
 
 #[test]
-fn one_request_at_a_time_passes_the_model_server_too() {
+fn requests_run_one_at_a_time_from_input_handler_to_output_handler() {
     for setup in [
         Setup::new().obedient_pair(),
         Setup::new().obedient_handler(),
@@ -48,7 +48,7 @@ fn one_request_at_a_time_passes_the_model_server_too() {
 }
 
 #[test]
-fn no_limit_applies_and_ping_answers_meanwhile() {
+fn no_time_limit_applies_and_ping_still_responds() {
     let server = single_threaded(Setup::new().obedient_pair().deadline(1)).start();
     let pid = server.python_worker_pid(0);
     let what = json!({"input": "note('waits'); wait_at('gate')"});
@@ -69,7 +69,7 @@ fn no_limit_applies_and_ping_answers_meanwhile() {
 
 /// The terminal sends Ctrl-C to the server and to the worker alike.
 #[test]
-fn an_interrupt_ends_all_and_nothing_is_left() {
+fn ctrl_c_ends_all_processes_and_leaves_nothing() {
     let server = single_threaded(Setup::new().obedient_pair()).start();
     server.obey(
         &json!({"input": "print('on standard output'); atexit.register(note, 'cleaned up')"}),
@@ -88,7 +88,7 @@ fn an_interrupt_ends_all_and_nothing_is_left() {
 }
 
 #[test]
-fn a_worker_that_dies_comes_back() {
+fn a_worker_that_dies_is_restarted() {
     let server = single_threaded(Setup::new().obedient_pair()).start();
     let pid = server.python_worker_pid(0);
     let answer = server.order(&json!({"input": "os._exit(3)"})).response();
@@ -99,7 +99,7 @@ fn a_worker_that_dies_comes_back() {
 
 /// The terminal sends Ctrl-C to the worker as well, whose import it ends.
 #[test]
-fn ctrl_c_while_the_script_is_loaded_is_no_failure() {
+fn ctrl_c_while_the_script_loads_is_not_a_failure() {
     let script = "from meeting import note, wait_at\nnote('begun')\nwait_at('gate')\n";
     let server = single_threaded(Setup::new().handler(script)).launch();
     server.wait_for_notes(1);

@@ -10,7 +10,7 @@ const LIMIT: usize = 4096;
 const PREDICT: &str = "/tfs/v1/models/half_plus_three:predict";
 
 #[test]
-fn a_long_error_is_cut_and_stays_json() {
+fn a_long_json_error_is_cut_and_stays_json() {
     let server = Setup::new().start();
     for bytes in [4_000, 4_097, 5_000, 100_000, 16 << 20] {
         for status in [400, 500] {
@@ -32,7 +32,7 @@ fn a_long_error_is_cut_and_stays_json() {
 }
 
 #[test]
-fn a_long_error_of_another_form_is_cut_between_characters() {
+fn a_long_error_that_is_not_json_is_cut_between_characters() {
     let server = Setup::new().start();
     for shift in 0..4 {
         let body = format!("{}{}", "x".repeat(shift), "\u{1f600}".repeat(2_000));
@@ -46,7 +46,7 @@ fn a_long_error_of_another_form_is_cut_between_characters() {
 }
 
 #[test]
-fn answers_that_are_no_errors_are_not_cut() {
+fn successful_responses_are_not_cut() {
     let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
     let body = format!("{{\"instances\": [{}1]}}", "1, ".repeat(100_000));
     let answer = server.invoke(&body);

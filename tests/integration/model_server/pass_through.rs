@@ -6,7 +6,7 @@ use crate::support::server::fake;
 use crate::support::{INSTANCES, PREDICTIONS, Setup, request};
 
 #[test]
-fn the_status_of_a_model_is_asked_through_the_front() {
+fn the_status_of_a_model_passes_unchanged() {
     let server = Setup::new().start();
     let answer = server.get("/tfs/v1/models/half_plus_three");
     assert_eq!(answer.status, 200);
@@ -18,7 +18,7 @@ fn the_status_of_a_model_is_asked_through_the_front() {
 }
 
 #[test]
-fn path_query_type_and_body_of_post_pass_unchanged() {
+fn path_query_content_type_and_body_of_a_post_pass_unchanged() {
     let server = Setup::new().start();
     let body = b"not {json\n\x01";
     for (target, content_type) in [
@@ -49,7 +49,7 @@ fn path_query_type_and_body_of_post_pass_unchanged() {
 }
 
 #[test]
-fn of_get_and_head_only_the_target_passes() {
+fn get_and_head_pass_only_their_target() {
     let server = Setup::new().start();
     for method in ["GET", "HEAD"] {
         let headers = [("Content-Type", "a/b"), ("Range", "bytes=0-1")];
@@ -67,7 +67,7 @@ fn of_get_and_head_only_the_target_passes() {
 }
 
 #[test]
-fn a_target_is_sent_in_one_spelling_below_the_root() {
+fn targets_are_sent_in_one_spelling_or_refused() {
     let server = Setup::new().start();
     for (target, sent) in [
         (
@@ -103,7 +103,7 @@ fn a_target_is_sent_in_one_spelling_below_the_root() {
 }
 
 #[test]
-fn accept_and_custom_attributes_do_not_matter() {
+fn accept_and_custom_attributes_are_ignored() {
     let server = Setup::new().start();
     let headers = [
         ("Accept", "application/json"),
@@ -118,7 +118,7 @@ fn accept_and_custom_attributes_do_not_matter() {
 }
 
 #[test]
-fn errors_of_tensorflow_serving_pass() {
+fn errors_from_tensorflow_serving_pass_through() {
     let server = Setup::new().start();
     let answer = server.get("/tfs/v1/models/half_plus_three?x=1");
     assert_eq!(answer.status, 400);

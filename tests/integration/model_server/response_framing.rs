@@ -48,7 +48,7 @@ fn text_of(head: &str, body: &str) -> String {
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
 #[test]
-fn a_connection_with_bytes_behind_the_answer_is_not_used_again() {
+fn a_connection_is_not_reused_after_extra_bytes() {
     let server = Setup::new().start();
     let whole = text_of("Content-Length: 2\r\n", "{}");
     let chunked = text_of("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n");
@@ -60,14 +60,14 @@ fn a_connection_with_bytes_behind_the_answer_is_not_used_again() {
 }
 
 #[test]
-fn a_connection_with_bytes_long_after_the_answer_is_not_used_again() {
+fn a_connection_is_not_reused_after_late_extra_bytes() {
     let server = Setup::new().start();
     let command = json!({"late": EVIL, "late_ms": 100, "key": "late"});
     assert_not_used_again(&server, "late", command);
 }
 
 #[test]
-fn a_connection_after_an_answer_of_unclear_length_is_not_used_again() {
+fn a_connection_is_not_reused_after_a_response_of_ambiguous_length() {
     let server = Setup::new().start();
     let both = text_of(
         "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
@@ -92,7 +92,7 @@ fn a_connection_after_an_answer_of_unclear_length_is_not_used_again() {
 
 /// Whatever follows, or does not: the answer has no body.
 #[test]
-fn a_connection_after_an_answer_without_a_body_but_with_a_length_is_not_used_again() {
+fn a_connection_is_not_reused_after_a_204_that_announces_a_body() {
     let server = Setup::new().start();
     for head in ["Content-Length: 40\r\n", "Transfer-Encoding: chunked\r\n"] {
         let raw = format!("HTTP/1.1 204 No Content\r\n{head}\r\n");
@@ -101,7 +101,7 @@ fn a_connection_after_an_answer_without_a_body_but_with_a_length_is_not_used_aga
 }
 
 #[test]
-fn a_connection_after_an_answer_of_several_parts_is_not_used_again() {
+fn a_connection_is_not_reused_after_an_interim_response() {
     let server = Setup::new().start();
     let end = text_of("Content-Length: 2\r\n", "{}");
     for (what, first) in [
@@ -118,7 +118,7 @@ fn a_connection_after_an_answer_of_several_parts_is_not_used_again() {
 }
 
 #[test]
-fn an_answer_that_changes_the_protocol_reaches_nobody() {
+fn a_response_that_switches_protocols_reaches_no_client() {
     let server = Setup::new().start();
     let raw = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
     let command = json!({"raw": raw, "key": "101"});
@@ -127,7 +127,7 @@ fn an_answer_that_changes_the_protocol_reaches_nobody() {
 }
 
 #[test]
-fn an_answer_that_ends_too_early_reaches_nobody() {
+fn a_truncated_response_reaches_no_client() {
     let server = Setup::new().start();
     for (what, answer) in [
         ("length", text_of("Content-Length: 9\r\n", "{}")),

@@ -47,7 +47,7 @@ fn with_body(method: &str, target: &str, body: &[u8], chunked: bool) -> Vec<u8> 
 }
 
 #[test]
-fn only_get_head_and_post_are_taken_below_tfs() {
+fn only_get_head_and_post_are_accepted_below_tfs() {
     let server = server();
     for method in [
         "DELETE", "OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT", "get", "Post", "BREW",
@@ -64,7 +64,7 @@ fn only_get_head_and_post_are_taken_below_tfs() {
 }
 
 #[test]
-fn a_body_with_get_or_head_is_refused() {
+fn a_get_or_head_with_a_body_is_refused() {
     let server = server();
     for method in ["GET", "HEAD"] {
         for chunked in [false, true] {
@@ -93,7 +93,7 @@ fn a_body_with_get_or_head_is_refused() {
 }
 
 #[test]
-fn head_is_answered_as_get_without_the_body() {
+fn head_gets_the_response_of_get_without_the_body() {
     let server = server();
     let get = server.get(STATUS);
     let mut connection = server.connect();
@@ -127,7 +127,7 @@ const CLIENTS: usize = 20;
 const REQUESTS: usize = 1_000;
 
 #[test]
-fn twenty_thousand_mixed_requests_get_their_own_answers() {
+fn twenty_thousand_mixed_requests_get_their_own_responses() {
     let server = server();
     let tally = Tally::default();
     thread::scope(|scope| {

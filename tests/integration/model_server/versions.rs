@@ -68,7 +68,7 @@ fn ping_waits_for_every_version_of_every_model() {
 }
 
 #[test]
-fn a_start_that_takes_too_long_names_the_version_that_is_missing() {
+fn a_start_that_times_out_names_the_missing_version() {
     let setup = Setup::new()
         .models(&VERSIONS)
         .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 1);
@@ -81,7 +81,7 @@ fn a_start_that_takes_too_long_names_the_version_that_is_missing() {
 }
 
 #[test]
-fn versions_that_are_not_configured_do_not_count() {
+fn versions_that_are_not_configured_are_ignored() {
     let states = json!({"7": broken("OK", ""), "8": {"state": "UNLOADING"}});
     let setup = Setup::new().models(&VERSIONS);
     let server = with_states(setup, "half_plus_three", &states).start();
@@ -89,7 +89,7 @@ fn versions_that_are_not_configured_do_not_count() {
 }
 
 #[test]
-fn a_version_that_ends_later_is_reported_by_ping_and_brought_back_by_a_restart() {
+fn a_version_that_fails_later_is_reported_by_ping_and_restored_by_a_restart() {
     let server = Setup::new().models(&VERSIONS).deadline(2).start();
     set_states(&server, &json!({"123": broken("INTERNAL", "lost")}));
     wait_for_reason(
@@ -119,7 +119,7 @@ fn a_version_or_model_that_vanishes_is_reported_by_ping() {
 }
 
 #[test]
-fn after_a_restart_what_is_loaded_is_served_and_what_is_not_is_reported() {
+fn after_a_restart_loaded_versions_serve_and_failed_ones_are_reported() {
     let server = Setup::new().models(&VERSIONS).start();
     set_states(&server, &json!({"123": broken("DATA_LOSS", "torn")}));
     let killed = server.model_server_pid(0);
@@ -169,7 +169,7 @@ fn a_load_waits_for_every_version() {
 }
 
 #[test]
-fn a_load_that_ends_for_want_of_memory_is_507() {
+fn a_load_that_runs_out_of_memory_gets_507() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.order_start("m", "exhaust");

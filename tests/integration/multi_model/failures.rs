@@ -17,7 +17,7 @@ fn assert_can_be_loaded_now(server: &Server) {
 }
 
 #[test]
-fn a_model_that_does_not_come_up_in_time_is_408() {
+fn a_load_that_times_out_gets_408() {
     for ignore_sigterm in [0, 1] {
         let server = Setup::multi_model(1)
             .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 1)
@@ -35,7 +35,7 @@ fn a_model_that_does_not_come_up_in_time_is_408() {
 
 /// It runs and answers, but is not AVAILABLE.
 #[test]
-fn a_model_that_answers_something_else_in_time_is_408_too() {
+fn a_load_gets_408_if_the_model_server_serves_only_another_model() {
     // A model server that knows only another model.
     let setup = Setup::multi_model(1);
     let program = setup.path("bin/model_server");
@@ -57,7 +57,7 @@ fn a_model_that_answers_something_else_in_time_is_408_too() {
 }
 
 #[test]
-fn a_model_whose_process_exits_is_500_with_its_last_words() {
+fn a_load_whose_process_exits_gets_500_with_its_last_output() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.order_start("m", "exit");
@@ -76,7 +76,7 @@ fn a_model_whose_process_exits_is_500_with_its_last_words() {
 }
 
 #[test]
-fn a_model_that_is_killed_as_the_kernel_does_when_memory_is_short_is_507() {
+fn a_load_whose_process_is_killed_gets_507() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.order_start("m", "kill");
@@ -89,7 +89,7 @@ fn a_model_that_is_killed_as_the_kernel_does_when_memory_is_short_is_507() {
 }
 
 #[test]
-fn of_two_instances_one_that_fails_fails_the_load() {
+fn one_failing_instance_of_two_fails_the_load() {
     let server = Setup::multi_model(2)
         .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
         .var("FAKE_TFS_START_EXIT", 1)
@@ -104,7 +104,7 @@ fn of_two_instances_one_that_fails_fails_the_load() {
 
 /// Its client may be gone long before; what it began comes to its end.
 #[test]
-fn a_load_whose_client_hangs_up_is_finished_all_the_same() {
+fn a_load_finishes_although_its_client_hangs_up() {
     let server = Setup::multi_model(2).start();
     server.add_held_model("m");
     let load = server.begin_load("m");
@@ -118,7 +118,7 @@ fn a_load_whose_client_hangs_up_is_finished_all_the_same() {
 }
 
 #[test]
-fn a_model_server_that_is_not_there_costs_the_load_alone() {
+fn a_missing_model_server_fails_only_the_load() {
     let setup = Setup::multi_model(1);
     let program = setup.path("bin/absent");
     let server = setup.flag("model-server", program.display()).start();
@@ -138,7 +138,7 @@ fn a_model_server_that_is_not_there_costs_the_load_alone() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_costs_the_load_alone() {
+fn a_program_that_cannot_be_executed_fails_only_the_load() {
     let setup = Setup::multi_model(1).file("bin/text", "no program");
     let program = setup.path("bin/text");
     let server = setup.flag("model-server", program.display()).start();
@@ -150,7 +150,7 @@ fn a_program_that_cannot_be_executed_costs_the_load_alone() {
 }
 
 #[test]
-fn a_place_for_files_that_is_gone_is_507() {
+fn a_load_gets_507_if_tmpdir_is_gone() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let (tmp, aside) = (server.path("tmp"), server.path("aside"));
@@ -165,7 +165,7 @@ fn a_place_for_files_that_is_gone_is_507() {
 
 /// Many loads at once that all fail: what they took is given back exactly once.
 #[test]
-fn many_failing_loads_at_once_leave_all_ports_free() {
+fn many_concurrent_failing_loads_leave_all_ports_free() {
     let server = Setup::multi_model(7).start();
     let names: Vec<_> = (0..7).map(|n| format!("m{n}")).collect();
     for order in ["exit", "kill", ""] {

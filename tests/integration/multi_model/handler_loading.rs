@@ -10,7 +10,7 @@ const MENDED: &str = "def handler(data, context):\n    return 'mended', 'text/pl
 
 /// Without the script for all no model without its own could be used.
 #[test]
-fn a_script_for_all_that_fails_to_load_stops_the_start() {
+fn a_universal_script_that_fails_to_load_ends_the_start() {
     let ended = Setup::multi_model(1)
         .file("model/code/inference.py", "import absent_module\n")
         .run();
@@ -24,7 +24,7 @@ fn a_script_for_all_that_fails_to_load_stops_the_start() {
 }
 
 #[test]
-fn a_script_that_fails_to_load_is_500_with_its_traceback() {
+fn a_load_gets_500_with_the_traceback_if_its_script_fails() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     for (script, named) in [
@@ -58,7 +58,7 @@ fn a_script_that_fails_to_load_is_500_with_its_traceback() {
 
 /// The first of two workers loads, the other never does: the model can be used.
 #[test]
-fn a_load_does_not_wait_for_a_worker_that_keeps_failing_beside_one_that_serves() {
+fn a_load_does_not_wait_for_a_failing_worker_if_another_serves() {
     let first_only = "import os, time\n\
                       here = os.environ['HERE']\n\
                       try:\n    os.mkdir(here + '/first')\n\
@@ -81,7 +81,7 @@ fn a_load_does_not_wait_for_a_worker_that_keeps_failing_beside_one_that_serves()
 }
 
 #[test]
-fn a_script_that_is_killed_while_loading_is_507() {
+fn a_load_gets_507_if_its_script_is_killed() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.model_file(
@@ -96,7 +96,7 @@ fn a_script_that_is_killed_while_loading_is_507() {
 }
 
 #[test]
-fn a_script_that_takes_too_long_to_load_is_408() {
+fn a_load_gets_408_if_its_script_loads_too_slowly() {
     let server = Setup::multi_model(2)
         .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 3)
         .start();

@@ -61,7 +61,7 @@ fn assert_greets(server: &Server, model: &str, text: &str) {
 }
 
 #[test]
-fn lib_and_requirements_are_for_their_model_alone() {
+fn packages_from_lib_and_requirements_are_visible_only_to_their_model() {
     let server = Setup::multi_model(4).start();
     add_asking(&server, "asks", "installed for asks");
     add_asking(&server, "asks-too", "installed for asks-too");
@@ -97,7 +97,7 @@ fn lib_and_requirements_are_for_their_model_alone() {
 }
 
 #[test]
-fn what_cannot_be_installed_fails_the_load_and_frees_everything() {
+fn a_failed_install_fails_the_load_and_frees_everything() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.model_file("m", "code/inference.py", SCRIPT);
@@ -139,7 +139,7 @@ fn begin_endless_install(server: &Server) -> Connection {
 
 /// Another model can be loaded and used meanwhile.
 #[test]
-fn an_install_that_takes_too_long_is_408_and_ended() {
+fn an_install_that_takes_too_long_is_stopped_and_gets_408() {
     let setup = Setup::multi_model(2);
     let here = setup.path("").display().to_string();
     let server = setup
@@ -160,7 +160,7 @@ fn an_install_that_takes_too_long_is_408_and_ended() {
 }
 
 #[test]
-fn an_install_under_way_leaves_nothing_when_the_server_ends() {
+fn an_unfinished_install_leaves_nothing_when_the_server_ends() {
     let setup = Setup::multi_model(1);
     let here = setup.path("").display().to_string();
     let server = setup.var("HERE", here).start();

@@ -69,7 +69,7 @@ fn worker_of(server: &Server, model: &str) -> Process {
 }
 
 #[test]
-fn each_model_has_the_script_in_its_own_folder_and_its_own_modules() {
+fn each_model_uses_the_script_and_modules_in_its_own_folder() {
     let server = Setup::multi_model(4).start();
     server.add_model("beside");
     add_script(&server, "beside", "code", "first");
@@ -92,7 +92,7 @@ fn each_model_has_the_script_in_its_own_folder_and_its_own_modules() {
 
 /// Not that of a folder above the url: it belongs to somebody else.
 #[test]
-fn a_script_above_the_url_is_not_the_models() {
+fn a_script_above_the_url_is_ignored() {
     let server = Setup::multi_model(1).start();
     server.model_file("m", "net/1/saved_model.pb", "");
     add_script(&server, "m", "code", "above");
@@ -102,7 +102,7 @@ fn a_script_above_the_url_is_not_the_models() {
 }
 
 #[test]
-fn the_script_for_all_serves_models_without_their_own() {
+fn the_universal_script_serves_models_without_their_own() {
     let universal = TELLING.replace("NAME", "universal");
     let setup = Setup::multi_model(3)
         .file("model/code/inference.py", &universal)
@@ -129,7 +129,7 @@ fn the_script_for_all_serves_models_without_their_own() {
 }
 
 #[test]
-fn a_handler_sees_version_and_method_and_all_ways_lead_through_it() {
+fn both_inference_routes_call_the_handler_with_version_and_method() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     add_script(&server, "m", "code", "mine");
@@ -152,7 +152,7 @@ fn a_handler_sees_version_and_method_and_all_ways_lead_through_it() {
 }
 
 #[test]
-fn two_functions_have_their_own_model_between_them() {
+fn a_pair_of_handlers_calls_its_own_model() {
     let script = "def input_handler(data, context):\n    return data.read() + b' in'\n\
                   def output_handler(response, context):\n    return response.content + b' out NAME', 'text/plain'\n";
     let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
@@ -192,7 +192,7 @@ fn two_instances_of_a_model_share_its_handler() {
 }
 
 #[test]
-fn a_worker_that_dies_concerns_its_model_alone() {
+fn a_worker_that_dies_affects_only_its_model() {
     let server = Setup::multi_model(2).start();
     for name in ["a", "b"] {
         server.add_model(name);

@@ -33,7 +33,7 @@ fn assert_works_beside(server: &Server, ready: &str, new: &str) {
 }
 
 #[test]
-fn ten_loads_under_way_hold_up_nobody() {
+fn ten_pending_loads_block_no_other_model() {
     let server = Setup::multi_model(12).start();
     server.add_loaded(&["ready"]);
     let names: Vec<_> = (0..10).map(|n| format!("held{n}")).collect();
@@ -68,7 +68,7 @@ fn ten_loads_under_way_hold_up_nobody() {
 
 /// More loads than requests are worked on at once.
 #[test]
-fn even_a_hundred_loads_under_way_hold_up_nobody() {
+fn a_hundred_pending_loads_block_no_other_model() {
     let server = Setup::multi_model(102).start();
     server.add_loaded(&["ready"]);
     let names: Vec<_> = (0..100).map(|n| format!("held{n}")).collect();
@@ -85,7 +85,7 @@ fn even_a_hundred_loads_under_way_hold_up_nobody() {
 }
 
 #[test]
-fn unloads_that_wait_hold_up_nobody() {
+fn waiting_unloads_block_no_other_model() {
     let server = Setup::multi_model(7).start();
     let names = ["a", "b", "c", "d", "e"];
     server.add_loaded(&names);
@@ -122,7 +122,7 @@ fn unloads_that_wait_hold_up_nobody() {
 
 /// More than are worked on at once for one model.
 #[test]
-fn requests_that_wait_for_a_model_that_is_down_hold_up_nobody() {
+fn requests_for_a_model_that_is_down_block_no_other_model() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["down", "ready"]);
     server.order_start("down", "hold");
@@ -138,7 +138,7 @@ fn requests_that_wait_for_a_model_that_is_down_hold_up_nobody() {
 }
 
 #[test]
-fn requests_to_a_model_that_hangs_hold_up_nobody() {
+fn requests_for_a_model_that_hangs_block_no_other_model() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["hangs", "ready"]);
     server.control(0, &json!({"freeze": true}));
@@ -154,7 +154,7 @@ fn requests_to_a_model_that_hangs_hold_up_nobody() {
 
 /// A description asks the model server, which may hang.
 #[test]
-fn descriptions_of_a_model_that_hangs_hold_up_nobody() {
+fn descriptions_of_a_model_that_hangs_block_no_other_model() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["hangs", "ready"]);
     server.control(0, &json!({"freeze": true}));
@@ -169,7 +169,7 @@ fn descriptions_of_a_model_that_hangs_hold_up_nobody() {
 
 /// Models that fail to load, again and again, beside one that serves.
 #[test]
-fn loads_that_fail_hold_up_nobody() {
+fn failing_loads_block_no_other_model() {
     let server = Setup::multi_model(4).start();
     server.add_loaded(&["ready"]);
     for name in ["bad0", "bad1"] {

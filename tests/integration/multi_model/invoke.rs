@@ -17,7 +17,7 @@ fn start() -> Server {
 }
 
 #[test]
-fn bodies_are_converted_as_those_of_invocations() {
+fn invoke_converts_bodies_as_invocations_does() {
     let server = start();
     for (content_type, body, converted) in [
         (
@@ -89,7 +89,7 @@ fn bodies_are_converted_as_those_of_invocations() {
 }
 
 #[test]
-fn accept_decides_layout_and_type() {
+fn accept_selects_layout_and_content_type() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
     let answer = |headers: &[(&str, &str)]| server.post("/models/m/invoke", headers, INSTANCES);
@@ -117,7 +117,7 @@ fn path_of(server: &Server, target: &str, headers: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn attributes_choose_version_and_method_but_not_another_model() {
+fn attributes_select_version_and_method_but_not_another_model() {
     for (attributes, path) in [
         ("tfs-model-version=3", "/v1/models/one/versions/3:predict"),
         ("tfs-method=classify", "/v1/models/one:classify"),
@@ -139,7 +139,7 @@ fn attributes_choose_version_and_method_but_not_another_model() {
 }
 
 #[test]
-fn wrong_attributes_are_400_and_absent_versions_the_model_servers_404() {
+fn invalid_attributes_get_400_and_absent_versions_get_the_model_servers_404() {
     let server = start();
     for attributes in ["tfs-method=x", "tfs-model-version=x", "tfs-model-name=../x"] {
         let answer = server.post("/models/one/invoke", &[(ATTRIBUTES, attributes)], INSTANCES);
@@ -185,7 +185,7 @@ fn invocations_name_their_model_in_a_header() {
 }
 
 #[test]
-fn invocations_that_name_no_model_are_400() {
+fn invocations_that_name_no_model_get_400() {
     let server = start();
     for headers in [&[][..], &[(ATTRIBUTES, "tfs-method=predict")]] {
         let answer = server.post("/invocations", headers, INSTANCES);
@@ -196,7 +196,7 @@ fn invocations_that_name_no_model_are_400() {
 }
 
 #[test]
-fn models_that_are_not_loaded_are_404_by_every_way() {
+fn models_that_are_not_loaded_get_404_on_every_route() {
     let server = start();
     server.add_held_model("held");
     server.assert_unloads("two");
@@ -227,7 +227,7 @@ fn models_that_are_not_loaded_are_404_by_every_way() {
 
 /// SageMaker unloads other models then. TensorFlow Serving has the same status for requests that waited too long.
 #[test]
-fn a_model_without_memory_is_507_and_one_with_a_full_or_slow_queue_is_not() {
+fn exhausted_memory_becomes_507_but_a_full_or_slow_queue_does_not() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
     let answer = |status: u16, error: &str| {
@@ -261,7 +261,7 @@ fn a_model_without_memory_is_507_and_one_with_a_full_or_slow_queue_is_not() {
 }
 
 #[test]
-fn twenty_megabytes_come_back_as_they_went() {
+fn twenty_megabytes_come_back_unchanged() {
     let server = start();
     let body = format!("{{\"instances\": [{}0]}}", "0.125, ".repeat(20_000_000 / 7));
     let answer = server.invoke_model("two", &body);

@@ -51,8 +51,8 @@ fn tasks(pid: u32) -> usize {
 }
 
 #[test]
-fn at_the_limit_of_processes_loads_are_507_and_the_rest_goes_on() {
-    const TEST: &str = "at_the_limit_of_processes_loads_are_507_and_the_rest_goes_on";
+fn at_the_process_limit_loads_get_507_and_loaded_models_still_serve() {
+    const TEST: &str = "at_the_process_limit_loads_get_507_and_loaded_models_still_serve";
     if !getuid().is_root() {
         skipped(
             TEST,

@@ -9,7 +9,7 @@ const NONE: [&str; 0] = [];
 
 /// SageMaker asks this at the start and fails the endpoint unless it gets 200.
 #[test]
-fn at_the_start_the_list_is_empty() {
+fn the_list_is_empty_at_the_start() {
     let server = Setup::multi_model(1).start();
     let answer = server.get("/models");
     assert_eq!(answer.status, 200);
@@ -34,7 +34,7 @@ fn a_model_is_listed_with_name_and_url_from_load_to_unload() {
 }
 
 #[test]
-fn pages_hold_every_model_once() {
+fn pages_contain_every_model_once() {
     let server = Setup::multi_model(7).start();
     let names = ["A", "a", "a-b", "a.b", "b_2", "b_10", "z"];
     server.add_loaded(&names);
@@ -56,7 +56,7 @@ fn pages_hold_every_model_once() {
 }
 
 #[test]
-fn a_token_holds_when_models_come_and_go_between_pages() {
+fn a_page_token_stays_valid_when_models_come_and_go() {
     let server = Setup::multi_model(5).start();
     server.add_loaded(&["a", "b", "c", "d"]);
     let (page, token) = server.page("?limit=2");
@@ -88,7 +88,7 @@ fn parameters_may_be_empty_or_unknown() {
 }
 
 #[test]
-fn a_limit_that_is_no_whole_number_from_1_is_400() {
+fn a_limit_that_is_not_a_positive_integer_gets_400() {
     let server = Setup::multi_model(1).start();
     for limit in [
         "0",
@@ -131,7 +131,7 @@ fn a_description_has_name_url_and_status() {
 }
 
 #[test]
-fn what_is_not_loaded_has_no_description() {
+fn a_model_that_is_not_loaded_has_no_description() {
     let server = Setup::multi_model(2).start();
     server.add_held_model("held");
     server.add_loaded(&["m"]);

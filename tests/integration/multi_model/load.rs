@@ -8,7 +8,7 @@ use crate::support::models::{assert_error, assert_loaded, grpc_port, load_reques
 use crate::support::{Server, Setup, request, wait_until};
 
 #[test]
-fn a_loaded_model_has_a_process_with_two_ports_of_the_range() {
+fn a_loaded_model_has_a_process_with_two_ports_from_the_range() {
     let server = Setup::multi_model(3).start();
     server.add_model("a.B_c-1");
     let answer = server.load("a.B_c-1");
@@ -27,7 +27,7 @@ fn a_loaded_model_has_a_process_with_two_ports_of_the_range() {
 }
 
 #[test]
-fn all_versions_below_the_url_are_served_under_the_name_of_the_request() {
+fn all_versions_below_the_url_are_served_under_the_requested_name() {
     let server = Setup::multi_model(2).start();
     for (name, folders, base, versions) in [
         ("several", &["1", "0020", "3"][..], "", &[1, 3, 20][..]),
@@ -45,7 +45,7 @@ fn all_versions_below_the_url_are_served_under_the_name_of_the_request() {
 }
 
 #[test]
-fn a_lone_saved_model_is_version_1() {
+fn a_saved_model_without_a_version_folder_is_version_1() {
     let server = Setup::multi_model(1).start();
     server.model_file("lone", "saved_model.pb", "");
     server.assert_loads("lone");
@@ -61,7 +61,7 @@ fn a_lone_saved_model_is_version_1() {
 
 /// The quickest of several loads: the machine may be busy, the server must not be.
 #[test]
-fn a_load_answers_soon_after_the_model_server_does() {
+fn a_load_finishes_soon_after_the_model_server_is_ready() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let times = (0..10).map(|_| {
@@ -90,7 +90,7 @@ fn one_url_may_be_loaded_under_two_names() {
 }
 
 #[test]
-fn a_model_is_loaded_once_however_often_it_is_asked_for() {
+fn a_second_load_of_a_model_gets_409() {
     let server = Setup::multi_model(3).start();
     server.add_held_model("m");
     let already = "Model m is already loaded.";
@@ -112,7 +112,7 @@ fn a_model_is_loaded_once_however_often_it_is_asked_for() {
 }
 
 #[test]
-fn of_many_loads_at_the_same_moment_one_wins() {
+fn one_of_many_simultaneous_loads_of_a_model_succeeds() {
     let server = Setup::multi_model(3).start();
     server.add_held_model("m");
     let mut connections: Vec<_> = (0..8).map(|_| server.connect()).collect();
@@ -138,7 +138,7 @@ fn of_many_loads_at_the_same_moment_one_wins() {
 }
 
 #[test]
-fn without_ports_it_is_507_until_a_model_is_unloaded() {
+fn without_free_ports_loads_get_507_until_a_model_is_unloaded() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["a", "b"]);
     server.add_model("c");
@@ -160,7 +160,7 @@ fn without_ports_it_is_507_until_a_model_is_unloaded() {
 
 /// A model that needs more than there is takes none.
 #[test]
-fn instances_count_per_model() {
+fn the_instance_count_applies_to_each_model() {
     let server = Setup::multi_model(3)
         .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
         .start();
@@ -179,7 +179,7 @@ fn instances_count_per_model() {
 }
 
 #[test]
-fn a_port_that_another_program_has_is_passed_over() {
+fn a_port_in_use_by_another_program_is_skipped() {
     let setup = Setup::multi_model(2);
     let taken = setup.port() + 1;
     let _other = std::net::TcpListener::bind(("127.0.0.1", taken)).expect("our port is free");
@@ -198,7 +198,7 @@ fn assert_refused(server: &Server, body: &str, named: &str) {
 }
 
 #[test]
-fn bodies_that_name_no_model_are_400() {
+fn bodies_that_name_no_model_get_400() {
     let server = Setup::multi_model(1).start();
     for body in [
         "",
@@ -227,7 +227,7 @@ fn bodies_that_name_no_model_are_400() {
 
 /// SageMaker may send more than we know.
 #[test]
-fn further_fields_and_other_content_types_do_not_matter() {
+fn unknown_fields_and_other_content_types_are_accepted() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let padding = "x".repeat(50_000);
@@ -238,7 +238,7 @@ fn further_fields_and_other_content_types_do_not_matter() {
 }
 
 #[test]
-fn a_url_without_a_model_is_404_and_leaves_nothing() {
+fn a_url_without_a_model_gets_404_and_leaves_nothing() {
     let server = Setup::multi_model(1).start();
     std::fs::create_dir_all(server.path("model/empty")).unwrap();
     server.model_file("hidden", ".1/saved_model.pb", "");

@@ -26,11 +26,11 @@ fn for_all(names: &[String], work: impl Fn(&str) + Sync) {
 }
 
 #[test]
-fn the_usual_range_is_for_499_models() {
+fn the_default_port_range_has_room_for_499_models() {
     let files = processes::raise_own_file_limit();
     if files.is_some_and(|files| files < 8192) {
         skipped(
-            "the_usual_range_is_for_499_models",
+            "the_default_port_range_has_room_for_499_models",
             "too few files may be open",
         );
         return;

@@ -21,7 +21,7 @@ fn kill(server: &Server, name: &str) -> u32 {
 }
 
 #[test]
-fn requests_of_the_model_wait_and_others_notice_nothing() {
+fn requests_wait_while_their_model_restarts_and_other_models_are_unaffected() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["m", "other"]);
     let (first, beside) = (server.last_start_of("m"), server.last_start_of("other"));
@@ -74,7 +74,7 @@ fn requests_wait_no_longer_than_their_deadline() {
 }
 
 #[test]
-fn killed_under_load_it_loses_no_request() {
+fn a_model_server_killed_under_load_loses_no_request() {
     let server = Setup::multi_model(2)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .start();
@@ -112,7 +112,7 @@ fn killed_under_load_it_loses_no_request() {
 
 /// What kills one model's process is no danger to another's.
 #[test]
-fn a_request_it_dies_of_fails_alone() {
+fn a_request_that_kills_the_model_server_fails_alone() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["m", "other"]);
     let answer = server.invoke_model("m", fake(&json!({"exit": 3})));
@@ -127,7 +127,7 @@ fn a_request_it_dies_of_fails_alone() {
 }
 
 #[test]
-fn with_two_instances_the_other_serves_meanwhile() {
+fn one_instance_serves_while_the_other_restarts() {
     let server = Setup::multi_model(2)
         .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
         .start();
@@ -145,7 +145,7 @@ fn with_two_instances_the_other_serves_meanwhile() {
 
 /// A model server that comes up, dies and does not come up any more stays loaded; the program goes on.
 #[test]
-fn a_model_that_cannot_be_restarted_keeps_its_place() {
+fn a_model_that_cannot_be_restarted_stays_loaded() {
     let server = Setup::multi_model(2).deadline(1).start();
     server.add_loaded(&["m", "other"]);
     server.order_start("m", "exit");

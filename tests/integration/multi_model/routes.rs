@@ -3,7 +3,7 @@
 use crate::support::{Setup, request};
 
 #[test]
-fn other_methods_are_405_with_those_that_are_not() {
+fn other_methods_get_405_with_the_allowed_methods() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
     for (method, path, allowed) in [
@@ -29,7 +29,7 @@ fn other_methods_are_405_with_those_that_are_not() {
 }
 
 #[test]
-fn without_multi_model_mode_there_are_no_such_routes() {
+fn single_model_mode_has_no_model_routes() {
     let server = Setup::new().start();
     for (method, path) in [
         ("GET", "/models"),
@@ -50,7 +50,7 @@ fn without_multi_model_mode_there_are_no_such_routes() {
 
 /// Also models whose names look like parts of the routes.
 #[test]
-fn names_are_taken_as_they_are() {
+fn models_may_be_named_like_parts_of_the_routes() {
     let names = ["invoke", "models", "0", "v1", "a..b", &"x".repeat(255)];
     let server = Setup::multi_model(6).start();
     server.add_loaded(&names);
@@ -68,7 +68,7 @@ fn names_are_taken_as_they_are() {
 }
 
 #[test]
-fn the_model_servers_own_api_is_reached_below_tfs() {
+fn the_model_servers_own_api_is_available_below_tfs() {
     let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
     server.add_loaded(&["one", "two"]);
     let status = server.get("/tfs/v1/models/one/versions/1");
@@ -97,7 +97,7 @@ fn the_model_servers_own_api_is_reached_below_tfs() {
 
 /// `/ping` is about the server: SageMaker replaces a container whose ping fails, with all its models.
 #[test]
-fn ping_and_execution_parameters_are_there_without_and_with_models() {
+fn ping_and_execution_parameters_work_with_and_without_models() {
     let server = Setup::multi_model(1).start();
     for _ in 0..2 {
         let ping = server.ping();

@@ -18,7 +18,7 @@ fn assert_refused(server: &Server, name: &str, url: &str, status: u16, named: &s
 }
 
 #[test]
-fn names_that_could_lead_elsewhere_are_400() {
+fn names_that_are_unsafe_in_a_path_get_400() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let url = server.url("m");
@@ -53,7 +53,7 @@ fn names_that_could_lead_elsewhere_are_400() {
 }
 
 #[test]
-fn urls_must_be_absolute_and_go_straight() {
+fn urls_must_be_absolute_paths_without_dot_dot() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let url = server.url("m");
@@ -91,7 +91,7 @@ fn urls_must_be_absolute_and_go_straight() {
 }
 
 #[test]
-fn system_folders_hold_no_models() {
+fn models_are_not_loaded_from_system_folders() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let link = |name: &str, target: &str| {
@@ -125,7 +125,7 @@ fn system_folders_hold_no_models() {
 
 /// The folder is where it should be, what is in it is not.
 #[test]
-fn links_within_a_model_do_not_lead_to_system_folders() {
+fn models_are_not_loaded_through_links_to_system_folders() {
     let server = Setup::multi_model(1).start();
     let made = tempfile::Builder::new()
         .prefix("sagemaker-tfs-test-")
@@ -150,7 +150,7 @@ fn links_within_a_model_do_not_lead_to_system_folders() {
 
 /// An archive may hold a link to anywhere. Looking for a model must not take forever.
 #[test]
-fn a_link_to_everything_is_not_followed_for_ever() {
+fn links_to_the_whole_file_system_are_not_followed_forever() {
     let server = Setup::multi_model(2).start();
     for (name, target) in [("proc", "/proc"), ("root", "/")] {
         let folder = server.model_folder(name);
@@ -163,7 +163,7 @@ fn a_link_to_everything_is_not_followed_for_ever() {
 }
 
 #[test]
-fn a_url_with_several_models_is_400() {
+fn a_url_with_several_models_gets_400() {
     let server = Setup::multi_model(1).start();
     for folder in ["a/1", "b/1"] {
         server.model_file("m", &format!("{folder}/saved_model.pb"), "");
@@ -176,7 +176,7 @@ fn a_url_with_several_models_is_400() {
 
 /// Two models of one name, which cannot be served by one process, and versions that cannot be told apart.
 #[test]
-fn what_cannot_be_a_model_is_404() {
+fn ambiguous_models_and_versions_get_404() {
     let server = Setup::multi_model(1).start();
     for folder in ["x/net/1", "y/net/1"] {
         server.model_file("twins", &format!("{folder}/saved_model.pb"), "");
@@ -192,7 +192,7 @@ fn what_cannot_be_a_model_is_404() {
 }
 
 #[test]
-fn odd_folders_reach_the_model_server_as_they_are() {
+fn odd_folder_names_reach_the_model_server_unchanged() {
     let server = Setup::multi_model(1).start();
     let folder = server.path("odd '\\ \u{e9} }").join("net");
     fs::create_dir_all(folder.join("1")).unwrap();
@@ -286,7 +286,7 @@ fn a_web_page_can_neither_load_nor_unload_a_model() {
 
 /// What is loaded is a name and a path; a large body there is a mistake or worse.
 #[test]
-fn the_body_of_a_load_is_small() {
+fn a_load_with_a_body_above_64_kb_gets_413() {
     let server = Setup::multi_model(1).start();
     let head = "POST /models HTTP/1.1\r\nHost: x\r\n";
     let announced = server.exchange(format!("{head}Content-Length: 65537\r\n\r\n").as_bytes());

@@ -25,7 +25,7 @@ fn terminate(server: &Server) {
 }
 
 #[test]
-fn without_and_with_models_it_ends_at_once() {
+fn the_server_ends_at_once_with_and_without_models() {
     for names in [&[][..], &["a"], &["a", "b", "c", "d", "e"]] {
         let server = Setup::multi_model(5).start();
         server.add_loaded(names);
@@ -37,7 +37,7 @@ fn without_and_with_models_it_ends_at_once() {
 }
 
 #[test]
-fn running_requests_of_all_models_are_answered() {
+fn running_requests_of_all_models_finish() {
     let server = Setup::multi_model(3).start();
     let names = ["a", "b", "c"];
     server.add_loaded(&names);
@@ -70,7 +70,7 @@ fn running_requests_of_all_models_are_answered() {
 }
 
 #[test]
-fn a_load_and_an_unload_under_way_are_answered() {
+fn pending_loads_and_unloads_finish() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["stays", "goes"]);
     server.add_held_model("comes");
@@ -95,7 +95,7 @@ fn a_load_and_an_unload_under_way_are_answered() {
 }
 
 #[test]
-fn loads_that_fail_while_it_ends_are_told_so() {
+fn loads_that_fail_during_shutdown_get_their_error() {
     let server = Setup::multi_model(3).start();
     let mut loads = Vec::new();
     for (name, status) in [("exits", 500), ("dies", 507)] {
@@ -114,7 +114,7 @@ fn loads_that_fail_while_it_ends_are_told_so() {
 
 /// The second signal ends it without waiting. Loads do not keep it.
 #[test]
-fn loads_that_do_not_come_to_an_end_leave_nothing() {
+fn loads_that_never_finish_leave_nothing_behind() {
     for ignore_sigterm in [0, 1] {
         let server = Setup::multi_model(5)
             .var("FAKE_TFS_IGNORE_SIGTERM", ignore_sigterm)
@@ -133,7 +133,7 @@ fn loads_that_do_not_come_to_an_end_leave_nothing() {
 }
 
 #[test]
-fn a_model_that_keeps_dying_does_not_hold_up_the_end() {
+fn a_model_that_keeps_dying_does_not_delay_the_end() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["a", "b"]);
     server.order_start("a", "exit");

@@ -9,7 +9,7 @@ use crate::support::setup::fake_model_server;
 use crate::support::{INSTANCES, PREDICTIONS, Setup, processes, request, wait_until};
 
 #[test]
-fn when_it_answers_process_ports_and_files_are_gone() {
+fn process_ports_and_files_are_gone_when_an_unload_responds() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["a", "b"]);
     let pid = server.last_start_of("a").pid;
@@ -23,7 +23,7 @@ fn when_it_answers_process_ports_and_files_are_gone() {
 }
 
 #[test]
-fn what_is_not_loaded_cannot_be_unloaded() {
+fn a_model_that_is_not_loaded_cannot_be_unloaded() {
     let server = Setup::multi_model(2).start();
     server.add_held_model("held");
     server.add_loaded(&["m"]);
@@ -40,7 +40,7 @@ fn what_is_not_loaded_cannot_be_unloaded() {
 }
 
 #[test]
-fn a_model_can_be_loaded_and_unloaded_again_and_again() {
+fn a_model_can_be_loaded_and_unloaded_repeatedly() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     for round in 0..10 {
@@ -53,7 +53,7 @@ fn a_model_can_be_loaded_and_unloaded_again_and_again() {
 }
 
 #[test]
-fn running_requests_are_answered_first_and_new_ones_get_404() {
+fn an_unload_waits_for_running_requests_while_new_ones_get_404() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["m", "other"]);
     server.control(0, &json!({"freeze": true}));
@@ -86,7 +86,7 @@ fn running_requests_are_answered_first_and_new_ones_get_404() {
 
 /// The limit is the deadline of requests where that is shorter than half a minute.
 #[test]
-fn requests_that_do_not_end_hold_an_unload_for_a_limited_time() {
+fn requests_that_hang_delay_an_unload_for_a_limited_time() {
     let server = Setup::multi_model(2).deadline(2).start();
     server.add_loaded(&["m"]);
     let mut stuck = server.connect();
@@ -116,7 +116,7 @@ fn a_model_server_that_ignores_sigterm_is_killed() {
 
 /// A script that starts the model server as a child of its own.
 #[test]
-fn a_model_server_behind_a_script_is_ended_with_it() {
+fn a_model_server_started_by_a_script_ends_with_the_script() {
     let setup = Setup::multi_model(1);
     let program = setup.path("bin/model_server");
     let script = format!("'{}' \"$@\" &\nwait", fake_model_server().display());
