@@ -1,4 +1,4 @@
-//! `X-Amzn-SageMaker-Custom-Attributes`: which of TensorFlow Serving's URLs a request goes to.
+//! `X-Amzn-SageMaker-Custom-Attributes`: the header selects the URL of TensorFlow Serving for a request.
 
 use crate::support::{INSTANCES, Response, Server, Setup};
 
@@ -33,8 +33,8 @@ fn attributes_select_model_version_and_method() {
         ),
         (&long, "/v1/models/other:predict"),
     ] {
-        let answer = invoke_with(&server, attributes);
-        assert_eq!(answer.status, 200, "{attributes:?}: {}", answer.text());
+        let response = invoke_with(&server, attributes);
+        assert_eq!(response.status, 200, "{attributes:?}: {}", response.text());
         assert_eq!(server.last_request().path, path, "{attributes:?}");
     }
 }
@@ -50,10 +50,10 @@ fn the_header_name_is_case_insensitive() {
 #[test]
 fn an_unknown_model_gets_the_error_of_tensorflow_serving() {
     let server = Setup::new().start();
-    let answer = invoke_with(&server, "tfs-model-name=absent");
-    assert_eq!(answer.status, 404);
+    let response = invoke_with(&server, "tfs-model-name=absent");
+    assert_eq!(response.status, 404);
     assert_eq!(
-        answer.text(),
+        response.text(),
         "{\n    \"error\": \"Servable not found for request: Latest(absent)\"\n}"
     );
 }
@@ -79,12 +79,12 @@ fn invalid_attributes_are_refused() {
         ("tfs-method=Predict", "tfs-method"),
         ("tfs-method=train", "tfs-method"),
     ] {
-        let answer = invoke_with(&server, attributes);
-        assert_eq!(answer.status, 400, "{attributes:?}: {}", answer.text());
+        let response = invoke_with(&server, attributes);
+        assert_eq!(response.status, 400, "{attributes:?}: {}", response.text());
         assert!(
-            answer.error().contains(named),
+            response.error().contains(named),
             "{attributes:?}: {}",
-            answer.error()
+            response.error()
         );
     }
     assert!(

@@ -1,4 +1,4 @@
-//! Where handlers run: where the server does, or, where nothing can be written there, in a folder of their own.
+//! Handlers run in the server's working directory or, if it is read-only, in a private folder.
 
 use std::process::Command;
 
@@ -25,7 +25,7 @@ fn handlers_run_in_the_servers_directory_if_it_is_writable() {
     assert!(server.path("here/written").exists());
 }
 
-/// As root, permissions do not stop anybody from writing: the directory is on a file system that is read only.
+/// Permissions do not stop root from writing, so the directory is mounted read-only.
 #[test]
 fn handlers_run_in_a_private_folder_if_the_directory_is_read_only() {
     let setup = Setup::new().handler(WRITES).file("here/there", "");

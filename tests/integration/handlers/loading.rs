@@ -1,4 +1,4 @@
-//! Before a handler script is loaded: its packages, and the time that its import takes.
+//! Loading a handler script: its packages are installed first, and its import may take long or fail.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -41,25 +41,25 @@ fn while_a_script_loads_ping_reports_it_and_requests_wait() {
     server.assert_handlers_serve(2);
 }
 
-/// The limit of calls is none of imports.
+/// The time limit of calls does not apply to imports.
 #[test]
 fn an_import_may_take_longer_than_a_call() {
     let server = Setup::new().deadline(1).handler(SLOW).launch();
     server.wait_for_notes(1);
-    // Sent after its import began, so that the import takes longer than the deadline.
-    let answer = wait_for("a request is given up", || {
-        let answer = server.invoke("{}");
-        (answer.status == 504).then_some(answer)
+    // Sent after the import began, so the import takes longer than the deadline.
+    let response = wait_for("a request times out", || {
+        let response = server.invoke("{}");
+        (response.status == 504).then_some(response)
     });
     assert!(
-        answer.error().contains("worker 0: starting"),
+        response.error().contains("worker 0: starting"),
         "{}",
-        answer.error()
+        response.error()
     );
     assert_eq!(server.ping().status, 502);
     server.open_gate("gate");
     server.assert_handlers_serve(1);
-    assert_eq!(server.notes().len(), 1, "it was imported once");
+    assert_eq!(server.notes().len(), 1, "the script was imported once");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_signal_ends_the_start_while_a_script_loads() {
     ended.assert_nothing_left();
 }
 
-/// pip finds nothing where it is told to look, and looks nowhere else.
+/// pip finds no such package, because `--no-index` keeps it from looking anywhere.
 const ABSENT: &str = "--no-index\nno-such-package-here==1.0\n";
 
 #[test]
@@ -101,7 +101,7 @@ fn requirements_are_ignored_with_a_warning_if_lib_exists() {
     server.assert_handlers_serve(1);
 }
 
-/// A `python3` whose pip never ends, and has a child.
+/// A `python3` whose pip never ends and has a child process.
 fn endless_pip(setup: Setup) -> Setup {
     let fake = setup.path("bin/python3").display().to_string();
     let script = format!(
@@ -155,18 +155,18 @@ fn a_script_may_wait_for_a_pipe_during_its_import() {
     let script = SLOW.replace("wait_at('gate')", reading);
     let server = Setup::new().handler(&script).launch();
     server.wait_for_notes(1);
-    let reason = wait_for("the port answers", || {
+    let reason = wait_for("the port is open", || {
         crate::support::Connection::try_open(server.port()).ok()?;
         Some(server.ping())
     });
     assert_eq!(reason.status, 502);
-    wait_until("the pipe is there", || server.path("pipe").exists());
+    wait_until("the pipe exists", || server.path("pipe").exists());
     std::fs::write(server.path("pipe"), "go on").unwrap();
     server.assert_handlers_serve(1);
     assert_eq!(server.notes(), ["begun", "go on"]);
 }
 
-/// Of two workers one loads; the other waits until that one serves, and then cannot.
+/// Of two workers, the first loads; the second waits until the first serves, then fails.
 const ONE_OF_TWO: &str = "import os\n\
                           from meeting import note, wait_at\n\
                           try:\n    os.mkdir(os.path.join(os.environ['TMPDIR'], 'first'))\n\
@@ -179,9 +179,9 @@ fn a_worker_that_fails_to_load_stops_nothing_while_another_serves() {
     server.wait_for_notes(1);
     server.open_gate("gate");
     server.wait_for_log("MemoryError: no room");
-    // It is tried again, and fails again.
+    // The second is tried again, and fails again.
     server.wait_for_notes(3);
-    let answer = server.invoke("{}");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
+    let response = server.invoke("{}");
+    assert_eq!((response.status, response.text().as_str()), (200, "{}"));
     assert_eq!(server.ping().status, 200);
 }

@@ -1,4 +1,5 @@
-//! The Python that handlers run in, and the program that runs them: what is found, and what is said when it is not.
+//! How the server finds the Python of the handlers and its second executable, and what it reports if one is missing or
+//! does not fit.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,15 +11,15 @@ use crate::support::Setup;
 const HANDLER: &str =
     "import sys\ndef handler(data, context):\n    return sys.executable, 'text/plain'\n";
 
-/// The `python3` that a person gets, with its path resolved.
+/// The path of the `python3` on PATH, as that Python itself reports it.
 pub fn python3() -> String {
     let question = "import sys; print(sys.executable)";
     let output = Command::new("python3").args(["-c", question]).output();
-    let output = output.expect("there is a python3 on PATH").stdout;
+    let output = output.expect("python3 is on PATH").stdout;
     String::from_utf8(output).expect("a path").trim().to_owned()
 }
 
-/// A `python3` whose answers to questions pass through this program of `sed`.
+/// A `python3` whose output is edited by this `sed` script.
 pub fn edited_python(edit: &str) -> String {
     format!("'{}' -c \"$2\" | sed '{edit}'", python3())
 }
@@ -62,7 +63,7 @@ fn a_broken_python3_is_reported_with_its_output() {
     assert_refused(setup, &["python3", "does not work"]);
 }
 
-/// `sagemaker-tfs` copied into the directory of the test, where nothing is beside it.
+/// A copy of `sagemaker-tfs` in the test's directory, without the second executable next to it.
 fn alone(setup: &Setup) -> PathBuf {
     let copy = setup.path("alone/sagemaker-tfs");
     fs::create_dir_all(setup.path("alone")).expect("folders can be made");

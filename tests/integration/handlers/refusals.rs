@@ -1,10 +1,10 @@
-//! Handler scripts that cannot be loaded stop the start: exit code 1, the reason once, nothing left behind.
+//! A handler script that cannot be loaded ends the start: exit code 1, the reason once, and nothing left behind.
 
 use crate::support::{Ended, Setup};
 
 const HANDLER: &str = "def handler(data, context):\n    return data.read(), 'text/plain'\n";
 
-/// Runs the program and checks that it ends with a reason that holds all of these texts.
+/// Runs the program and asserts that it ends with a reason that contains all of these texts.
 #[track_caller]
 pub fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
     let ended = setup.run();
@@ -17,7 +17,7 @@ pub fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
     ended
 }
 
-/// A reason that names the script, and the traceback once.
+/// Asserts that the reason names the script and shows the traceback once.
 #[track_caller]
 fn assert_traceback(script: &str, named: &[&str]) {
     let ended = assert_refused(Setup::new().handler(script), named);
@@ -65,7 +65,7 @@ fn exceptions_at_import_are_reported_with_their_traceback() {
             "RuntimeError: no weights here",
         ],
     );
-    // What the script imports is its own, too.
+    // Frames of modules that the script imports are shown as well.
     let setup = Setup::new()
         .handler(&format!("import helper\n{HANDLER}"))
         .file("model/code/helper.py", "raise KeyError('no helper')");
@@ -123,7 +123,7 @@ fn workers_that_die_at_import_are_reported_with_their_last_output() {
     }
 }
 
-/// All workers fail at once; one reason is enough.
+/// All workers fail at once, with the same reason.
 #[test]
 fn several_failing_workers_give_one_reason() {
     let script = "raise ValueError('not today')";
@@ -133,7 +133,7 @@ fn several_failing_workers_give_one_reason() {
     assert_eq!(times, 1, "{}", ended.stderr);
 }
 
-/// A script starts processes of its own before it fails.
+/// The script starts processes before it fails.
 #[test]
 fn a_failing_script_leaves_no_child_processes() {
     let script = "import os, subprocess\n\

@@ -1,4 +1,4 @@
-//! From settings to TensorFlow Serving's command line, files and environment, as its process saw them.
+//! How settings become TensorFlow Serving's command line, files and environment, as seen by its process.
 
 use crate::support::ports::is_free;
 use crate::support::record::Start;
@@ -219,7 +219,7 @@ fn the_model_server_is_found_on_path() {
 
 const INTER_OP: &str = "tensorflow_inter_op_parallelism";
 
-/// A model server that calls this flag unknown and, as the real one does, goes on.
+/// A model server that reports this flag as unknown and continues, as the real one does.
 fn without_inter_op() -> Setup {
     Setup::new()
         .var("SAGEMAKER_TFS_INTER_OP_PARALLELISM", 2)
@@ -272,7 +272,7 @@ fn an_unknown_flag_ends_the_start_even_if_the_model_loads_first() {
     wait_until("the model server listens", || {
         Connection::try_open(server.rest_port(0)).is_ok()
     });
-    wait_until("its status is asked for", || {
+    wait_until("the server has asked for the status", || {
         server.stat(0, "status_requests") >= 3
     });
     assert_eq!(server.ping().status, 502);
@@ -290,8 +290,8 @@ fn a_flag_unknown_to_the_model_server_fails_a_load() {
         .var("SAGEMAKER_TFS_VERSION", "1.12")
         .start();
     server.add_model("m");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 500, "{}", answer.text());
-    assert_names_flag(&answer.error(), "1.12");
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
+    assert_names_flag(&response.error(), "1.12");
     server.assert_no_model_left();
 }

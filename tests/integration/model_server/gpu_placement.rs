@@ -1,4 +1,4 @@
-//! Several instances on a machine with GPUs, which is a machine where `nvidia-smi` lists some.
+//! How instances share the GPUs that `nvidia-smi` lists.
 
 use crate::support::Setup;
 
@@ -61,7 +61,7 @@ fn only_instances_on_the_same_gpu_share_its_memory() {
     );
 }
 
-/// Machines with sixteen GPUs exist, and `nvidia-smi` has a line for each.
+/// The largest machines have sixteen GPUs, and `nvidia-smi` prints a line for each.
 #[test]
 fn sixteen_gpus_are_counted() {
     let places = placements(with_gpus(16), 3);

@@ -1,4 +1,4 @@
-//! Multi-model mode: the end, with models loaded, being loaded and being unloaded.
+//! Multi-model mode: shutdown while models are loaded, loading or unloading.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -8,14 +8,14 @@ use crate::support::{
     Connection, Ended, INSTANCES, PREDICTIONS, Server, Setup, processes, request, wait_until,
 };
 
-/// Nothing is left of a server that ended well.
+/// Asserts that a server ended with exit code 0 and left nothing behind.
 #[track_caller]
 fn assert_clean(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     ended.assert_nothing_left();
 }
 
-/// Sends SIGTERM and waits until it is heard.
+/// Sends SIGTERM and waits until the server has reacted.
 #[track_caller]
 fn terminate(server: &Server) {
     server.signal(Signal::TERM);
@@ -54,7 +54,7 @@ fn running_requests_of_all_models_finish() {
             ));
             running.push(connection);
         }
-        wait_until("all are in flight", || {
+        wait_until("all requests are in flight", || {
             server.stat(instance, "in_flight") == 5
         });
     }
@@ -62,9 +62,12 @@ fn running_requests_of_all_models_finish() {
     assert!(running.iter_mut().all(|c| !c.is_readable()));
     (0..3).for_each(|instance| server.thaw(instance));
     for connection in &mut running {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
-        assert_eq!(answer.header("connection"), Some("close"));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
+        assert_eq!(response.header("connection"), Some("close"));
     }
     assert_clean(&server.wait_for_end());
 }
@@ -79,10 +82,14 @@ fn pending_loads_and_unloads_finish() {
     server.control(1, &json!({"freeze": true}));
     let mut running = server.connect();
     running.send(&request("POST", "/models/goes/invoke", &[], INSTANCES));
-    wait_until("it is in flight", || server.stat(1, "in_flight") == 1);
+    wait_until("the request is in flight", || {
+        server.stat(1, "in_flight") == 1
+    });
     let mut unload = server.connect();
     unload.send(&unload_request("goes"));
-    wait_until("it is not loaded any more", || server.loaded() == ["stays"]);
+    wait_until("the model is no longer loaded", || {
+        server.loaded() == ["stays"]
+    });
 
     terminate(&server);
     assert!(!load.is_readable() && !unload.is_readable());
@@ -112,7 +119,7 @@ fn loads_that_fail_during_shutdown_get_their_error() {
     assert_clean(&server.wait_for_end());
 }
 
-/// The second signal ends it without waiting. Loads do not keep it.
+/// The second signal ends the server at once, without waiting for loads.
 #[test]
 fn loads_that_never_finish_leave_nothing_behind() {
     for ignore_sigterm in [0, 1] {
@@ -123,7 +130,9 @@ fn loads_that_never_finish_leave_nothing_behind() {
         let names = ["a", "b", "c"];
         names.iter().for_each(|name| server.add_held_model(name));
         let loads: Vec<_> = names.iter().map(|name| server.begin_load(name)).collect();
-        wait_until("all are started", || server.starts().len() == 4);
+        wait_until("all model servers are started", || {
+            server.starts().len() == 4
+        });
         terminate(&server);
         server.signal(Signal::TERM);
         let ended = server.wait_for_end();
