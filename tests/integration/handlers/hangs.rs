@@ -228,8 +228,8 @@ fn calls_that_expire_while_they_wait_fail_no_other_request_and_lose_no_channel()
         .call_limit(LIMIT)
         .start();
     let pid = server.python_worker_pid(0);
-    // The deadline runs from the end of the head. Half of it is over when the calls are sent, so it passes before the limit
-    // of the call that runs before them.
+    // The deadline runs from the end of the head. Half of it is over when the calls are sent, so it passes before the
+    // limit of the call that runs before them.
     let began = Instant::now();
     let mut expiring = [10, 300_000, 5 << 20].map(|bytes| {
         let what = json!({"input": "note('expired')", "large": "x".repeat(bytes)});

@@ -1,5 +1,5 @@
-//! Request smuggling: no client can make TensorFlow Serving see more requests than were sent, so all clients get their own
-//! responses.
+//! Request smuggling: no client can make TensorFlow Serving see more requests than were sent, so all clients get
+//! their own responses.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

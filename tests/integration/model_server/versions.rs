@@ -1,5 +1,5 @@
-//! The server waits for every version of every model, because TensorFlow Serving opens its ports once one version of each
-//! model is loaded, and keeps serving if others fail.
+//! The server waits for every version of every model, because TensorFlow Serving opens its ports once one version of
+//! each model is loaded, and keeps serving if others fail.
 
 use std::fs;
 

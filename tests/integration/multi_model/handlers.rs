@@ -48,7 +48,11 @@ fn described_by(server: &Server, model: &str) -> Value {
 fn assert_served_by(server: &Server, model: &str, script: &str) {
     let described = described_by(server, model);
     assert_eq!(described["script"], script, "{described}");
-    assert_eq!(described["helper"], format!("{script}'s own"), "{described}");
+    assert_eq!(
+        described["helper"],
+        format!("{script}'s own"),
+        "{described}"
+    );
     assert_eq!(
         (&described["model"], &described["body"]),
         (&json!(model), &json!("x"))
@@ -139,7 +143,11 @@ fn both_inference_routes_call_the_handler_with_version_and_method() {
     for path in ["/models/m/invoke", "/invocations"] {
         let response = server.post(path, &headers, b"");
         let described: Value = serde_json::from_slice(&response.body).expect("JSON");
-        let seen = (&described["model"], &described["version"], &described["method"]);
+        let seen = (
+            &described["model"],
+            &described["version"],
+            &described["method"],
+        );
         assert_eq!(
             seen,
             (&json!("m"), &json!("1"), &json!("classify")),

@@ -233,8 +233,8 @@ fn models_that_are_not_loaded_get_404_on_every_route() {
     server.assert_model_serves("held");
 }
 
-/// SageMaker unloads other models after 507. TensorFlow Serving uses the status of exhausted memory also for requests that
-/// waited too long.
+/// SageMaker unloads other models after 507. TensorFlow Serving uses the status of exhausted memory also for requests
+/// that waited too long.
 #[test]
 fn exhausted_memory_becomes_507_but_a_full_or_slow_queue_does_not() {
     let server = Setup::multi_model(1).start();

@@ -1,5 +1,5 @@
-//! Multi-model mode: when the process of a loaded model dies, the model's requests wait for the restart and other models
-//! are unaffected.
+//! Multi-model mode: when the process of a loaded model dies, the model's requests wait for the restart, and other
+//! models are unaffected.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
