@@ -1,4 +1,4 @@
-//! Prints the speed of the converters, in MB of input a second, median of several runs. For `scripts/bench.sh`.
+//! Prints the speed of the converters for `scripts/bench.sh`, in MB of input per second, as the median of several runs.
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +38,7 @@ fn measure(name: &str, format: Format, input: &[u8]) {
     println!("{name}: {:.0}", speeds[RUNS / 2]);
 }
 
-/// Numbers as programs write them: differing lengths and signs, from a fixed sequence.
+/// Numbers of different lengths and signs, as programs write them; always the same sequence.
 struct Numbers(u64);
 
 impl Iterator for Numbers {

@@ -1,7 +1,7 @@
-//! Replays what fuzzing has found: the checks of the fuzz targets on every input in `fuzz/corpus` and `fuzz/findings`.
+//! Runs the checks of the fuzz targets on every input in `fuzz/corpus` and `fuzz/findings`.
 //!
-//! Needs neither cargo-fuzz nor a nightly compiler. `tests/integration/http/malformed_requests.rs` sends
-//! `fuzz/corpus/http` through a socket, too.
+//! This needs neither cargo-fuzz nor a nightly compiler. `tests/integration/http/malformed_requests.rs` also sends
+//! `fuzz/corpus/http` through a socket.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ fn every_input_passes_its_check() {
             .chain(entries(&folder("findings").join(name)))
         {
             let input = fs::read(&path).expect("inputs can be read");
-            // What it says is shown by the test harness.
+            // The test harness shows the message of the panic.
             if catch_unwind(|| check(&input)).is_err() {
                 failed.push(path);
             }
@@ -33,7 +33,7 @@ fn every_input_passes_its_check() {
     assert!(failed.is_empty(), "inputs that fail: {failed:#?}");
 }
 
-/// A folder with a wrong name would never be read.
+/// No test would read a folder with a wrong name.
 #[test]
 fn targets_folders_and_checks_have_the_same_names() {
     let checks: BTreeSet<_> = checks::ALL
@@ -59,7 +59,7 @@ fn folder(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What is in a folder, in the order of names; nothing when it is not there.
+/// The entries of a folder, sorted by name; none if the folder does not exist.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();

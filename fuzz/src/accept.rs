@@ -1,6 +1,6 @@
-//! `Accept` and `Content-Type`: only layout changes, and what was JSON stays the same JSON.
+//! `Accept` and `Content-Type`: only the layout of a response changes, and JSON keeps its value.
 //!
-//! Input: status, one byte; a header's value up to the first newline; a body.
+//! Input: one byte for the status; a header's value up to the first newline; a body.
 
 use sagemaker_tfs::convert::Format;
 use sagemaker_tfs::convert::accept::{DEFAULT_TYPE, lay_out, listed_type};

@@ -1,4 +1,4 @@
-//! Custom attributes: what is accepted can stand in a URL, and other keys change nothing.
+//! Custom attributes: accepted values are safe in a URL, and other keys change nothing.
 
 use sagemaker_tfs::api::attributes::parse;
 use sagemaker_tfs::config::is_model_name;
@@ -19,7 +19,7 @@ pub fn check(data: &[u8]) {
             if let Some(version) = attributes.model_version {
                 assert!(!version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()));
             }
-            // Written out again, the same is read.
+            // Written out again, the attributes parse to the same values.
             let mut pairs = Vec::new();
             let method = attributes.method.map(|m| m.as_str());
             for (key, value) in [
@@ -46,6 +46,6 @@ pub fn check(data: &[u8]) {
     match (&parsed, parse(&more)) {
         (Ok(attributes), Ok(with_more)) => assert_eq!(*attributes, with_more),
         (Err(error), Err(with_more)) => assert_eq!(*error, with_more),
-        _ => panic!("attributes of others change what ours say"),
+        _ => panic!("other attributes change the result"),
     }
 }

@@ -1,6 +1,6 @@
-//! Settings: whatever they say, all that is wrong is listed, and what is accepted fits together.
+//! Settings: every wrong value is listed, and accepted values are consistent.
 //!
-//! Input: `NAME=value` or `--option=value`, each up to a zero byte, as `/proc/<pid>/environ` has them.
+//! Input: `NAME=value` or `--option=value`, each up to a zero byte, as in `/proc/<pid>/environ`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
         .collect();
 
     let Some(vars) = parsed(&options, &variables) else {
-        return; // there is no such option
+        return; // an unknown option
     };
     match Config::read(&vars, CPUS) {
         Ok(config) => {
@@ -48,7 +48,7 @@ pub fn check(data: &[u8]) {
             let alone = problems_alone(&options, &variables);
             assert!(
                 alone.is_subset(&problems),
-                "{alone:?} are not all in {problems:?}"
+                "not all of {alone:?} are in {problems:?}"
             );
         }
         Err(other) => panic!("{other}"),
@@ -73,8 +73,8 @@ fn parsed(options: &[&[u8]], variables: &BTreeMap<&[u8], &[u8]>) -> Option<Vars>
     }
 }
 
-/// What is wrong with values that are wrong whatever else is set. Options are not looked at, nor the variables that they
-/// take the place of.
+/// The problems of values that are wrong regardless of other settings. Skips options and the variables that they
+/// override.
 fn problems_alone(options: &[&[u8]], variables: &BTreeMap<&[u8], &[u8]>) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for (name, value) in variables {

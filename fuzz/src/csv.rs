@@ -1,4 +1,4 @@
-//! CSV: fields are cut as the `csv` crate cuts them, numbers are what the standard library takes for numbers.
+//! CSV: fields are split as the `csv` crate splits them, and numbers are those that the standard library parses.
 
 use sagemaker_tfs::convert::csv;
 use sagemaker_tfs::error::RequestError;
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
                 let closed = to_tfs(&[data, b"\""].concat());
                 assert!(
                     closed.is_ok(),
-                    "{error}, but it is not a quote that is open"
+                    "{error}, and the reason is not an open quote"
                 );
             }
             return;
@@ -25,9 +25,9 @@ pub fn check(data: &[u8]) {
     };
     assert!(
         str::from_utf8(data).is_ok(),
-        "what is not UTF-8 is converted"
+        "input that is not UTF-8 was converted"
     );
-    let output = String::from_utf8(output).expect("UTF-8 gives UTF-8");
+    let output = String::from_utf8(output).expect("the output is UTF-8");
     let rows = rows(&output);
 
     let mut reader = ::csv::ReaderBuilder::new()
@@ -44,7 +44,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// Asserts that a field is what its text is. Whether the text was in quotes is not known when there are any.
+/// Asserts that a field matches its text. If the input contains quotes, it is unknown whether this text was quoted.
 fn assert_field(field: &Field, text: &str, quotes: bool) {
     let number = text.trim_ascii().parse::<f64>().ok();
     match field {
@@ -52,7 +52,7 @@ fn assert_field(field: &Field, text: &str, quotes: bool) {
             assert_eq!(string, text);
             assert!(
                 quotes || number.is_none(),
-                "the number {text:?} is a string"
+                "the number {text:?} became a string"
             );
         }
         Field::Number(token) => {
@@ -62,7 +62,7 @@ fn assert_field(field: &Field, text: &str, quotes: bool) {
                 "Infinity" => f64::INFINITY,
                 "-Infinity" => f64::NEG_INFINITY,
                 _ => {
-                    assert!(is_json_number(token), "{token} is no number of JSON");
+                    assert!(is_json_number(token), "{token} is not a JSON number");
                     token.parse().expect("a number")
                 }
             };
@@ -72,7 +72,7 @@ fn assert_field(field: &Field, text: &str, quotes: bool) {
     }
 }
 
-/// Whether the parser takes it, apart from being too large for it.
+/// Whether the parser accepts the token, or refuses it only because the number is too large.
 fn is_json_number(token: &str) -> bool {
     let parsed = serde_json::from_str::<Value>(token);
     parsed.is_ok_and(|v| v.is_number())
@@ -86,11 +86,11 @@ fn is_json_number(token: &str) -> bool {
 #[derive(Debug, PartialEq)]
 enum Field {
     Text(String),
-    /// As it stands.
+    /// The token, unchanged.
     Number(String),
 }
 
-/// The rows of the output. A row of one field is no list.
+/// The rows of the output. A row with one field is not a list.
 fn rows(output: &str) -> Vec<Vec<Field>> {
     let json = serde_json::from_str(&with_numbers_as_text(output));
     let json: Value = json.unwrap_or_else(|e| panic!("{e}: {output}"));
@@ -98,7 +98,7 @@ fn rows(output: &str) -> Vec<Vec<Field>> {
     let field = |value: &Value| {
         let text = value
             .as_str()
-            .unwrap_or_else(|| panic!("{value} is no field"));
+            .unwrap_or_else(|| panic!("{value} is not a field"));
         match text.strip_prefix(NUMBER) {
             Some(token) => Field::Number(token.to_owned()),
             None => Field::Text(text[1..].to_owned()),
@@ -114,8 +114,7 @@ fn rows(output: &str) -> Vec<Vec<Field>> {
 
 const NUMBER: char = '#';
 
-/// Puts everything that is bare into quotes, marked, since JSON parsers take neither `NaN` nor 1e999; marks what was in
-/// quotes, too.
+/// Quotes and marks all bare tokens, because JSON parsers accept neither `NaN` nor 1e999. Strings get another mark.
 fn with_numbers_as_text(output: &str) -> String {
     let mut marked = String::new();
     let mut rest = output;
@@ -139,7 +138,7 @@ fn with_numbers_as_text(output: &str) -> String {
             }
             _ => {
                 let end = rest.find(['{', '}', '[', ']', ',', ':', ' ', '"']);
-                let end = end.expect("the last is a bracket");
+                let end = end.expect("the last character is a bracket");
                 marked.push_str(&format!("\"{NUMBER}{}\"", &rest[..end]));
                 end
             }

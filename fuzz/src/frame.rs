@@ -1,4 +1,4 @@
-//! Frames: whatever pieces they come in, the same is read, and nothing that is not there.
+//! Frames: the result does not depend on how the bytes are split, and contains only bytes that were sent.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -6,9 +6,9 @@ use sagemaker_tfs::worker_protocol::frame::{Answer, Call, Incoming, MAX_BODY_BYT
 use serde::{Deserialize, Serialize};
 
 const PREFIX_BYTES: usize = 12;
-/// As the module has it.
+/// The limit of the `frame` module.
 const MAX_HEAD_BYTES: u64 = 1 << 20;
-/// Bodies up to this size are read, larger ones passed over: the check's memory is bounded.
+/// Bodies up to this size are read and larger ones skipped, to limit the memory of the check.
 const MAX_READ: usize = 1 << 20;
 
 pub fn check(data: &[u8]) {
@@ -23,7 +23,7 @@ fn check_in_pieces(data: &[u8], pieces: usize) {
         pieces,
         interrupt: false,
     };
-    // The first read passes an interruption on, as its caller's loop wants.
+    // The first read returns an interruption to its caller, whose loop expects that.
     let incoming = match Incoming::read(&mut from) {
         Err(e) if e.kind() == ErrorKind::Interrupted => Incoming::read(&mut from),
         other => other,
@@ -35,7 +35,7 @@ fn check_in_pieces(data: &[u8], pieces: usize) {
     let (Some(head), Some(body)) = (number(0..4), number(4..12)) else {
         match incoming {
             Ok(None) => assert!(data.is_empty()),
-            Ok(Some(_)) => panic!("a prefix out of nothing"),
+            Ok(Some(_)) => panic!("a frame without a complete prefix"),
             Err(e) => assert_eq!(e.kind(), ErrorKind::UnexpectedEof),
         }
         return;
@@ -56,12 +56,12 @@ fn check_in_pieces(data: &[u8], pieces: usize) {
         return;
     };
     let incoming = match incoming {
-        Ok(incoming) => incoming.expect("there is one"),
+        Ok(incoming) => incoming.expect("a frame"),
         Err(e) => {
             assert_eq!(e.kind(), ErrorKind::InvalidData);
             assert!(
                 behind.len() > body,
-                "refused though nothing is behind it: {e}"
+                "refused although nothing follows the body: {e}"
             );
             return;
         }
@@ -97,7 +97,7 @@ fn check_in_pieces(data: &[u8], pieces: usize) {
     }
 }
 
-/// A head that can be read can be written, and is then the same.
+/// A head that can be read can also be written, and reads back unchanged.
 fn check_head<'a, T: Serialize + Deserialize<'a> + PartialEq + std::fmt::Debug>(
     incoming: &'a Incoming,
 ) {
@@ -115,7 +115,7 @@ fn check_head<'a, T: Serialize + Deserialize<'a> + PartialEq + std::fmt::Debug>(
     assert_eq!(text(&again), rewritten);
 }
 
-/// Gives at most so many bytes at a time, and is interrupted before each second piece.
+/// Returns at most `pieces` bytes at a time, and an interruption before each piece.
 struct InPieces<'a> {
     data: &'a [u8],
     pieces: usize,

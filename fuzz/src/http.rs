@@ -1,5 +1,5 @@
-//! HTTP as the front reads it: whatever pieces the bytes of a connection come in, the same requests are found in them,
-//! and none behind what was refused.
+//! HTTP connections: the requests that are found do not depend on how the bytes are split, and none is found after a
+//! refused request.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -11,7 +11,7 @@ use sagemaker_tfs::http::connection::{Admission, Arrived, Connection, Direction,
 use sagemaker_tfs::http::head::Head;
 use sagemaker_tfs::http::response::{Response, ResponseWriter};
 
-/// More than any input holds; lengths beyond it are refused.
+/// More bytes than any input has; greater lengths are refused.
 const MAX_BODY: usize = 1 << 20;
 
 pub fn check(data: &[u8]) {
@@ -21,7 +21,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// What is found on a connection.
+/// A request or a refusal on a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Request {
@@ -37,18 +37,18 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
         data: RefCell::new(data),
         pieces,
         waits: Cell::new(false),
-        is_told_the_end: Cell::new(false),
+        saw_the_end: Cell::new(false),
     };
     let mut connection = Connection::new(Instant::now(), &Budget::new(MAX_BODY));
     let mut found = Vec::new();
-    // Each step takes bytes, or answers what was found in them.
+    // Each step reads bytes, or finds something in them that gets a response.
     for _ in 0..8 * data.len() + 8 {
         let keep = match connection.advance(&client, &admit) {
             Step::Read | Step::Write | Step::Again => continue,
             Step::Close => return found,
-            Step::Busy => panic!("nobody has the request"),
+            Step::Busy => panic!("no request is being worked on"),
             Step::Request(request, ()) => {
-                assert!(!client.is_told_the_end.get(), "behind the end");
+                assert!(!client.saw_the_end.get(), "a request after the end");
                 check_request(&request);
                 found.push(Found::Request {
                     method: request.head.method().into(),
@@ -65,7 +65,7 @@ fn run(data: &[u8], pieces: usize) -> Vec<Found> {
         };
         connection.answer(ResponseWriter::new(Response::empty(), None, keep), keep);
     }
-    panic!("it never ends");
+    panic!("the connection never ends");
 }
 
 fn check_request(request: &Arrived) {
@@ -96,12 +96,12 @@ fn admit(head: &Head, arrived: &Buffer) -> Admission<()> {
     }
 }
 
-/// Sends pieces of so many bytes, makes the server wait before each second one, and ends. Takes all it gets.
+/// Sends the data in pieces, makes the server wait before each of them, and ends. Accepts all that the server sends.
 struct Client<'a> {
     data: RefCell<&'a [u8]>,
     pieces: usize,
     waits: Cell<bool>,
-    is_told_the_end: Cell<bool>,
+    saw_the_end: Cell<bool>,
 }
 
 impl Stream for Client<'_> {
@@ -127,6 +127,6 @@ impl Stream for Client<'_> {
     }
 
     fn finish(&self) {
-        self.is_told_the_end.set(true);
+        self.saw_the_end.set(true);
     }
 }

@@ -1,4 +1,4 @@
-//! JSON bodies: what comes out is what a JSON parser says must, and nothing is lost or slipped in.
+//! JSON bodies: the output agrees with a JSON parser, and no value is lost or added.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::{Deserializer, Value};
 
-/// Deeper nesting is not judged: the parser that we compare with gives up at 128 levels, and outputs have more levels
+/// Deeper nesting is not checked: the parser that we compare with gives up at 128 levels, and outputs have more levels
 /// than inputs.
 const MAX_BRACKETS: usize = 100;
 
@@ -33,7 +33,7 @@ pub fn check(data: &[u8]) {
         return;
     }
     let Some(values) = values(body) else {
-        // Broken bodies pass for TensorFlow Serving to judge; none is mended by accident.
+        // Broken bodies pass, and TensorFlow Serving refuses them; the conversion must not make one valid.
         if let Some(output) = output {
             let valid = serde_json::from_slice::<Value>(&output).is_ok();
             assert!(!valid, "made valid: {}", lossy(&output));
@@ -42,7 +42,7 @@ pub fn check(data: &[u8]) {
     };
     let (requests, others): (Vec<_>, Vec<_>) = values.iter().partition(|v| v.is_request());
     match (values.as_slice(), output) {
-        ([] | [_], None) => panic!("one value is refused"),
+        ([] | [_], None) => panic!("a single value is refused"),
         ([], Some(output)) => assert_eq!(output, body),
         ([one], Some(output)) if one.is_request() => {
             assert_eq!(output, body, "a request does not pass unchanged");
@@ -64,7 +64,7 @@ pub fn check(data: &[u8]) {
             assert_joined(&values, &output);
         }
     }
-    // What is a request already passes, so converting twice is converting once.
+    // A request passes unchanged, so converting twice equals converting once.
     if let Ok(output) = to_tfs(data.to_vec())
         && !values.is_empty()
     {
@@ -72,7 +72,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// A top-level value; of an object also its members as they stand, with those that come twice.
+/// A top-level value and, if it is an object, its members in order, including duplicates.
 struct Parsed {
     value: Value,
     members: Vec<(String, Value)>,
@@ -92,24 +92,24 @@ fn is_instances(list: &[Value]) -> bool {
     !list.is_empty() && (list.iter().all(Value::is_array) || list.iter().all(Value::is_object))
 }
 
-/// Each of the requests has the same members but for its rows, and the output has the rows of all.
+/// Asserts that the requests differ only in their rows, and that the output has the rows of all.
 fn assert_joined(requests: &[Parsed], output: &[u8]) {
     let mut rows = Vec::new();
     let mut first = None;
     for request in requests {
-        let (main, mut beside): (Vec<_>, Vec<_>) =
+        let (main, mut others): (Vec<_>, Vec<_>) =
             request.members.iter().partition(|(key, _)| is_main(key));
         let [(key, value)] = main.as_slice() else {
-            panic!("joined though it has rows twice: {}", lossy(output));
+            panic!("joined although rows come twice: {}", lossy(output));
         };
-        assert_ne!(key, "inputs", "column form is joined");
+        assert_ne!(key, "inputs", "requests in column form are joined");
         rows.extend(value.as_array().expect("rows are a list").clone());
-        beside.sort_by(|a, b| (&a.0, a.1.to_string()).cmp(&(&b.0, b.1.to_string())));
-        let this = (key, beside);
+        others.sort_by(|a, b| (&a.0, a.1.to_string()).cmp(&(&b.0, b.1.to_string())));
+        let this = (key, others);
         assert_eq!(*first.get_or_insert_with(|| this.clone()), this);
     }
-    let (key, beside) = first.expect("there are some");
-    let mut expected: Vec<_> = beside.into_iter().cloned().collect();
+    let (key, others) = first.expect("at least one request");
+    let mut expected: Vec<_> = others.into_iter().cloned().collect();
     expected.push((key.clone(), Value::from(rows)));
     assert_members(output, &expected);
 }
@@ -140,7 +140,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The values of a body, one behind the other; `None` when one of them is broken.
+/// The values of a body in order; `None` if one of them is broken.
 fn values(body: &[u8]) -> Option<Vec<Parsed>> {
     let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
     let mut values = Vec::new();
@@ -157,7 +157,7 @@ fn values(body: &[u8]) -> Option<Vec<Parsed>> {
                 stream.next()?.ok()?;
                 stream.byte_offset()
             }
-            // The parser wants a space between a number and a string, which we do not need.
+            // The parser requires a space between a number and a string; the converter does not.
             _ => {
                 let is_end = |b: &u8| is_space(b) || b"{}[],:\"".contains(b);
                 rest.iter().position(is_end).unwrap_or(rest.len())
@@ -176,7 +176,7 @@ fn values(body: &[u8]) -> Option<Vec<Parsed>> {
     }
 }
 
-/// An object's members in their order, with those that come twice.
+/// An object's members in order, including duplicates.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

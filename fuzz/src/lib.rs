@@ -1,7 +1,7 @@
-//! What must hold for any input: one `check` for each parser that reads what others wrote.
+//! Checks that must pass for any input: one for each parser of untrusted bytes.
 //!
-//! The libFuzzer targets in `fuzz/targets` call these with inputs they make up, and `tests/fuzz_corpus.rs` of the main
-//! package, which includes this file, with those that are committed. A check panics when something does not hold.
+//! The libFuzzer targets in `fuzz/targets` call the checks with generated inputs. `tests/fuzz_corpus.rs` of the main
+//! package includes this file and calls them with the committed inputs.
 
 pub mod accept;
 pub mod attributes;
@@ -14,10 +14,10 @@ pub mod model_config;
 pub mod s3;
 pub mod status;
 
-/// Panics when something does not hold for this input.
+/// Panics if the input breaks a rule.
 pub type Check = fn(&[u8]);
 
-/// All checks by the names of their targets, which are also those of the folders with their inputs.
+/// All checks, by the names of their targets and input folders.
 pub const ALL: &[(&str, Check)] = &[
     ("accept", accept::check),
     ("attributes", attributes::check),

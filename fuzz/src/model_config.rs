@@ -1,6 +1,6 @@
-//! TensorFlow Serving's model list: a reader of the text protobuf format reads exactly the models that were written.
+//! TensorFlow Serving's model list: a reader of the protobuf text format finds exactly the models that were written.
 //!
-//! Input: names and paths in turn, each up to a zero byte.
+//! Input: names and paths, alternating, each up to a zero byte.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -55,7 +55,7 @@ enum Value {
     Message(Fields),
 }
 
-/// Reads as much of the format as is needed; what is left of the text. `None`: it is broken.
+/// Reads the part of the format that is needed here. Contains the unread text; `None` means that the text is broken.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

@@ -1,6 +1,6 @@
-//! What a store like S3 answers: no key leads out of the folder that is filled.
+//! Responses of S3 and similar stores: no key leads out of the folder that is being filled.
 //!
-//! Input: the prefix up to the first newline; an answer's body, which is a list of keys or an error.
+//! Input: the prefix up to the first newline; a response's body, which is a list of keys or an error.
 
 use std::path::{Component, Path};
 
@@ -13,7 +13,7 @@ pub fn check(data: &[u8]) {
     let shown = explanation(body);
     assert!(shown.chars().count() <= MAX_SHOWN && !shown.contains(['\n', '\r']));
 
-    // The lines stand for keys when there is no list.
+    // If the body is not a list, its lines are the keys.
     let lines = || body.lines().map(str::to_owned).collect();
     let keys: Vec<String> = read_page(body).map_or_else(|_| lines(), |(keys, _)| keys);
     for key in &keys {

@@ -1,13 +1,13 @@
-//! What a model server says of a model: AVAILABLE only when it says so of every version that was asked for.
+//! The status of a model: the model is ready only if the model server reports every requested version as AVAILABLE.
 //!
-//! Input: HTTP status, one byte; the answer's body.
+//! Input: one byte for the HTTP status; the response's body.
 
 use sagemaker_tfs::supervisor::readiness::Readiness;
 use sagemaker_tfs::tfs::message::TfsResponse;
 use sagemaker_tfs::tfs::status::{Versions, of_model};
 use serde_json::Value;
 
-/// Far below what an answer to a client may have.
+/// Far below the limit of a response to a client.
 const MAX_REASON_BYTES: usize = 8 * 1024;
 
 pub fn check(data: &[u8]) {
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
         numbers: vec![1, 2],
     };
     let says = |version: &str, state: &str| {
-        let json: Value = serde_json::from_slice(body).expect("it says JSON");
+        let json: Value = serde_json::from_slice(body).expect("the body is JSON");
         let entries = json["model_version_status"].as_array();
         entries.expect("a list").iter().any(|entry| {
             let number = entry["version"]

@@ -1,17 +1,17 @@
-//! What a request asks the fake server to do with it: the object under its top-level key `fake`.
+//! Commands in a request that tell the fake server how to respond: the object under the top-level key `fake`.
 //!
 //! | key | effect |
 //! |---|---|
-//! | `delay_ms` | waits so long before anything else |
-//! | `status`, `body` | answered in place of 200 and the usual body (a body that is no string is written as JSON) |
-//! | `answer_echo` | `true`: the request's own body is the answer |
-//! | `raw` | this text is sent in place of an answer, head and all, and the connection is kept |
-//! | `late`, `late_ms` | this text is sent so long after the answer, without having been asked for |
-//! | `error_bytes` | the answer's body is an error whose text, with escapes in it, has about so many bytes |
-//! | `close` | closes the connection: `before_answer`, `mid_answer`, or `after_answer` (complete, but not announced) |
+//! | `delay_ms` | waits this long first |
+//! | `status`, `body` | replace 200 and the usual body (a body that is not a string is written as JSON) |
+//! | `answer_echo` | `true`: the response has the request's body |
+//! | `raw` | this text replaces the whole response, including its head; the connection stays open |
+//! | `late`, `late_ms` | this text follows the response after this time, although no request asked for it |
+//! | `error_bytes` | the response is an error whose text, with escapes in it, has about this many bytes |
+//! | `close` | closes the connection: `before_answer`, `mid_answer`, or `after_answer` (after a complete response that does not announce it) |
 //! | `exit` | the process ends with this code; `"abort"`: by SIGABRT |
-//! | `hang` | `true`: never answered |
-//! | `fail_first`, `key` | the command holds only for the first so many requests with this key; needs `FAKE_TFS_RECORD` |
+//! | `hang` | `true`: never responds |
+//! | `fail_first`, `key` | the command applies only to the first `fail_first` requests with this key; needs `FAKE_TFS_RECORD` |
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Command {
     pub hang: bool,
 }
 
-/// Where in its answer a connection is closed.
+/// When a connection is closed, relative to the response.
 #[derive(Clone, Copy)]
 pub enum Close {
     Before,
@@ -61,7 +61,7 @@ impl Command {
         }
     }
 
-    /// Refuses what it does not know: a misspelt command would make a test pass for the wrong reason.
+    /// Refuses unknown commands: a misspelt command could make a test pass for the wrong reason.
     pub fn parse(command: &Map<String, Value>, record: Option<&Record>) -> Result<Self, String> {
         let mut parsed = Self::default();
         let (mut fail_first, mut key) = (None, None);
@@ -115,7 +115,7 @@ impl Command {
     }
 }
 
-/// An error that quotes the document, as those of TensorFlow Serving up to 2.17 do.
+/// An error that quotes the document, like the errors of TensorFlow Serving up to 2.17.
 fn quoting_error(bytes: usize) -> String {
     let piece = "\\\"b64\\\": \\u00e9\\ud83d\\ude00 \u{e9}\u{1f600} ";
     format!(

@@ -1,5 +1,5 @@
-//! Just enough HTTP/1.1: requests with a known length or in chunks, kept-alive connections, one system call for
-//! an answer. Large bodies pass through a fixed buffer; nothing is allocated per request.
+//! Just enough HTTP/1.1: requests with a length or in chunks, connections that are kept alive, one system call per
+//! response. Large bodies pass through a fixed buffer; nothing is allocated per request.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
@@ -13,16 +13,16 @@ pub struct Reader<'s> {
     head: Vec<u8>,
     body: Vec<u8>,
     body_length: usize,
-    /// How much of a body is kept; the rest is only counted.
+    /// How many bytes of a body are kept; the rest is only counted.
     keep: usize,
-    /// Bodies of other methods are left where they are.
+    /// Bodies of other methods are not read.
     post_bodies_only: bool,
 }
 
 pub struct Request<'r> {
     pub method: &'r str,
     pub target: &'r str,
-    /// The header lines as they came.
+    /// The header lines, unchanged.
     header_lines: &'r str,
     /// The beginning of the body, as far as it is kept.
     pub body: &'r [u8],
@@ -54,7 +54,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// The next request, or `None` where the client closed the connection between two requests.
+    /// The next request, or `None` if the client closed the connection between two requests.
     pub fn next(&mut self) -> io::Result<Option<Request<'_>>> {
         if !self.read_head()? {
             return Ok(None);
@@ -80,7 +80,7 @@ impl<'s> Reader<'s> {
         self.body.clear();
         self.body_length = 0;
         if !has_body {
-            // What stands there is the next request.
+            // The bytes that follow count as the next request.
         } else if chunked {
             self.read_chunks()?
         } else {
@@ -100,7 +100,7 @@ impl<'s> Reader<'s> {
         }))
     }
 
-    /// Reads up to and with the empty line; `false` where the connection ended before the first byte.
+    /// Reads up to and including the empty line; `false` if the connection ended before the first byte.
     fn read_head(&mut self) -> io::Result<bool> {
         self.head.clear();
         let mut input = (&mut self.input).take(MAX_HEAD_BYTES);
@@ -159,8 +159,8 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// Writes an answer that announces all of `body` and carries the first `carried` bytes of it.
-pub fn write_answer(
+/// Writes a response that announces all of `body` and contains its first `carried` bytes.
+pub fn write_response(
     mut stream: &TcpStream,
     status: u16,
     body: &[u8],

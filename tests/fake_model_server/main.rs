@@ -1,30 +1,31 @@
 //! A scriptable stand-in for `tensorflow_model_server`, for tests and benchmarks only.
 //!
 //! It understands the flags `--port`, `--rest_api_port`, `--model_config_file` and
-//! `--batching_parameters_file` and ignores all others; `--version` prints one. It computes nothing: it gives a fixed answer, or the
-//! request itself, and misbehaves on command. As with the real one, its ports open only once it has "loaded".
+//! `--batching_parameters_file` and ignores all others; `--version` prints a version. It computes nothing: it returns a
+//! fixed response or the request itself, and misbehaves on command. Like the real server, it opens its ports only
+//! once it has "loaded".
 //!
 //! | variable | effect |
 //! |---|---|
 //! | `FAKE_TFS_START_DELAY_MS` | the ports open, or the start fails, only after this time |
 //! | `FAKE_TFS_START_EXIT` | the start fails with this exit code and the real server's last lines |
-//! | `FAKE_TFS_START_EXIT_AFTER` | so many starts succeed before that (counted in the record directory) |
-//! | `FAKE_TFS_UNKNOWN_FLAG` | the flag of this name is called unknown, as the real server does, and ignored |
+//! | `FAKE_TFS_START_EXIT_AFTER` | this many starts succeed first (counted in the record directory) |
+//! | `FAKE_TFS_UNKNOWN_FLAG` | the flag of this name is reported as unknown and ignored, as the real server does |
 //! | `FAKE_TFS_IGNORE_SIGTERM` | `1`: only SIGKILL ends the process |
 //! | `FAKE_TFS_RECORD` | directory for `start-<k>.json`, see `record.rs` |
-//! | `FAKE_TFS_RECORD_REQUESTS` | `1`: every request is added to `requests-<pid>.jsonl` there |
-//! | `FAKE_TFS_ANSWER` | `fixed` (default) or `echo`: what inference requests get |
-//! | `FAKE_TFS_FIXED_BODY` | the fixed answer; default is that of half_plus_three to 1, 2 and 5 |
-//! | `FAKE_TFS_FIXED_BODY_BYTES` | instead: a fixed answer of about this many bytes |
-//! | `FAKE_TFS_POST_BODIES_ONLY` | `1`: bodies of other methods than POST are not read, so that they become the next request, as with libevent 2.1.8 |
-//! | `FAKE_TFS_MAX_DEPTH` | the process dies of JSON nested deeper than this, as by an overflow of the stack |
+//! | `FAKE_TFS_RECORD_REQUESTS` | `1`: every request is appended to `requests-<pid>.jsonl` there |
+//! | `FAKE_TFS_ANSWER` | `fixed` (default) or `echo`: the body that inference requests get |
+//! | `FAKE_TFS_FIXED_BODY` | the fixed body; default: the response of half_plus_three to 1, 2 and 5 |
+//! | `FAKE_TFS_FIXED_BODY_BYTES` | instead: a fixed body of about this many bytes |
+//! | `FAKE_TFS_POST_BODIES_ONLY` | `1`: bodies of methods other than POST are not read and become the next request, as with libevent 2.1.8 |
+//! | `FAKE_TFS_MAX_DEPTH` | JSON nested deeper than this ends the process, like an overflow of the stack |
 //!
-//! The file `fake_start` in a model's folder is about starts with that model: see `order.rs`. The file `fake_status`
-//! there is about the states of its versions: see `models.rs`.
-//! Commands inside a request, the control route and the counters are in `service.rs`.
+//! The file `fake_start` in a model's folder controls starts with that model (`order.rs`). The file `fake_status` there
+//! sets the states of its versions (`models.rs`). `command.rs` describes commands in requests, `service.rs` the control
+//! route and the counters.
 
 #![forbid(unsafe_code)]
-// A thread for each connection.
+// Every connection has a thread, so the standard blocking calls are fine here.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod command;
@@ -45,7 +46,7 @@ use record::Record;
 use service::Service;
 use settings::Settings;
 
-/// Set for the second life of a process that was asked to ignore SIGTERM.
+/// Set when a process that is to ignore SIGTERM has started itself again.
 const SIGTERM_IGNORED: &str = "FAKE_TFS_SIGTERM_IGNORED";
 
 fn main() {
@@ -76,7 +77,7 @@ fn run() -> Result<(), String> {
         None => 0,
     };
     if let Some(argument) = &settings.unknown_argument {
-        // As the real one, it goes on without it.
+        // Like the real server, it continues without the flag.
         println!("unknown argument: {argument}\nusage: fake_model_server");
     }
     thread::sleep(settings.start_delay);
@@ -91,7 +92,7 @@ fn run() -> Result<(), String> {
         process::exit(code);
     }
 
-    // Never accepted from: the connections of a client would stay in the listening queue.
+    // Nothing accepts gRPC connections, so they stay in the listening queue.
     let _grpc = listen("--port", settings.grpc_port)?;
     let rest = listen("--rest_api_port", settings.rest_port)?;
     eprintln!(
@@ -109,7 +110,7 @@ fn run() -> Result<(), String> {
             .accept()
             .map_err(|e| format!("cannot accept a connection: {e}"))?;
         let service = Arc::clone(&service);
-        // An error means that the client went away or broke the protocol: its connection ends, nothing else.
+        // An error means that the client hung up or broke the protocol, which ends only its connection.
         thread::spawn(move || drop(service.serve(&stream)));
     }
 }
@@ -119,8 +120,8 @@ fn listen(flag: &str, port: u16) -> Result<TcpListener, String> {
         .map_err(|e| format!("cannot listen on port {port} ({flag}): {e}"))
 }
 
-/// Starts this program again in the same process with SIGTERM ignored: ignored signals stay ignored across
-/// `exec`, and a shell can ignore one without `unsafe` code on our side. Returns only with an error.
+/// Starts this program again in the same process with SIGTERM ignored. Ignored signals stay ignored across `exec`, and
+/// a shell can ignore one without `unsafe` code here. Returns only on an error.
 fn restart_without_sigterm() -> io::Error {
     match env::current_exe() {
         Ok(program) => Command::new("sh")

@@ -1,13 +1,13 @@
-//! The models of the config file, and the status answer about one of them.
+//! The models of the config file, and the status of each.
 //!
-//! The file `fake_status` in a model's folder says how single versions are, in place of the state that the control
-//! route has set for all. It is read for every status request:
+//! The file `fake_status` in a model's folder overrides the states of single versions; the control route sets the
+//! state of all others. The file is read for every status request:
 //!
 //! ```json
 //! {"123": {"state": "END", "error_code": "NOT_FOUND", "error_message": "..."}, "124": null, "7": {"state": "END"}}
 //! ```
 //!
-//! `null`: the version is not listed. A version that is not in the config file is listed, too.
+//! `null` removes a version from the list. Versions that are not in the config file are added.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,8 +25,8 @@ struct Model {
 }
 
 impl Models {
-    /// Takes every `name: "x"` of the config text, and the `versions: n` between it and the next name. A model
-    /// without listed versions has version 1.
+    /// Takes every `name: "x"` of the config text, and each `versions: n` up to the next name. A model without listed
+    /// versions has version 1.
     pub fn parse(config: &str) -> Self {
         let sections = config.split("name:").skip(1);
         Self(sections.filter_map(Model::parse).collect())
@@ -40,7 +40,7 @@ impl Models {
             .any(|model| model.name == name && served(model))
     }
 
-    /// The status of one or all versions of a model, laid out as the real server does it.
+    /// The status of one or all versions of a model, in the layout of the real server.
     pub fn status(&self, name: &str, version: Option<&str>, state: &str) -> Option<String> {
         let model = self.0.iter().find(|model| model.name == name)?;
         let mut entries = String::new();
@@ -67,7 +67,7 @@ impl Models {
 }
 
 impl Model {
-    /// All versions that are listed, and what is special about them.
+    /// All listed versions with their states.
     fn statuses(&self, state: &str) -> BTreeMap<String, Value> {
         let configured = self.versions.iter().cloned();
         let mut statuses: BTreeMap<_, _> =
@@ -83,7 +83,7 @@ impl Model {
         statuses
     }
 
-    /// `section` starts right behind `name:`.
+    /// `section` starts right after `name:`.
     fn parse(section: &str) -> Option<Self> {
         let name = section.split(['"', '\'']).nth(1)?.to_owned();
         let digits = |text: &str| {

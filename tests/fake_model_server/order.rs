@@ -1,13 +1,13 @@
-//! What the file `fake_start` in a model's folder asks of a start with that model. It is read again and again, so that
-//! a test decides while the process is starting.
+//! The file `fake_start` in a model's folder decides how a start with that model goes. It is read repeatedly, so a test
+//! can change it while the process starts.
 //!
 //! | text | effect |
 //! |---|---|
 //! | `hold` | the ports stay closed for now |
-//! | `exit` | the start fails, as by `FAKE_TFS_START_EXIT` |
-//! | `exhaust` | the same, for want of memory |
-//! | `kill` | the process is ended by SIGKILL |
-//! | anything else, or no file | the start goes on |
+//! | `exit` | the start fails, as with `FAKE_TFS_START_EXIT` |
+//! | `exhaust` | the start fails for lack of memory |
+//! | `kill` | SIGKILL ends the process |
+//! | anything else, or no file | the start continues |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,13 +16,12 @@ use std::{fs, thread};
 use rustix::process::{Signal, getpid, kill_process};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// What the real server exits with.
+/// The exit code of the real server.
 const START_FAILED: i32 = 255;
 /// The usual error.
 pub const NO_FILE: &str = "Not found: no such file or directory";
 
-/// Does what the files of all models in this config text say. `Some`: the start is to fail with this exit code and
-/// error.
+/// Follows the files of all models in this config text. `Some`: the start must fail with this exit code and error.
 pub fn obey(config: &str) -> Option<(i32, &'static str)> {
     for folder in folders(config) {
         loop {
@@ -44,7 +43,7 @@ pub fn obey(config: &str) -> Option<(i32, &'static str)> {
     None
 }
 
-/// The base paths, which tests choose so that nothing in them is escaped.
+/// The base paths. Tests choose paths without characters that would be escaped.
 fn folders(config: &str) -> impl Iterator<Item = PathBuf> {
     let values = config.split("base_path:").skip(1);
     values.filter_map(|text| Some(Path::new(text.split('\'').nth(1)?).to_owned()))

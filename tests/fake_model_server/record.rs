@@ -1,6 +1,6 @@
-//! What this process leaves behind for the test that started it, in the directory `FAKE_TFS_RECORD`:
-//! `start-<k>.json` for the k-th start (from 0, over all instances), `requests-<pid>.jsonl`, and one empty file
-//! `seen-<key>-<n>` for every time a keyed command was seen, so that the count survives the process.
+//! The record that this process writes for the test that started it, in the directory `FAKE_TFS_RECORD`:
+//! `start-<k>.json` for the k-th start (from 0, over all instances), `requests-<pid>.jsonl`, and an empty file
+//! `seen-<key>-<n>` each time a command with a key is seen, so the count survives the process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -50,7 +50,7 @@ impl Record {
         unreachable!("a number is free")
     }
 
-    /// Adds a request to `requests-<pid>.jsonl`, with the number of the connection it came on.
+    /// Appends a request to `requests-<pid>.jsonl`, with the number of its connection.
     pub fn request(&self, connection: u64, request: &Request) -> io::Result<()> {
         let headers: Vec<_> = request
             .headers()
@@ -87,7 +87,7 @@ impl Record {
         {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
-                "a key is made of letters, digits, - and _",
+                "a key may contain only letters, digits, - and _",
             ));
         }
         for count in 0.. {
@@ -100,7 +100,7 @@ impl Record {
     }
 }
 
-/// The variables that the server under test decides about, and our own.
+/// The variables that the server under test sets, and those of this program.
 fn environment() -> Map<String, Value> {
     let wanted = |name: &str| {
         ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"].contains(&name)

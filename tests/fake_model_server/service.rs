@@ -1,19 +1,18 @@
-//! What is answered to whom.
+//! The routes and their responses.
 //!
-//! | route | answers |
+//! | route | response |
 //! |---|---|
 //! | `GET /v1/models/NAME[/versions/V]` | the status, in the state set by the control route |
-//! | `POST /v1/models/NAME[/versions/V]:predict`, `:classify`, `:regress` | the fixed answer or the echo, after the command in the body (`command.rs`) |
-//! | `POST /fake/control` | takes `{"state": S}`, `{"freeze": bool}`, `{"hold": bool}`, `{"command": C}`, also together |
+//! | `POST /v1/models/NAME[/versions/V]:predict`, `:classify`, `:regress` | the fixed body or the echo, after the command in the body (`command.rs`) |
+//! | `POST /fake/control` | accepts `{"state": S}`, `{"freeze": bool}`, `{"hold": bool}`, `{"command": C}` and combinations |
 //! | `GET /fake/stats` | the counters |
 //!
-//! The state is any text; in state `hang_status` status requests are held until it changes. While frozen, status
-//! and inference requests are held; `hold` is for inference requests alone. `command` holds for inference requests that carry none of their own (CSV and
-//! image requests cannot); `null` ends it.
+//! The state is any text; in the state `hang_status`, status requests are held until it changes. `freeze` holds status
+//! and inference requests, `hold` only inference requests. `command` applies to inference requests without their own
+//! command (CSV and image requests cannot carry one); `null` removes it.
 //!
-//! In the counters, `requests`, `in_flight` and `max_in_flight` are about inference, `status_requests` about the
-//! status, `connections` counts all that were ever accepted, `late` what was sent
-//! behind answers.
+//! The counters `requests`, `in_flight` and `max_in_flight` count inference requests, `status_requests` status
+//! requests, `connections` all connections ever accepted, and `late` the texts sent after responses.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -31,7 +30,7 @@ use crate::models::Models;
 use crate::record::Record;
 use crate::settings::Settings;
 
-/// Larger bodies are neither searched for commands nor recorded, so that large bodies pass at full speed.
+/// Larger bodies are neither searched for commands nor recorded, so they pass at full speed.
 pub const SCANNED_BODY_BYTES: usize = 64 * 1024;
 
 pub struct Service {
@@ -64,13 +63,13 @@ struct Stats {
     late: AtomicU64,
 }
 
-struct Answer<'a> {
+struct Response<'a> {
     status: u16,
     body: Cow<'a, [u8]>,
     close: Option<Close>,
     /// Sent in place of head and body.
     raw: Option<String>,
-    /// Sent behind the answer, and when.
+    /// Sent this long after the response.
     late: Option<(String, Duration)>,
 }
 
@@ -95,7 +94,7 @@ impl Service {
         }
     }
 
-    /// Answers the requests of one connection until it ends.
+    /// Serves the requests of one connection until it ends.
     pub fn serve(&self, stream: &TcpStream) -> io::Result<()> {
         let connection = self.stats.connections.fetch_add(1, Relaxed);
         stream.set_nodelay(true)?;
@@ -112,54 +111,54 @@ impl Service {
             {
                 record.request(connection, &request)?;
             }
-            let answer = self.answer(&request);
-            let carried = match answer.close {
+            let response = self.respond(&request);
+            let carried = match response.close {
                 Some(Close::Before) => break,
-                Some(Close::Middle) => answer.body.len() / 2,
-                Some(Close::After) | None => answer.body.len(),
+                Some(Close::Middle) => response.body.len() / 2,
+                Some(Close::After) | None => response.body.len(),
             };
-            match &answer.raw {
+            match &response.raw {
                 Some(raw) => (&*stream).write_all(raw.as_bytes())?,
-                None => http::write_answer(stream, answer.status, &answer.body, carried)?,
+                None => http::write_response(stream, response.status, &response.body, carried)?,
             }
-            if let Some((late, after)) = &answer.late {
+            if let Some((late, after)) = &response.late {
                 thread::sleep(*after);
                 let sent = (&*stream).write_all(late.as_bytes());
                 self.stats.late.fetch_add(1, Relaxed);
                 sent?;
             }
-            if answer.close.is_some() || !request.keep_alive {
+            if response.close.is_some() || !request.keep_alive {
                 break;
             }
         }
         stream.shutdown(Shutdown::Both)
     }
 
-    fn answer<'a>(&'a self, request: &'a Request) -> Answer<'a> {
+    fn respond<'a>(&'a self, request: &'a Request) -> Response<'a> {
         let (method, target) = (request.method, request.target);
         match (method, target) {
             ("POST", "/fake/control") => return self.set_control(request),
-            ("GET", "/fake/stats") => return Answer::json(200, &self.stats.to_json()),
+            ("GET", "/fake/stats") => return Response::json(200, &self.stats.to_json()),
             _ => {}
         }
         match (method, ModelPath::parse(target)) {
             ("GET", Some(path)) if path.verb.is_none() => self.status(&path),
             ("POST", Some(path)) if path.verb.is_some() => self.infer(request, &path),
-            _ => Answer::error(400, &format!("Malformed request: {method} {target}")),
+            _ => Response::error(400, &format!("Malformed request: {method} {target}")),
         }
     }
 
-    fn status(&self, path: &ModelPath) -> Answer<'static> {
+    fn status(&self, path: &ModelPath) -> Response<'static> {
         let name = path.name;
         self.stats.status_requests.fetch_add(1, Relaxed);
         let control = self.wait_while(|control| control.frozen || control.state == "hang_status");
         match self.models.status(name, path.version, &control.state) {
-            Some(body) => Answer::new(200, body.into_bytes()),
-            None => Answer::error(404, &format!("Could not find any versions of model {name}")),
+            Some(body) => Response::new(200, body.into_bytes()),
+            None => Response::error(404, &format!("Could not find any versions of model {name}")),
         }
     }
 
-    fn infer<'a>(&'a self, request: &'a Request, path: &ModelPath) -> Answer<'a> {
+    fn infer<'a>(&'a self, request: &'a Request, path: &ModelPath) -> Response<'a> {
         let _in_flight = self.stats.enter();
         let standing = self
             .wait_while(|control| control.frozen || control.held)
@@ -176,7 +175,7 @@ impl Service {
         let command = scanned.and_then(Command::in_body).or(standing);
         let command = match command.map(|command| Command::parse(&command, self.record.as_ref())) {
             Some(Ok(command)) => command,
-            Some(Err(problem)) => return Answer::error(500, &problem),
+            Some(Err(problem)) => return Response::error(500, &problem),
             None => Command::default(),
         };
 
@@ -204,7 +203,7 @@ impl Service {
             let wanted = version.map_or(format!("Latest({name})"), |version| {
                 format!("Specific({name}, {version})")
             });
-            return Answer::error(404, &format!("Servable not found for request: {wanted}"));
+            return Response::error(404, &format!("Servable not found for request: {wanted}"));
         }
         let usual = if self.echo || command.echo {
             body
@@ -215,7 +214,7 @@ impl Service {
         let body = command
             .body
             .map_or(usual, |body| Cow::Owned(body.into_bytes()));
-        Answer {
+        Response {
             status: command.status.unwrap_or(200),
             body,
             close: command.close,
@@ -224,12 +223,12 @@ impl Service {
         }
     }
 
-    fn set_control(&self, request: &Request) -> Answer<'static> {
+    fn set_control(&self, request: &Request) -> Response<'static> {
         let Some(Value::Object(wanted)) = request
             .whole_body()
             .and_then(|b| serde_json::from_slice(b).ok())
         else {
-            return Answer::error(400, "a JSON object is wanted");
+            return Response::error(400, "a JSON object is required");
         };
         let mut control = self.lock();
         for (name, value) in &wanted {
@@ -240,12 +239,15 @@ impl Service {
                 ("command", Value::Object(command)) => control.command = Some(command.clone()),
                 ("command", Value::Null) => control.command = None,
                 _ => {
-                    return Answer::error(400, &format!("control not understood: {name}: {value}"));
+                    return Response::error(
+                        400,
+                        &format!("control not understood: {name}: {value}"),
+                    );
                 }
             }
         }
         self.control_changed.notify_all();
-        Answer::json(200, &json!({}))
+        Response::json(200, &json!({}))
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -258,7 +260,7 @@ impl Service {
     }
 }
 
-impl Answer<'_> {
+impl Response<'_> {
     fn new(status: u16, body: Vec<u8>) -> Self {
         Self {
             status,
@@ -282,7 +284,7 @@ impl Answer<'_> {
     }
 }
 
-/// How deep the brackets of a document are nested.
+/// The depth to which the brackets of a document are nested.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in json {
@@ -329,7 +331,7 @@ impl<'a> ModelPath<'a> {
 }
 
 impl Stats {
-    /// Counts an inference request, and counts it out again when the result is dropped.
+    /// Counts an inference request as in flight until the result is dropped.
     fn enter(&self) -> impl Drop + use<'_> {
         struct InFlight<'a>(&'a Stats);
         impl Drop for InFlight<'_> {

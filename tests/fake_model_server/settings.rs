@@ -1,4 +1,4 @@
-//! What the flags and the environment ask of this process, read once.
+//! The settings of this process: flags and environment variables, read once.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub struct Settings {
     pub start_delay: Duration,
     pub start_exit: Option<i32>,
     pub start_exit_after: u64,
-    /// The argument that is called unknown.
+    /// The argument that is reported as unknown.
     pub unknown_argument: Option<String>,
     pub ignore_sigterm: bool,
     pub record_dir: Option<PathBuf>,
@@ -76,7 +76,7 @@ fn flag(name: &str) -> Option<String> {
     env::args().skip(1).filter_map(is_it).next_back()
 }
 
-/// The whole argument that gives this flag.
+/// The whole argument with this flag.
 fn argument(name: String) -> Option<String> {
     let begin = format!("--{name}=");
     env::args().skip(1).find(|arg| arg.starts_with(&begin))
@@ -85,7 +85,7 @@ fn argument(name: String) -> Option<String> {
 fn port(name: &str, default: u16) -> Result<u16, String> {
     flag(name).map_or(Ok(default), |text| {
         text.parse()
-            .map_err(|_| format!("--{name}={text} is no port"))
+            .map_err(|_| format!("--{name}={text} is not a port"))
     })
 }
 
@@ -111,7 +111,7 @@ fn is_one(name: &str) -> bool {
     env::var(name).as_deref() == Ok("1")
 }
 
-/// A valid answer of about `bytes` bytes.
+/// A valid response body of about `bytes` bytes.
 fn body_of(bytes: usize) -> String {
     let mut body = String::with_capacity(bytes + 40);
     body.push_str("{\n    \"predictions\": [0.5");

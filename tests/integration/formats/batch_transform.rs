@@ -1,11 +1,11 @@
-//! Batch transform: what `/execution-parameters` tells the platform.
+//! Batch transform: the parameters that `/execution-parameters` gives to the platform.
 
 use serde_json::{Value, json};
 
 use crate::support::Setup;
 
 #[test]
-fn execution_parameters_come_from_the_job_and_leave_the_strategy_out() {
+fn execution_parameters_come_from_the_job_and_omit_the_strategy() {
     let concurrent = "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS";
     let payload = "SAGEMAKER_MAX_PAYLOAD_IN_MB";
     for (vars, expected) in [
@@ -36,10 +36,10 @@ fn execution_parameters_come_from_the_job_and_leave_the_strategy_out() {
     ] {
         let set = |setup: Setup, (name, value): &(&str, &str)| setup.var(name, value);
         let server = vars.iter().fold(Setup::new(), set).start();
-        let answer = server.get("/execution-parameters");
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        let got: Value = serde_json::from_slice(&answer.body).unwrap();
+        let response = server.get("/execution-parameters");
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let got: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(got, expected, "{vars:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! What TensorFlow Serving gets for each content type, seen at the model server.
+//! How the body of each content type is converted, as the model server sees it.
 
 use crate::support::{Server, Setup, wait_until};
 
-/// Posts to `/invocations` and gives the body the model server got.
+/// Posts to `/invocations` and returns the body that the model server got.
 #[track_caller]
 fn converted(server: &Server, content_type: Option<&str>, body: &[u8]) -> String {
     let headers: Vec<_> = content_type
@@ -10,8 +10,13 @@ fn converted(server: &Server, content_type: Option<&str>, body: &[u8]) -> String
         .into_iter()
         .collect();
     let before = server.requests().len();
-    let answer = server.post("/invocations", &headers, body);
-    assert_eq!(answer.status, 200, "{content_type:?}: {}", answer.text());
+    let response = server.post("/invocations", &headers, body);
+    assert_eq!(
+        response.status,
+        200,
+        "{content_type:?}: {}",
+        response.text()
+    );
     let requests = server.requests();
     assert_eq!(requests.len(), before + 1, "{content_type:?}: one request");
     let request = &requests[before];
@@ -23,7 +28,7 @@ fn converted(server: &Server, content_type: Option<&str>, body: &[u8]) -> String
 
 /// `(body, what TensorFlow Serving gets)`
 const JSON: &[(&str, &str)] = &[
-    // Requests to TensorFlow Serving pass unchanged, to the byte.
+    // Requests in TensorFlow Serving's own format pass unchanged, byte for byte.
     (
         r#"{"instances": [1.0, 2.0, 5.0]}"#,
         r#"{"instances": [1.0, 2.0, 5.0]}"#,
@@ -37,7 +42,7 @@ const JSON: &[(&str, &str)] = &[
         r#"{"instances": [NaN, -Infinity]}"#,
         r#"{"instances": [NaN, -Infinity]}"#,
     ),
-    // Several values one after another, on lines or not.
+    // Several values, with or without line breaks between them.
     ("1.0\n2.0\n5.0\n", r#"{"instances": [1.0, 2.0, 5.0]}"#),
     (
         "[1.0, 2.0]\n[3.0, 4.0]",
@@ -50,7 +55,7 @@ const JSON: &[(&str, &str)] = &[
     ),
     ("\"a b\" \"}{\"", r#"{"instances": ["a b", "}{"]}"#),
     ("NaN\nNaN", r#"{"instances": [NaN, NaN]}"#),
-    // Several requests with one signature become one.
+    // Several requests with the same signature become one.
     (
         "{\"instances\": [1]}\n{\"instances\": [2, 3]}\n{\"instances\": []}",
         r#"{"instances": [1, 2, 3]}"#,
@@ -76,15 +81,15 @@ const JSON: &[(&str, &str)] = &[
     ),
     (r#""text""#, r#"{"instances": ["text"]}"#),
     ("7", r#"{"instances": [7]}"#),
-    // Validity is TensorFlow Serving's to judge.
+    // TensorFlow Serving judges whether the JSON is valid.
     ("{\"instances\": [1", "{\"instances\": [1"),
     ("]", "]"),
-    // Its own error says best what an empty body lacks.
+    // TensorFlow Serving's own error explains best what an empty body lacks.
     ("", ""),
 ];
 
 #[test]
-fn all_json_types_are_sniffed_alike() {
+fn all_json_content_types_are_treated_alike() {
     let server = Setup::new().start();
     for content_type in [
         Some("application/json"),
@@ -99,7 +104,7 @@ fn all_json_types_are_sniffed_alike() {
 }
 
 #[test]
-fn content_types_are_compared_without_parameters_and_case_and_json_is_the_default() {
+fn content_types_ignore_parameters_and_case_and_default_to_json() {
     let server = Setup::new().start();
     for (content_type, expected) in [
         (None, r#"{"instances": [[1,2]]}"#),
@@ -126,7 +131,7 @@ fn content_types_are_compared_without_parameters_and_case_and_json_is_the_defaul
 }
 
 #[test]
-fn csv_rows_are_instances() {
+fn csv_rows_become_instances() {
     let server = Setup::new().start();
     for (body, expected) in [
         ("1.0\n2.0\n5.0\n", "1.0,2.0,5.0"),
@@ -159,16 +164,20 @@ fn csv_rows_are_instances() {
 }
 
 #[test]
-fn csv_that_is_not_utf_8_is_refused_with_its_row() {
+fn csv_that_is_not_utf_8_is_refused_naming_the_row() {
     let server = Setup::new().start();
     for (body, row) in [
         (&b"\xff"[..], "row 1"),
         (b"1,2\n3,\xff\n", "row 2"),
         (b"1\n\n2\r\n\"a\nb\",\xc3", "row 3"),
     ] {
-        let answer = server.post("/invocations", &[("Content-Type", "text/csv")], body);
-        assert_eq!(answer.status, 400, "{body:?}");
-        assert!(answer.error().contains(row), "{body:?}: {}", answer.error());
+        let response = server.post("/invocations", &[("Content-Type", "text/csv")], body);
+        assert_eq!(response.status, 400, "{body:?}");
+        assert!(
+            response.error().contains(row),
+            "{body:?}: {}",
+            response.error()
+        );
     }
     assert!(
         server.requests().is_empty(),
@@ -199,7 +208,7 @@ fn images_become_base64() {
 }
 
 #[test]
-fn other_content_types_are_unsupported() {
+fn other_content_types_get_415() {
     let server = Setup::new().start();
     for (content_type, named) in [
         ("application/foo", "application/foo"),
@@ -207,11 +216,11 @@ fn other_content_types_are_unsupported() {
         ("text/plain", "text/plain"),
         ("multipart/form-data; boundary=x", "multipart/form-data"),
     ] {
-        let answer = server.post("/invocations", &[("Content-Type", content_type)], b"x");
-        assert_eq!(answer.status, 415, "{content_type}");
-        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let response = server.post("/invocations", &[("Content-Type", content_type)], b"x");
+        assert_eq!(response.status, 415, "{content_type}");
+        assert_eq!(response.header("content-type"), Some("application/json"));
         let expected = format!("{{\"error\": \"Unsupported Media Type: {named}\"}}");
-        assert_eq!(answer.text(), expected);
+        assert_eq!(response.text(), expected);
     }
     assert!(
         server.requests().is_empty(),
@@ -231,15 +240,15 @@ fn requests_that_cannot_be_joined_are_refused() {
         "[2]\n{\"instances\": [1]}",
         "{\"instances\": 1}\n{\"instances\": 2}",
     ] {
-        let answer = server.invoke(body);
-        assert_eq!(answer.status, 400, "{body}: {}", answer.text());
+        let response = server.invoke(body);
+        assert_eq!(response.status, 400, "{body}: {}", response.text());
         assert!(
-            answer.error().contains("joined"),
+            response.error().contains("joined"),
             "{body}: {}",
-            answer.error()
+            response.error()
         );
         assert!(
-            answer.body.len() < 2048,
+            response.body.len() < 2048,
             "SageMaker shows no more than that"
         );
     }
@@ -250,24 +259,27 @@ fn requests_that_cannot_be_joined_are_refused() {
 }
 
 #[test]
-fn twenty_megabytes_come_back_as_they_went() {
+fn twenty_megabytes_come_back_unchanged() {
     let server = Setup::new().var("FAKE_TFS_ANSWER", "echo").start();
     let rows = "[0.125, 1.0, -2.5e-3, 77.0, 12345.678],".repeat(20_000_000 / 39);
     let body = format!("{{\"instances\": [{}[0]]}}", rows);
     assert!(body.len() > 19_900_000);
-    let answer = server.invoke(&body);
-    assert_eq!(answer.status, 200);
-    assert!(answer.body == body.as_bytes(), "the body came back changed");
-
-    // As JSON lines the same rows are instances of one request.
-    let lines = "[0.125, 1.0, -2.5e-3, 77.0, 12345.678]\n".repeat(20_000_000 / 39);
-    let answer = server.invoke(&lines);
-    assert_eq!(answer.status, 200);
-    assert!(answer.body.starts_with(b"{\"instances\": [[0.125, 1.0"));
+    let response = server.invoke(&body);
+    assert_eq!(response.status, 200);
     assert!(
-        answer.body.len() >= lines.len(),
-        "{} bytes",
-        answer.body.len()
+        response.body == body.as_bytes(),
+        "the body came back changed"
     );
-    wait_until("the server serves on", || server.is_healthy());
+
+    // As JSON lines, the same rows become instances of one request.
+    let lines = "[0.125, 1.0, -2.5e-3, 77.0, 12345.678]\n".repeat(20_000_000 / 39);
+    let response = server.invoke(&lines);
+    assert_eq!(response.status, 200);
+    assert!(response.body.starts_with(b"{\"instances\": [[0.125, 1.0"));
+    assert!(
+        response.body.len() >= lines.len(),
+        "{} bytes",
+        response.body.len()
+    );
+    wait_until("the server is healthy", || server.is_healthy());
 }

@@ -1,4 +1,4 @@
-//! `X-Amzn-SageMaker-Custom-Attributes`: which of TensorFlow Serving's URLs a request goes to.
+//! `X-Amzn-SageMaker-Custom-Attributes`: the header selects the URL of TensorFlow Serving for a request.
 
 use crate::support::{INSTANCES, Response, Server, Setup};
 
@@ -8,7 +8,7 @@ fn invoke_with(server: &Server, attributes: &str) -> Response {
 }
 
 #[test]
-fn attributes_choose_model_version_and_method() {
+fn attributes_select_model_version_and_method() {
     let server = Setup::new().models(&["default/1", "other/7"]).start();
     let others = "x=y,".repeat(240);
     let long = format!("{others}tfs-model-name=other");
@@ -33,14 +33,14 @@ fn attributes_choose_model_version_and_method() {
         ),
         (&long, "/v1/models/other:predict"),
     ] {
-        let answer = invoke_with(&server, attributes);
-        assert_eq!(answer.status, 200, "{attributes:?}: {}", answer.text());
+        let response = invoke_with(&server, attributes);
+        assert_eq!(response.status, 200, "{attributes:?}: {}", response.text());
         assert_eq!(server.last_request().path, path, "{attributes:?}");
     }
 }
 
 #[test]
-fn the_header_is_found_in_any_case() {
+fn the_header_name_is_case_insensitive() {
     let server = Setup::new().models(&["default/1", "other/7"]).start();
     let headers = [("x-amzn-sagemaker-custom-attributes", "tfs-model-name=other")];
     assert_eq!(server.post("/invocations", &headers, INSTANCES).status, 200);
@@ -48,18 +48,18 @@ fn the_header_is_found_in_any_case() {
 }
 
 #[test]
-fn an_unknown_model_is_for_tensorflow_serving_to_refuse() {
+fn an_unknown_model_gets_the_error_of_tensorflow_serving() {
     let server = Setup::new().start();
-    let answer = invoke_with(&server, "tfs-model-name=absent");
-    assert_eq!(answer.status, 404);
+    let response = invoke_with(&server, "tfs-model-name=absent");
+    assert_eq!(response.status, 404);
     assert_eq!(
-        answer.text(),
+        response.text(),
         "{\n    \"error\": \"Servable not found for request: Latest(absent)\"\n}"
     );
 }
 
 #[test]
-fn wrong_attributes_are_refused() {
+fn invalid_attributes_are_refused() {
     let server = Setup::new().start();
     let too_long = format!("tfs-model-name={}", "a".repeat(256));
     for (attributes, named) in [
@@ -79,12 +79,12 @@ fn wrong_attributes_are_refused() {
         ("tfs-method=Predict", "tfs-method"),
         ("tfs-method=train", "tfs-method"),
     ] {
-        let answer = invoke_with(&server, attributes);
-        assert_eq!(answer.status, 400, "{attributes:?}: {}", answer.text());
+        let response = invoke_with(&server, attributes);
+        assert_eq!(response.status, 400, "{attributes:?}: {}", response.text());
         assert!(
-            answer.error().contains(named),
+            response.error().contains(named),
             "{attributes:?}: {}",
-            answer.error()
+            response.error()
         );
     }
     assert!(

@@ -1,4 +1,4 @@
-//! What requests and answers are converted to.
+//! Formats of request bodies, and what custom attributes and batch transform add to them.
 
 mod batch_transform;
 mod conversion;

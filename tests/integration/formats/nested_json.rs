@@ -1,14 +1,14 @@
-//! JSON that is nested so deeply that TensorFlow Serving's parser, which calls itself, would overflow its stack.
+//! JSON that is nested too deeply is refused, because TensorFlow Serving's recursive parser would overflow its stack.
 
 #[cfg(feature = "python")]
 use serde_json::json;
 
 use crate::support::{INSTANCES, Server, Setup};
 
-/// As deep as is taken, in `instances` of a request.
+/// The deepest nesting that is accepted.
 const LIMIT: usize = 512;
 
-/// A model server that dies of what is nested deeper than that.
+/// A model server that dies of JSON nested deeper than the limit.
 fn setup() -> Setup {
     Setup::new().var("FAKE_TFS_MAX_DEPTH", LIMIT)
 }
@@ -24,10 +24,10 @@ fn instances(depth: usize) -> String {
 
 #[track_caller]
 fn assert_refused(server: &Server, target: &str, content_type: &str, body: &str) {
-    let answer = server.post(target, &[("Content-Type", content_type)], body.as_bytes());
+    let response = server.post(target, &[("Content-Type", content_type)], body.as_bytes());
     let start = &body[..body.len().min(40)];
-    assert_eq!(answer.status, 400, "{start}: {}", answer.text());
-    let text = answer.error();
+    assert_eq!(response.status, 400, "{start}: {}", response.text());
+    let text = response.error();
     assert!(text.contains("nested") && text.contains("512"), "{text}");
 }
 
@@ -39,7 +39,7 @@ fn json_nested_deeper_than_512_does_not_reach_tensorflow_serving() {
     for target in ["/invocations", predict] {
         assert_refused(&server, target, json, &instances(LIMIT + 1));
         assert_refused(&server, target, json, &instances(20_000));
-        // Never closed, in another member, behind what only looks like the end.
+        // Never closed; in another member; after a string that looks like the end.
         for body in [
             format!("{{\"instances\": {}", "[".repeat(LIMIT)),
             format!("{{\"instances\": [1], \"x\": {}}}", nested(LIMIT)),
@@ -52,16 +52,16 @@ fn json_nested_deeper_than_512_does_not_reach_tensorflow_serving() {
             assert_refused(&server, target, json, &body);
         }
         let body = instances(LIMIT);
-        let answer = server.post(target, &[("Content-Type", json)], body.as_bytes());
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = server.post(target, &[("Content-Type", json)], body.as_bytes());
+        assert_eq!(response.status, 200, "{}", response.text());
     }
     assert_eq!(server.starts().len(), 1);
     server.assert_serves();
 }
 
-/// What wraps values counts, too.
+/// Brackets that the conversion adds count, too.
 #[test]
-fn json_that_is_nested_too_deeply_once_it_is_converted_is_refused() {
+fn json_nested_too_deeply_after_conversion_is_refused() {
     let server = setup().start();
     let json = "application/json";
     assert_refused(&server, "/invocations", json, &nested(LIMIT));
@@ -74,19 +74,18 @@ fn json_that_is_nested_too_deeply_once_it_is_converted_is_refused() {
         ),
         ("text/csv", format!("{}\n", "[".repeat(2 * LIMIT))),
     ] {
-        let answer = server.post(
+        let response = server.post(
             "/invocations",
             &[("Content-Type", content_type)],
             body.as_bytes(),
         );
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(response.status, 200, "{}", response.text());
     }
     assert_eq!(server.starts().len(), 1);
 }
 
-/// TensorFlow Serving from 2.18 on does not look at what stands behind the first value.
 #[test]
-fn brackets_in_strings_and_behind_the_document_do_not_count() {
+fn brackets_in_strings_do_not_count() {
     let server = setup().start();
     let predict = "/tfs/v1/models/half_plus_three:predict";
     let many = "[{".repeat(LIMIT);
@@ -97,7 +96,7 @@ fn brackets_in_strings_and_behind_the_document_do_not_count() {
 
 #[cfg(feature = "python")]
 #[test]
-fn json_that_input_handler_nests_too_deeply_is_refused() {
+fn json_nested_too_deeply_by_input_handler_is_refused() {
     let script = "
 def input_handler(data, context):
     data.read()
@@ -108,8 +107,8 @@ def output_handler(response, context):
     return response.content, 'application/json'
 ";
     let server = setup().handler(script).start();
-    let answer = server.invoke(json!({"n": 1}).to_string());
-    assert_eq!(answer.status, 400, "{}", answer.text());
-    assert!(answer.error().contains("512"), "{}", answer.error());
+    let response = server.invoke(json!({"n": 1}).to_string());
+    assert_eq!(response.status, 400, "{}", response.text());
+    assert!(response.error().contains("512"), "{}", response.error());
     assert_eq!(server.starts().len(), 1);
 }

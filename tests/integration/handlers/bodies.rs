@@ -1,4 +1,4 @@
-//! Large bodies through handlers: right to the last byte, and with memory in proportion.
+//! Large bodies pass through handlers unchanged, and with few copies in memory.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const PASS_THROUGH: &str = "def input_handler(data, context):\n\
 
 const LARGE: usize = 100 << 20;
 
-/// Every position differs from its neighbours, near and far.
+/// Pseudo-random bytes, so that a lost, doubled or moved piece shows.
 fn body(bytes: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -34,9 +34,10 @@ fn pass(server: &Server, body: &[u8]) -> Response {
 }
 
 #[test]
-fn a_body_of_100_mb_passes_both_handlers_with_memory_in_proportion() {
-    // Bodies that a process may hold at once. The server has the request, which another worker may need, and two of
-    // what input_handler made of it, the answer to that, and what output_handler made of that; the worker has one.
+fn a_100_mb_body_passes_both_handlers_with_few_copies_in_memory() {
+    // Copies of the body that a process may hold at once. The server holds the request, which another Python worker may
+    // need, and two of these: the result of input_handler, the response to it, the result of output_handler. The Python
+    // worker holds one.
     const SERVER: f64 = 3.5;
     const WORKER: f64 = 1.5;
     let server = Setup::new()
@@ -48,18 +49,22 @@ fn a_body_of_100_mb_passes_both_handlers_with_memory_in_proportion() {
     let before = pids.map(|pid| processes::memory(pid, "VmHWM"));
     let sent = body(LARGE);
     for _ in 0..2 {
-        let answer = pass(&server, &sent);
-        assert_eq!(answer.status, 200, "{}", &answer.text()[..1000]);
-        assert!(answer.body == sent, "{} bytes came back", answer.body.len());
+        let response = pass(&server, &sent);
+        assert_eq!(response.status, 200, "{}", &response.text()[..1000]);
+        assert!(
+            response.body == sent,
+            "{} bytes came back",
+            response.body.len()
+        );
     }
     let grown = |i: usize| (processes::memory(pids[i], "VmHWM") - before[i]) as f64 / LARGE as f64;
     let (of_server, of_worker) = (grown(0), grown(1));
     assert!(
         of_server <= SERVER && of_worker <= WORKER,
-        "at most {SERVER} and {WORKER} bodies may be in memory at once, in the server and in the worker; there were \
-         {of_server:.2} and {of_worker:.2}"
+        "the server may hold {SERVER} copies of the body and the Python worker {WORKER}; they held {of_server:.2} and \
+         {of_worker:.2}"
     );
-    // What is over takes no memory.
+    // Finished requests take no memory.
     for (pid, before) in pids.into_iter().zip(before) {
         wait_until("the memory is given back", || {
             processes::memory(pid, "VmRSS") < before + (LARGE / 2) as u64
@@ -68,25 +73,25 @@ fn a_body_of_100_mb_passes_both_handlers_with_memory_in_proportion() {
 }
 
 #[test]
-fn sizes_around_the_pieces_that_are_written_come_back_right() {
+fn bodies_around_the_write_size_come_back_unchanged() {
     let server = Setup::new().handler(PASS_THROUGH).start();
     let all = body(300_000);
     let mut connection = server.connect();
     for power in [10, 13, 14, 16, 18] {
         for bytes in (1usize << power) - 14..(1 << power) + 3 {
             connection.send(&request("POST", "/invocations", &[], &all[..bytes]));
-            let answer = connection.response();
+            let response = connection.response();
             assert!(
-                answer.status == 200 && answer.body == all[..bytes],
+                response.status == 200 && response.body == all[..bytes],
                 "{bytes} bytes"
             );
         }
     }
 }
 
-/// Many at once, whose pieces alternate with small ones.
+/// Pieces of large bodies alternate with small requests.
 #[test]
-fn large_bodies_of_many_requests_do_not_mix() {
+fn large_bodies_of_concurrent_requests_do_not_mix() {
     let server = Setup::new().handler(PASS_THROUGH).workers(2).start();
     let bodies: Vec<_> = (0..16u8)
         .map(|n| [vec![n; 3 << 20], body(64)].concat())
@@ -104,25 +109,25 @@ fn large_bodies_of_many_requests_do_not_mix() {
     });
 }
 
-/// The worker is killed while it reads or writes a large body.
+/// The Python worker exits while it reads or writes a large body.
 #[test]
-fn a_worker_that_dies_in_the_middle_of_a_large_body_costs_that_request_alone() {
+fn a_worker_that_dies_during_a_large_body_fails_only_that_request() {
     let server = Setup::new().obedient_pair().start();
     for function in ["input", "output"] {
         let pid = server.python_worker_pid(0);
-        // It ends at the latest while its answer is written, for nobody reads that.
+        // The worker exits at the latest while it writes its reply, which nobody reads yet.
         let end = "threading.Timer(0.2, os._exit, [9]).start()";
         let poison = json!({function: end, "large": "x".repeat(50 << 20)});
-        let answer = server.order(&poison).response();
-        assert!([200, 500].contains(&answer.status), "{}", answer.status);
+        let response = server.order(&poison).response();
+        assert!([200, 500].contains(&response.status), "{}", response.status);
         server.wait_for_new_worker(0, pid);
         server.assert_handlers_serve(1);
     }
 }
 
-/// While a large body is in the interpreter's way, small requests wait, but the server does not.
+/// Only complete requests are sent to the worker, so bodies that arrive slowly keep no other request waiting.
 #[test]
-fn a_client_that_sends_slowly_keeps_no_worker() {
+fn a_slow_client_does_not_occupy_a_worker() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();
     let head = "POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     let mut slow: Vec<_> = (0..8).map(|_| server.connect()).collect();
@@ -132,6 +137,6 @@ fn a_client_that_sends_slowly_keeps_no_worker() {
     for n in 0..20 {
         server.obey(&json!({"n": n}));
     }
-    // They would have waited for the bodies, which never come.
+    // Far below the deadline, which the unfinished bodies would have used up.
     assert!(began.elapsed() < Duration::from_secs(25));
 }

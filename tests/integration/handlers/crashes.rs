@@ -1,4 +1,4 @@
-//! A Python worker dies: its own call fails, everything else is served, and it comes back.
+//! When a Python worker dies, only the calls that ran in it fail, and the worker is restarted.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::handlers::{answered, failed, order};
 use crate::support::{Server, SetWhenDropped, Setup, processes, wait_until};
 
-/// What ends the process that runs it, and how that is told.
+/// Code that ends its process, and how the error describes that.
 const DEADLY: [(&str, &str); 4] = [
     ("ctypes.string_at(0)", "signal 11"),
     ("os._exit(3)", "exited with code 3"),
@@ -18,7 +18,7 @@ const DEADLY: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn the_call_that_kills_a_worker_gets_500_with_the_function_and_the_reason() {
+fn a_call_that_kills_its_worker_gets_500_naming_the_function_and_the_cause() {
     let server = Setup::new().obedient_pair().start();
     for (code, how) in DEADLY {
         for function in ["input", "output"] {
@@ -30,27 +30,27 @@ fn the_call_that_kills_a_worker_gets_500_with_the_function_and_the_reason() {
             assert!(processes::look(pid).is_none(), "no zombie is left");
         }
     }
-    assert_eq!(server.starts().len(), 1, "the model server goes on");
+    assert_eq!(server.starts().len(), 1, "the model server still runs");
 }
 
 #[test]
-fn a_single_handler_that_kills_its_worker_gets_500_alone() {
-    // Calls that run beside it on other threads are lost with it, and told the same.
+fn a_single_handler_that_kills_its_worker_fails_every_call_running_there() {
+    // Calls on other threads of the worker are lost as well, with the same error.
     let server = Setup::new()
         .obedient_handler()
         .worker_class("gthread")
         .var("SAGEMAKER_GUNICORN_THREADS", 2)
         .start();
-    let mut beside = server.order(&json!({"handler": "note('runs'); wait_at('gate')"}));
+    let mut other = server.order(&json!({"handler": "note('runs'); wait_at('gate')"}));
     server.wait_for_notes(1);
     let poison = json!({"handler": "ctypes.string_at(0)"});
     let named = ["restarted", "handler", "signal 11"];
     failed(&mut server.order(&poison), 500, &named);
-    failed(&mut beside, 500, &named);
+    failed(&mut other, 500, &named);
     server.assert_handlers_serve(1);
 }
 
-/// Runs clients, each with a connection of its own, until `body` is over. Every order must be obeyed.
+/// Runs clients, each with its own connection, until `body` returns. Every request must succeed.
 fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
     let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -76,9 +76,9 @@ fn wait_for_more(count: &AtomicUsize) {
     });
 }
 
-/// Both workers run calls all the time. A call is short, so that none but the poisoned one runs when it strikes.
+/// Both workers run calls all the time. Calls are short, so the call that crashes the worker runs alone in it.
 #[test]
-fn a_crash_under_load_costs_the_poisoned_request_alone() {
+fn a_crash_under_load_fails_only_the_request_that_caused_it() {
     let server = Setup::new()
         .obedient_pair()
         .workers(2)
@@ -94,7 +94,7 @@ fn a_crash_under_load_costs_the_poisoned_request_alone() {
                 let poison = json!({function: "ctypes.string_at(0)"});
                 failed(&mut server.order(&poison), 500, &["restarted", "signal 11"]);
                 assert_eq!(server.ping().status, 200, "one worker is enough");
-                wait_until("it is back", || loads() == before + 1);
+                wait_until("the worker is back", || loads() == before + 1);
             }
         }
         wait_for_more(count);
@@ -103,14 +103,14 @@ fn a_crash_under_load_costs_the_poisoned_request_alone() {
     assert_eq!(server.python_workers().len(), 2);
 }
 
-/// Holds requests at the model server, so that they are between their two calls.
+/// Sends requests and holds them at the model server, between their two calls.
 fn hold(server: &Server, requests: u64) -> Vec<(Value, crate::support::Connection)> {
     server.control(0, &json!({"freeze": true}));
     let all = (0..requests).map(|n| json!({"n": n, "input": "note('input')"}));
     let sent = all
         .map(|what| (what.clone(), server.order(&what)))
         .collect();
-    wait_until("all are at the model server", || {
+    wait_until("all requests are at the model server", || {
         server.stat(0, "in_flight") == requests
     });
     sent
@@ -131,11 +131,11 @@ fn a_worker_killed_between_the_two_calls_loses_no_request() {
             answered(connection, what);
         }
         server.wait_for_new_worker(0, old);
-        assert_eq!(server.notes().len(), 8, "each was begun anew");
+        assert_eq!(server.notes().len(), 8, "each request started again");
     }
 }
 
-/// The script leaves something behind that kills its process later, again and again.
+/// `input_handler` leaves a timer behind that kills its process later, after each attempt.
 #[test]
 fn a_request_that_kills_workers_between_its_calls_is_given_up() {
     let server = Setup::new().obedient_pair().start();
@@ -149,7 +149,7 @@ fn a_request_that_kills_workers_between_its_calls_is_given_up() {
 }
 
 #[test]
-fn a_worker_killed_while_idle_is_replaced_before_anybody_notices() {
+fn an_idle_worker_that_is_killed_is_replaced_without_failing_a_request() {
     let server = Setup::new().obedient_pair().start();
     for n in 0..3 {
         let old = server.python_worker_pid(0);
@@ -169,12 +169,12 @@ fn a_model_server_killed_between_the_two_calls_loses_no_request() {
         answered(connection, what);
     }
     assert_eq!(server.starts().len(), 2);
-    assert_eq!(server.notes().len(), 8, "handlers were not asked again");
+    assert_eq!(server.notes().len(), 8, "handlers were not called again");
     assert_eq!(server.python_workers().len(), 1);
 }
 
 #[test]
-fn a_worker_that_keeps_dying_costs_503_at_once_and_recovers() {
+fn a_worker_that_keeps_dying_causes_503_at_once_until_it_recovers() {
     let server = Setup::new().obedient_pair().start();
     let tfs = server.model_server_pid(0);
     server.open_gate("broken");
@@ -182,19 +182,19 @@ fn a_worker_that_keeps_dying_costs_503_at_once_and_recovers() {
     let reason = server.wait_until_unhealthy();
     assert!(reason.contains("worker 0"), "{reason}");
     server.wait_for_log("exited with code 4");
-    // It waits while a restart could help, and is told when none does.
+    // The request waits while a restart could help; once restarts keep failing, it gets the error.
     let mut connection = server.order(&json!({"n": 1}));
-    let answer = connection.response();
-    assert_eq!(answer.status, 503, "{}", answer.text());
-    let retry_after = answer.header("retry-after").map(str::parse::<u32>);
-    assert!(matches!(retry_after, Some(Ok(1..))), "{answer:?}");
+    let response = connection.response();
+    assert_eq!(response.status, 503, "{}", response.text());
+    let retry_after = response.header("retry-after").map(str::parse::<u32>);
+    assert!(matches!(retry_after, Some(Ok(1..))), "{response:?}");
     for text in ["worker 0", "exited with code 4"] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
     assert_eq!(server.ping().status, 502);
     assert!(server.ping().error().contains("exited with code 4"));
-    assert!(answer.body.len() <= 2048, "SageMaker shows no more");
-    // Everything else goes on.
+    assert!(response.body.len() <= 2048, "SageMaker shows no more");
+    // Everything that needs no Python worker still works.
     let pass_through = server.post("/tfs/v1/models/half_plus_three:predict", &[], b"{}");
     assert_eq!(pass_through.status, 200, "{}", pass_through.text());
     assert_eq!(server.model_server_pid(0), tfs);
@@ -207,12 +207,12 @@ fn a_worker_that_keeps_dying_costs_503_at_once_and_recovers() {
 }
 
 #[test]
-fn of_two_workers_one_serves_while_the_other_keeps_dying() {
+fn one_worker_serves_while_the_other_keeps_dying() {
     let server = Setup::new().obedient_pair().workers(2).start();
     server.assert_handlers_serve(2);
     server.open_gate("broken");
     server.kill_worker(1);
-    wait_until("it failed several times", || {
+    wait_until("the worker has failed several times", || {
         server.log().matches("Python worker 1: down").count() >= 3
     });
     for n in 0..20 {
@@ -223,7 +223,7 @@ fn of_two_workers_one_serves_while_the_other_keeps_dying() {
     server.assert_handlers_serve(2);
 }
 
-/// Has a forked process write an answer to another call on all channels of its parent, before the next request.
+/// Forks a process that writes the reply to another call on all channels of its parent, before the next request.
 const WRITES_ON_CHANNELS: &str = r#"
 import stat, struct
 if os.fork() == 0:
@@ -239,9 +239,9 @@ if os.fork() == 0:
     os._exit(0)
 "#;
 
-/// With one channel the worker restarts each time, with many once a quarter of them is lost.
+/// A worker with one channel restarts each time; a worker with many restarts once it has lost a quarter of them.
 #[test]
-fn stray_bytes_on_channels_cost_no_request_that_had_not_begun() {
+fn stray_bytes_on_a_channel_fail_no_request_that_had_not_started() {
     for class in ["sync", "gevent"] {
         let server = Setup::new().obedient_pair().worker_class(class).start();
         for round in 1..=4 {

@@ -1,4 +1,4 @@
-//! Where handlers run: where the server does, or, where nothing can be written there, in a folder of their own.
+//! Handlers run in the server's working directory or, if it is read-only, in a private folder.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ const WRITES: &str = "import os\n\
                       \x20   return os.getcwd(), 'text/plain'\n";
 
 #[test]
-fn a_directory_that_can_be_written_to_is_kept() {
+fn handlers_run_in_the_servers_directory_if_it_is_writable() {
     let setup = Setup::new().handler(WRITES).file("here/there", "");
     let here = setup
         .path("here")
@@ -25,9 +25,9 @@ fn a_directory_that_can_be_written_to_is_kept() {
     assert!(server.path("here/written").exists());
 }
 
-/// As root, permissions do not stop anybody from writing: the directory is on a file system that is read only.
+/// Permissions do not stop root from writing, so the directory is mounted read-only.
 #[test]
-fn where_nothing_can_be_written_handlers_have_a_folder_of_their_own() {
+fn handlers_run_in_a_private_folder_if_the_directory_is_read_only() {
     let setup = Setup::new().handler(WRITES).file("here/there", "");
     let here = setup
         .path("here")
@@ -45,7 +45,7 @@ fn where_nothing_can_be_written_handlers_have_a_folder_of_their_own() {
     if !possible {
         let why = "mounting needs root and unshare";
         skipped(
-            "where_nothing_can_be_written_handlers_have_a_folder_of_their_own",
+            "handlers_run_in_a_private_folder_if_the_directory_is_read_only",
             why,
         );
         return;

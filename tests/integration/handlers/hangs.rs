@@ -1,4 +1,4 @@
-//! Calls that do not end, workers that do nothing: they get 504, and everything that waits behind them is served.
+//! Calls that hang get 504, Python workers that hang are replaced, and everything that waits for them is served.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::handlers::{answered, failed, order};
 use crate::support::{Server, Setup, processes, wait_until};
 
-/// What never ends: in Python, in a system call, and in C code that does not give the interpreter up.
+/// Code that never ends: in Python, in a system call, and in C code that does not release the interpreter.
 const ENDLESS: [&str; 4] = [
     "while True: pass",
     "time.sleep(10_000)",
@@ -16,7 +16,7 @@ const ENDLESS: [&str; 4] = [
     "ctypes.PyDLL(None).sleep(10_000)",
 ];
 
-/// Sends an order that hangs, and waits until it does.
+/// Sends a request whose call hangs, and waits until it does.
 fn hang(server: &Server, function: &str, code: &str) -> crate::support::Connection {
     let notes = server.notes().len();
     let connection = server.order(&json!({function: format!("note('hangs'); {code}")}));
@@ -25,12 +25,12 @@ fn hang(server: &Server, function: &str, code: &str) -> crate::support::Connecti
 }
 
 #[test]
-fn a_call_that_does_not_end_gets_504_and_those_behind_it_are_served() {
+fn a_call_that_hangs_gets_504_and_waiting_calls_are_served() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     for code in ENDLESS {
         for function in ["input", "output"] {
             let pid = server.python_worker_pid(0);
-            // `while` cannot stand behind a semicolon.
+            // `while` cannot follow a semicolon.
             let code = format!("exec({code:?})");
             let mut hanging = hang(&server, function, &code);
             let mut behind: Vec<_> = (0..10)
@@ -50,13 +50,16 @@ fn a_call_that_does_not_end_gets_504_and_those_behind_it_are_served() {
             assert!(!processes::runs(pid), "the hanging process is gone");
         }
     }
-    assert_eq!(server.starts().len(), 1, "the model server goes on");
+    assert_eq!(server.starts().len(), 1, "the model server still runs");
     let given = server.log().matches("given to another").count();
-    assert!(given <= 80, "ten each time, each once: {given}");
+    assert!(
+        given <= 80,
+        "each of the ten waiting calls moves once: {given}"
+    );
 }
 
 #[test]
-fn with_threads_calls_that_had_begun_get_500_and_others_are_served() {
+fn with_threads_a_hanging_call_gets_504_and_waiting_calls_are_served() {
     let server = Setup::new()
         .obedient_handler()
         .worker_class("gthread")
@@ -75,7 +78,7 @@ fn with_threads_calls_that_had_begun_get_500_and_others_are_served() {
 }
 
 #[test]
-fn of_two_workers_one_serves_while_the_other_hangs() {
+fn one_worker_serves_while_the_other_hangs() {
     let server = Setup::new()
         .obedient_pair()
         .workers(2)
@@ -83,7 +86,7 @@ fn of_two_workers_one_serves_while_the_other_hangs() {
         .start();
     server.assert_handlers_serve(2);
     let mut hanging = hang(&server, "input", "ctypes.PyDLL(None).pause()");
-    // One at a time: each goes to the worker with the least to do.
+    // One at a time: each goes to the least busy worker.
     let mut served = 0;
     while !hanging.is_readable() && served < 50 {
         server.obey(&json!({"n": served}));
@@ -95,20 +98,20 @@ fn of_two_workers_one_serves_while_the_other_hangs() {
     server.assert_handlers_serve(2);
 }
 
-/// With equal limits a request is given up before its call counts as too long.
+/// With equal limits, the deadline of a request passes before the limit of its call.
 #[test]
-fn a_call_that_nobody_waits_for_any_more_is_ended_too() {
+fn a_hanging_call_is_ended_even_after_its_request_timed_out() {
     let server = Setup::new().obedient_pair().deadline(1).start();
     let pid = server.python_worker_pid(0);
-    let answer = hang(&server, "input", "exec('while True: pass')").response();
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    let response = hang(&server, "input", "exec('while True: pass')").response();
+    assert_eq!(response.status, 504, "{}", response.text());
     server.wait_for_new_worker(0, pid);
     server.assert_handlers_serve(1);
 }
 
-/// The time limit is for calls: a request may take longer, at the model server and in several calls.
+/// The limit applies to each call: a request may take longer, at the model server and in several calls.
 #[test]
-fn a_slow_model_server_is_no_reason_to_end_a_worker() {
+fn a_slow_model_server_does_not_end_a_worker() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     let pid = server.python_worker_pid(0);
     server.obey(&json!({"fake": {"delay_ms": 3000}}));
@@ -116,7 +119,7 @@ fn a_slow_model_server_is_no_reason_to_end_a_worker() {
 }
 
 #[test]
-fn a_frozen_worker_is_replaced_and_its_calls_are_given_to_the_next() {
+fn a_frozen_worker_is_replaced_and_its_waiting_calls_move_to_the_next() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     for function in ["", "input"] {
         let pid = server.python_worker_pid(0);
@@ -141,9 +144,9 @@ fn a_frozen_worker_is_replaced_and_its_calls_are_given_to_the_next() {
     server.assert_handlers_serve(1);
 }
 
-/// A thread of the script keeps the interpreter to itself while no call runs.
+/// A thread of the script holds the interpreter while no call runs.
 #[test]
-fn a_worker_that_begins_no_calls_is_replaced() {
+fn a_worker_that_starts_no_calls_is_replaced() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     let pid = server.python_worker_pid(0);
     let blocker = "threading.Thread(target=lambda: (wait_at('gate'), note('x'), ctypes.PyDLL(None).pause()), daemon=True).start()";
@@ -155,10 +158,10 @@ fn a_worker_that_begins_no_calls_is_replaced() {
     server.assert_handlers_serve(1);
 }
 
-/// The deadline of a request passes while it waits for the one call that runs, or during its own late call. The
-/// answer that comes then is nobody's, and the channel is used again.
+/// The deadline of a request passes while it waits for the running call, or during its own call. The late reply is
+/// discarded, and the channel is used again.
 #[test]
-fn a_late_answer_is_not_given_to_the_next_request() {
+fn a_late_reply_does_not_reach_the_next_request() {
     const LIMIT: u32 = 5;
     for class in ["sync", "gevent"] {
         let server = Setup::new()
@@ -173,11 +176,11 @@ fn a_late_answer_is_not_given_to_the_next_request() {
         let late = "note('begun'); wait_at('gate'); note('over')";
         let large = "x".repeat(4 << 20);
         let mut late = server.order(&json!({"n": "late", "output": late, "large": large}));
-        wait_until("it is at the model server", || {
+        wait_until("the request is at the model server", || {
             server.stat(0, "in_flight") == 1
         });
         let mut waits = (class == "sync").then(|| server.order(&json!({"n": "waits"})));
-        // Half of the deadline is over when its last call begins, so the limit of the call lies behind it.
+        // The last call starts when half of the deadline is over, so the deadline passes before the limit of the call.
         let half = Duration::from_secs(u64::from(LIMIT)) / 2;
         wait_until("half of the deadline is over", || began.elapsed() > half);
         server.control(0, &json!({"freeze": false}));
@@ -192,7 +195,7 @@ fn a_late_answer_is_not_given_to_the_next_request() {
             let named = ["5 s", "no Python worker is available", "worker 0: busy"];
             failed(waits, 504, &named);
         }
-        // This one is there before the late answer, which is more than a socket holds.
+        // This request arrives before the late reply, which is larger than a socket's buffer.
         let early = json!({"n": "early"});
         let mut connection = server.order(&early);
         server.open_gate("gate");
@@ -214,9 +217,9 @@ fn a_late_answer_is_not_given_to_the_next_request() {
     }
 }
 
-/// They wait in the worker, the large ones half sent, for they are more than a socket holds.
+/// The calls wait in the worker; large ones are only partly sent, because they are larger than a socket's buffer.
 #[test]
-fn calls_that_expire_behind_another_cost_no_other_request_and_no_channel() {
+fn calls_that_expire_while_they_wait_fail_no_other_request_and_lose_no_channel() {
     const LIMIT: u32 = 5;
     let server = Setup::new()
         .obedient_pair()
@@ -225,8 +228,8 @@ fn calls_that_expire_behind_another_cost_no_other_request_and_no_channel() {
         .call_limit(LIMIT)
         .start();
     let pid = server.python_worker_pid(0);
-    // The deadline counts from the head, so half of it is over when their calls are sent, and the limit of the one before
-    // them lies behind it.
+    // The deadline runs from the end of the head. Half of it is over when the calls are sent, so it passes before the
+    // limit of the call that runs before them.
     let began = Instant::now();
     let mut expiring = [10, 300_000, 5 << 20].map(|bytes| {
         let what = json!({"input": "note('expired')", "large": "x".repeat(bytes)});
@@ -249,13 +252,13 @@ fn calls_that_expire_behind_another_cost_no_other_request_and_no_channel() {
     for n in 0..20 {
         server.obey(&json!({"n": n, "large": "x".repeat(n * 20_000)}));
     }
-    assert_eq!(server.notes(), ["hangs"], "what has expired is not run");
+    assert_eq!(server.notes(), ["hangs"], "expired calls do not run");
     assert_eq!(server.python_worker_pid(0), pid, "the same process");
-    assert!(!server.log().contains("given up"), "all channels are there");
+    assert!(!server.log().contains("given up"), "no channel is lost");
 }
 
 #[test]
-fn a_worker_that_left_its_process_group_is_ended_all_the_same() {
+fn a_hanging_worker_that_left_its_process_group_is_still_killed() {
     let server = Setup::new().obedient_pair().call_limit(1).start();
     let pid = server.python_worker_pid(0);
     let code = "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(10_000)";

@@ -1,4 +1,4 @@
-//! Before a handler script is loaded: its packages, and the time that its import takes.
+//! Loading a handler script: its packages are installed first, and its import may take long or fail.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -16,7 +16,7 @@ const SLOW: &str = "from meeting import note, wait_at\n\
                     def output_handler(response, context):\n    return response.content, 'text/plain'\n";
 
 #[test]
-fn while_a_script_is_loaded_ping_says_so_and_requests_wait() {
+fn while_a_script_loads_ping_reports_it_and_requests_wait() {
     let server = Setup::new().handler(SLOW).workers(2).launch();
     server.wait_for_notes(2);
     server.wait_for_log("model half_plus_three is AVAILABLE");
@@ -41,29 +41,29 @@ fn while_a_script_is_loaded_ping_says_so_and_requests_wait() {
     server.assert_handlers_serve(2);
 }
 
-/// The limit of calls is none of imports.
+/// The time limit of calls does not apply to imports.
 #[test]
-fn an_import_may_take_longer_than_any_call() {
+fn an_import_may_take_longer_than_a_call() {
     let server = Setup::new().deadline(1).handler(SLOW).launch();
     server.wait_for_notes(1);
-    // Sent after its import began, so that the import takes longer than the deadline.
-    let answer = wait_for("a request is given up", || {
-        let answer = server.invoke("{}");
-        (answer.status == 504).then_some(answer)
+    // Sent after the import began, so the import takes longer than the deadline.
+    let response = wait_for("a request times out", || {
+        let response = server.invoke("{}");
+        (response.status == 504).then_some(response)
     });
     assert!(
-        answer.error().contains("worker 0: starting"),
+        response.error().contains("worker 0: starting"),
         "{}",
-        answer.error()
+        response.error()
     );
     assert_eq!(server.ping().status, 502);
     server.open_gate("gate");
     server.assert_handlers_serve(1);
-    assert_eq!(server.notes().len(), 1, "it was imported once");
+    assert_eq!(server.notes().len(), 1, "the script was imported once");
 }
 
 #[test]
-fn a_signal_while_a_script_is_loaded_ends_the_start() {
+fn a_signal_ends_the_start_while_a_script_loads() {
     let server = Setup::new().handler(SLOW).workers(2).launch();
     server.wait_for_notes(2);
     server.signal(Signal::TERM);
@@ -72,11 +72,11 @@ fn a_signal_while_a_script_is_loaded_ends_the_start() {
     ended.assert_nothing_left();
 }
 
-/// pip finds nothing where it is told to look, and looks nowhere else.
+/// pip finds no such package, because `--no-index` keeps it from looking anywhere.
 const ABSENT: &str = "--no-index\nno-such-package-here==1.0\n";
 
 #[test]
-fn requirements_that_cannot_be_installed_show_the_end_of_what_pip_says() {
+fn a_failed_install_shows_the_end_of_pips_output() {
     let setup = Setup::new()
         .handler(SLOW)
         .file("model/code/requirements.txt", ABSENT);
@@ -90,7 +90,7 @@ fn requirements_that_cannot_be_installed_show_the_end_of_what_pip_says() {
 }
 
 #[test]
-fn beside_lib_requirements_are_ignored_with_a_warning() {
+fn requirements_are_ignored_with_a_warning_if_lib_exists() {
     let server = Setup::new()
         .handler(SLOW)
         .file("model/code/requirements.txt", ABSENT)
@@ -101,7 +101,7 @@ fn beside_lib_requirements_are_ignored_with_a_warning() {
     server.assert_handlers_serve(1);
 }
 
-/// A `python3` whose pip never ends, and has a child.
+/// A `python3` whose pip never ends and has a child process.
 fn endless_pip(setup: Setup) -> Setup {
     let fake = setup.path("bin/python3").display().to_string();
     let script = format!(
@@ -113,7 +113,7 @@ fn endless_pip(setup: Setup) -> Setup {
 }
 
 #[test]
-fn a_signal_while_packages_are_installed_ends_the_start() {
+fn a_signal_ends_the_start_while_packages_are_installed() {
     for signal in [Signal::TERM, Signal::INT] {
         let setup = Setup::new()
             .handler(SLOW)
@@ -129,7 +129,7 @@ fn a_signal_while_packages_are_installed_ends_the_start() {
 }
 
 #[test]
-fn pip_that_is_killed_is_a_failed_install() {
+fn killing_pip_fails_the_install() {
     let setup = Setup::new()
         .handler(SLOW)
         .file("model/code/requirements.txt", "something\n");
@@ -147,7 +147,7 @@ fn pip_that_is_killed_is_a_failed_install() {
 }
 
 #[test]
-fn scripts_may_wait_for_a_pipe_at_import() {
+fn a_script_may_wait_for_a_pipe_during_its_import() {
     let reading = "import os\n\
                    pipe = os.environ['HERE'] + 'pipe'\n\
                    os.mkfifo(pipe)\n\
@@ -155,18 +155,18 @@ fn scripts_may_wait_for_a_pipe_at_import() {
     let script = SLOW.replace("wait_at('gate')", reading);
     let server = Setup::new().handler(&script).launch();
     server.wait_for_notes(1);
-    let reason = wait_for("the port answers", || {
+    let reason = wait_for("the port is open", || {
         crate::support::Connection::try_open(server.port()).ok()?;
         Some(server.ping())
     });
     assert_eq!(reason.status, 502);
-    wait_until("the pipe is there", || server.path("pipe").exists());
+    wait_until("the pipe exists", || server.path("pipe").exists());
     std::fs::write(server.path("pipe"), "go on").unwrap();
     server.assert_handlers_serve(1);
     assert_eq!(server.notes(), ["begun", "go on"]);
 }
 
-/// Of two workers one loads; the other waits until that one serves, and then cannot.
+/// Of two workers, the first loads; the second waits until the first serves, then fails.
 const ONE_OF_TWO: &str = "import os\n\
                           from meeting import note, wait_at\n\
                           try:\n    os.mkdir(os.path.join(os.environ['TMPDIR'], 'first'))\n\
@@ -174,14 +174,14 @@ const ONE_OF_TWO: &str = "import os\n\
                           def handler(data, context):\n    return data.read(), 'text/plain'\n";
 
 #[test]
-fn a_worker_that_cannot_load_ends_nothing_when_another_serves() {
+fn a_worker_that_fails_to_load_stops_nothing_while_another_serves() {
     let server = Setup::new().handler(ONE_OF_TWO).workers(2).start();
     server.wait_for_notes(1);
     server.open_gate("gate");
     server.wait_for_log("MemoryError: no room");
-    // It is tried again, and fails again.
+    // The second is tried again, and fails again.
     server.wait_for_notes(3);
-    let answer = server.invoke("{}");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
+    let response = server.invoke("{}");
+    assert_eq!((response.status, response.text().as_str()), (200, "{}"));
     assert_eq!(server.ping().status, 200);
 }

@@ -1,4 +1,4 @@
-//! Users' Python handlers: their workers, calls, crashes and hangs.
+//! Python handlers of users: how they are loaded, called, restarted and stopped.
 
 mod bodies;
 mod crashes;

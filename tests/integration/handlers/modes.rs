@@ -1,11 +1,12 @@
-//! How calls of different requests meet in a worker. Seen from what they wait for, never from time.
+//! How calls of different requests share a Python worker, for each worker class. The tests observe which call waits for
+//! which, never how long it takes.
 
 use serde_json::json;
 
 use crate::support::handlers::answered;
 use crate::support::{Connection, Server, Setup, wait_until};
 
-/// Orders that note their functions as they run, one for each number.
+/// Sends one request per number, whose functions note that they run.
 fn noted(server: &Server, numbers: std::ops::Range<u32>) -> Vec<(serde_json::Value, Connection)> {
     let orders = numbers.map(|n| {
         let note = |function| format!("note('{function} {n}')");
@@ -22,7 +23,7 @@ fn all_answered(sent: &mut [(serde_json::Value, Connection)]) {
     }
 }
 
-/// How many calls of one kind came before the first of the other.
+/// How many calls of `input_handler` came before the first call of `output_handler`.
 fn inputs_first(notes: &[String]) -> usize {
     notes.iter().take_while(|n| n.starts_with("input")).count()
 }
@@ -32,8 +33,8 @@ fn by_default_calls_of_different_requests_alternate_on_one_thread() {
     let server = Setup::new().obedient_pair().start();
     server.control(0, &json!({"freeze": true}));
     let mut sent = noted(&server, 0..20);
-    // One thread serves all: each has had its first call, none its second.
-    wait_until("all are at the model server", || {
+    // One thread runs all calls: each request has had its first call, none its second.
+    wait_until("all requests are at the model server", || {
         server.stat(0, "in_flight") == 20
     });
     let threads = "note(len(threading.enumerate()))";
@@ -46,9 +47,9 @@ fn by_default_calls_of_different_requests_alternate_on_one_thread() {
     assert_eq!(server.python_workers().len(), 1);
 }
 
-/// Requests are spread over the instances before their first calls, and go where those were told.
+/// A request gets its instance before its first call, which sees the address, and is sent to that instance.
 #[test]
-fn the_instance_in_a_context_is_the_one_that_is_asked() {
+fn the_context_names_the_instance_that_gets_the_request() {
     const REQUESTS: u64 = 10;
     let script = "from meeting import note, wait_at\n\n\n\
          def input_handler(data, context):\n    \
@@ -67,16 +68,16 @@ fn the_instance_in_a_context_is_the_one_that_is_asked() {
         (what.clone(), server.order(&what))
     }));
     server.open_gate("gate");
-    wait_until("all are at the model servers", || {
+    wait_until("all requests are at the model servers", || {
         in_flight().iter().sum::<u64>() == REQUESTS
     });
     let notes = server.notes();
-    let told = [0, 1].map(|index| {
+    let named = [0, 1].map(|index| {
         let address = format!("http://localhost:{}/", server.rest_port(index));
         notes.iter().filter(|n| n.starts_with(&address)).count() as u64
     });
-    assert_eq!(told, in_flight(), "{notes:?}");
-    assert!(told.iter().all(|&count| count > 0), "{told:?}");
+    assert_eq!(named, in_flight(), "{notes:?}");
+    assert!(named.iter().all(|&count| count > 0), "{named:?}");
     for index in [0, 1] {
         server.control(index, &json!({"freeze": false}));
     }
@@ -84,14 +85,14 @@ fn the_instance_in_a_context_is_the_one_that_is_asked() {
 }
 
 #[test]
-fn sync_has_nothing_between_the_calls_of_a_request() {
+fn sync_runs_no_other_call_between_the_calls_of_a_request() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();
     server.control(0, &json!({"freeze": true}));
     let mut sent = noted(&server, 0..6);
-    wait_until("one is at the model server", || {
+    wait_until("one request is at the model server", || {
         server.stat(0, "in_flight") == 1
     });
-    // Requests that do not need the worker go on.
+    // Requests that need no Python worker are still sent.
     let pass_through = request_in_flight(&server);
     assert_eq!(server.notes().len(), 1, "{:?}", server.notes());
     server.control(0, &json!({"freeze": false}));
@@ -99,44 +100,41 @@ fn sync_has_nothing_between_the_calls_of_a_request() {
     drop(pass_through);
     let notes = server.notes();
     for pair in notes.chunks(2) {
-        let number = pair[0].strip_prefix("input ").expect("first the input");
+        let number = pair[0].strip_prefix("input ").expect("input comes first");
         assert_eq!(pair[1], format!("output {number}"), "{notes:?}");
     }
 }
 
-/// A request past the handlers, which the model server holds beside the other.
+/// A request that bypasses the handlers; the model server holds it as well.
 fn request_in_flight(server: &Server) -> Connection {
     let path = "/tfs/v1/models/half_plus_three:predict";
     let mut connection = server.connect();
     connection.send(&crate::support::request("POST", path, &[], b"{}"));
-    wait_until("two are at the model server", || {
+    wait_until("two requests are at the model server", || {
         server.stat(0, "in_flight") == 2
     });
     connection
 }
 
 #[test]
-fn two_threads_of_gthread_run_calls_at_the_same_time() {
+fn two_gthread_threads_run_calls_at_the_same_time() {
     let server = Setup::new()
         .obedient_pair()
         .worker_class("gthread")
         .var("SAGEMAKER_GUNICORN_THREADS", 2)
         .start();
-    // The first call makes the barrier.
+    // The first call creates the barrier.
     let meet = |name| format!("globals().setdefault('{name}', threading.Barrier(2)).wait()");
     let orders = (0..8).map(|n| json!({"n": n, "input": meet("a"), "output": meet("b")}));
     let mut sent: Vec<_> = orders
         .map(|what| (what.clone(), server.order(&what)))
         .collect();
     all_answered(&mut sent);
-    assert!(
-        server.stat(0, "max_in_flight") <= 2,
-        "no third comes between"
-    );
+    assert!(server.stat(0, "max_in_flight") <= 2, "no third call runs");
 }
 
 #[test]
-fn eight_threads_of_gthread_run_a_single_handler_at_the_same_time() {
+fn eight_gthread_threads_run_a_single_handler_at_the_same_time() {
     let server = Setup::new()
         .obedient_handler()
         .worker_class("gthread")
@@ -153,7 +151,7 @@ fn eight_threads_of_gthread_run_a_single_handler_at_the_same_time() {
 }
 
 #[test]
-fn without_gevent_nothing_comes_between_two_lines_of_a_single_handler() {
+fn without_gevent_calls_of_a_single_handler_do_not_overlap() {
     let server = Setup::new().obedient_handler().start();
     let orders = (0..8).map(|n| {
         let wait = "time.sleep(0.01)";
@@ -165,7 +163,7 @@ fn without_gevent_nothing_comes_between_two_lines_of_a_single_handler() {
         .collect();
     all_answered(&mut sent);
     for call in server.notes().chunks(2) {
-        let number = call[0].strip_prefix("begin ").expect("first its begin");
+        let number = call[0].strip_prefix("begin ").expect("begin comes first");
         assert_eq!(call[1], format!("end {number}"));
     }
 }
@@ -181,7 +179,7 @@ fn one_warning_says_that_gevent_is_missing_and_what_to_do() {
     };
     let server = Setup::new().obedient_handler().workers(2).start();
     server.assert_handlers_serve(2);
-    // A worker that comes again has nothing new to say.
+    // A restarted worker does not warn again.
     let old = server.kill_worker(0);
     server.wait_for_new_worker(0, old);
     let lines = warnings(&server);
@@ -218,7 +216,7 @@ fn three_workers_are_three_processes_that_share_the_requests() {
         let mut sent: Vec<_> = (0..3)
             .map(|_| (held.clone(), server.order(&held)))
             .collect();
-        // None ends before the last has begun: each has a process of its own.
+        // No call ends before the last has started, so each has its own process.
         let mut pids = server.wait_for_notes(3);
         pids.sort();
         let mut workers: Vec<_> = server

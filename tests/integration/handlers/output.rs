@@ -1,15 +1,15 @@
-//! Handlers that print without end, raise without end, or start processes: the server stays as it is.
+//! Handlers that print a lot, raise many exceptions or start processes do not harm the server.
 
 use serde_json::json;
 
 use crate::support::handlers::failed;
 use crate::support::{Server, Setup, processes, wait_until};
 
-/// Some 50 MB, in lines and without an end of line.
+/// About 50 MB of output, in lines and as a single line.
 const FLOODS: [&str; 2] = ["('x' * 999 + chr(10)) * 50_000", "'x' * 50_000_000"];
 
 #[test]
-fn floods_of_output_stop_nothing_and_cost_no_memory() {
+fn floods_of_output_neither_stop_the_server_nor_fill_its_memory() {
     let server = Setup::new().obedient_pair().start();
     server.obey(&json!({"n": 0}));
     let before = processes::memory(server.pid(), "VmRSS");
@@ -20,14 +20,16 @@ fn floods_of_output_stop_nothing_and_cost_no_memory() {
         }
     }
     server.obey(&json!({"input": "os.write(1, b'\\xff\\0\\x1b[31m\\n'); print('the end')"}));
-    wait_until("all is in the log", || server.log().contains("the end"));
+    wait_until("all output is in the log", || {
+        server.log().contains("the end")
+    });
     let growth = processes::memory(server.pid(), "VmRSS").saturating_sub(before);
     assert!(growth < 20 << 20, "{growth} bytes more");
     server.assert_handlers_serve(1);
 }
 
 #[test]
-fn handlers_that_close_their_output_go_on() {
+fn handlers_that_close_their_output_still_work() {
     let server = Setup::new().obedient_pair().start();
     let pid = server.python_worker_pid(0);
     for code in [
@@ -48,7 +50,7 @@ fn handlers_that_close_their_output_go_on() {
 }
 
 fn raise(server: &Server, times: usize) {
-    // A local variable of one MB: an exception that is kept keeps it as well.
+    // A local variable of 1 MB, which a leaked exception would keep alive.
     let code = "large = b'x' * (1 << 20); raise ValueError('again')";
     for n in 0..times {
         let function = ["input", "output"][n % 2];
@@ -57,7 +59,7 @@ fn raise(server: &Server, times: usize) {
 }
 
 #[test]
-fn a_thousand_exceptions_leave_nothing_in_memory() {
+fn a_thousand_exceptions_leak_no_memory() {
     const LEAK: u64 = 10 << 20;
     let server = Setup::new()
         .obedient_pair()
@@ -74,9 +76,9 @@ fn a_thousand_exceptions_leave_nothing_in_memory() {
     assert_eq!(server.python_worker_pid(0), pids[1], "the same process");
 }
 
-/// A process that holds the worker's ends of its channels could keep the server from noticing that it is gone.
+/// A child that inherits the worker's ends of the channels could hide from the server that the worker is gone.
 #[test]
-fn forked_children_neither_hide_the_death_of_a_worker_nor_stay() {
+fn forked_children_neither_hide_a_workers_death_nor_outlive_it() {
     for start in [
         "child = os.fork() or time.sleep(1000)",
         "multiprocessing.get_context('fork').Process(target=time.sleep, args=(1000,)).start(); child = \
@@ -90,14 +92,14 @@ fn forked_children_neither_hide_the_death_of_a_worker_nor_stay() {
         failed(&mut server.order(&json!({"input": code})), 500, &named);
         server.wait_for_new_worker(0, pid);
         let child = server.notes()[0].parse().expect("a process id");
-        wait_until("its child is gone", || !processes::runs(child));
+        wait_until("the child is gone", || !processes::runs(child));
         server.assert_handlers_serve(1);
     }
 }
 
-/// What handlers start has only what they give it.
+/// Programs that handlers start inherit only the descriptors that the handlers pass on.
 #[test]
-fn programs_that_handlers_start_do_not_have_the_channels() {
+fn programs_that_handlers_start_do_not_inherit_the_channels() {
     for class in ["gevent", "sync"] {
         let server = Setup::new()
             .worker_class(class)
@@ -112,7 +114,7 @@ fn programs_that_handlers_start_do_not_have_the_channels() {
         let text = server.invoke("{}").text();
         let files: Vec<_> = text.lines().filter_map(|l| l.split_once(" -> ")).collect();
         assert!(files.len() >= 3, "{text}");
-        // This program's own files were passed on by the caller of the tests.
+        // Descriptors that the tests inherited from their caller do not count.
         let inherited = std::fs::read_dir("/proc/self/fd").expect("it can be read");
         let inherited: Vec<_> = inherited
             .filter_map(|e| std::fs::read_link(e.ok()?.path()).ok())

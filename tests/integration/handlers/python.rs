@@ -1,4 +1,5 @@
-//! The Python that handlers run in, and the program that runs them: what is found, and what is said when it is not.
+//! How the server finds the Python of the handlers and its second executable, and what it reports if one is missing or
+//! does not fit.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,27 +11,27 @@ use crate::support::Setup;
 const HANDLER: &str =
     "import sys\ndef handler(data, context):\n    return sys.executable, 'text/plain'\n";
 
-/// The `python3` that a person gets, with its path resolved.
+/// The path of the `python3` on PATH, as that Python itself reports it.
 pub fn python3() -> String {
     let question = "import sys; print(sys.executable)";
     let output = Command::new("python3").args(["-c", question]).output();
-    let output = output.expect("there is a python3 on PATH").stdout;
+    let output = output.expect("python3 is on PATH").stdout;
     String::from_utf8(output).expect("a path").trim().to_owned()
 }
 
-/// A `python3` whose answers to questions pass through this program of `sed`.
+/// A `python3` whose output is edited by this `sed` script.
 pub fn edited_python(edit: &str) -> String {
     format!("'{}' -c \"$2\" | sed '{edit}'", python3())
 }
 
 #[test]
-fn python3_on_path_is_what_scripts_see() {
+fn scripts_run_in_the_python3_on_path() {
     let server = Setup::new().handler(HANDLER).start();
     assert_eq!(server.invoke("{}").text(), python3());
 }
 
 #[test]
-fn without_python3_on_path_its_absence_is_named() {
+fn a_missing_python3_is_reported() {
     let setup = Setup::new().handler(HANDLER);
     let path = setup.path("bin").display().to_string();
     let ended = assert_refused(
@@ -41,7 +42,7 @@ fn without_python3_on_path_its_absence_is_named() {
 }
 
 #[test]
-fn another_version_of_python_is_refused_with_both_versions() {
+fn a_different_python_version_is_refused_naming_both_versions() {
     let edit = r"s|^/.*/python3$|/opt/other/python3|; s|^3\.[0-9]*\.[0-9]*$|3.2.1|";
     let setup = Setup::new()
         .handler(HANDLER)
@@ -51,7 +52,7 @@ fn another_version_of_python_is_refused_with_both_versions() {
 }
 
 #[test]
-fn a_python3_that_does_not_work_is_shown() {
+fn a_broken_python3_is_reported_with_its_output() {
     let broken = "echo 'cannot find its library' >&2\nexit 127";
     let setup = Setup::new().handler(HANDLER).script("bin/python3", broken);
     let named = ["python3", "127", "cannot find its library"];
@@ -62,7 +63,7 @@ fn a_python3_that_does_not_work_is_shown() {
     assert_refused(setup, &["python3", "does not work"]);
 }
 
-/// `sagemaker-tfs` copied into the directory of the test, where nothing is beside it.
+/// A copy of `sagemaker-tfs` in the test's directory, without the second executable next to it.
 fn alone(setup: &Setup) -> PathBuf {
     let copy = setup.path("alone/sagemaker-tfs");
     fs::create_dir_all(setup.path("alone")).expect("folders can be made");
@@ -71,7 +72,7 @@ fn alone(setup: &Setup) -> PathBuf {
 }
 
 #[test]
-fn without_the_second_executable_its_absence_is_named() {
+fn a_missing_second_executable_is_reported() {
     let setup = Setup::new().handler(HANDLER);
     let copy = alone(&setup);
     let named = ["sagemaker-tfs-python", "not found", "PATH"];
@@ -79,7 +80,7 @@ fn without_the_second_executable_its_absence_is_named() {
 }
 
 #[test]
-fn the_second_executable_is_found_on_path_too() {
+fn the_second_executable_is_also_found_on_path() {
     let setup = Setup::new().handler(HANDLER);
     let copy = alone(&setup);
     let program = env!("CARGO_BIN_EXE_sagemaker-tfs-python");
@@ -89,7 +90,7 @@ fn the_second_executable_is_found_on_path_too() {
 }
 
 #[test]
-fn without_a_handler_nothing_of_this_is_needed() {
+fn without_a_handler_neither_python_nor_the_second_executable_is_needed() {
     let setup = Setup::new().file("model/code/notes.py", "raise ValueError");
     let copy = alone(&setup);
     let path = setup.path("bin").display().to_string();

@@ -1,10 +1,10 @@
-//! Handler scripts that cannot be loaded stop the start: exit code 1, the reason once, nothing left behind.
+//! A handler script that cannot be loaded ends the start: exit code 1, the reason once, and nothing left behind.
 
 use crate::support::{Ended, Setup};
 
 const HANDLER: &str = "def handler(data, context):\n    return data.read(), 'text/plain'\n";
 
-/// Runs the program and checks that it ends with a reason that holds all of these texts.
+/// Runs the program and asserts that it ends with a reason that contains all of these texts.
 #[track_caller]
 pub fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
     let ended = setup.run();
@@ -17,7 +17,7 @@ pub fn assert_refused(setup: Setup, named: &[&str]) -> Ended {
     ended
 }
 
-/// A reason that names the script, and the traceback once.
+/// Asserts that the reason names the script and shows the traceback once.
 #[track_caller]
 fn assert_traceback(script: &str, named: &[&str]) {
     let ended = assert_refused(Setup::new().handler(script), named);
@@ -33,7 +33,7 @@ fn assert_traceback(script: &str, named: &[&str]) {
 }
 
 #[test]
-fn what_is_no_python_is_shown_with_its_line() {
+fn syntax_errors_are_reported_with_their_line() {
     assert_traceback(
         "def handler(data, context)\n    return 1",
         &[
@@ -47,7 +47,7 @@ fn what_is_no_python_is_shown_with_its_line() {
 }
 
 #[test]
-fn exceptions_at_import_are_shown_with_their_traceback() {
+fn exceptions_at_import_are_reported_with_their_traceback() {
     assert_traceback(
         &format!("import numpi\n{HANDLER}"),
         &[
@@ -65,7 +65,7 @@ fn exceptions_at_import_are_shown_with_their_traceback() {
             "RuntimeError: no weights here",
         ],
     );
-    // What the script imports is its own, too.
+    // Frames of modules that the script imports are shown as well.
     let setup = Setup::new()
         .handler(&format!("import helper\n{HANDLER}"))
         .file("model/code/helper.py", "raise KeyError('no helper')");
@@ -80,7 +80,7 @@ fn exceptions_at_import_are_shown_with_their_traceback() {
 }
 
 #[test]
-fn scripts_that_leave_at_import_are_refused() {
+fn scripts_that_exit_at_import_are_refused() {
     assert_traceback("import sys\nsys.exit(5)", &["line 2", "SystemExit: 5"]);
     assert_traceback("quit()", &["SystemExit"]);
     assert_traceback(
@@ -109,7 +109,7 @@ fn missing_functions_are_named() {
 }
 
 #[test]
-fn processes_that_end_at_import_are_refused_with_their_last_lines() {
+fn workers_that_die_at_import_are_reported_with_their_last_output() {
     for (last, named) in [
         ("os._exit(3)", "exited with code 3"),
         ("os._exit(0)", "exited with code 0"),
@@ -123,9 +123,9 @@ fn processes_that_end_at_import_are_refused_with_their_last_lines() {
     }
 }
 
-/// All workers fail at once; one reason is enough.
+/// All workers fail at once, with the same reason.
 #[test]
-fn several_workers_give_one_reason() {
+fn several_failing_workers_give_one_reason() {
     let script = "raise ValueError('not today')";
     let setup = Setup::new().handler(script).workers(4);
     let ended = assert_refused(setup, &["ValueError: not today"]);
@@ -133,9 +133,9 @@ fn several_workers_give_one_reason() {
     assert_eq!(times, 1, "{}", ended.stderr);
 }
 
-/// A script starts processes of its own before it fails.
+/// The script starts processes before it fails.
 #[test]
-fn children_of_a_script_that_fails_are_not_left() {
+fn a_failing_script_leaves_no_child_processes() {
     let script = "import os, subprocess\n\
                   subprocess.Popen(['sleep', '1000'])\n\
                   if os.fork() == 0:\n    os.execlp('sleep', 'sleep', '1000')\n\

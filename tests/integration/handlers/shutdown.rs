@@ -1,4 +1,4 @@
-//! The end with handlers: calls in flight are answered, scripts can clean up, no process is left.
+//! Shutdown with handlers: calls in flight finish, scripts can clean up, and no process is left.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use crate::support::handlers::answered;
 use crate::support::{AnswersUntilTheEnd, Connection, Setup, processes, wait_until};
 
 #[test]
-fn calls_in_flight_are_answered_and_scripts_clean_up() {
+fn calls_in_flight_finish_and_scripts_clean_up() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Setup::new().obedient_pair().workers(3).start();
         server.assert_handlers_serve(3);
-        // One worker is in each of the calls, and one has a request at the model server.
+        // One worker runs each of the two calls, and the third has a request at the model server.
         server.control(0, &json!({"freeze": true}));
         let leave = "atexit.register(note, 'cleaned up')";
         let mut sent: Vec<_> = [
@@ -24,19 +24,19 @@ fn calls_in_flight_are_answered_and_scripts_clean_up() {
         ]
         .map(|what| (what.clone(), server.order(&what)))
         .into();
-        wait_until("two are at the model server", || {
+        wait_until("two requests are at the model server", || {
             server.stat(0, "in_flight") == 2
         });
         server.wait_for_notes(1);
         server.control(0, &json!({"freeze": false}));
         server.wait_for_notes(2);
-        // Its worker has nothing to do then, and gets the next.
+        // The third worker is idle now and gets the next request.
         let (what, mut connection) = sent.pop().expect("three were sent");
         answered(&mut connection, &what);
         server.control(0, &json!({"freeze": true}));
         let held = json!({"n": 4});
         sent.push((held.clone(), server.order(&held)));
-        wait_until("one is at the model server", || {
+        wait_until("one request is at the model server", || {
             server.stat(0, "in_flight") >= 1
         });
 
@@ -51,7 +51,7 @@ fn calls_in_flight_are_answered_and_scripts_clean_up() {
             answered(connection, what);
         }
         let notes = server.path("notes");
-        wait_until("scripts cleaned up", || {
+        wait_until("the scripts have cleaned up", || {
             let text = std::fs::read_to_string(&notes).unwrap_or_default();
             text.matches("cleaned up").count() == 3
         });
@@ -61,9 +61,9 @@ fn calls_in_flight_are_answered_and_scripts_clean_up() {
     }
 }
 
-/// The worker has one thread, and more requests than that wait for it.
+/// The worker has one thread, and many requests wait for it.
 #[test]
-fn calls_that_wait_for_a_worker_are_answered_too() {
+fn calls_that_wait_for_a_worker_finish_too() {
     let server = Setup::new().obedient_pair().worker_class("sync").start();
     let held = json!({"n": "held", "input": "note('held'); wait_at('gate')"});
     let mut sent = vec![(held.clone(), server.order(&held))];
@@ -76,7 +76,7 @@ fn calls_that_wait_for_a_worker_are_answered_too() {
             what.to_string().len()
         );
         connection.send(head.as_bytes());
-        // It has a slot when its body is asked for.
+        // A request has a slot once the server asks for its body.
         assert_eq!(connection.head().status, 100);
         connection.send(what.to_string().as_bytes());
         sent.push((what, connection));
@@ -92,9 +92,9 @@ fn calls_that_wait_for_a_worker_are_answered_too() {
     ended.assert_nothing_left();
 }
 
-/// Threads and processes of scripts may go on for ever; the end does not wait for them.
+/// Threads and processes of scripts may run forever; the shutdown does not wait for them.
 #[test]
-fn what_scripts_leave_running_does_not_keep_the_server() {
+fn threads_and_processes_of_scripts_do_not_delay_the_end() {
     for code in [
         "threading.Thread(target=time.sleep, args=(1000,)).start()",
         "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
@@ -119,7 +119,7 @@ fn what_scripts_leave_running_does_not_keep_the_server() {
 }
 
 #[test]
-fn a_worker_that_keeps_dying_does_not_keep_the_server() {
+fn a_worker_that_keeps_dying_does_not_delay_the_end() {
     let server = Setup::new().obedient_pair().start();
     server.open_gate("broken");
     server.kill_worker(0);
@@ -131,7 +131,7 @@ fn a_worker_that_keeps_dying_does_not_keep_the_server() {
 }
 
 #[test]
-fn workers_go_with_a_server_that_is_killed() {
+fn workers_end_when_their_server_is_killed() {
     for code in [
         "wait_at('gate')",
         "exec('while True: pass')",
@@ -150,9 +150,9 @@ fn workers_go_with_a_server_that_is_killed() {
     }
 }
 
-/// Several workers, several instances, clients at work, and the model servers just killed.
+/// Several workers, several instances and busy clients, and the model servers were just killed.
 #[test]
-fn under_load_none_is_lost_though_model_servers_are_killed() {
+fn no_request_is_lost_when_model_servers_die_during_shutdown() {
     let server = Setup::new()
         .obedient_pair()
         .workers(3)

@@ -1,4 +1,4 @@
-//! From settings to TensorFlow Serving's command line, files and environment, as its process saw them.
+//! How settings become TensorFlow Serving's command line, files and environment, as seen by its process.
 
 use crate::support::ports::is_free;
 use crate::support::record::Start;
@@ -15,7 +15,7 @@ fn start_with(vars: &[(&str, &str)]) -> (Server, Start) {
 }
 
 #[test]
-fn the_defaults_leave_all_else_to_tensorflow_serving() {
+fn by_default_tensorflow_serving_gets_only_the_basic_flags() {
     let (server, start) = start_with(&[]);
     let rest_port = server.rest_port(0);
     for (name, value) in [
@@ -176,10 +176,10 @@ fn instance_i_takes_the_ports_low_plus_2i_and_low_plus_2i_plus_1() {
 }
 
 #[test]
-fn without_a_range_or_a_port_the_usual_ports_are_taken() {
+fn without_a_range_or_a_port_the_default_ports_are_used() {
     if ![8080, 9000, 8501].into_iter().all(is_free) {
         skipped(
-            "without_a_range_or_a_port_the_usual_ports_are_taken",
+            "without_a_range_or_a_port_the_default_ports_are_used",
             "ports 8080, 9000 and 8501 are not all free here",
         );
         return;
@@ -195,7 +195,7 @@ fn without_a_range_or_a_port_the_usual_ports_are_taken() {
 }
 
 #[test]
-fn the_front_listens_where_the_variable_says_and_an_option_wins() {
+fn a_variable_sets_the_port_and_an_option_overrides_it() {
     let setup = Setup::new().without_flag("port");
     let port = setup.port();
     let server = setup.var("SAGEMAKER_BIND_TO_PORT", port).start();
@@ -219,7 +219,7 @@ fn the_model_server_is_found_on_path() {
 
 const INTER_OP: &str = "tensorflow_inter_op_parallelism";
 
-/// A model server that calls this flag unknown and, as the real one does, goes on.
+/// A model server that reports this flag as unknown and continues, as the real one does.
 fn without_inter_op() -> Setup {
     Setup::new()
         .var("SAGEMAKER_TFS_INTER_OP_PARALLELISM", 2)
@@ -238,7 +238,7 @@ fn assert_names_flag(text: &str, version: &str) {
 }
 
 #[test]
-fn a_flag_that_the_model_server_does_not_know_ends_the_start() {
+fn a_flag_unknown_to_the_model_server_ends_the_start() {
     let ended = without_inter_op()
         .var("SAGEMAKER_TFS_VERSION", "1.12")
         .run();
@@ -250,7 +250,7 @@ fn a_flag_that_the_model_server_does_not_know_ends_the_start() {
 }
 
 #[test]
-fn where_no_variable_says_its_version_the_model_server_is_asked() {
+fn the_model_server_is_asked_for_its_version_if_no_variable_gives_it() {
     let ended = without_inter_op().run();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert_names_flag(&ended.reasons().join("\n"), "1.12.3");
@@ -258,7 +258,7 @@ fn where_no_variable_says_its_version_the_model_server_is_asked() {
 }
 
 #[test]
-fn a_model_that_loads_before_the_version_is_known_does_not_save_the_start() {
+fn an_unknown_flag_ends_the_start_even_if_the_model_loads_first() {
     let wait = "case \"$*\" in *--version*) until [ -e \"$GATE\" ]; do sleep 0.01; done;; esac";
     let setup = without_inter_op().script(
         "bin/model_server",
@@ -272,7 +272,7 @@ fn a_model_that_loads_before_the_version_is_known_does_not_save_the_start() {
     wait_until("the model server listens", || {
         Connection::try_open(server.rest_port(0)).is_ok()
     });
-    wait_until("its status is asked for", || {
+    wait_until("the server has asked for the status", || {
         server.stat(0, "status_requests") >= 3
     });
     assert_eq!(server.ping().status, 502);
@@ -283,15 +283,15 @@ fn a_model_that_loads_before_the_version_is_known_does_not_save_the_start() {
 }
 
 #[test]
-fn a_load_fails_with_a_flag_that_the_model_server_does_not_know() {
+fn a_flag_unknown_to_the_model_server_fails_a_load() {
     let server = Setup::multi_model(1)
         .var("SAGEMAKER_TFS_INTER_OP_PARALLELISM", 2)
         .var("FAKE_TFS_UNKNOWN_FLAG", INTER_OP)
         .var("SAGEMAKER_TFS_VERSION", "1.12")
         .start();
     server.add_model("m");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 500, "{}", answer.text());
-    assert_names_flag(&answer.error(), "1.12");
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
+    assert_names_flag(&response.error(), "1.12");
     server.assert_no_model_left();
 }

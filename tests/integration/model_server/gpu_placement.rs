@@ -1,4 +1,4 @@
-//! Several instances on a machine with GPUs, which is a machine where `nvidia-smi` lists some.
+//! How instances share the GPUs that `nvidia-smi` lists.
 
 use crate::support::Setup;
 
@@ -61,16 +61,16 @@ fn only_instances_on_the_same_gpu_share_its_memory() {
     );
 }
 
-/// Machines with sixteen GPUs exist, and `nvidia-smi` has a line for each.
+/// The largest machines have sixteen GPUs, and `nvidia-smi` prints a line for each.
 #[test]
-fn many_gpus_are_counted() {
+fn sixteen_gpus_are_counted() {
     let places = placements(with_gpus(16), 3);
     let devices: Vec<_> = places.iter().map(|(_, device)| device.as_deref()).collect();
     assert_eq!(devices, [Some("0"), Some("1"), Some("2")]);
 }
 
 #[test]
-fn the_margin_is_left_free() {
+fn the_memory_margin_is_left_free() {
     for (margin, fraction) in [("0.3", "0.35"), ("0", "0.5"), ("0.999", "0.0005")] {
         let setup = with_gpus(1).var("SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN", margin);
         assert_eq!(
@@ -81,12 +81,12 @@ fn the_margin_is_left_free() {
 }
 
 #[test]
-fn one_instance_has_all_gpus() {
+fn a_single_instance_has_all_gpus() {
     assert_eq!(placements(with_gpus(2), 1), [(None, None)]);
 }
 
 #[test]
-fn a_machine_without_working_gpus_changes_nothing() {
+fn without_working_gpus_instances_get_no_gpu_settings() {
     let failing = Setup::new().script("bin/nvidia-smi", "echo 'GPU 0: broken'\nexit 9");
     for setup in [failing, with_gpus(0)] {
         assert_eq!(placements(setup, 2), [(None, None), (None, None)]);

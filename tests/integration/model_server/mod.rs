@@ -1,4 +1,4 @@
-//! TensorFlow Serving: how it is started, what it is sent, how its answers are read.
+//! TensorFlow Serving: how the server starts it, what it sends, and how it reads the responses.
 
 mod error_bodies;
 mod flags;

@@ -6,19 +6,19 @@ use crate::support::server::fake;
 use crate::support::{INSTANCES, PREDICTIONS, Setup, request};
 
 #[test]
-fn the_status_of_a_model_is_asked_through_the_front() {
+fn the_status_of_a_model_passes_unchanged() {
     let server = Setup::new().start();
-    let answer = server.get("/tfs/v1/models/half_plus_three");
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = server.get("/tfs/v1/models/half_plus_three");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let status: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(status["model_version_status"][0]["version"], "123");
     assert_eq!(status["model_version_status"][0]["state"], "AVAILABLE");
-    assert!(answer.text().contains("\n "), "its layout is kept");
+    assert!(response.text().contains("\n "), "the layout is unchanged");
 }
 
 #[test]
-fn path_query_type_and_body_of_post_pass_unchanged() {
+fn path_query_content_type_and_body_of_a_post_pass_unchanged() {
     let server = Setup::new().start();
     let body = b"not {json\n\x01";
     for (target, content_type) in [
@@ -40,7 +40,7 @@ fn path_query_type_and_body_of_post_pass_unchanged() {
             let length = body.len().to_string();
             assert_eq!(got.header("content-length"), Some(length.as_str()));
             assert_eq!(got.body.as_deref().map(str::as_bytes), Some(body));
-            // Nothing else of the client's goes on.
+            // No other header of the client is sent.
             let mut names: Vec<_> = got.headers.iter().map(|(name, _)| name.as_str()).collect();
             names.sort_unstable();
             assert_eq!(names, ["content-length", "content-type", "host"]);
@@ -49,7 +49,7 @@ fn path_query_type_and_body_of_post_pass_unchanged() {
 }
 
 #[test]
-fn of_get_and_head_only_the_target_passes() {
+fn get_and_head_pass_only_their_target() {
     let server = Setup::new().start();
     for method in ["GET", "HEAD"] {
         let headers = [("Content-Type", "a/b"), ("Range", "bytes=0-1")];
@@ -67,7 +67,7 @@ fn of_get_and_head_only_the_target_passes() {
 }
 
 #[test]
-fn a_target_is_sent_in_one_spelling_below_the_root() {
+fn targets_are_sent_in_one_spelling_or_refused() {
     let server = Setup::new().start();
     for (target, sent) in [
         (
@@ -94,43 +94,46 @@ fn a_target_is_sent_in_one_spelling_below_the_root() {
         "/tfs/v1/x?%4",
         "/tfs/v1/x#y",
     ] {
-        let answer = server.post(target, &[], INSTANCES);
-        assert_eq!(answer.status, 400, "{target}: {}", answer.text());
+        let response = server.post(target, &[], INSTANCES);
+        assert_eq!(response.status, 400, "{target}: {}", response.text());
     }
-    let answer = server.post("/tfs/v1/x", &[("Content-Type", "a/\u{e9}")], INSTANCES);
-    assert_eq!(answer.status, 400, "{}", answer.text());
+    let response = server.post("/tfs/v1/x", &[("Content-Type", "a/\u{e9}")], INSTANCES);
+    assert_eq!(response.status, 400, "{}", response.text());
     assert_eq!(server.requests().len(), before);
 }
 
 #[test]
-fn accept_and_custom_attributes_do_not_matter() {
+fn accept_and_custom_attributes_are_ignored() {
     let server = Setup::new().start();
     let headers = [
         ("Accept", "application/json"),
         ("X-Amzn-SageMaker-Custom-Attributes", "tfs-model-name=a/b"),
     ];
-    let answer = server.post(
+    let response = server.post(
         "/tfs/v1/models/half_plus_three:predict",
         &headers,
         INSTANCES,
     );
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 #[test]
-fn errors_of_tensorflow_serving_pass() {
+fn errors_from_tensorflow_serving_pass_through() {
     let server = Setup::new().start();
-    let answer = server.get("/tfs/v1/models/half_plus_three?x=1");
-    assert_eq!(answer.status, 400);
+    let response = server.get("/tfs/v1/models/half_plus_three?x=1");
+    assert_eq!(response.status, 400);
     assert!(
-        answer.error().contains("Malformed request"),
+        response.error().contains("Malformed request"),
         "{}",
-        answer.error()
+        response.error()
     );
 
     let escaped = r"\'instances\'";
     let body = fake(&json!({"status": 400, "body": escaped}));
     let target = "/tfs/v1/models/half_plus_three:predict";
-    let answer = server.post(target, &[], body.as_bytes());
-    assert_eq!((answer.status, answer.text().as_str()), (400, escaped));
+    let response = server.post(target, &[], body.as_bytes());
+    assert_eq!((response.status, response.text().as_str()), (400, escaped));
 }

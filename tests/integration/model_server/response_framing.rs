@@ -1,12 +1,12 @@
-//! Answers of the model server that do not end where they should: their connection is not used again, and nobody gets
-//! what stands behind them.
+//! Responses of the model server that do not end where they should: their connection is not reused, and no client
+//! gets the bytes that follow.
 
 use serde_json::json;
 
 use crate::support::server::fake;
 use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, wait_until};
 
-/// Connections on which the model server got requests with this text in them.
+/// The connections on which the model server got requests that contain this text.
 fn connections_of(server: &Server, text: &str) -> Vec<u64> {
     let requests = server.requests();
     let with_text = requests
@@ -15,16 +15,16 @@ fn connections_of(server: &Server, text: &str) -> Vec<u64> {
     with_text.map(|request| request.connection).collect()
 }
 
-/// Asks the model server for an answer as `command` says, and asserts that nothing else comes on its connection.
-fn assert_not_used_again(server: &Server, what: &str, command: serde_json::Value) {
+/// Asks the model server for the response that `command` describes, and asserts that its connection is not used again.
+fn assert_not_reused(server: &Server, what: &str, command: serde_json::Value) {
     let before = server.requests().len();
-    let answer = server.invoke(fake(&command));
+    let response = server.invoke(fake(&command));
     let taken = connections_of(server, what);
     let connection = *taken.last().expect("the request arrived");
     let sent = server.requests().len() - before;
     if command["late"].is_string() {
-        // The next request finds it there.
-        wait_until("the rest was sent", || server.stat(0, "late") > 0);
+        // The extra bytes have arrived before the next request is sent.
+        wait_until("the late bytes were sent", || server.stat(0, "late") > 0);
     }
     for _ in 0..3 {
         let next = server.invoke(INSTANCES);
@@ -32,7 +32,7 @@ fn assert_not_used_again(server: &Server, what: &str, command: serde_json::Value
             (next.status, next.text().as_str()),
             (200, PREDICTIONS),
             "after {what}: {}",
-            answer.text()
+            response.text()
         );
     }
     let mut later = server.requests().split_off(before + sent);
@@ -48,26 +48,26 @@ fn text_of(head: &str, body: &str) -> String {
 const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
 
 #[test]
-fn a_connection_with_bytes_behind_the_answer_is_not_used_again() {
+fn a_connection_is_not_reused_after_extra_bytes() {
     let server = Setup::new().start();
     let whole = text_of("Content-Length: 2\r\n", "{}");
     let chunked = text_of("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n");
     let empty = text_of("Content-Length: 0\r\n", "");
-    for (what, answer) in [("length", whole), ("chunked", chunked), ("empty", empty)] {
-        let with_more = json!({"raw": format!("{answer}{EVIL}"), "key": what});
-        assert_not_used_again(&server, what, with_more);
+    for (what, response) in [("length", whole), ("chunked", chunked), ("empty", empty)] {
+        let with_more = json!({"raw": format!("{response}{EVIL}"), "key": what});
+        assert_not_reused(&server, what, with_more);
     }
 }
 
 #[test]
-fn a_connection_with_bytes_long_after_the_answer_is_not_used_again() {
+fn a_connection_is_not_reused_after_late_extra_bytes() {
     let server = Setup::new().start();
     let command = json!({"late": EVIL, "late_ms": 100, "key": "late"});
-    assert_not_used_again(&server, "late", command);
+    assert_not_reused(&server, "late", command);
 }
 
 #[test]
-fn a_connection_after_an_answer_of_unclear_length_is_not_used_again() {
+fn a_connection_is_not_reused_after_a_response_of_ambiguous_length() {
     let server = Setup::new().start();
     let both = text_of(
         "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
@@ -76,32 +76,32 @@ fn a_connection_after_an_answer_of_unclear_length_is_not_used_again() {
     let none = text_of("", "{}");
     let twice = text_of("Content-Length: 2\r\nContent-Length: 2\r\n", "{}");
     let other = text_of("Content-Length: 2\r\nTransfer-Encoding: gzip\r\n", "{}");
-    for (what, answer) in [
+    for (what, response) in [
         ("both", both),
         ("none", none),
         ("twice", twice),
         ("other", other),
     ] {
-        let mut command = json!({"raw": answer, "key": what});
+        let mut command = json!({"raw": response, "key": what});
         if what == "none" {
             command["close"] = json!("after_answer");
         }
-        assert_not_used_again(&server, what, command);
+        assert_not_reused(&server, what, command);
     }
 }
 
-/// Whatever follows, or does not: the answer has no body.
+/// A response with status 204 has no body, whatever its head says.
 #[test]
-fn a_connection_after_an_answer_without_a_body_but_with_a_length_is_not_used_again() {
+fn a_connection_is_not_reused_after_a_204_that_announces_a_body() {
     let server = Setup::new().start();
     for head in ["Content-Length: 40\r\n", "Transfer-Encoding: chunked\r\n"] {
         let raw = format!("HTTP/1.1 204 No Content\r\n{head}\r\n");
-        assert_not_used_again(&server, "204", json!({"raw": raw, "key": "204"}));
+        assert_not_reused(&server, "204", json!({"raw": raw, "key": "204"}));
     }
 }
 
 #[test]
-fn a_connection_after_an_answer_of_several_parts_is_not_used_again() {
+fn a_connection_is_not_reused_after_an_interim_response() {
     let server = Setup::new().start();
     let end = text_of("Content-Length: 2\r\n", "{}");
     for (what, first) in [
@@ -113,23 +113,23 @@ fn a_connection_after_an_answer_of_several_parts_is_not_used_again() {
         ),
     ] {
         let command = json!({"raw": format!("{first}{end}"), "key": what});
-        assert_not_used_again(&server, what, command);
+        assert_not_reused(&server, what, command);
     }
 }
 
 #[test]
-fn an_answer_that_changes_the_protocol_reaches_nobody() {
+fn a_response_that_switches_protocols_reaches_no_client() {
     let server = Setup::new().start();
     let raw = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
     let command = json!({"raw": raw, "key": "101"});
     assert_eq!(server.invoke(fake(&command)).status, 502);
-    assert_not_used_again(&server, "101", command);
+    assert_not_reused(&server, "101", command);
 }
 
 #[test]
-fn an_answer_that_ends_too_early_reaches_nobody() {
+fn a_truncated_response_reaches_no_client() {
     let server = Setup::new().start();
-    for (what, answer) in [
+    for (what, response) in [
         ("length", text_of("Content-Length: 9\r\n", "{}")),
         (
             "chunk",
@@ -141,9 +141,9 @@ fn an_answer_that_ends_too_early_reaches_nobody() {
         ),
         ("head", "HTTP/1.1 200 OK\r\nContent-Le".to_owned()),
     ] {
-        let command = json!({"raw": answer, "close": "after_answer", "key": what});
-        let answer = server.invoke(fake(&command));
-        assert_eq!(answer.status, 502, "{what}: {}", answer.text());
-        assert_not_used_again(&server, what, command);
+        let command = json!({"raw": response, "close": "after_answer", "key": what});
+        let response = server.invoke(fake(&command));
+        assert_eq!(response.status, 502, "{what}: {}", response.text());
+        assert_not_reused(&server, what, command);
     }
 }

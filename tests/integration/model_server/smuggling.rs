@@ -1,4 +1,5 @@
-//! Nothing that a client sends decides what TensorFlow Serving takes for a request: clients get their own answers.
+//! Request smuggling: no client can make TensorFlow Serving see more requests than were sent, so all clients get
+//! their own responses.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -8,10 +9,10 @@ use crate::support::{INSTANCES, Server, Setup, request};
 
 const PREDICT: &str = "/tfs/v1/models/half_plus_three:predict";
 const STATUS: &str = "/tfs/v1/models/half_plus_three";
-/// In the body of a request that must never be one of its own.
+/// A text in bodies that TensorFlow Serving must never take for requests.
 const SMUGGLED: &str = "smuggled";
 
-/// A server before TensorFlow Serving with libevent 2.1.8, which answers with the request's body.
+/// A server in front of a TensorFlow Serving with libevent 2.1.8 that echoes the bodies of requests.
 fn server() -> Server {
     Setup::new()
         .var("FAKE_TFS_ANSWER", "echo")
@@ -20,14 +21,14 @@ fn server() -> Server {
         .start()
 }
 
-/// Whole requests to TensorFlow Serving.
+/// Complete requests to TensorFlow Serving, to be sent as a body.
 fn smuggled_requests() -> Vec<u8> {
     let body = format!("{{\"instances\": [\"{SMUGGLED}\"]}}");
     let target = "/v1/models/half_plus_three:predict";
     request("POST", target, &[], body.as_bytes()).repeat(2)
 }
 
-/// A request of any method with a body, whose length is announced or which comes in chunks.
+/// A request with a body, which is sent in chunks or with its length announced.
 fn with_body(method: &str, target: &str, body: &[u8], chunked: bool) -> Vec<u8> {
     let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n");
     let length = body.len();
@@ -47,15 +48,19 @@ fn with_body(method: &str, target: &str, body: &[u8], chunked: bool) -> Vec<u8> 
 }
 
 #[test]
-fn only_get_head_and_post_are_taken_below_tfs() {
+fn only_get_head_and_post_are_accepted_below_tfs() {
     let server = server();
     for method in [
         "DELETE", "OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT", "get", "Post", "BREW",
     ] {
         for body in [b"".as_slice(), &smuggled_requests()] {
-            let answer = server.exchange(&request(method, PREDICT, &[], body));
-            assert_eq!(answer.status, 405, "{method}: {}", answer.text());
-            assert_eq!(answer.header("allow"), Some("GET, HEAD, POST"), "{method}");
+            let response = server.exchange(&request(method, PREDICT, &[], body));
+            assert_eq!(response.status, 405, "{method}: {}", response.text());
+            assert_eq!(
+                response.header("allow"),
+                Some("GET, HEAD, POST"),
+                "{method}"
+            );
         }
     }
     assert_eq!(server.get(STATUS).status, 200);
@@ -64,36 +69,36 @@ fn only_get_head_and_post_are_taken_below_tfs() {
 }
 
 #[test]
-fn a_body_with_get_or_head_is_refused() {
+fn a_get_or_head_with_a_body_is_refused() {
     let server = server();
     for method in ["GET", "HEAD"] {
         for chunked in [false, true] {
             let mut connection = server.connect();
             connection.send(&with_body(method, STATUS, &smuggled_requests(), chunked));
-            let answer = match method {
+            let response = match method {
                 "HEAD" => connection.head(),
                 _ => connection.response(),
             };
-            assert_eq!(answer.status, 400, "{method}");
-            // The body is read over, and the connection goes on.
+            assert_eq!(response.status, 400, "{method}");
+            // The body is skipped, and the connection stays usable.
             connection.send(&request("POST", PREDICT, &[], INSTANCES));
             let own = connection.response();
             assert_eq!((own.status, own.body.as_slice()), (200, INSTANCES));
         }
-        // What is announced as empty is none.
+        // An announced length of 0 counts as no body.
         let mut connection = server.connect();
         connection.send(&with_body(method, STATUS, b"", false));
-        let answer = match method {
+        let response = match method {
             "HEAD" => connection.head(),
             _ => connection.response(),
         };
-        assert_eq!(answer.status, 200, "{method}");
+        assert_eq!(response.status, 200, "{method}");
     }
-    assert_eq!(server.stat(0, "requests"), 4, "those with POST");
+    assert_eq!(server.stat(0, "requests"), 4, "only the requests with POST");
 }
 
 #[test]
-fn head_is_answered_as_get_without_the_body() {
+fn head_gets_the_response_of_get_without_the_body() {
     let server = server();
     let get = server.get(STATUS);
     let mut connection = server.connect();
@@ -116,7 +121,7 @@ fn head_is_answered_as_get_without_the_body() {
     assert_eq!(connection.response().body, get.body, "no body was left");
 }
 
-/// What became of the mixed requests.
+/// Counts of the mixed requests.
 #[derive(Default)]
 struct Tally {
     valid: AtomicUsize,
@@ -127,7 +132,7 @@ const CLIENTS: usize = 20;
 const REQUESTS: usize = 1_000;
 
 #[test]
-fn twenty_thousand_mixed_requests_get_their_own_answers() {
+fn twenty_thousand_mixed_requests_get_their_own_responses() {
     let server = server();
     let tally = Tally::default();
     thread::scope(|scope| {
@@ -144,7 +149,7 @@ fn twenty_thousand_mixed_requests_get_their_own_answers() {
     assert_eq!(
         server.stat(0, "requests"),
         tally.posts.load(Ordering::Relaxed) as u64,
-        "what TensorFlow Serving took for requests to the model"
+        "the requests that TensorFlow Serving saw"
     );
     assert!(tally.valid.load(Ordering::Relaxed) > CLIENTS * REQUESTS / 4);
     let log = server.log();
@@ -155,7 +160,7 @@ fn twenty_thousand_mixed_requests_get_their_own_answers() {
     assert_eq!(server.ping().status, 200);
 }
 
-/// Sends one request, which depends on the numbers alone, and checks its answer.
+/// Sends one request, chosen by the two numbers, and checks its response.
 fn one_of_them(
     server: &Server,
     connection: &mut Connection,
@@ -185,25 +190,25 @@ fn one_of_them(
     let smuggled = smuggled_requests();
     let exchange = |connection: &mut Connection, bytes: &[u8], is_head: bool| -> Response {
         connection.send(bytes);
-        let answer = match is_head {
+        let response = match is_head {
             true => connection.head(),
             false => connection.response(),
         };
-        if answer.header("connection") == Some("close") {
+        if response.header("connection") == Some("close") {
             *connection = server.connect();
         }
-        let text = answer.text();
+        let text = response.text();
         assert!(!text.contains(SMUGGLED), "{client}-{n}: {text}");
-        answer
+        response
     };
     let what = (client * 7 + n) % 10;
     match what {
         0..=3 => {
             let target = ["/invocations", PREDICT][what % 2];
             let bytes = request("POST", target, &[], &mark);
-            let answer = exchange(connection, &bytes, false);
+            let response = exchange(connection, &bytes, false);
             assert_eq!(
-                (answer.status, answer.text()),
+                (response.status, response.text()),
                 (200, String::from_utf8_lossy(&mark).into_owned()),
                 "{client}-{n}"
             );
@@ -213,35 +218,35 @@ fn one_of_them(
         4 => {
             let is_head = n.is_multiple_of(3);
             let method = if is_head { "HEAD" } else { "GET" };
-            let answer = exchange(connection, &request(method, STATUS, &[], b""), is_head);
-            assert_eq!(answer.status, 200, "{client}-{n}");
-            assert!(is_head || answer.text().contains("AVAILABLE"));
+            let response = exchange(connection, &request(method, STATUS, &[], b""), is_head);
+            assert_eq!(response.status, 200, "{client}-{n}");
+            assert!(is_head || response.text().contains("AVAILABLE"));
             tally.valid.fetch_add(1, Ordering::Relaxed);
         }
         5..=8 => {
             let method = METHODS[(client + n) % METHODS.len()];
             let target = [STATUS, PREDICT, "/tfs/"][n % 3];
             let bytes = with_body(method, target, &smuggled, n.is_multiple_of(2));
-            let answer = exchange(connection, &bytes, method == "HEAD");
+            let response = exchange(connection, &bytes, method == "HEAD");
             let expected = if ["GET", "HEAD"].contains(&method) {
                 400
             } else {
                 405
             };
             assert_eq!(
-                answer.status,
+                response.status,
                 expected,
                 "{method} {target}: {}",
-                answer.text()
+                response.text()
             );
         }
         _ => {
             let target = ODD_TARGETS[(client + n) % ODD_TARGETS.len()];
-            let answer = exchange(connection, &request("GET", target, &[], b""), false);
+            let response = exchange(connection, &request("GET", target, &[], b""), false);
             assert!(
-                [400, 404].contains(&answer.status),
+                [400, 404].contains(&response.status),
                 "{target}: {}",
-                answer.text()
+                response.text()
             );
         }
     }

@@ -1,5 +1,5 @@
-//! Every version of every model counts: TensorFlow Serving opens its ports when one version of each model is loaded, and
-//! serves on when others have failed.
+//! The server waits for every version of every model, because TensorFlow Serving opens its ports once one version of
+//! each model is loaded, and keeps serving if others fail.
 
 use std::fs;
 
@@ -13,20 +13,20 @@ fn broken(code: &str, message: &str) -> Value {
     json!({"state": "END", "error_code": code, "error_message": message})
 }
 
-/// The states of single versions of the model, from the start.
+/// Sets the states of single versions of a model, before the start.
 fn with_states(setup: Setup, model: &str, states: &Value) -> Setup {
     setup.file(&format!("model/{model}/fake_status"), &states.to_string())
 }
 
 /// Changes the states of single versions of the model.
 fn set_states(server: &Server, states: &Value) {
-    // In one step: it may be read now.
+    // Replaced in one step, because the file may be read at any moment.
     let path = server.path("model/half_plus_three/fake_status");
     fs::write(path.with_extension("new"), states.to_string()).unwrap();
     fs::rename(path.with_extension("new"), path).unwrap();
 }
 
-/// Waits until `/ping` gives this reason.
+/// Waits until `/ping` fails with this reason.
 #[track_caller]
 fn wait_for_reason(server: &Server, reason: &str) {
     wait_until(&format!("/ping says {reason:?}"), || {
@@ -56,8 +56,8 @@ fn ping_waits_for_every_version_of_every_model() {
         let setup = Setup::new().models(&["alpha/1", "alpha/2", "beta/1", "beta/2"]);
         let server = with_states(setup, loading, &json!({"1": {"state": "LOADING"}})).launch();
         server.wait_for_log("Exporting HTTP/REST API");
-        // Each of the models was asked about.
-        wait_until("its status is asked for", || {
+        // Enough requests that the server has asked about each model.
+        wait_until("the server has asked for the status", || {
             server.stat(0, "status_requests") >= 4
         });
         assert_eq!(server.ping().status, 502, "{loading} is loading");
@@ -68,7 +68,7 @@ fn ping_waits_for_every_version_of_every_model() {
 }
 
 #[test]
-fn a_start_that_takes_too_long_names_the_version_that_is_missing() {
+fn a_start_that_times_out_names_the_missing_version() {
     let setup = Setup::new()
         .models(&VERSIONS)
         .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 1);
@@ -81,7 +81,7 @@ fn a_start_that_takes_too_long_names_the_version_that_is_missing() {
 }
 
 #[test]
-fn versions_that_are_not_configured_do_not_count() {
+fn versions_that_are_not_configured_are_ignored() {
     let states = json!({"7": broken("OK", ""), "8": {"state": "UNLOADING"}});
     let setup = Setup::new().models(&VERSIONS);
     let server = with_states(setup, "half_plus_three", &states).start();
@@ -89,7 +89,7 @@ fn versions_that_are_not_configured_do_not_count() {
 }
 
 #[test]
-fn a_version_that_ends_later_is_reported_by_ping_and_brought_back_by_a_restart() {
+fn a_version_that_fails_later_is_reported_by_ping_and_restored_by_a_restart() {
     let server = Setup::new().models(&VERSIONS).deadline(2).start();
     set_states(&server, &json!({"123": broken("INTERNAL", "lost")}));
     wait_for_reason(
@@ -97,7 +97,7 @@ fn a_version_that_ends_later_is_reported_by_ping_and_brought_back_by_a_restart()
         "version 123 of model half_plus_three is END: INTERNAL: lost",
     );
     server.wait_for_start(1);
-    // What it has is served meanwhile.
+    // Its other version still serves.
     assert_eq!(server.invoke(crate::support::INSTANCES).status, 200);
     set_states(&server, &json!({}));
     server.wait_until_healthy();
@@ -115,11 +115,15 @@ fn a_version_or_model_that_vanishes_is_reported_by_ping() {
     wait_for_reason(&server, "model half_plus_three has HTTP status 404");
     set_states(&server, &json!({}));
     server.wait_until_healthy();
-    assert_eq!(server.starts().len(), 1, "it was not restarted");
+    assert_eq!(
+        server.starts().len(),
+        1,
+        "the model server was not restarted"
+    );
 }
 
 #[test]
-fn after_a_restart_what_is_loaded_is_served_and_what_is_not_is_reported() {
+fn after_a_restart_loaded_versions_serve_and_failed_ones_are_reported() {
     let server = Setup::new().models(&VERSIONS).start();
     set_states(&server, &json!({"123": broken("DATA_LOSS", "torn")}));
     let killed = server.model_server_pid(0);
@@ -140,10 +144,10 @@ fn a_load_fails_when_a_version_does_not_load() {
     for (code, status) in [("NOT_FOUND", 500), ("RESOURCE_EXHAUSTED", 507)] {
         let states = json!({"1": broken(code, "because")});
         server.model_file("m", "fake_status", &states.to_string());
-        let answer = server.load("m");
-        assert_eq!(answer.status, status, "{}", answer.text());
+        let response = server.load("m");
+        assert_eq!(response.status, status, "{}", response.text());
         let expected = format!("version 1 of model m is END: {code}: because");
-        assert!(answer.error().contains(&expected), "{}", answer.error());
+        assert!(response.error().contains(&expected), "{}", response.error());
         server.assert_no_model_left();
     }
     server.model_file("m", "fake_status", "");
@@ -160,7 +164,7 @@ fn a_load_waits_for_every_version() {
     let mut load = server.begin_load("m");
     let instance = server.instance_of(&server.wait_for_start_of("m", 0));
     server.wait_for_log("Exporting HTTP/REST API");
-    wait_until("its status is asked for", || {
+    wait_until("the server has asked for the status", || {
         server.stat(instance, "status_requests") >= 2
     });
     assert_eq!(server.loaded(), [""; 0]);
@@ -169,14 +173,14 @@ fn a_load_waits_for_every_version() {
 }
 
 #[test]
-fn a_load_that_ends_for_want_of_memory_is_507() {
+fn a_load_that_runs_out_of_memory_gets_507() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.order_start("m", "exhaust");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 507, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 507, "{}", response.text());
     for text in ["Memory exhausted", "OOM when allocating"] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
     server.assert_no_model_left();
 }

@@ -1,10 +1,10 @@
-//! Multi-model mode: loads that come to nothing. Each says why, and leaves nothing behind.
+//! Multi-model mode: a load that fails gives the reason and leaves nothing behind.
 
 use crate::support::models::{assert_error, assert_loaded, rest_port};
 use crate::support::setup::fake_model_server;
 use crate::support::{Server, Setup, processes, wait_until};
 
-/// After a failed load of `m` nothing is left of it, and it can be loaded.
+/// Asserts that a failed load of `m` left nothing behind, and that `m` can be loaded now.
 #[track_caller]
 fn assert_can_be_loaded_now(server: &Server) {
     server.assert_no_model_left();
@@ -17,7 +17,7 @@ fn assert_can_be_loaded_now(server: &Server) {
 }
 
 #[test]
-fn a_model_that_does_not_come_up_in_time_is_408() {
+fn a_load_that_times_out_gets_408() {
     for ignore_sigterm in [0, 1] {
         let server = Setup::multi_model(1)
             .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 1)
@@ -33,10 +33,10 @@ fn a_model_that_does_not_come_up_in_time_is_408() {
     }
 }
 
-/// It runs and answers, but is not AVAILABLE.
+/// The model server runs and responds, but the model is not AVAILABLE.
 #[test]
-fn a_model_that_answers_something_else_in_time_is_408_too() {
-    // A model server that knows only another model.
+fn a_load_gets_408_if_the_model_server_serves_only_another_model() {
+    // A model server that serves only another model.
     let setup = Setup::multi_model(1);
     let program = setup.path("bin/model_server");
     let script = format!(
@@ -50,122 +50,126 @@ fn a_model_that_answers_something_else_in_time_is_408_too() {
         .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 1)
         .start();
     server.add_model("m");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 408, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 408, "{}", response.text());
     assert_eq!(server.starts_of("x").len(), 1);
     server.assert_no_model_left();
 }
 
 #[test]
-fn a_model_whose_process_exits_is_500_with_its_last_words() {
+fn a_load_whose_process_exits_gets_500_with_its_last_output() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.order_start("m", "exit");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 500, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
     for text in [
         "Model m",
         "exited with code 255",
         "1 servable(s) did not become available",
     ] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
-    assert!(answer.body.len() <= 2048, "SageMaker shows no more");
-    assert_eq!(server.starts().len(), 1, "it was not tried again");
+    assert!(response.body.len() <= 2048, "SageMaker shows no more");
+    assert_eq!(server.starts().len(), 1, "the load was not tried again");
     assert_can_be_loaded_now(&server);
 }
 
 #[test]
-fn a_model_that_is_killed_as_the_kernel_does_when_memory_is_short_is_507() {
+fn a_load_whose_process_is_killed_gets_507() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.order_start("m", "kill");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 507, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 507, "{}", response.text());
     for text in ["Memory exhausted", "signal 9"] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
     assert_can_be_loaded_now(&server);
 }
 
 #[test]
-fn of_two_instances_one_that_fails_fails_the_load() {
+fn one_failing_instance_of_two_fails_the_load() {
     let server = Setup::multi_model(2)
         .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
         .var("FAKE_TFS_START_EXIT", 1)
         .var("FAKE_TFS_START_EXIT_AFTER", 1)
         .start();
     server.add_model("m");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 500, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
     assert_eq!(server.starts().len(), 2);
     server.assert_no_model_left();
 }
 
-/// Its client may be gone long before; what it began comes to its end.
+/// A load continues even if its client is long gone.
 #[test]
-fn a_load_whose_client_hangs_up_is_finished_all_the_same() {
+fn a_load_finishes_although_its_client_hangs_up() {
     let server = Setup::multi_model(2).start();
     server.add_held_model("m");
     let load = server.begin_load("m");
     server.wait_for_start_of("m", 0);
     drop(load);
     server.order_start("m", "");
-    wait_until("it is loaded", || server.loaded() == ["m"]);
+    wait_until("the model is loaded", || server.loaded() == ["m"]);
     server.assert_model_serves("m");
     server.assert_unloads("m");
     server.assert_no_model_left();
 }
 
 #[test]
-fn a_model_server_that_is_not_there_costs_the_load_alone() {
+fn a_missing_model_server_fails_only_the_load() {
     let setup = Setup::multi_model(1);
     let program = setup.path("bin/absent");
     let server = setup.flag("model-server", program.display()).start();
     server.add_model("m");
     for _ in 0..2 {
-        let answer = server.load("m");
-        assert_eq!(answer.status, 500, "{}", answer.text());
+        let response = server.load("m");
+        assert_eq!(response.status, 500, "{}", response.text());
         for text in ["bin/absent", "is not found", "--model-server"] {
-            assert!(answer.error().contains(text), "{}", answer.error());
+            assert!(response.error().contains(text), "{}", response.error());
         }
         server.assert_no_model_left();
     }
     assert_eq!(server.ping().status, 200);
-    // Once it is there, it is used.
+    // Once the program exists, it is used.
     std::os::unix::fs::symlink(fake_model_server(), &program).unwrap();
     assert_loaded(&server.load("m"), "m");
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_costs_the_load_alone() {
+fn a_program_that_cannot_be_executed_fails_only_the_load() {
     let setup = Setup::multi_model(1).file("bin/text", "no program");
     let program = setup.path("bin/text");
     let server = setup.flag("model-server", program.display()).start();
     server.add_model("m");
-    let answer = server.load("m");
-    assert_eq!(answer.status, 500, "{}", answer.text());
-    assert!(answer.error().contains("bin/text"), "{}", answer.error());
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
+    assert!(
+        response.error().contains("bin/text"),
+        "{}",
+        response.error()
+    );
     server.assert_no_model_left();
 }
 
 #[test]
-fn a_place_for_files_that_is_gone_is_507() {
+fn a_load_gets_507_if_tmpdir_is_gone() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let (tmp, aside) = (server.path("tmp"), server.path("aside"));
     std::fs::rename(&tmp, &aside).unwrap();
-    let answer = server.load("m");
-    assert_eq!(answer.status, 507, "{}", answer.text());
-    assert!(answer.error().contains("TMPDIR"), "{}", answer.error());
+    let response = server.load("m");
+    assert_eq!(response.status, 507, "{}", response.text());
+    assert!(response.error().contains("TMPDIR"), "{}", response.error());
     std::fs::rename(&aside, &tmp).unwrap();
     server.assert_no_model_left();
     server.assert_loads("m");
 }
 
-/// Many loads at once that all fail: what they took is given back exactly once.
+/// Failing loads give back everything they have taken, exactly once.
 #[test]
-fn many_failing_loads_at_once_leave_all_ports_free() {
+fn many_concurrent_failing_loads_leave_all_ports_free() {
     let server = Setup::multi_model(7).start();
     let names: Vec<_> = (0..7).map(|n| format!("m{n}")).collect();
     for order in ["exit", "kill", ""] {

@@ -1,16 +1,16 @@
-//! Multi-model mode: scripts that fail to load, or take long, cost their load alone.
+//! Multi-model mode: a script that fails to load, or loads too slowly, fails only its own load.
 
 use rustix::process::Signal;
 
 use crate::support::models::{assert_error, assert_loaded};
 use crate::support::{Setup, wait_until};
 
-/// A script that is well.
-const MENDED: &str = "def handler(data, context):\n    return 'mended', 'text/plain'\n";
+/// A script that works.
+const WORKING: &str = "def handler(data, context):\n    return 'works', 'text/plain'\n";
 
-/// Without the script for all no model without its own could be used.
+/// Models without their own script need the universal one.
 #[test]
-fn a_script_for_all_that_fails_to_load_stops_the_start() {
+fn a_universal_script_that_fails_to_load_ends_the_start() {
     let ended = Setup::multi_model(1)
         .file("model/code/inference.py", "import absent_module\n")
         .run();
@@ -24,7 +24,7 @@ fn a_script_for_all_that_fails_to_load_stops_the_start() {
 }
 
 #[test]
-fn a_script_that_fails_to_load_is_500_with_its_traceback() {
+fn a_load_gets_500_with_the_traceback_if_its_script_fails() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     for (script, named) in [
@@ -38,27 +38,27 @@ fn a_script_that_fails_to_load_is_500_with_its_traceback() {
         ("import os\nos._exit(3)\n", &["exited with code 3"]),
     ] {
         server.model_file("m", "code/inference.py", script);
-        let answer = server.load("m");
-        assert_eq!(answer.status, 500, "{script}: {}", answer.text());
+        let response = server.load("m");
+        assert_eq!(response.status, 500, "{script}: {}", response.text());
         for text in named {
             assert!(
-                answer.error().contains(text),
+                response.error().contains(text),
                 "{script}: {}",
-                answer.error()
+                response.error()
             );
         }
-        assert!(answer.body.len() <= 2048, "SageMaker shows no more");
+        assert!(response.body.len() <= 2048, "SageMaker shows no more");
         assert!(server.python_workers().is_empty());
         server.assert_no_model_left();
     }
-    server.model_file("m", "code/inference.py", MENDED);
+    server.model_file("m", "code/inference.py", WORKING);
     server.assert_loads("m");
-    assert_eq!(server.invoke_model("m", "x").text(), "mended");
+    assert_eq!(server.invoke_model("m", "x").text(), "works");
 }
 
-/// The first of two workers loads, the other never does: the model can be used.
+/// The first of two workers loads, the other never does; the model can be used.
 #[test]
-fn a_load_does_not_wait_for_a_worker_that_keeps_failing_beside_one_that_serves() {
+fn a_load_does_not_wait_for_a_failing_worker_if_another_serves() {
     let first_only = "import os, time\n\
                       here = os.environ['HERE']\n\
                       try:\n    os.mkdir(here + '/first')\n\
@@ -72,7 +72,9 @@ fn a_load_does_not_wait_for_a_worker_that_keeps_failing_beside_one_that_serves()
     server.add_model("m");
     server.model_file("m", "code/inference.py", first_only);
     let mut load = server.begin_load("m");
-    wait_until("one is loaded", || server.log().contains(": loaded "));
+    wait_until("one worker is loaded", || {
+        server.log().contains(": loaded ")
+    });
     server.open_gate("gate");
     assert_loaded(&load.response(), "m");
     assert_eq!(server.invoke_model("m", "x").text(), "served");
@@ -81,7 +83,7 @@ fn a_load_does_not_wait_for_a_worker_that_keeps_failing_beside_one_that_serves()
 }
 
 #[test]
-fn a_script_that_is_killed_while_loading_is_507() {
+fn a_load_gets_507_if_its_script_is_killed() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.model_file(
@@ -89,14 +91,14 @@ fn a_script_that_is_killed_while_loading_is_507() {
         "code/inference.py",
         "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
     );
-    let answer = server.load("m");
-    assert_eq!(answer.status, 507, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 507, "{}", response.text());
     assert!(server.python_workers().is_empty());
     server.assert_no_model_left();
 }
 
 #[test]
-fn a_script_that_takes_too_long_to_load_is_408() {
+fn a_load_gets_408_if_its_script_loads_too_slowly() {
     let server = Setup::multi_model(2)
         .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 3)
         .start();
@@ -107,7 +109,7 @@ fn a_script_that_takes_too_long_to_load_is_408() {
         "import time\nwhile True: time.sleep(0.1)\n",
     );
     let mut load = server.begin_load("m");
-    wait_until("its worker is started", || {
+    wait_until("the worker is started", || {
         !server.python_workers().is_empty()
     });
     server.add_loaded(&["other"]);
@@ -122,10 +124,10 @@ fn sigterm_ends_the_workers_of_all_models() {
     let server = Setup::multi_model(3).start();
     for name in ["a", "b"] {
         server.add_model(name);
-        server.model_file(name, "code/inference.py", MENDED);
+        server.model_file(name, "code/inference.py", WORKING);
         server.assert_loads(name);
     }
-    // And one that is being loaded.
+    // A third model is still loading.
     server.add_model("c");
     server.model_file(
         "c",
@@ -133,12 +135,12 @@ fn sigterm_ends_the_workers_of_all_models() {
         "import time\nwhile True: time.sleep(0.1)\n",
     );
     let _load = server.begin_load("c");
-    wait_until("its worker is started", || {
+    wait_until("the worker is started", || {
         server.python_workers().len() == 3
     });
     server.signal(Signal::TERM);
     server.wait_for_log("stopping");
-    // The second ends it at once.
+    // The second signal ends the server at once.
     server.signal(Signal::TERM);
     let ended = server.wait_for_end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -1,10 +1,10 @@
-//! Multi-model mode: packages that a model's handler brings or asks for are that model's alone.
+//! Multi-model mode: packages in a model's `lib` or `requirements.txt` are visible only to that model.
 
 use rustix::process::Signal;
 
 use crate::support::{Connection, Server, Setup, processes, wait_until};
 
-/// Answers with what its packages say.
+/// Responds with the text of its package.
 const SCRIPT: &str = r#"
 try:
     import greeting
@@ -16,7 +16,7 @@ def handler(data, context):
     return text, "text/plain"
 "#;
 
-/// Builds a package without any other: pip needs neither network nor setuptools for it.
+/// A build backend without dependencies, so pip needs neither a network nor setuptools.
 const BUILD: &str = r#"
 import os, zipfile
 
@@ -34,7 +34,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 const PROJECT: &str = "[build-system]\nrequires = []\nbuild-backend = \"build\"\nbackend-path = [\".\"]\n\
                        [project]\nname = \"greeting\"\nversion = \"1.0\"\n";
 
-/// A model whose requirements.txt asks for a package in source form, which says this.
+/// Adds a model whose requirements.txt asks for a source package with this text.
 fn add_asking(server: &Server, model: &str, text: &str) {
     server.add_model(model);
     let package = format!("TEXT = {text:?}\n");
@@ -52,16 +52,16 @@ fn add_asking(server: &Server, model: &str, text: &str) {
 
 #[track_caller]
 fn assert_greets(server: &Server, model: &str, text: &str) {
-    let answer = server.invoke_model(model, "x");
+    let response = server.invoke_model(model, "x");
     assert_eq!(
-        (answer.status, answer.text().as_str()),
+        (response.status, response.text().as_str()),
         (200, text),
         "{model}"
     );
 }
 
 #[test]
-fn lib_and_requirements_are_for_their_model_alone() {
+fn packages_from_lib_and_requirements_are_visible_only_to_their_model() {
     let server = Setup::multi_model(4).start();
     add_asking(&server, "asks", "installed for asks");
     add_asking(&server, "asks-too", "installed for asks-too");
@@ -83,11 +83,11 @@ fn lib_and_requirements_are_for_their_model_alone() {
         !server.model_folder("asks").join("code/lib").exists(),
         "the archive is read-only"
     );
-    // Also a worker that is started anew finds them.
+    // A restarted worker finds the packages as well.
     for worker in server.python_workers() {
         processes::signal(worker.pid, Signal::KILL);
     }
-    wait_until("it is back", || {
+    wait_until("the worker is back", || {
         server.invoke_model("asks", "x").status == 200
     });
     assert_greets(&server, "asks", "installed for asks");
@@ -97,7 +97,7 @@ fn lib_and_requirements_are_for_their_model_alone() {
 }
 
 #[test]
-fn what_cannot_be_installed_fails_the_load_and_frees_everything() {
+fn a_failed_install_fails_the_load_and_frees_everything() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     server.model_file("m", "code/inference.py", SCRIPT);
@@ -106,24 +106,24 @@ fn what_cannot_be_installed_fails_the_load_and_frees_everything() {
         "code/requirements.txt",
         "--no-index\nno-such-package==1.0\n",
     );
-    let answer = server.load("m");
-    assert_eq!(answer.status, 500, "{}", answer.text());
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
     for text in [
         "code/requirements.txt",
         "exited with code 1",
         "No matching distribution",
         "no-such-package",
     ] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
-    assert!(answer.body.len() <= 2048, "SageMaker shows no more");
+    assert!(response.body.len() <= 2048, "SageMaker shows no more");
     server.assert_no_model_left();
     std::fs::remove_file(server.model_folder("m").join("code/requirements.txt")).unwrap();
     server.assert_loads("m");
     assert_greets(&server, "m", "no greeting");
 }
 
-/// A model whose package is never built, and waits until that has begun.
+/// Begins to load a model whose package build never ends, and waits until the build has begun.
 fn begin_endless_install(server: &Server) -> Connection {
     add_asking(server, "m", "never");
     let slow = "import os, time\n\
@@ -131,15 +131,15 @@ fn begin_endless_install(server: &Server) -> Connection {
                 while True: time.sleep(0.1)\n";
     server.model_file("m", "source/build.py", slow);
     let mut load = server.begin_load("m");
-    wait_until("it is being installed", || {
+    wait_until("the package is being installed", || {
         server.path("begun").exists() || load.is_readable()
     });
     load
 }
 
-/// Another model can be loaded and used meanwhile.
+/// Another model can be loaded and used during the install.
 #[test]
-fn an_install_that_takes_too_long_is_408_and_ended() {
+fn an_install_that_takes_too_long_is_stopped_and_gets_408() {
     let setup = Setup::multi_model(2);
     let here = setup.path("").display().to_string();
     let server = setup
@@ -149,25 +149,25 @@ fn an_install_that_takes_too_long_is_408_and_ended() {
     let mut load = begin_endless_install(&server);
     server.add_loaded(&["other"]);
     server.assert_model_serves("other");
-    let answer = load.response();
-    assert_eq!(answer.status, 408, "{}", answer.text());
+    let response = load.response();
+    assert_eq!(response.status, 408, "{}", response.text());
     server.assert_free_but(&["other"]);
     let left = processes::users_of(&server.model_folder("m"));
     assert!(left.is_empty(), "{left:?}");
-    // Nor what pip had written by then.
+    // Files that pip had written are gone, too.
     let tmp = std::fs::read_dir(server.path("tmp")).unwrap();
-    assert_eq!(tmp.count(), 1, "the server's own folder");
+    assert_eq!(tmp.count(), 1, "only the server's own folder is left");
 }
 
 #[test]
-fn an_install_under_way_leaves_nothing_when_the_server_ends() {
+fn an_unfinished_install_leaves_nothing_when_the_server_ends() {
     let setup = Setup::multi_model(1);
     let here = setup.path("").display().to_string();
     let server = setup.var("HERE", here).start();
     let load = begin_endless_install(&server);
     server.signal(Signal::TERM);
     server.wait_for_log("stopping");
-    // The second ends it at once.
+    // The second signal ends the server at once.
     server.signal(Signal::TERM);
     let ended = server.wait_for_end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -1,4 +1,4 @@
-//! Multi-model mode: handlers of one model, and one for all.
+//! Multi-model mode: handler scripts of single models, and the universal script.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use crate::support::models::{assert_loaded, assert_unloaded, unload_request};
 use crate::support::processes::{self, Process};
 use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, request, wait_for, wait_until};
 
-/// Answers with what it is told to be, what its own module says, and what it knows of the request.
-const TELLING: &str = r#"
+/// Responds with its own name, the text of its helper module, and what it knows of the request.
+const DESCRIBING: &str = r#"
 import json, os
 import helper
 
@@ -27,35 +27,39 @@ def handler(data, context):
     return json.dumps(known), "application/json"
 "#;
 
-/// Gives the script `name` to a model, in this folder of it, with a module of its own.
+/// Adds the script `name` to this folder of a model, with its own helper module.
 fn add_script(server: &Server, model: &str, folder: &str, name: &str) {
-    let script = TELLING.replace("NAME", name);
+    let script = DESCRIBING.replace("NAME", name);
     server.model_file(model, &format!("{folder}/inference.py"), &script);
     let helper = format!("WHO = {:?}\n", format!("{name}'s own"));
     server.model_file(model, &format!("{folder}/helper.py"), &helper);
 }
 
-/// What the handler of a model tells.
+/// The description that the handler of a model responds with.
 #[track_caller]
-fn told_by(server: &Server, model: &str) -> Value {
-    let answer = server.invoke_model(model, "x");
-    assert_eq!(answer.status, 200, "{model}: {}", answer.text());
-    serde_json::from_slice(&answer.body).expect("JSON")
+fn described_by(server: &Server, model: &str) -> Value {
+    let response = server.invoke_model(model, "x");
+    assert_eq!(response.status, 200, "{model}: {}", response.text());
+    serde_json::from_slice(&response.body).expect("JSON")
 }
 
-/// Asserts that a model is served by this script, which knows it by its name.
+/// Asserts that this script serves a model, and that it sees the model's name and address.
 #[track_caller]
 fn assert_served_by(server: &Server, model: &str, script: &str) {
-    let told = told_by(server, model);
-    assert_eq!(told["script"], script, "{told}");
-    assert_eq!(told["helper"], format!("{script}'s own"), "{told}");
+    let described = described_by(server, model);
+    assert_eq!(described["script"], script, "{described}");
     assert_eq!(
-        (&told["model"], &told["body"]),
+        described["helper"],
+        format!("{script}'s own"),
+        "{described}"
+    );
+    assert_eq!(
+        (&described["model"], &described["body"]),
         (&json!(model), &json!("x"))
     );
     let port = crate::support::models::rest_port(&server.last_start_of(model));
     let uri = format!("http://localhost:{port}/v1/models/{model}:predict");
-    assert_eq!(told["uri"], uri);
+    assert_eq!(described["uri"], uri);
 }
 
 /// The Python worker of a model.
@@ -69,20 +73,20 @@ fn worker_of(server: &Server, model: &str) -> Process {
 }
 
 #[test]
-fn each_model_has_the_script_in_its_own_folder_and_its_own_modules() {
+fn each_model_uses_the_script_and_modules_in_its_own_folder() {
     let server = Setup::multi_model(4).start();
-    server.add_model("beside");
-    add_script(&server, "beside", "code", "first");
+    server.add_model("level");
+    add_script(&server, "level", "code", "first");
     server.model_file("above", "export/Servo/1/saved_model.pb", "");
     add_script(&server, "above", "code", "second");
     server.model_file("deep", "export/Servo/1/saved_model.pb", "");
     add_script(&server, "deep", "export/Servo/code", "third");
     server.add_model("none");
-    for name in ["beside", "above", "deep", "none"] {
+    for name in ["level", "above", "deep", "none"] {
         server.assert_loads(name);
     }
     for _ in 0..2 {
-        assert_served_by(&server, "beside", "first");
+        assert_served_by(&server, "level", "first");
         assert_served_by(&server, "above", "second");
         assert_served_by(&server, "deep", "third");
         assert_eq!(server.invoke_model("none", INSTANCES).text(), PREDICTIONS);
@@ -90,9 +94,9 @@ fn each_model_has_the_script_in_its_own_folder_and_its_own_modules() {
     assert_eq!(server.python_workers().len(), 3);
 }
 
-/// Not that of a folder above the url: it belongs to somebody else.
+/// A folder above the URL may belong to somebody else.
 #[test]
-fn a_script_above_the_url_is_not_the_models() {
+fn a_script_above_the_url_is_ignored() {
     let server = Setup::multi_model(1).start();
     server.model_file("m", "net/1/saved_model.pb", "");
     add_script(&server, "m", "code", "above");
@@ -102,8 +106,8 @@ fn a_script_above_the_url_is_not_the_models() {
 }
 
 #[test]
-fn the_script_for_all_serves_models_without_their_own() {
-    let universal = TELLING.replace("NAME", "universal");
+fn the_universal_script_serves_models_without_their_own() {
+    let universal = DESCRIBING.replace("NAME", "universal");
     let setup = Setup::multi_model(3)
         .file("model/code/inference.py", &universal)
         .file("model/code/helper.py", "WHO = \"universal's own\"\n");
@@ -122,14 +126,14 @@ fn the_script_for_all_serves_models_without_their_own() {
     }
     server.assert_no_model_left();
     let left = server.python_workers();
-    assert_eq!(left.len(), 1, "it stays for models to come");
+    assert_eq!(left.len(), 1, "the universal worker stays for later models");
     assert_eq!(left[0].pid, pid);
     server.assert_loads("a");
     assert_served_by(&server, "a", "universal");
 }
 
 #[test]
-fn a_handler_sees_version_and_method_and_all_ways_lead_through_it() {
+fn both_inference_routes_call_the_handler_with_version_and_method() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     add_script(&server, "m", "code", "mine");
@@ -137,22 +141,26 @@ fn a_handler_sees_version_and_method_and_all_ways_lead_through_it() {
     let attributes = "tfs-model-version=1,tfs-method=classify,tfs-model-name=m";
     let headers = [("X-Amzn-SageMaker-Custom-Attributes", attributes)];
     for path in ["/models/m/invoke", "/invocations"] {
-        let answer = server.post(path, &headers, b"");
-        let told: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        let seen = (&told["model"], &told["version"], &told["method"]);
+        let response = server.post(path, &headers, b"");
+        let described: Value = serde_json::from_slice(&response.body).expect("JSON");
+        let seen = (
+            &described["model"],
+            &described["version"],
+            &described["method"],
+        );
         assert_eq!(
             seen,
             (&json!("m"), &json!("1"), &json!("classify")),
-            "{told}"
+            "{described}"
         );
     }
-    // The model server's own API does not.
+    // The model server's own API bypasses the handler.
     let direct = server.post("/tfs/v1/models/m:predict", &[], INSTANCES);
     assert_eq!(direct.text(), PREDICTIONS);
 }
 
 #[test]
-fn two_functions_have_their_own_model_between_them() {
+fn a_pair_of_handlers_calls_its_own_model() {
     let script = "def input_handler(data, context):\n    return data.read() + b' in'\n\
                   def output_handler(response, context):\n    return response.content + b' out NAME', 'text/plain'\n";
     let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
@@ -162,12 +170,12 @@ fn two_functions_have_their_own_model_between_them() {
         server.assert_loads(name);
     }
     for name in ["a", "b", "a"] {
-        let answer = server.invoke_model(name, "x");
+        let response = server.invoke_model(name, "x");
         assert_eq!(
-            (answer.status, answer.text()),
+            (response.status, response.text()),
             (200, format!("x in out {name}"))
         );
-        assert_eq!(answer.header("content-type"), Some("text/plain"));
+        assert_eq!(response.header("content-type"), Some("text/plain"));
     }
     assert_eq!(server.stat(0, "requests"), 2);
     assert_eq!(server.stat(1, "requests"), 1);
@@ -185,34 +193,34 @@ fn two_instances_of_a_model_share_its_handler() {
     assert_eq!(server.model_servers().len(), 2);
     assert_eq!(server.python_workers().len(), 2);
     let ports = format!("{},{}", server.rest_port(0), server.rest_port(1));
-    assert_eq!(told_by(&server, "m")["ports"], ports);
+    assert_eq!(described_by(&server, "m")["ports"], ports);
     server.assert_unloads("m");
     assert!(server.python_workers().is_empty());
     server.assert_no_model_left();
 }
 
 #[test]
-fn a_worker_that_dies_concerns_its_model_alone() {
+fn a_worker_that_dies_affects_only_its_model() {
     let server = Setup::multi_model(2).start();
     for name in ["a", "b"] {
         server.add_model(name);
         add_script(&server, name, "code", name);
         server.assert_loads(name);
     }
-    let (old, beside) = (worker_of(&server, "a").pid, worker_of(&server, "b").pid);
+    let (old, other) = (worker_of(&server, "a").pid, worker_of(&server, "b").pid);
     processes::signal(old, Signal::KILL);
     assert_served_by(&server, "b", "b");
     assert_eq!(server.ping().status, 200);
-    let answer = wait_for("it serves again", || {
-        let answer = server.invoke_model("a", "x");
-        // A call that was just being given to it is lost with it.
-        assert!([200, 500].contains(&answer.status), "{}", answer.text());
-        (answer.status == 200).then_some(answer)
+    let response = wait_for("the model serves again", || {
+        let response = server.invoke_model("a", "x");
+        // A call that was just being sent to the worker is lost with it.
+        assert!([200, 500].contains(&response.status), "{}", response.text());
+        (response.status == 200).then_some(response)
     });
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     assert_served_by(&server, "a", "a");
     assert_ne!(worker_of(&server, "a").pid, old);
-    assert_eq!(worker_of(&server, "b").pid, beside);
+    assert_eq!(worker_of(&server, "b").pid, other);
 }
 
 #[test]
@@ -233,7 +241,9 @@ fn an_unload_waits_for_calls_and_then_ends_the_worker() {
     wait_until("the call runs", || server.path("called").exists());
     let mut unload = server.connect();
     unload.send(&unload_request("m"));
-    wait_until("it is not loaded any more", || server.loaded().is_empty());
+    wait_until("the model is no longer loaded", || {
+        server.loaded().is_empty()
+    });
     assert!(!unload.is_readable());
     server.open_gate("gate");
     assert_eq!(running.response().text(), "done");

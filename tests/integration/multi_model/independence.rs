@@ -1,4 +1,4 @@
-//! Multi-model mode: no model waits for another.
+//! Multi-model mode: a model that is busy, broken or still loading blocks no other model.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::models::{assert_loaded, assert_unloaded, unload_request};
 use crate::support::{INSTANCES, Server, Setup, processes, request, wait_until};
 
-/// The quickest of several tries: the machine may be busy, the server must not be.
+/// The quickest of several tries, because the machine may be busy.
 fn quickest(what: impl Fn()) -> Duration {
     let times = (0..10).map(|_| {
         let began = Instant::now();
@@ -18,9 +18,9 @@ fn quickest(what: impl Fn()) -> Duration {
     times.min().expect("some tries")
 }
 
-/// Asserts that these models do not keep the server from anything with others, of which `ready` is loaded.
+/// Asserts that other models work while some are stuck: `ready`, which is loaded, and `new`, which is not yet.
 #[track_caller]
-fn assert_works_beside(server: &Server, ready: &str, new: &str) {
+fn assert_others_work(server: &Server, ready: &str, new: &str) {
     assert!(server.loaded().contains(&ready.to_owned()));
     assert_eq!(server.ping().status, 200);
     server.assert_model_serves(ready);
@@ -33,7 +33,7 @@ fn assert_works_beside(server: &Server, ready: &str, new: &str) {
 }
 
 #[test]
-fn ten_loads_under_way_hold_up_nobody() {
+fn ten_pending_loads_block_no_other_model() {
     let server = Setup::multi_model(12).start();
     server.add_loaded(&["ready"]);
     let names: Vec<_> = (0..10).map(|n| format!("held{n}")).collect();
@@ -43,7 +43,7 @@ fn ten_loads_under_way_hold_up_nobody() {
         server.starts().len() == 11
     });
 
-    assert_works_beside(&server, "ready", "new");
+    assert_others_work(&server, "ready", "new");
     for (what, time) in [
         (
             "/models",
@@ -55,7 +55,7 @@ fn ten_loads_under_way_hold_up_nobody() {
     }
     assert!(
         loads.iter_mut().all(|load| !load.is_readable()),
-        "they are held"
+        "the loads are held"
     );
 
     for (name, load) in names.iter().zip(&mut loads) {
@@ -63,12 +63,16 @@ fn ten_loads_under_way_hold_up_nobody() {
         assert_loaded(&load.response(), name);
         server.assert_model_serves(name);
     }
-    assert_eq!(server.starts().len(), 12, "each was started once");
+    assert_eq!(
+        server.starts().len(),
+        12,
+        "each model server was started once"
+    );
 }
 
-/// More loads than requests are worked on at once.
+/// More loads than the server works on requests at once.
 #[test]
-fn even_a_hundred_loads_under_way_hold_up_nobody() {
+fn a_hundred_pending_loads_block_no_other_model() {
     let server = Setup::multi_model(102).start();
     server.add_loaded(&["ready"]);
     let names: Vec<_> = (0..100).map(|n| format!("held{n}")).collect();
@@ -77,15 +81,15 @@ fn even_a_hundred_loads_under_way_hold_up_nobody() {
     wait_until("all model servers are started", || {
         server.model_servers().len() == 101
     });
-    assert_works_beside(&server, "ready", "new");
+    assert_others_work(&server, "ready", "new");
     assert!(
         loads.iter_mut().all(|load| !load.is_readable()),
-        "they are held"
+        "the loads are held"
     );
 }
 
 #[test]
-fn unloads_that_wait_hold_up_nobody() {
+fn waiting_unloads_block_no_other_model() {
     let server = Setup::multi_model(7).start();
     let names = ["a", "b", "c", "d", "e"];
     server.add_loaded(&names);
@@ -100,17 +104,17 @@ fn unloads_that_wait_hold_up_nobody() {
             &[],
             INSTANCES,
         ));
-        wait_until("it is in flight", || {
+        wait_until("the request is in flight", || {
             server.stat(instance, "in_flight") == 1
         });
         let mut unload = server.connect();
         unload.send(&unload_request(name));
         waiting.push((running, unload));
     }
-    wait_until("they are not loaded any more", || {
+    wait_until("the models are no longer loaded", || {
         server.loaded() == ["ready"]
     });
-    assert_works_beside(&server, "ready", "new");
+    assert_others_work(&server, "ready", "new");
     for ((running, unload), (name, instance)) in waiting.iter_mut().zip(names.iter().zip(0..)) {
         assert!(!unload.is_readable());
         server.thaw(instance);
@@ -120,9 +124,9 @@ fn unloads_that_wait_hold_up_nobody() {
     server.assert_free_but(&["ready"]);
 }
 
-/// More than are worked on at once for one model.
+/// More requests than the server works on at once for one model.
 #[test]
-fn requests_that_wait_for_a_model_that_is_down_hold_up_nobody() {
+fn requests_for_a_model_that_is_down_block_no_other_model() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["down", "ready"]);
     server.order_start("down", "hold");
@@ -131,45 +135,49 @@ fn requests_that_wait_for_a_model_that_is_down_hold_up_nobody() {
     let mut stuck: Vec<_> = (0..200).map(|_| server.connect()).collect();
     let invoke = request("POST", "/models/down/invoke", &[], INSTANCES);
     stuck.iter_mut().for_each(|c| c.send(&invoke));
-    assert_works_beside(&server, "ready", "new");
+    assert_others_work(&server, "ready", "new");
     assert!(stuck.iter_mut().all(|c| !c.is_readable()));
     server.order_start("down", "");
     assert!(stuck.iter_mut().all(|c| c.response().status == 200));
 }
 
 #[test]
-fn requests_to_a_model_that_hangs_hold_up_nobody() {
+fn requests_for_a_model_that_hangs_block_no_other_model() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["hangs", "ready"]);
     server.control(0, &json!({"freeze": true}));
     let mut stuck: Vec<_> = (0..40).map(|_| server.connect()).collect();
     let invoke = request("POST", "/models/hangs/invoke", &[], INSTANCES);
     stuck.iter_mut().for_each(|c| c.send(&invoke));
-    wait_until("all are in flight", || server.stat(0, "in_flight") == 40);
-    assert_works_beside(&server, "ready", "new");
+    wait_until("all requests are in flight", || {
+        server.stat(0, "in_flight") == 40
+    });
+    assert_others_work(&server, "ready", "new");
     assert!(stuck.iter_mut().all(|c| !c.is_readable()));
     server.thaw(0);
     assert!(stuck.iter_mut().all(|c| c.response().status == 200));
 }
 
-/// A description asks the model server, which may hang.
+/// A description needs a response from the model server, which may hang.
 #[test]
-fn descriptions_of_a_model_that_hangs_hold_up_nobody() {
+fn descriptions_of_a_model_that_hangs_block_no_other_model() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["hangs", "ready"]);
     server.control(0, &json!({"freeze": true}));
     let mut stuck: Vec<_> = (0..10).map(|_| server.connect()).collect();
     let describe = request("GET", "/models/hangs", &[], b"");
     stuck.iter_mut().for_each(|c| c.send(&describe));
-    wait_until("all have come", || server.stat(0, "status_requests") >= 10);
-    assert_works_beside(&server, "ready", "new");
+    wait_until("all status requests have arrived", || {
+        server.stat(0, "status_requests") >= 10
+    });
+    assert_others_work(&server, "ready", "new");
     server.thaw(0);
     assert!(stuck.iter_mut().all(|c| c.response().status == 200));
 }
 
-/// Models that fail to load, again and again, beside one that serves.
+/// Two models fail to load repeatedly while another serves.
 #[test]
-fn loads_that_fail_hold_up_nobody() {
+fn failing_loads_block_no_other_model() {
     let server = Setup::multi_model(4).start();
     server.add_loaded(&["ready"]);
     for name in ["bad0", "bad1"] {

@@ -1,4 +1,4 @@
-//! Multi-model mode: inference with a loaded model, by all ways that lead to one.
+//! Multi-model mode: inference with a loaded model, on all routes.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::{INSTANCES, PREDICTIONS, Server, Setup};
 const ATTRIBUTES: &str = "X-Amzn-SageMaker-Custom-Attributes";
 const TARGET: &str = "X-Amzn-SageMaker-Target-Model";
 
-/// Two models, of which answers are the requests themselves.
+/// A server with two models, which echo their requests.
 fn start() -> Server {
     let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
     server.add_loaded(&["one", "two"]);
@@ -17,7 +17,7 @@ fn start() -> Server {
 }
 
 #[test]
-fn bodies_are_converted_as_those_of_invocations() {
+fn invoke_converts_bodies_as_invocations_does() {
     let server = start();
     for (content_type, body, converted) in [
         (
@@ -61,9 +61,9 @@ fn bodies_are_converted_as_those_of_invocations() {
     ] {
         for path in ["/models/one/invoke", "/invocations"] {
             let headers = [("Content-Type", content_type), (TARGET, "one")];
-            let answer = server.post(path, &headers, body);
+            let response = server.post(path, &headers, body);
             assert_eq!(
-                (answer.status, answer.text().as_str()),
+                (response.status, response.text().as_str()),
                 (200, converted),
                 "{content_type} {body:?}"
             );
@@ -78,46 +78,51 @@ fn bodies_are_converted_as_those_of_invocations() {
             400,
         ),
     ] {
-        let answer = server.post(
+        let response = server.post(
             "/models/one/invoke",
             &[("Content-Type", content_type)],
             body,
         );
-        assert_eq!(answer.status, status, "{content_type}: {}", answer.text());
-        answer.error();
+        assert_eq!(
+            response.status,
+            status,
+            "{content_type}: {}",
+            response.text()
+        );
+        response.error();
     }
 }
 
 #[test]
-fn accept_decides_layout_and_type() {
+fn accept_selects_layout_and_content_type() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
-    let answer = |headers: &[(&str, &str)]| server.post("/models/m/invoke", headers, INSTANCES);
-    let plain = answer(&[]);
+    let response = |headers: &[(&str, &str)]| server.post("/models/m/invoke", headers, INSTANCES);
+    let plain = response(&[]);
     assert_eq!((plain.status, plain.text().as_str()), (200, PREDICTIONS));
     assert_eq!(plain.header("content-type"), Some("application/json"));
-    let lines = answer(&[("Accept", "application/jsonlines")]);
+    let lines = response(&[("Accept", "application/jsonlines")]);
     assert_eq!(lines.text(), "{    \"predictions\": [3.5, 4.0, 5.5    ]}");
     assert_eq!(lines.header("content-type"), Some("application/jsonlines"));
-    let other = answer(&[("Accept", "text/csv")]);
+    let other = response(&[("Accept", "text/csv")]);
     assert_eq!(other.text(), PREDICTIONS);
 }
 
-/// The path that the model server was asked for last.
+/// Sends a request and returns the path that reached the model server.
 #[track_caller]
 fn path_of(server: &Server, target: &str, headers: &[(&str, &str)]) -> String {
     let before = server.requests();
-    let answer = server.post(target, headers, INSTANCES);
-    assert_eq!(answer.status, 200, "{headers:?}: {}", answer.text());
+    let response = server.post(target, headers, INSTANCES);
+    assert_eq!(response.status, 200, "{headers:?}: {}", response.text());
     let mut new = server.requests();
-    // Requests of one model server are in order; here each has just one.
+    // `requests` lists those of one model server after another, so the new one need not be last.
     new.retain(|request| !before.contains(request));
     assert_eq!(new.len(), 1);
     new.remove(0).path
 }
 
 #[test]
-fn attributes_choose_version_and_method_but_not_another_model() {
+fn attributes_select_version_and_method_but_not_another_model() {
     for (attributes, path) in [
         ("tfs-model-version=3", "/v1/models/one/versions/3:predict"),
         ("tfs-method=classify", "/v1/models/one:classify"),
@@ -139,23 +144,23 @@ fn attributes_choose_version_and_method_but_not_another_model() {
 }
 
 #[test]
-fn wrong_attributes_are_400_and_absent_versions_the_model_servers_404() {
+fn invalid_attributes_get_400_and_absent_versions_get_the_model_servers_404() {
     let server = start();
     for attributes in ["tfs-method=x", "tfs-model-version=x", "tfs-model-name=../x"] {
-        let answer = server.post("/models/one/invoke", &[(ATTRIBUTES, attributes)], INSTANCES);
-        assert_eq!(answer.status, 400, "{attributes}: {}", answer.text());
-        answer.error();
+        let response = server.post("/models/one/invoke", &[(ATTRIBUTES, attributes)], INSTANCES);
+        assert_eq!(response.status, 400, "{attributes}: {}", response.text());
+        response.error();
     }
-    let answer = server.post(
+    let response = server.post(
         "/models/one/invoke",
         &[(ATTRIBUTES, "tfs-model-version=9")],
         INSTANCES,
     );
-    assert_eq!(answer.status, 404);
+    assert_eq!(response.status, 404);
     assert!(
-        answer.error().contains("Specific(one, 9)"),
+        response.error().contains("Specific(one, 9)"),
         "{}",
-        answer.error()
+        response.error()
     );
 }
 
@@ -166,15 +171,18 @@ fn invocations_name_their_model_in_a_header() {
     for (headers, model) in [
         (&[(TARGET, "one")][..], "one"),
         (&[(ATTRIBUTES, "tfs-model-name=two")], "two"),
-        // The platform's own header goes before what clients say.
+        // The platform's header takes precedence over the client's.
         (
             &[(TARGET, "one"), (ATTRIBUTES, "tfs-model-name=two")],
             "one",
         ),
     ] {
         let before = server.requests().len();
-        let answer = server.post("/invocations", headers, INSTANCES);
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = server.post("/invocations", headers, INSTANCES);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
         assert_eq!(server.requests().len(), before + 1);
         let start = server.last_start_of(model);
         let instance = server.instance_of(&start);
@@ -185,18 +193,18 @@ fn invocations_name_their_model_in_a_header() {
 }
 
 #[test]
-fn invocations_that_name_no_model_are_400() {
+fn invocations_that_name_no_model_get_400() {
     let server = start();
     for headers in [&[][..], &[(ATTRIBUTES, "tfs-method=predict")]] {
-        let answer = server.post("/invocations", headers, INSTANCES);
+        let response = server.post("/invocations", headers, INSTANCES);
         let text = "The request names no model: send the header X-Amzn-SageMaker-Target-Model or the custom attribute \
                     tfs-model-name.";
-        assert_error(&answer, 400, text);
+        assert_error(&response, 400, text);
     }
 }
 
 #[test]
-fn models_that_are_not_loaded_are_404_by_every_way() {
+fn models_that_are_not_loaded_get_404_on_every_route() {
     let server = start();
     server.add_held_model("held");
     server.assert_unloads("two");
@@ -225,16 +233,17 @@ fn models_that_are_not_loaded_are_404_by_every_way() {
     server.assert_model_serves("held");
 }
 
-/// SageMaker unloads other models then. TensorFlow Serving has the same status for requests that waited too long.
+/// SageMaker unloads other models after 507. TensorFlow Serving uses the status of exhausted memory also for requests
+/// that waited too long.
 #[test]
-fn a_model_without_memory_is_507_and_one_with_a_full_or_slow_queue_is_not() {
+fn exhausted_memory_becomes_507_but_a_full_or_slow_queue_does_not() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
-    let answer = |status: u16, error: &str| {
+    let response = |status: u16, error: &str| {
         let body = json!({"error": error});
         server.invoke_model("m", fake(&json!({"status": status, "body": body})))
     };
-    let exhausted = answer(
+    let exhausted = response(
         429,
         "OOM when allocating tensor with shape[9,9] and type float",
     );
@@ -254,17 +263,20 @@ fn a_model_without_memory_is_507_and_one_with_a_full_or_slow_queue_is_not() {
             "The batch scheduling queue to which this task was submitted is full",
         ),
     ] {
-        let queue = answer(status, error);
+        let queue = response(status, error);
         assert_eq!(queue.status, status, "{}", queue.text());
         assert_eq!(queue.error(), error);
     }
 }
 
 #[test]
-fn twenty_megabytes_come_back_as_they_went() {
+fn twenty_megabytes_come_back_unchanged() {
     let server = start();
     let body = format!("{{\"instances\": [{}0]}}", "0.125, ".repeat(20_000_000 / 7));
-    let answer = server.invoke_model("two", &body);
-    assert_eq!(answer.status, 200);
-    assert!(answer.body == body.as_bytes(), "the body came back changed");
+    let response = server.invoke_model("two", &body);
+    assert_eq!(response.status, 200);
+    assert!(
+        response.body == body.as_bytes(),
+        "the body came back changed"
+    );
 }

@@ -1,4 +1,5 @@
-//! Multi-model mode: the system gives no more processes or threads. SageMaker unloads other models when it is told 507.
+//! Multi-model mode: when the system allows no more processes or threads, a load gets 507, so that SageMaker unloads
+//! other models.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -11,11 +12,11 @@ use crate::support::models::load_request;
 use crate::support::setup::fake_model_server;
 use crate::support::{Setup, processes, skipped, wait_for};
 
-/// How far the limit of processes and threads is above what a server without models has: it is one of all that a user
-/// has, so others can use up the difference.
+/// How many processes and threads the server may add to those it has without models. The limit covers all processes of
+/// the user, so idle ones can use up the difference.
 const ROOM: usize = 60;
 
-/// Processes of the server's user that do nothing but count.
+/// Processes of the server's user that only count towards the limit.
 struct Idlers(Vec<Child>);
 
 impl Idlers {
@@ -26,7 +27,7 @@ impl Idlers {
         while self.0.len() < count {
             let mut command = Command::new("sleep");
             let started = command.arg("600").uid(user).gid(user).spawn();
-            self.0.push(started.expect("root has no such limit"));
+            self.0.push(started.expect("the limit does not bind root"));
         }
     }
 }
@@ -38,12 +39,12 @@ impl Drop for Idlers {
 }
 
 fn end(child: Option<Child>) {
-    let mut child = child.expect("there is one");
+    let mut child = child.expect("an idle process");
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// Threads of a process and its children.
+/// The number of threads of a process and its children.
 fn tasks(pid: u32) -> usize {
     let count = |pid: u32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let children = processes::children(pid);
@@ -51,19 +52,16 @@ fn tasks(pid: u32) -> usize {
 }
 
 #[test]
-fn at_the_limit_of_processes_loads_are_507_and_the_rest_goes_on() {
-    const TEST: &str = "at_the_limit_of_processes_loads_are_507_and_the_rest_goes_on";
+fn at_the_process_limit_loads_get_507_and_loaded_models_still_serve() {
+    const TEST: &str = "at_the_process_limit_loads_get_507_and_loaded_models_still_serve";
     if !getuid().is_root() {
-        skipped(
-            TEST,
-            "it needs root, to start the server as a user of its own",
-        );
+        skipped(TEST, "starting the server as another user needs root");
         return;
     }
-    // Somebody who has no processes; no limit binds root.
+    // A user without processes, because the limit does not bind root.
     let user = 30_000 + std::process::id() % 30_000;
     let setup = Setup::multi_model(3);
-    // Where this user can reach them.
+    // The user may be unable to reach the originals.
     let copies = ["bin/server", "bin/model_server"].map(|name| setup.path(name));
     let programs = [
         env!("CARGO_BIN_EXE_sagemaker-tfs").into(),
@@ -76,7 +74,7 @@ fn at_the_limit_of_processes_loads_are_507_and_the_rest_goes_on() {
         chown(setup.path(folder), Some(user), Some(user)).expect("root may");
     }
     let usual = Setup::multi_model(3).start();
-    // It answers before it has all its threads.
+    // The server responds before it has started all its threads.
     usual.wait_for_log("listening on");
     let most = tasks(usual.pid()) + ROOM;
     let (limit, id) = (format!("--nproc={most}"), user.to_string());
@@ -97,25 +95,25 @@ fn at_the_limit_of_processes_loads_are_507_and_the_rest_goes_on() {
         .start();
     server.add_loaded(&["ready"]);
     server.add_model("m");
-    // A connection that is served already needs no new thread.
+    // An open connection needs no new thread.
     let mut connection = server.connect();
     let mut idlers = Idlers(Vec::new());
-    // Fewer than a load needs: a thread to wait on, one to probe, one to log, and the process.
+    // Fewer than a load needs: the process, and threads to wait, to probe and to log.
     for allowed in 0..3 {
-        // The number moves by itself: threads of connections end when they are idle.
-        let answer = wait_for("a load at the limit", || {
+        // The number of threads changes on its own, because idle threads end.
+        let response = wait_for("a load at the limit", || {
             idlers.set(most.saturating_sub(tasks(server.pid()) + allowed), user);
             connection.send(&load_request("m", &server.url("m")));
-            let answer = connection.response();
-            if answer.status == 200 {
+            let response = connection.response();
+            if response.status == 200 {
                 idlers.set(0, user);
                 server.assert_unloads("m");
                 return None;
             }
-            Some(answer)
+            Some(response)
         });
-        assert_eq!(answer.status, 507, "{allowed} more: {}", answer.text());
-        let error = answer.error();
+        assert_eq!(response.status, 507, "{allowed} more: {}", response.text());
+        let error = response.error();
         assert!(error.starts_with("Memory exhausted: "), "{error}");
         idlers.set(0, user);
         server.assert_model_serves("ready");

@@ -1,4 +1,4 @@
-//! Multi-model mode: `GET /models` with its pages, and `GET /models/{name}`.
+//! Multi-model mode: the list of `GET /models` with its pages, and the description of `GET /models/{name}`.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::support::models::assert_not_loaded;
 
 const NONE: [&str; 0] = [];
 
-/// SageMaker asks this at the start and fails the endpoint unless it gets 200.
+/// SageMaker asks for the list at the start and fails the endpoint unless it gets 200.
 #[test]
-fn at_the_start_the_list_is_empty() {
+fn the_list_is_empty_at_the_start() {
     let server = Setup::multi_model(1).start();
-    let answer = server.get("/models");
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    let list: Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = server.get("/models");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let list: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(list, json!({"models": []}));
     assert_eq!(server.page("?limit=1"), (vec![], None));
 }
@@ -23,8 +23,8 @@ fn at_the_start_the_list_is_empty() {
 fn a_model_is_listed_with_name_and_url_from_load_to_unload() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["b", "a"]);
-    let answer = server.get("/models");
-    let list: Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = server.get("/models");
+    let list: Value = serde_json::from_slice(&response.body).unwrap();
     let entry = |name: &str| json!({"modelName": name, "modelUrl": server.url(name)});
     assert_eq!(list, json!({"models": [entry("a"), entry("b")]}));
     server.assert_unloads("a");
@@ -34,7 +34,7 @@ fn a_model_is_listed_with_name_and_url_from_load_to_unload() {
 }
 
 #[test]
-fn pages_hold_every_model_once() {
+fn pages_contain_every_model_once() {
     let server = Setup::multi_model(7).start();
     let names = ["A", "a", "a-b", "a.b", "b_2", "b_10", "z"];
     server.add_loaded(&names);
@@ -47,8 +47,8 @@ fn pages_hold_every_model_once() {
             assert!(page.len() <= limit);
             seen.extend(page);
             let Some(token) = token else { break };
-            assert_eq!(seen.len() % limit, 0, "pages but the last are full");
-            assert!(seen.len() < names.len(), "there is more");
+            assert_eq!(seen.len() % limit, 0, "all pages but the last are full");
+            assert!(seen.len() < names.len(), "the last page has no token");
             query = format!("?next_page_token={token}&limit={limit}");
         }
         assert_eq!(seen, sorted, "limit {limit}");
@@ -56,12 +56,12 @@ fn pages_hold_every_model_once() {
 }
 
 #[test]
-fn a_token_holds_when_models_come_and_go_between_pages() {
+fn a_page_token_stays_valid_when_models_come_and_go() {
     let server = Setup::multi_model(5).start();
     server.add_loaded(&["a", "b", "c", "d"]);
     let (page, token) = server.page("?limit=2");
     assert_eq!(page, ["a", "b"]);
-    let token = token.expect("there is more");
+    let token = token.expect("the last page has no token");
     for name in ["a", "b", "c"] {
         server.assert_unloads(name);
     }
@@ -88,7 +88,7 @@ fn parameters_may_be_empty_or_unknown() {
 }
 
 #[test]
-fn a_limit_that_is_no_whole_number_from_1_is_400() {
+fn a_limit_that_is_not_a_positive_integer_gets_400() {
     let server = Setup::multi_model(1).start();
     for limit in [
         "0",
@@ -99,9 +99,9 @@ fn a_limit_that_is_no_whole_number_from_1_is_400() {
         "99999999999999999999999",
         "%31",
     ] {
-        let answer = server.get(&format!("/models?limit={limit}"));
-        assert_eq!(answer.status, 400, "{limit}");
-        let error = answer.error();
+        let response = server.get(&format!("/models?limit={limit}"));
+        assert_eq!(response.status, 400, "{limit}");
+        let error = response.error();
         assert!(error.contains("limit") && error.contains(limit), "{error}");
     }
     assert_eq!(server.page("?limit=18446744073709551615"), (vec![], None));
@@ -113,10 +113,10 @@ fn a_description_has_name_url_and_status() {
     server.model_file("m", "2/saved_model.pb", "");
     server.model_file("m", "5/saved_model.pb", "");
     server.assert_loads("m");
-    let answer = server.get("/models/m");
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    let description: Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = server.get("/models/m");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let description: Value = serde_json::from_slice(&response.body).unwrap();
     let version = |version: &str| json!({"version": version, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}});
     let expected = json!({
         "modelName": "m",
@@ -124,14 +124,14 @@ fn a_description_has_name_url_and_status() {
         "model_version_status": [version("2"), version("5")],
     });
     assert_eq!(description, expected);
-    // The model server's state now, not that at the load.
+    // The current state of the model server, not its state at the load.
     server.control(0, &json!({"state": "UNLOADING"}));
     let description: Value = serde_json::from_slice(&server.get("/models/m").body).unwrap();
     assert_eq!(description["model_version_status"][1]["state"], "UNLOADING");
 }
 
 #[test]
-fn what_is_not_loaded_has_no_description() {
+fn a_model_that_is_not_loaded_has_no_description() {
     let server = Setup::multi_model(2).start();
     server.add_held_model("held");
     server.add_loaded(&["m"]);

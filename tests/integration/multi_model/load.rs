@@ -1,4 +1,4 @@
-//! Multi-model mode: what loading a model answers, and what is there afterwards.
+//! Multi-model mode: the response to `POST /models`, and what a load has set up when it responds.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use crate::support::models::{assert_error, assert_loaded, grpc_port, load_reques
 use crate::support::{Server, Setup, request, wait_until};
 
 #[test]
-fn a_loaded_model_has_a_process_with_two_ports_of_the_range() {
+fn a_loaded_model_has_a_process_with_two_ports_from_the_range() {
     let server = Setup::multi_model(3).start();
     server.add_model("a.B_c-1");
-    let answer = server.load("a.B_c-1");
+    let response = server.load("a.B_c-1");
     let start = server.wait_for_start(0);
     let (rest, grpc) = (rest_port(&start), grpc_port(&start));
     let text = format!(
         "{{\"success\": \"Successfully loaded model a.B_c-1, listening on rest port {rest}, grpc port {grpc}.\"}}"
     );
-    assert_eq!((answer.status, answer.text()), (200, text));
+    assert_eq!((response.status, response.text()), (200, text));
     let range = server.port() + 1..server.port() + 1 + 6;
     assert!(range.contains(&rest) && range.contains(&grpc) && rest != grpc);
     let folder = server.url("a.B_c-1");
@@ -27,7 +27,7 @@ fn a_loaded_model_has_a_process_with_two_ports_of_the_range() {
 }
 
 #[test]
-fn all_versions_below_the_url_are_served_under_the_name_of_the_request() {
+fn all_versions_below_the_url_are_served_under_the_requested_name() {
     let server = Setup::multi_model(2).start();
     for (name, folders, base, versions) in [
         ("several", &["1", "0020", "3"][..], "", &[1, 3, 20][..]),
@@ -45,23 +45,22 @@ fn all_versions_below_the_url_are_served_under_the_name_of_the_request() {
 }
 
 #[test]
-fn a_lone_saved_model_is_version_1() {
+fn a_saved_model_without_a_version_folder_is_version_1() {
     let server = Setup::multi_model(1).start();
     server.model_file("lone", "saved_model.pb", "");
     server.assert_loads("lone");
     let (name, base, versions) = server.last_start_of("lone").models().remove(0);
     assert_eq!((name.as_str(), versions.as_slice()), ("lone", &[1][..]));
-    let made =
-        std::fs::canonicalize(format!("{base}/1")).expect("the version folder leads somewhere");
+    let made = std::fs::canonicalize(format!("{base}/1")).expect("the version folder exists");
     assert_eq!(made, server.model_folder("lone").canonicalize().unwrap());
     server.assert_model_serves("lone");
     server.assert_unloads("lone");
     server.assert_no_model_left();
 }
 
-/// The quickest of several loads: the machine may be busy, the server must not be.
+/// The quickest of several loads, because the machine may be busy.
 #[test]
-fn a_load_answers_soon_after_the_model_server_does() {
+fn a_load_finishes_soon_after_the_model_server_is_ready() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let times = (0..10).map(|_| {
@@ -72,11 +71,11 @@ fn a_load_answers_soon_after_the_model_server_does() {
         time
     });
     let quickest = times.min().expect("some loads");
-    // The start of the process is in it.
+    // This includes the start of the process.
     assert!(quickest < Duration::from_millis(150), "{quickest:?}");
 }
 
-/// Two models may even be loaded from one place.
+/// Two models may share one folder.
 #[test]
 fn one_url_may_be_loaded_under_two_names() {
     let server = Setup::multi_model(2).start();
@@ -90,18 +89,18 @@ fn one_url_may_be_loaded_under_two_names() {
 }
 
 #[test]
-fn a_model_is_loaded_once_however_often_it_is_asked_for() {
+fn a_second_load_of_a_model_gets_409() {
     let server = Setup::multi_model(3).start();
     server.add_held_model("m");
     let already = "Model m is already loaded.";
     let mut first = server.begin_load("m");
     server.wait_for_start_of("m", 0);
-    // While it is still being loaded, from wherever.
+    // While the model is still loading, whatever the URL.
     for _ in 0..3 {
         assert_error(&server.load("m"), 409, already);
         assert_error(&server.load_from("m", "/no/such/place"), 409, already);
     }
-    assert!(!first.is_readable(), "it is not loaded yet");
+    assert!(!first.is_readable(), "the model is not loaded yet");
     assert_eq!(server.loaded(), [""; 0]);
     server.order_start("m", "");
     assert_loaded(&first.response(), "m");
@@ -112,13 +111,13 @@ fn a_model_is_loaded_once_however_often_it_is_asked_for() {
 }
 
 #[test]
-fn of_many_loads_at_the_same_moment_one_wins() {
+fn one_of_many_simultaneous_loads_of_a_model_succeeds() {
     let server = Setup::multi_model(3).start();
     server.add_held_model("m");
     let mut connections: Vec<_> = (0..8).map(|_| server.connect()).collect();
     let bytes = load_request("m", &server.url("m"));
     connections.iter_mut().for_each(|c| c.send(&bytes));
-    wait_until("all others are answered", || {
+    wait_until("all other loads have a response", || {
         connections
             .iter_mut()
             .map(|c| c.is_readable())
@@ -127,18 +126,18 @@ fn of_many_loads_at_the_same_moment_one_wins() {
             == 7
     });
     server.order_start("m", "");
-    let answers: Vec<_> = connections.iter_mut().map(|c| c.response()).collect();
-    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
+    let responses: Vec<_> = connections.iter_mut().map(|c| c.response()).collect();
+    let (won, lost): (Vec<_>, Vec<_>) = responses.iter().partition(|a| a.status == 200);
     assert_eq!((won.len(), lost.len()), (1, 7));
     assert_loaded(won[0], "m");
-    for answer in lost {
-        assert_error(answer, 409, "Model m is already loaded.");
+    for response in lost {
+        assert_error(response, 409, "Model m is already loaded.");
     }
     assert_eq!(server.starts().len(), 1);
 }
 
 #[test]
-fn without_ports_it_is_507_until_a_model_is_unloaded() {
+fn without_free_ports_loads_get_507_until_a_model_is_unloaded() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["a", "b"]);
     server.add_model("c");
@@ -151,16 +150,16 @@ fn without_ports_it_is_507_until_a_model_is_unloaded() {
     server.assert_unloads("a");
     server.assert_loads("c");
     assert_eq!(server.loaded(), ["b", "c"]);
-    // The ports of the first went to the last.
+    // The last model got the ports of the first.
     assert_eq!(
         rest_port(&server.last_start_of("a")),
         rest_port(&server.last_start_of("c"))
     );
 }
 
-/// A model that needs more than there is takes none.
+/// A model that needs more ports than are free takes none.
 #[test]
-fn instances_count_per_model() {
+fn the_instance_count_applies_to_each_model() {
     let server = Setup::multi_model(3)
         .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
         .start();
@@ -179,7 +178,7 @@ fn instances_count_per_model() {
 }
 
 #[test]
-fn a_port_that_another_program_has_is_passed_over() {
+fn a_port_in_use_by_another_program_is_skipped() {
     let setup = Setup::multi_model(2);
     let taken = setup.port() + 1;
     let _other = std::net::TcpListener::bind(("127.0.0.1", taken)).expect("our port is free");
@@ -190,15 +189,19 @@ fn a_port_that_another_program_has_is_passed_over() {
     assert_eq!(server.load("b").status, 507);
 }
 
-/// Body to status: what is missing is said.
+/// Asserts that a load with this body gets 400 with an error that names what is missing.
 fn assert_refused(server: &Server, body: &str, named: &str) {
-    let answer = server.post("/models", &[], body.as_bytes());
-    assert_eq!(answer.status, 400, "{body}: {}", answer.text());
-    assert!(answer.error().contains(named), "{body}: {}", answer.text());
+    let response = server.post("/models", &[], body.as_bytes());
+    assert_eq!(response.status, 400, "{body}: {}", response.text());
+    assert!(
+        response.error().contains(named),
+        "{body}: {}",
+        response.text()
+    );
 }
 
 #[test]
-fn bodies_that_name_no_model_are_400() {
+fn bodies_that_name_no_model_get_400() {
     let server = Setup::multi_model(1).start();
     for body in [
         "",
@@ -225,20 +228,20 @@ fn bodies_that_name_no_model_are_400() {
     server.assert_no_model_left();
 }
 
-/// SageMaker may send more than we know.
+/// SageMaker may send more fields than we know.
 #[test]
-fn further_fields_and_other_content_types_do_not_matter() {
+fn unknown_fields_and_other_content_types_are_accepted() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let padding = "x".repeat(50_000);
     let body = json!({"model_name": "m", "url": server.url("m"), "more": [padding]}).to_string();
     let headers = [("Content-Type", "application/octet-stream")];
-    let answer = server.exchange(&request("POST", "/models", &headers, body.as_bytes()));
-    assert_loaded(&answer, "m");
+    let response = server.exchange(&request("POST", "/models", &headers, body.as_bytes()));
+    assert_loaded(&response, "m");
 }
 
 #[test]
-fn a_url_without_a_model_is_404_and_leaves_nothing() {
+fn a_url_without_a_model_gets_404_and_leaves_nothing() {
     let server = Setup::multi_model(1).start();
     std::fs::create_dir_all(server.path("model/empty")).unwrap();
     server.model_file("hidden", ".1/saved_model.pb", "");
@@ -255,7 +258,7 @@ fn a_url_without_a_model_is_404_and_leaves_nothing() {
         assert_error(&server.load_from("m", url), 404, &text);
     }
     server.assert_no_model_left();
-    // The name is free again.
+    // The name is still free.
     server.add_model("m");
     server.assert_loads("m");
 }

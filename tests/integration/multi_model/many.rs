@@ -1,4 +1,4 @@
-//! Multi-model mode: as many models as the usual range of ports is for.
+//! Multi-model mode: as many models as the default port range has room for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -7,11 +7,11 @@ use std::time::Instant;
 use crate::support::models::assert_error;
 use crate::support::{Setup, ports, processes, skipped};
 
-/// 9000-9999 has room for so many.
+/// The number of models that fit into the ports 9000-9999.
 const MODELS: u16 = 499;
 const THREADS: usize = 4;
 
-/// Does something with each of the names, from several threads.
+/// Calls `work` with each of the names, from several threads.
 fn for_all(names: &[String], work: impl Fn(&str) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -26,17 +26,17 @@ fn for_all(names: &[String], work: impl Fn(&str) + Sync) {
 }
 
 #[test]
-fn the_usual_range_is_for_499_models() {
+fn the_default_port_range_has_room_for_499_models() {
     let files = processes::raise_own_file_limit();
     if files.is_some_and(|files| files < 8192) {
         skipped(
-            "the_usual_range_is_for_499_models",
+            "the_default_port_range_has_room_for_499_models",
             "too few files may be open",
         );
         return;
     }
     let began = Instant::now();
-    // Unrecorded: the record would grow with the square.
+    // Not recorded: reading the record takes time that grows with the square of the number of models.
     let server = Setup::multi_model(MODELS)
         .without_var("FAKE_TFS_RECORD")
         .start();
@@ -59,13 +59,13 @@ fn the_usual_range_is_for_499_models() {
         let Some(token) = token else { break };
         query = format!("?next_page_token={token}");
     }
-    assert_eq!(seen, names, "by name, each once");
-    assert!(pages > 1, "there are pages without a limit, too");
+    assert_eq!(seen, names, "each model once, sorted by name");
+    assert!(pages > 1, "a list without a limit has pages, too");
     assert_eq!(server.loaded(), names);
     assert_eq!(server.ping().status, 200);
     for_all(&names, |name| server.assert_model_serves(name));
 
-    // One gone makes room for one.
+    // Unloading one model makes room for one.
     server.assert_unloads(&names[77]);
     server.assert_loads("one-more");
     assert_eq!(server.load(&names[77]).status, 507);

@@ -1,4 +1,4 @@
-//! Multi-model mode: loads, unloads and requests of models that come and go.
+//! Multi-model mode: loading, unloading and using models at run time.
 
 mod failures;
 #[cfg(feature = "python")]

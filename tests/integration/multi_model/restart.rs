@@ -1,4 +1,5 @@
-//! Multi-model mode: the process of a loaded model dies. Its requests wait, others notice nothing.
+//! Multi-model mode: when the process of a loaded model dies, the model's requests wait for the restart, and other
+//! models are unaffected.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use crate::support::{
     INSTANCES, PREDICTIONS, Server, SetWhenDropped, Setup, processes, request, wait_until,
 };
 
-/// Kills the model server of a model that has one.
+/// Kills the model server of a model and returns its process ID.
 #[track_caller]
 fn kill(server: &Server, name: &str) -> u32 {
     let pid = server.last_start_of(name).pid;
@@ -21,10 +22,10 @@ fn kill(server: &Server, name: &str) -> u32 {
 }
 
 #[test]
-fn requests_of_the_model_wait_and_others_notice_nothing() {
+fn requests_wait_while_their_model_restarts_and_other_models_are_unaffected() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["m", "other"]);
-    let (first, beside) = (server.last_start_of("m"), server.last_start_of("other"));
+    let (first, other) = (server.last_start_of("m"), server.last_start_of("other"));
     server.order_start("m", "hold");
     kill(&server, "m");
     server.wait_for_start_of("m", 1);
@@ -34,21 +35,28 @@ fn requests_of_the_model_wait_and_others_notice_nothing() {
     waiting.iter_mut().for_each(|c| c.send(&invoke));
     for _ in 0..20 {
         server.assert_model_serves("other");
-        assert_eq!(server.ping().status, 200, "the server is well");
+        assert_eq!(server.ping().status, 200, "the server is healthy");
     }
-    assert_eq!(server.loaded(), ["m", "other"], "it is still loaded");
+    assert_eq!(server.loaded(), ["m", "other"], "the model is still loaded");
     assert_eq!(server.load("m").status, 409);
     server.add_loaded(&["third"]);
     assert!(waiting.iter_mut().all(|c| !c.is_readable()));
 
     server.order_start("m", "");
     for connection in &mut waiting {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     let second = server.last_start_of("m");
-    assert_eq!(rest_port(&second), rest_port(&first), "it keeps its ports");
-    assert_eq!(server.last_start_of("other").pid, beside.pid);
+    assert_eq!(
+        rest_port(&second),
+        rest_port(&first),
+        "the model keeps its ports"
+    );
+    assert_eq!(server.last_start_of("other").pid, other.pid);
     assert!(processes::look(first.pid).is_none(), "no zombie is left");
     server.assert_free_but(&["m", "other", "third"]);
 }
@@ -60,21 +68,21 @@ fn requests_wait_no_longer_than_their_deadline() {
     server.order_start("m", "hold");
     kill(&server, "m");
     server.wait_for_start_of("m", 1);
-    let answer = server.invoke_model("m", INSTANCES);
-    assert_eq!(answer.status, 504, "{}", answer.text());
+    let response = server.invoke_model("m", INSTANCES);
+    assert_eq!(response.status, 504, "{}", response.text());
     for text in ["1 s", "instance 0", "starting"] {
-        assert!(answer.error().contains(text), "{}", answer.error());
+        assert!(response.error().contains(text), "{}", response.error());
     }
     assert_eq!(server.get("/models/m").status, 504);
     server.assert_model_serves("other");
     server.order_start("m", "");
-    wait_until("it serves again", || {
+    wait_until("the model serves again", || {
         server.invoke_model("m", INSTANCES).status == 200
     });
 }
 
 #[test]
-fn killed_under_load_it_loses_no_request() {
+fn a_model_server_killed_under_load_loses_no_request() {
     let server = Setup::multi_model(2)
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .start();
@@ -89,8 +97,11 @@ fn killed_under_load_it_loses_no_request() {
                 let mut connection = server.connect();
                 while !over.load(Ordering::Relaxed) {
                     connection.send(&invoke);
-                    let answer = connection.response();
-                    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+                    let response = connection.response();
+                    assert_eq!(
+                        (response.status, response.text().as_str()),
+                        (200, PREDICTIONS)
+                    );
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -110,24 +121,27 @@ fn killed_under_load_it_loses_no_request() {
     assert_eq!(server.starts_of("other").len(), 1);
 }
 
-/// What kills one model's process is no danger to another's.
+/// A request that kills the process of one model does not harm another model.
 #[test]
-fn a_request_it_dies_of_fails_alone() {
+fn a_request_that_kills_the_model_server_fails_alone() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["m", "other"]);
-    let answer = server.invoke_model("m", fake(&json!({"exit": 3})));
-    assert_eq!(answer.status, 502, "{}", answer.text());
-    let answer = server.invoke_model(
+    let response = server.invoke_model("m", fake(&json!({"exit": 3})));
+    assert_eq!(response.status, 502, "{}", response.text());
+    let response = server.invoke_model(
         "m",
         fake(&json!({"exit": "abort", "fail_first": 1, "key": "k"})),
     );
-    assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
     server.assert_model_serves("other");
     assert_eq!(server.starts_of("other").len(), 1);
 }
 
 #[test]
-fn with_two_instances_the_other_serves_meanwhile() {
+fn one_instance_serves_while_the_other_restarts() {
     let server = Setup::multi_model(2)
         .var("SAGEMAKER_TFS_INSTANCE_COUNT", 2)
         .start();
@@ -143,9 +157,9 @@ fn with_two_instances_the_other_serves_meanwhile() {
     server.assert_no_model_left();
 }
 
-/// A model server that comes up, dies and does not come up any more stays loaded; the program goes on.
+/// A model whose process dies and cannot be restarted stays in the list, and the server continues.
 #[test]
-fn a_model_that_cannot_be_restarted_keeps_its_place() {
+fn a_model_that_cannot_be_restarted_stays_loaded() {
     let server = Setup::multi_model(2).deadline(1).start();
     server.add_loaded(&["m", "other"]);
     server.order_start("m", "exit");
@@ -156,7 +170,7 @@ fn a_model_that_cannot_be_restarted_keeps_its_place() {
     server.assert_model_serves("other");
     assert_eq!(server.ping().status, 200);
     server.order_start("m", "");
-    wait_until("it serves again", || {
+    wait_until("the model serves again", || {
         server.invoke_model("m", INSTANCES).status == 200
     });
 }

@@ -1,9 +1,9 @@
-//! Multi-model mode: which paths and methods there are, with and without it.
+//! The paths and methods that exist in multi-model mode, and those that exist only there.
 
 use crate::support::{Setup, request};
 
 #[test]
-fn other_methods_are_405_with_those_that_are_not() {
+fn other_methods_get_405_with_the_allowed_methods() {
     let server = Setup::multi_model(1).start();
     server.add_loaded(&["m"]);
     for (method, path, allowed) in [
@@ -17,10 +17,10 @@ fn other_methods_are_405_with_those_that_are_not() {
         ("POST", "/ping", "GET, HEAD"),
         ("GET", "/invocations", "POST"),
     ] {
-        let answer = server.exchange(&request(method, path, &[], b""));
-        assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());
-        assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
-        assert!(answer.error().contains(path), "{}", answer.error());
+        let response = server.exchange(&request(method, path, &[], b""));
+        assert_eq!(response.status, 405, "{method} {path}: {}", response.text());
+        assert_eq!(response.header("allow"), Some(allowed), "{method} {path}");
+        assert!(response.error().contains(path), "{}", response.error());
     }
     for path in ["/model", "/models2", "/", "/v1/models/m"] {
         assert_eq!(server.get(path).error(), "Not Found", "{path}");
@@ -29,7 +29,7 @@ fn other_methods_are_405_with_those_that_are_not() {
 }
 
 #[test]
-fn without_multi_model_mode_there_are_no_such_routes() {
+fn single_model_mode_has_no_model_routes() {
     let server = Setup::new().start();
     for (method, path) in [
         ("GET", "/models"),
@@ -38,9 +38,9 @@ fn without_multi_model_mode_there_are_no_such_routes() {
         ("DELETE", "/models/half_plus_three"),
         ("POST", "/models/half_plus_three/invoke"),
     ] {
-        let answer = server.exchange(&request(method, path, &[], b""));
+        let response = server.exchange(&request(method, path, &[], b""));
         assert_eq!(
-            (answer.status, answer.error().as_str()),
+            (response.status, response.error().as_str()),
             (404, "Not Found"),
             "{path}"
         );
@@ -48,9 +48,9 @@ fn without_multi_model_mode_there_are_no_such_routes() {
     server.assert_serves();
 }
 
-/// Also models whose names look like parts of the routes.
+/// Names may also be as long as a file name may be, or contain dots.
 #[test]
-fn names_are_taken_as_they_are() {
+fn models_may_be_named_like_parts_of_the_routes() {
     let names = ["invoke", "models", "0", "v1", "a..b", &"x".repeat(255)];
     let server = Setup::multi_model(6).start();
     server.add_loaded(&names);
@@ -68,7 +68,7 @@ fn names_are_taken_as_they_are() {
 }
 
 #[test]
-fn the_model_servers_own_api_is_reached_below_tfs() {
+fn the_model_servers_own_api_is_available_below_tfs() {
     let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
     server.add_loaded(&["one", "two"]);
     let status = server.get("/tfs/v1/models/one/versions/1");
@@ -79,14 +79,14 @@ fn the_model_servers_own_api_is_reached_below_tfs() {
         "/tfs/v1/models/two:predict",
         "/tfs/v1/models/two/versions/1:classify",
     ] {
-        let answer = server.post(path, &[("Content-Type", "text/csv")], body);
+        let response = server.post(path, &[("Content-Type", "text/csv")], body);
         assert_eq!(
-            (answer.status, answer.body.as_slice()),
+            (response.status, response.body.as_slice()),
             (200, &body[..]),
             "{path}"
         );
     }
-    // What only the model server can judge is left to it; which one, must be said.
+    // The model server judges the rest of the path, but the path must name a model.
     assert_eq!(
         server.post("/tfs/v1/models/one:absent", &[], body).status,
         400
@@ -95,9 +95,9 @@ fn the_model_servers_own_api_is_reached_below_tfs() {
     assert_eq!(server.get("/tfs/").status, 404);
 }
 
-/// `/ping` is about the server: SageMaker replaces a container whose ping fails, with all its models.
+/// `/ping` reports on the server alone: SageMaker replaces a container whose ping fails, with all its models.
 #[test]
-fn ping_and_execution_parameters_are_there_without_and_with_models() {
+fn ping_and_execution_parameters_work_with_and_without_models() {
     let server = Setup::multi_model(1).start();
     for _ in 0..2 {
         let ping = server.ping();

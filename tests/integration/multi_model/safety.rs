@@ -1,4 +1,4 @@
-//! Multi-model mode: names and urls that lead where they should not, and the privacy of what is written.
+//! Multi-model mode: unsafe names and URLs and requests of web pages are refused, and files of models are private.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,18 +7,18 @@ use std::path::Path;
 use crate::support::models::{assert_error, assert_not_loaded};
 use crate::support::{Server, Setup, request};
 
-/// Asserts that a load is refused, and that nothing was started for it.
+/// Asserts that a load is refused and starts nothing.
 #[track_caller]
 fn assert_refused(server: &Server, name: &str, url: &str, status: u16, named: &str) {
-    let answer = server.load_from(name, url);
-    assert_eq!(answer.status, status, "{name} {url}: {}", answer.text());
-    assert!(answer.error().contains(named), "{}", answer.error());
+    let response = server.load_from(name, url);
+    assert_eq!(response.status, status, "{name} {url}: {}", response.text());
+    assert!(response.error().contains(named), "{}", response.error());
     assert!(server.starts().is_empty());
     server.assert_no_model_left();
 }
 
 #[test]
-fn names_that_could_lead_elsewhere_are_400() {
+fn names_that_are_unsafe_in_a_path_get_400() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let url = server.url("m");
@@ -44,7 +44,7 @@ fn names_that_could_lead_elsewhere_are_400() {
         &"x".repeat(256),
     ] {
         assert_refused(&server, name, &url, 400, "model_name");
-        // Nor can they be asked for.
+        // A description of that name is refused as well.
         if !name.contains(['\n', '\0', ' ', '\u{e9}', '?']) {
             assert_not_loaded(&server.get(&format!("/models/{name}")), name);
         }
@@ -53,7 +53,7 @@ fn names_that_could_lead_elsewhere_are_400() {
 }
 
 #[test]
-fn urls_must_be_absolute_and_go_straight() {
+fn urls_must_be_absolute_paths_without_dot_dot() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let url = server.url("m");
@@ -70,7 +70,7 @@ fn urls_must_be_absolute_and_go_straight() {
     ] {
         assert_refused(&server, "m", wrong, 400, "absolute path");
     }
-    // Nothing is resolved but what the system resolves.
+    // Only the system resolves paths: `%2F` and `~` mean nothing special.
     for wrong in [
         format!("{url}%2F.."),
         format!("{url}\0/x"),
@@ -91,7 +91,7 @@ fn urls_must_be_absolute_and_go_straight() {
 }
 
 #[test]
-fn system_folders_hold_no_models() {
+fn models_are_not_loaded_from_system_folders() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     let link = |name: &str, target: &str| {
@@ -99,7 +99,7 @@ fn system_folders_hold_no_models() {
         symlink(target, &link).expect("links can be made");
         link.display().to_string()
     };
-    // A folder with a model in it, as the server's own /proc shows it.
+    // A folder with a model, reached through the server's /proc entry.
     let inside = format!("/proc/{}/root{}", server.pid(), server.url("m"));
     assert!(Path::new(&inside).join("1/saved_model.pb").exists());
     for url in [
@@ -118,20 +118,23 @@ fn system_folders_hold_no_models() {
     ] {
         assert_refused(&server, "m", url, 400, "holds no models");
     }
-    // What is reached through them is what it is.
+    // The folder behind the path decides, not the path.
     let status = server.load_from("m", &inside).status;
     assert!([200, 400].contains(&status), "{status}");
 }
 
-/// The folder is where it should be, what is in it is not.
+/// The model's folder is in the right place, but it links to one in /dev/shm.
 #[test]
-fn links_within_a_model_do_not_lead_to_system_folders() {
+fn models_are_not_loaded_through_links_to_system_folders() {
     let server = Setup::multi_model(1).start();
     let made = tempfile::Builder::new()
         .prefix("sagemaker-tfs-test-")
         .tempdir_in("/dev/shm");
     let Ok(made) = made else {
-        crate::support::skipped("links_within_a_model", "/dev/shm cannot be written to");
+        crate::support::skipped(
+            "models_are_not_loaded_through_links_to_system_folders",
+            "/dev/shm cannot be written to",
+        );
         return;
     };
     fs::create_dir_all(made.path().join("net/1")).unwrap();
@@ -148,9 +151,9 @@ fn links_within_a_model_do_not_lead_to_system_folders() {
     }
 }
 
-/// An archive may hold a link to anywhere. Looking for a model must not take forever.
+/// An archive may contain a link to anywhere. The search for a model must end.
 #[test]
-fn a_link_to_everything_is_not_followed_for_ever() {
+fn links_to_the_whole_file_system_are_not_followed_forever() {
     let server = Setup::multi_model(2).start();
     for (name, target) in [("proc", "/proc"), ("root", "/")] {
         let folder = server.model_folder(name);
@@ -163,7 +166,7 @@ fn a_link_to_everything_is_not_followed_for_ever() {
 }
 
 #[test]
-fn a_url_with_several_models_is_400() {
+fn a_url_with_several_models_gets_400() {
     let server = Setup::multi_model(1).start();
     for folder in ["a/1", "b/1"] {
         server.model_file("m", &format!("{folder}/saved_model.pb"), "");
@@ -174,9 +177,9 @@ fn a_url_with_several_models_is_400() {
     assert_refused(&server, "m", &above, 400, "3 models");
 }
 
-/// Two models of one name, which cannot be served by one process, and versions that cannot be told apart.
+/// Two models of the same name, which one process cannot serve, and two folders of the same version.
 #[test]
-fn what_cannot_be_a_model_is_404() {
+fn ambiguous_models_and_versions_get_404() {
     let server = Setup::multi_model(1).start();
     for folder in ["x/net/1", "y/net/1"] {
         server.model_file("twins", &format!("{folder}/saved_model.pb"), "");
@@ -192,13 +195,13 @@ fn what_cannot_be_a_model_is_404() {
 }
 
 #[test]
-fn odd_folders_reach_the_model_server_as_they_are() {
+fn odd_folder_names_reach_the_model_server_unchanged() {
     let server = Setup::multi_model(1).start();
     let folder = server.path("odd '\\ \u{e9} }").join("net");
     fs::create_dir_all(folder.join("1")).unwrap();
     fs::write(folder.join("1/saved_model.pb"), "").unwrap();
-    let answer = server.load_from("m", folder.to_str().unwrap());
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = server.load_from("m", folder.to_str().unwrap());
+    assert_eq!(response.status, 200, "{}", response.text());
     let config = server.last_start_of("m").model_config;
     assert!(config.contains(r"odd \'\\ \303\251 }/net'"), "{config}");
 }
@@ -225,8 +228,8 @@ fn files_of_a_model_are_private_and_removed_with_it() {
     server.assert_model_serves("b");
 }
 
-/// A page in a browser on this computer can send requests here, too. Those that it can send without asking first are
-/// refused, whatever they say; for others, the browser asks with OPTIONS and is not given leave.
+/// A web page in a browser on the same computer can send requests to the server. Those that a browser sends without a
+/// preflight request are refused; for all others the preflight request (OPTIONS) is refused.
 #[test]
 fn a_web_page_can_neither_load_nor_unload_a_model() {
     let server = Setup::multi_model(1).start();
@@ -248,12 +251,17 @@ fn a_web_page_can_neither_load_nor_unload_a_model() {
             403,
         ),
         (&[("Origin", "null")], 403),
-        // A name that leads to this computer, but is somebody else's.
+        // A foreign name that may resolve to this computer.
         (&[("Origin", "http://evil.example:8080")], 403),
     ] {
-        let answer = server.post("/models", headers, body.as_bytes());
-        assert_eq!(answer.status, expected, "{headers:?}: {}", answer.text());
-        assert!(!answer.error().is_empty());
+        let response = server.post("/models", headers, body.as_bytes());
+        assert_eq!(
+            response.status,
+            expected,
+            "{headers:?}: {}",
+            response.text()
+        );
+        assert!(!response.error().is_empty());
     }
     assert!(server.starts().is_empty(), "nothing was started");
     let asked = server.exchange(&request(
@@ -265,17 +273,17 @@ fn a_web_page_can_neither_load_nor_unload_a_model() {
     assert_eq!(asked.status, 405);
     assert_eq!(asked.header("access-control-allow-origin"), None);
 
-    // Pages from this server's own address, and those who are no pages, can.
+    // Pages from the server's own address, and clients that send no Origin, may load and unload.
     let ours = format!("localhost:{}", server.port());
     let head = format!(
         "POST /models HTTP/1.1\r\nHost: {ours}\r\nOrigin: http://{ours}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let answer = server.exchange(head.as_bytes());
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = server.exchange(head.as_bytes());
+    assert_eq!(response.status, 200, "{}", response.text());
     let unload = [("Origin", "https://evil.example")];
-    let answer = server.exchange(&request("DELETE", "/models/m", &unload, b""));
-    assert_eq!(answer.status, 403, "{}", answer.text());
+    let response = server.exchange(&request("DELETE", "/models/m", &unload, b""));
+    assert_eq!(response.status, 403, "{}", response.text());
     assert_eq!(
         server
             .exchange(&request("DELETE", "/models/m", &[], b""))
@@ -284,9 +292,9 @@ fn a_web_page_can_neither_load_nor_unload_a_model() {
     );
 }
 
-/// What is loaded is a name and a path; a large body there is a mistake or worse.
+/// The body contains only a name and a path, so a large one is a mistake or an attack.
 #[test]
-fn the_body_of_a_load_is_small() {
+fn a_load_with_a_body_above_64_kb_gets_413() {
     let server = Setup::multi_model(1).start();
     let head = "POST /models HTTP/1.1\r\nHost: x\r\n";
     let announced = server.exchange(format!("{head}Content-Length: 65537\r\n\r\n").as_bytes());

@@ -1,4 +1,4 @@
-//! Multi-model mode: the end, with models loaded, being loaded and being unloaded.
+//! Multi-model mode: shutdown while models are loaded, loading or unloading.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -8,14 +8,14 @@ use crate::support::{
     Connection, Ended, INSTANCES, PREDICTIONS, Server, Setup, processes, request, wait_until,
 };
 
-/// Nothing is left of a server that ended well.
+/// Asserts that a server ended with exit code 0 and left nothing behind.
 #[track_caller]
 fn assert_clean(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     ended.assert_nothing_left();
 }
 
-/// Sends SIGTERM and waits until it is heard.
+/// Sends SIGTERM and waits until the server has reacted.
 #[track_caller]
 fn terminate(server: &Server) {
     server.signal(Signal::TERM);
@@ -25,7 +25,7 @@ fn terminate(server: &Server) {
 }
 
 #[test]
-fn without_and_with_models_it_ends_at_once() {
+fn the_server_ends_at_once_with_and_without_models() {
     for names in [&[][..], &["a"], &["a", "b", "c", "d", "e"]] {
         let server = Setup::multi_model(5).start();
         server.add_loaded(names);
@@ -37,7 +37,7 @@ fn without_and_with_models_it_ends_at_once() {
 }
 
 #[test]
-fn running_requests_of_all_models_are_answered() {
+fn running_requests_of_all_models_finish() {
     let server = Setup::multi_model(3).start();
     let names = ["a", "b", "c"];
     server.add_loaded(&names);
@@ -54,7 +54,7 @@ fn running_requests_of_all_models_are_answered() {
             ));
             running.push(connection);
         }
-        wait_until("all are in flight", || {
+        wait_until("all requests are in flight", || {
             server.stat(instance, "in_flight") == 5
         });
     }
@@ -62,15 +62,18 @@ fn running_requests_of_all_models_are_answered() {
     assert!(running.iter_mut().all(|c| !c.is_readable()));
     (0..3).for_each(|instance| server.thaw(instance));
     for connection in &mut running {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
-        assert_eq!(answer.header("connection"), Some("close"));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
+        assert_eq!(response.header("connection"), Some("close"));
     }
     assert_clean(&server.wait_for_end());
 }
 
 #[test]
-fn a_load_and_an_unload_under_way_are_answered() {
+fn pending_loads_and_unloads_finish() {
     let server = Setup::multi_model(3).start();
     server.add_loaded(&["stays", "goes"]);
     server.add_held_model("comes");
@@ -79,10 +82,14 @@ fn a_load_and_an_unload_under_way_are_answered() {
     server.control(1, &json!({"freeze": true}));
     let mut running = server.connect();
     running.send(&request("POST", "/models/goes/invoke", &[], INSTANCES));
-    wait_until("it is in flight", || server.stat(1, "in_flight") == 1);
+    wait_until("the request is in flight", || {
+        server.stat(1, "in_flight") == 1
+    });
     let mut unload = server.connect();
     unload.send(&unload_request("goes"));
-    wait_until("it is not loaded any more", || server.loaded() == ["stays"]);
+    wait_until("the model is no longer loaded", || {
+        server.loaded() == ["stays"]
+    });
 
     terminate(&server);
     assert!(!load.is_readable() && !unload.is_readable());
@@ -95,7 +102,7 @@ fn a_load_and_an_unload_under_way_are_answered() {
 }
 
 #[test]
-fn loads_that_fail_while_it_ends_are_told_so() {
+fn loads_that_fail_during_shutdown_get_their_error() {
     let server = Setup::multi_model(3).start();
     let mut loads = Vec::new();
     for (name, status) in [("exits", 500), ("dies", 507)] {
@@ -112,9 +119,9 @@ fn loads_that_fail_while_it_ends_are_told_so() {
     assert_clean(&server.wait_for_end());
 }
 
-/// The second signal ends it without waiting. Loads do not keep it.
+/// The second signal ends the server at once, without waiting for loads.
 #[test]
-fn loads_that_do_not_come_to_an_end_leave_nothing() {
+fn loads_that_never_finish_leave_nothing_behind() {
     for ignore_sigterm in [0, 1] {
         let server = Setup::multi_model(5)
             .var("FAKE_TFS_IGNORE_SIGTERM", ignore_sigterm)
@@ -123,7 +130,9 @@ fn loads_that_do_not_come_to_an_end_leave_nothing() {
         let names = ["a", "b", "c"];
         names.iter().for_each(|name| server.add_held_model(name));
         let loads: Vec<_> = names.iter().map(|name| server.begin_load(name)).collect();
-        wait_until("all are started", || server.starts().len() == 4);
+        wait_until("all model servers are started", || {
+            server.starts().len() == 4
+        });
         terminate(&server);
         server.signal(Signal::TERM);
         let ended = server.wait_for_end();
@@ -133,7 +142,7 @@ fn loads_that_do_not_come_to_an_end_leave_nothing() {
 }
 
 #[test]
-fn a_model_that_keeps_dying_does_not_hold_up_the_end() {
+fn a_model_that_keeps_dying_does_not_delay_the_end() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["a", "b"]);
     server.order_start("a", "exit");

@@ -1,4 +1,4 @@
-//! Multi-model mode: what unloading answers, what it waits for, and that nothing is left.
+//! Multi-model mode: an unload waits for running requests, and nothing of the model is left when it responds.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::support::setup::fake_model_server;
 use crate::support::{INSTANCES, PREDICTIONS, Setup, processes, request, wait_until};
 
 #[test]
-fn when_it_answers_process_ports_and_files_are_gone() {
+fn process_ports_and_files_are_gone_when_an_unload_responds() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["a", "b"]);
     let pid = server.last_start_of("a").pid;
@@ -23,7 +23,7 @@ fn when_it_answers_process_ports_and_files_are_gone() {
 }
 
 #[test]
-fn what_is_not_loaded_cannot_be_unloaded() {
+fn a_model_that_is_not_loaded_cannot_be_unloaded() {
     let server = Setup::multi_model(2).start();
     server.add_held_model("held");
     server.add_loaded(&["m"]);
@@ -40,7 +40,7 @@ fn what_is_not_loaded_cannot_be_unloaded() {
 }
 
 #[test]
-fn a_model_can_be_loaded_and_unloaded_again_and_again() {
+fn a_model_can_be_loaded_and_unloaded_repeatedly() {
     let server = Setup::multi_model(1).start();
     server.add_model("m");
     for round in 0..10 {
@@ -53,18 +53,22 @@ fn a_model_can_be_loaded_and_unloaded_again_and_again() {
 }
 
 #[test]
-fn running_requests_are_answered_first_and_new_ones_get_404() {
+fn an_unload_waits_for_running_requests_while_new_ones_get_404() {
     let server = Setup::multi_model(2).start();
     server.add_loaded(&["m", "other"]);
     server.control(0, &json!({"freeze": true}));
     let invoke = request("POST", "/models/m/invoke", &[], INSTANCES);
     let mut running: Vec<_> = (0..10).map(|_| server.connect()).collect();
     running.iter_mut().for_each(|c| c.send(&invoke));
-    wait_until("all are in flight", || server.stat(0, "in_flight") == 10);
+    wait_until("all requests are in flight", || {
+        server.stat(0, "in_flight") == 10
+    });
 
     let mut unload = server.connect();
     unload.send(&unload_request("m"));
-    wait_until("it is not loaded any more", || server.loaded() == ["other"]);
+    wait_until("the model is no longer loaded", || {
+        server.loaded() == ["other"]
+    });
     assert_not_loaded(&server.invoke_model("m", INSTANCES), "m");
     assert_not_loaded(&server.get("/models/m"), "m");
     assert_not_loaded(&server.get("/tfs/v1/models/m"), "m");
@@ -75,8 +79,11 @@ fn running_requests_are_answered_first_and_new_ones_get_404() {
 
     server.thaw(0);
     for connection in &mut running {
-        let answer = connection.response();
-        assert_eq!((answer.status, answer.text().as_str()), (200, PREDICTIONS));
+        let response = connection.response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, PREDICTIONS)
+        );
     }
     assert_unloaded(&unload.response(), "m");
     server.assert_free_but(&["other"]);
@@ -84,23 +91,25 @@ fn running_requests_are_answered_first_and_new_ones_get_404() {
     server.assert_model_serves("m");
 }
 
-/// The limit is the deadline of requests where that is shorter than half a minute.
+/// The limit is the deadline of requests if that is shorter than 30 s.
 #[test]
-fn requests_that_do_not_end_hold_an_unload_for_a_limited_time() {
+fn requests_that_hang_delay_an_unload_for_a_limited_time() {
     let server = Setup::multi_model(2).deadline(2).start();
     server.add_loaded(&["m"]);
     let mut stuck = server.connect();
     let hang = fake(&json!({"hang": true}));
     stuck.send(&request("POST", "/models/m/invoke", &[], hang.as_bytes()));
-    wait_until("it is in flight", || server.stat(0, "in_flight") == 1);
+    wait_until("the request is in flight", || {
+        server.stat(0, "in_flight") == 1
+    });
     server.assert_unloads("m");
-    let answer = stuck.response();
+    let response = stuck.response();
     assert!(
-        [502, 503, 504].contains(&answer.status),
+        [502, 503, 504].contains(&response.status),
         "{}",
-        answer.text()
+        response.text()
     );
-    answer.error();
+    response.error();
     server.assert_no_model_left();
 }
 
@@ -114,9 +123,9 @@ fn a_model_server_that_ignores_sigterm_is_killed() {
     server.assert_no_model_left();
 }
 
-/// A script that starts the model server as a child of its own.
+/// The script starts the model server as its child.
 #[test]
-fn a_model_server_behind_a_script_is_ended_with_it() {
+fn a_model_server_started_by_a_script_ends_with_the_script() {
     let setup = Setup::multi_model(1);
     let program = setup.path("bin/model_server");
     let script = format!("'{}' \"$@\" &\nwait", fake_model_server().display());
@@ -127,7 +136,7 @@ fn a_model_server_behind_a_script_is_ended_with_it() {
     server.add_loaded(&["m"]);
     let pid = server.last_start_of("m").pid;
     server.assert_unloads("m");
-    wait_until("it is gone", || !processes::runs(pid));
+    wait_until("the model server is gone", || !processes::runs(pid));
     server.assert_loads("m");
 }
 
@@ -143,5 +152,9 @@ fn a_model_whose_process_is_down_can_be_unloaded() {
     let starts = server.starts().len();
     server.order_start("m", "");
     server.assert_loads("m");
-    assert_eq!(server.starts().len(), starts + 1, "nobody else started it");
+    assert_eq!(
+        server.starts().len(),
+        starts + 1,
+        "the model server was started only once"
+    );
 }
