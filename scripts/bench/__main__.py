@@ -5,8 +5,6 @@ model server with a fixed answer. Every ratio is taken within a round, and the t
 on a shared machine speeds drift from minute to minute, ratios much less.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -123,9 +121,7 @@ def _options() -> tuple[Bench, Mode]:
     modes = parser.add_mutually_exclusive_group()
     mode = {"dest": "mode", "action": "store_const", "default": "comparison"}
     modes.add_argument("--attack", const="attack", **mode, help="instead: what hostile connections cost others")
-    modes.add_argument(
-        "--workers", const="workers", **mode, help="instead: coroutines and threads for requests that wait"
-    )
+    modes.add_argument("--workers", const="workers", **mode, help="instead: requests that wait, in several ways")
     modes.add_argument("--plot", action="store_true", help="measure nothing: draw again what --write wrote")
     parser.add_argument("--write", action="store_true", help="write the table into docs/BENCHMARKS.md, and plots of it")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 3 s")
