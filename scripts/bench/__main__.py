@@ -6,6 +6,7 @@ on a shared machine speeds drift from minute to minute, ratios much less.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -71,7 +72,7 @@ def main() -> int:
         os.environ["TMPDIR"] = scratch  # nginx keeps large bodies in files there
         bench.scratch = Path(scratch)
         for measure in dict.fromkeys(mode.parts[part] for part in bench.parts):
-            with bench.running:
+            with contextlib.ExitStack() as bench.running:
                 rows += measure(bench)
     figures = {"rows": [asdict(row) for row in rows], "run": _how(bench)}
     print(f"{table(mode.columns, rows)}\n\n{figures['run']}")

@@ -95,13 +95,10 @@ def wrk(server: Target, load: Load, seconds: int) -> Run:
     return Run(**figures, size=load.size, cpu=cpu_after - cpu, switches=switches_after - switches, peak=peak)
 
 
-# Loads with the servers that take turns under them, by their names there, and their runs.
-Plan = dict[Load, dict[str, Target]]
-Runs = dict[Load, dict[str, list[Run]]]
-
-
-def take_turns(bench: Bench, plan: Plan, rounds: int = 0, during: Callable = contextlib.nullcontext) -> Runs:
-    """A run in each round for each load and each of its servers; `during` gets the server's name for each run."""
+def take_turns(
+    bench: Bench, plan: dict[Load, dict[str, Target]], rounds: int = 0, during: Callable = contextlib.nullcontext
+) -> dict[Load, dict[str, list[Run]]]:
+    """For each load and each of its servers, by name, a run in each round; `during` gets the name for each run."""
     runs = {load: {side: [] for side in sides} for load, sides in plan.items()}
     # Before anything counts, each server has given a right answer, its workers are ready and all connections made.
     for load, sides in plan.items():

@@ -90,10 +90,7 @@ class Bench(argparse.Namespace):
     """The options of a run, its folder, and its servers: those that a part starts end with it."""
 
     scratch: Path
-
-    def __init__(self):
-        super().__init__()
-        self.running = contextlib.ExitStack()
+    running: contextlib.ExitStack
 
     def start(self, *arguments, **settings) -> Ours:
         return self.running.enter_context(Ours(self, *arguments, **settings))
