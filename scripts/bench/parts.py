@@ -158,7 +158,8 @@ def starts(bench: Bench) -> Iterator[Row]:
         if times[-1] < -20:
             raise Failure(f"/ping answered 200 {-times[-1]:.0f} ms before the model server was available")
     work = "from the model server answering AVAILABLE to /ping 200"
-    yield Row(work, max(statistics.median(times), 0.0), "ms", at_most=(100, 20), more=f"at most {max(times):.3g} ms")
+    more = f"at most {quantity(max(times), 'ms')}"
+    yield Row(work, max(statistics.median(times), 0.0), "ms", at_most=(100, 20), more=more)
 
     def start_ms(handler: str) -> float:
         server = bench.start(handler)
