@@ -5,9 +5,8 @@ model server with a fixed answer. Every ratio is taken within a round, and the t
 on a shared machine speeds drift from minute to minute, ratios much less.
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -73,7 +72,7 @@ def main() -> int:
         os.environ["TMPDIR"] = scratch  # nginx keeps large bodies in files there
         bench.scratch = Path(scratch)
         for measure in dict.fromkeys(mode.parts[part] for part in bench.parts):
-            with bench.running:
+            with contextlib.ExitStack() as bench.running:
                 rows += measure(bench)
     figures = {"rows": [asdict(row) for row in rows], "run": _how(bench)}
     print(f"{table(mode.columns, rows)}\n\n{figures['run']}")
@@ -123,9 +122,7 @@ def _options() -> tuple[Bench, Mode]:
     modes = parser.add_mutually_exclusive_group()
     mode = {"dest": "mode", "action": "store_const", "default": "comparison"}
     modes.add_argument("--attack", const="attack", **mode, help="instead: what hostile connections cost others")
-    modes.add_argument(
-        "--workers", const="workers", **mode, help="instead: coroutines and threads for requests that wait"
-    )
+    modes.add_argument("--workers", const="workers", **mode, help="instead: requests that wait, in several ways")
     modes.add_argument("--plot", action="store_true", help="measure nothing: draw again what --write wrote")
     parser.add_argument("--write", action="store_true", help="write the table into docs/BENCHMARKS.md, and plots of it")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: an impression, not judged")

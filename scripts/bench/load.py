@@ -1,9 +1,9 @@
 """What is sent: bodies, single requests, and wrk's load, under which servers take turns."""
 
-from __future__ import annotations
-
+import contextlib
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,12 +95,10 @@ def wrk(server: Target, load: Load, seconds: int) -> Run:
     return Run(**figures, size=load.size, cpu=cpu_after - cpu, switches=switches_after - switches, peak=peak)
 
 
-# The servers that take turns under a load, by name.
-Sides = dict[str, Target]
-
-
-def take_turns(bench: Bench, plan: dict[Load, Sides], rounds: int = 0) -> dict[Load, dict[str, list[Run]]]:
-    """For each load and side a run in each round."""
+def take_turns(
+    bench: Bench, plan: dict[Load, dict[str, Target]], rounds: int = 0, during: Callable = contextlib.nullcontext
+) -> dict[Load, dict[str, list[Run]]]:
+    """For each load and each of its servers, by name, a run in each round; `during` gets the name for each run."""
     runs = {load: {side: [] for side in sides} for load, sides in plan.items()}
     # Before anything counts, each server has given a right answer, its workers are ready and all connections made.
     for load, sides in plan.items():
@@ -113,7 +111,7 @@ def take_turns(bench: Bench, plan: dict[Load, Sides], rounds: int = 0) -> dict[L
         for load, sides in plan.items():
             # The side that begins changes, so that being first is no advantage.
             for side, server in list(sides.items())[:: -1 if number % 2 else 1]:
-                with server.during():
+                with during(side):
                     runs[load][side].append(wrk(server, load, bench.seconds))
             speeds = ", ".join(f"{side} {quantity(RATE.of(found[-1]), '')}/s" for side, found in runs[load].items())
             say(f"round {number + 1}, {load}: {speeds}")

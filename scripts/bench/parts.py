@@ -1,9 +1,6 @@
 """The parts of a run: each is a function that measures and yields rows."""
 
-from __future__ import annotations
-
 import contextlib
-import copy
 import http.client
 import itertools
 import os
@@ -30,18 +27,11 @@ PAIR = "trivial pair of handlers"
 CONNECTIONS = (16, 64)
 LARGE = "10 MB JSON"
 AT_REST = "memory at rest (server alone; nginx: all its processes)"
-# Work, side, figure, limits: one row for each number of connections.
-SMALL_ROWS = (
-    (SMALL, "ours", RATE, {"at_least": (0.35, 0.75)}),
-    (SMALL, "ours", P50, {}),
-    (SMALL, "ours", P99, {"at_most": (3, 1.5)}),
-    (SMALL, "ours", CPU, {}),
-    (PAIR, "pair", RATE, {"at_least": (0.15, 0.3)}),
-    (PAIR, "pair", P50, {}),
-    (PAIR, "pair", P99, {}),
-    (PAIR, "pair", CPU, {}),
-    (SMALL, "ours", PEAK, {}),
-)
+# Figures of small requests, with their limits.
+LIMITS = {
+    SMALL: {RATE: {"at_least": (0.35, 0.75)}, P50: {}, P99: {"at_most": (3, 1.5)}, CPU: {}, PEAK: {}},
+    PAIR: {RATE: {"at_least": (0.15, 0.3)}, P50: {}, P99: {}, CPU: {}},
+}
 # Handlers that are measured with one worker and with two: the script, the work, connections.
 SCALED = (
     ("pair", PAIR, 64),
@@ -76,11 +66,10 @@ def against_nginx(bench: Bench) -> Iterator[Row]:
     runs = take_turns(bench, {**dict.fromkeys(small, {**sides, "pair": pair}), large: sides})
     (through,) = take_turns(bench, {csv: {"ours": ours}}, rounds=1)[csv]["ours"]
 
-    for work, side, figure, limits in SMALL_ROWS:
-        for load in small:
-            yield compared(
-                name(work, figure, load.connections), figure, runs[load]["nginx"], runs[load][side], **limits
-            )
+    for work, side in ((SMALL, "ours"), (PAIR, "pair")):
+        for (figure, limits), load in itertools.product(LIMITS[work].items(), small):
+            row = name(work, figure, load.connections)
+            yield compared(row, figure, runs[load]["nginx"], runs[load][side], **limits)
     yield compared(name(LARGE, PEAK, 4), PEAK, runs[large]["nginx"], runs[large]["ours"])
     yield Row(name("10 MB CSV", PEAK, 4), PEAK.of(through), "MB")
     yield Row(AT_REST, at_rest[1], "MB", at_rest[0], at_most=(20, 8))
@@ -105,10 +94,7 @@ def handlers(bench: Bench) -> Iterator[Row]:
 
 def _rates(bench: Bench, script: str, load: Load, workers: tuple[int, ...]) -> list[list[float]]:
     """Requests per second in each round, with these numbers of workers in turn."""
-    sides = {
-        f"{script}.py, workers: {count}": bench.start(script, SAGEMAKER_GUNICORN_WORKERS=str(count))
-        for count in workers
-    }
+    sides = {f"{script}, {count}": bench.start(script, SAGEMAKER_GUNICORN_WORKERS=str(count)) for count in workers}
     runs = take_turns(bench, {load: sides}, rounds=max(1, bench.rounds // 3))[load]
     bench.running.close()
     return [list(map(RATE.of, found)) for found in runs.values()]
@@ -172,7 +158,8 @@ def starts(bench: Bench) -> Iterator[Row]:
         if times[-1] < -20:
             raise Failure(f"/ping answered 200 {-times[-1]:.0f} ms before the model server was available")
     work = "from the model server answering AVAILABLE to /ping 200"
-    yield Row(work, max(statistics.median(times), 0.0), "ms", at_most=(100, 20), more=_at_most(times))
+    more = f"at most {quantity(max(times), 'ms')}"
+    yield Row(work, max(statistics.median(times), 0.0), "ms", at_most=(100, 20), more=more)
 
     def start_ms(handler: str) -> float:
         server = bench.start(handler)
@@ -181,7 +168,7 @@ def starts(bench: Bench) -> Iterator[Row]:
         return (ready - server.begin) * 1000
 
     with_pair, without = ([start_ms(handler) for _ in range(bench.rounds)] for handler in ("pair", ""))
-    more = f"{_at_most(with_pair)}; without handlers {quantity(statistics.median(without), 'ms')}"
+    more = f"at most {quantity(max(with_pair), 'ms')}; without handlers {quantity(statistics.median(without), 'ms')}"
     yield Row("from the start to /ping 200, trivial pair of handlers", statistics.median(with_pair), "ms", more=more)
 
 
@@ -195,10 +182,6 @@ def _first_answer(port: int, path: str, wanted: str = "") -> float:
                 return time.monotonic()
         time.sleep(0.001)
     raise Failure(f"port {port} did not answer 200 to {path} within {START_SECONDS} s")
-
-
-def _at_most(times: list[float]) -> str:
-    return f"at most {quantity(max(times), 'ms')}"
 
 
 def waiting(bench: Bench) -> Iterator[Row]:
@@ -278,20 +261,19 @@ def _drip(closed: list[socket.socket], server: Ours, over: threading.Event) -> N
 def _with_and_without(bench: Bench, load: Load, disturb: Callable, threads: int) -> Iterable[list[Run]]:
     """The runs of a server under a load, alone and while this many threads disturb it."""
     server = bench.start()
-    disturbed = copy.copy(server)
 
     @contextlib.contextmanager
-    def during() -> Iterator[None]:
+    def during(side: str) -> Iterator[None]:
         over = threading.Event()
+        count = threads if side == "disturbed" else 0
         with ThreadPoolExecutor(threads) as pool:
-            running = [pool.submit(disturb, server, over) for _ in range(threads)]
+            running = [pool.submit(disturb, server, over) for _ in range(count)]
             try:
-                time.sleep(DISTURB_SECONDS)
+                time.sleep(DISTURB_SECONDS if count else 0)
                 yield
             finally:
                 over.set()
             for one in running:
                 one.result()
 
-    disturbed.during = during
-    return take_turns(bench, {load: {"alone": server, "disturbed": disturbed}})[load].values()
+    return take_turns(bench, {load: {"alone": server, "disturbed": server}}, during=during)[load].values()

@@ -4,51 +4,34 @@ Bars need only rectangles and text. A plotting library would be an environment o
 draw other bytes from the same figures.
 """
 
-from __future__ import annotations
-
 from html import escape
 
 from .parts import AT_REST, CONNECTIONS, LARGE, PAIR, SMALL
 from .rows import CPU, P99, PEAK, RATE, Figure, Row, name, quantity
+from .targets import HERE
 
 NGINX, OURS, WITH_PAIR = "nginx", "sagemaker-tfs", "with a pair of handlers"
 # In pixels: the picture, where its bars begin, how long and high a bar can be.
 WIDTH, LEFT, LONGEST, HEIGHT = 720, 190, 400, 16
-# A background of its own keeps the picture readable on any page.
-STYLE = """
-  .page { fill: #ffffff; stroke: #d0d7de; }
-  text { font: 13px system-ui, sans-serif; fill: #1f2328; }
-  .title { font-size: 17px; font-weight: 600; }
-  .panel { font-weight: 600; }
-  .series { text-anchor: end; }
-  .bar0 { fill: #8c959f; }
-  .bar1 { fill: #1f6feb; }
-  .bar2 { fill: #d4761f; }
-  @media (prefers-color-scheme: dark) {
-    .page { fill: #0d1117; stroke: #30363d; }
-    text { fill: #e6edf3; }
-  }
-"""
+STYLE = HERE.joinpath("plots.css").read_text()
 
 
 def plots(rows: list[Row]) -> dict[str, str]:
     """The pictures by the names of their files."""
     by_work = {row.work: row for row in rows}
 
-    def pair_of_bars(work: str) -> dict[str, float]:
-        return {NGINX: by_work[work].base, OURS: by_work[work].ours}
+    def bars(work: str, pair: str = "") -> dict[str, float]:
+        found = {NGINX: by_work[work].base, OURS: by_work[work].ours}
+        return found | {WITH_PAIR: by_work[pair].ours} if pair else found
 
     def small(figure: Figure) -> dict[str, dict[str, float]]:
-        return {
-            f"{count} connections": pair_of_bars(name(SMALL, figure, count))
-            | {WITH_PAIR: by_work[name(PAIR, figure, count)].ours}
-            for count in CONNECTIONS
-        }
+        works = {count: [name(work, figure, count) for work in (SMALL, PAIR)] for count in CONNECTIONS}
+        return {f"{count} connections": bars(*found) for count, found in works.items()}
 
     resident = {
-        "at rest": pair_of_bars(AT_REST),
-        f"{SMALL}, 64 connections": pair_of_bars(name(SMALL, PEAK, 64)),
-        f"{LARGE}, 4 connections": pair_of_bars(name(LARGE, PEAK, 4)),
+        "at rest": bars(AT_REST),
+        f"{SMALL}, 64 connections": bars(name(SMALL, PEAK, 64)),
+        f"{LARGE}, 4 connections": bars(name(LARGE, PEAK, 4)),
     }
     speed = {
         "Requests per second, longer is better": ("", small(RATE)),
@@ -75,9 +58,8 @@ def draw(title: str, panels: dict[str, tuple[str, dict[str, dict[str, float]]]])
         text(20, y, "panel", heading)
         scale = LONGEST / max(value for bars in groups.values() for value in bars.values())
         for group, bars in groups.items():
-            y += 26
-            text(20, y, "group", group)
-            y += 8
+            text(20, y + 26, "group", group)
+            y += 34
             for number, (series, value) in enumerate(bars.items()):
                 size = f'width="{value * scale:.1f}" height="{HEIGHT}"'
                 shapes.append(f'<rect x="{LEFT}" y="{y}" {size} rx="2" class="bar{number}"/>')

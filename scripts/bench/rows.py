@@ -1,7 +1,5 @@
 """The rows of the tables, what a run of one server shows, and how both read."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,14 +1,14 @@
 """What is measured: sagemaker-tfs with a model server as its child, and nginx with one of its own."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+from tests.harness.case import Case
 from tests.harness.constants import ROOT
 from tests.harness.ports import free_ports
 from tests.harness.processes import Process, cpu_seconds, memory, program, reset_peak
@@ -28,9 +28,6 @@ def say(text: str) -> None:
 
 class Target(Process):
     """A running server, and what /proc says about it."""
-
-    # A context that lasts as long as each run.
-    during = contextlib.nullcontext
 
     def pids(self) -> list[int]:
         """The processes of the server itself."""
@@ -63,13 +60,11 @@ class Target(Process):
 class Ours(Server, Target):
     """sagemaker-tfs, with a script of handlers/ if one is named."""
 
-    def __init__(self, bench: Bench, handler: str = "", model_server: Path = FAKE_MODEL_SERVER, **settings: str):
-        model_dir = bench.scratch / f"model-{handler}"
-        version = model_dir / MODEL / "1"
-        version.mkdir(parents=True, exist_ok=True)
-        (version / "saved_model.pb").touch()
+    def __init__(self, bench: "Bench", handler: str = "", model_server: Path = FAKE_MODEL_SERVER, **settings: str):
+        model_dir = Path(tempfile.mkdtemp(dir=bench.scratch))
+        Case.empty_model(model_dir / MODEL, "1")
         if handler:
-            (model_dir / "code").mkdir(exist_ok=True)
+            (model_dir / "code").mkdir()
             shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")
         super().__init__(model_dir, executable=bench.server, model_server=model_server, env=settings)
 
@@ -95,10 +90,7 @@ class Bench(argparse.Namespace):
     """The options of a run, its folder, and its servers: those that a part starts end with it."""
 
     scratch: Path
-
-    def __init__(self):
-        super().__init__()
-        self.running = contextlib.ExitStack()
+    running: contextlib.ExitStack
 
     def start(self, *arguments, **settings) -> Ours:
         return self.running.enter_context(Ours(self, *arguments, **settings))

@@ -45,8 +45,8 @@ class End(ContainerCase):
         for answer in answers:
             self.check_predictions(answer.result())
 
-    def test_a_request_that_never_ends_does_not_keep_it(self):
-        container = self.serve()
+    def test_neither_an_endless_request_nor_a_model_server_that_ignores_the_signal_keeps_it(self):
+        container = self.serve(env={"FAKE_TFS_IGNORE_SIGTERM": "1"})
         body = json.dumps({"instances": [1.0], "fake": {"hang": True}})
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(self.invoke, container, body)
@@ -54,9 +54,6 @@ class End(ContainerCase):
             self.check_stops(container, KILL_SECONDS)
         # Refused or cut off: the client must not wait for ever.
         self.assertTrue(answer.exception() or answer.result().status >= 500)
-
-    def test_an_idle_one_ends_at_once_although_its_model_server_ignores_the_signal(self):
-        self.check_stops(self.serve(env={"FAKE_TFS_IGNORE_SIGTERM": "1"}))
 
     def test_while_it_starts(self):
         container = self.container(image("slim"), self.models(), env={"FAKE_TFS_START_DELAY_MS": "600000"})

@@ -37,15 +37,13 @@ class MultiModel(ContainerCase):
     def test_load_list_invoke_unload(self):
         container = self.serve_multi()
         self.check_json(container.request("GET", "/models"), {"models": []})
-        self.check_error(self.load(container, "x"), 404, "Could not find valid base path")
         for name in ("one", "two"):
             self.add(container, name)
-        self.check_json(self.load(container, "one"), {"error": "Model one is already loaded."}, 409)
         listed = container.request("GET", "/models").json()["models"]
         self.assertEqual([model["modelName"] for model in listed], ["one", "two"])
+        self.assertEqual(len(container.model_servers()), 2)
         for name in ("one", "two"):
             self.check_predictions(self.ask(container, name))
-        self.assertEqual(len(container.model_servers()), 2)
         self.assertEqual(container.request("DELETE", "/models/one").status, 200)
         self.assertEqual(self.ask(container, "one").status, 404)
         self.check_predictions(self.ask(container, "two"))
@@ -58,13 +56,3 @@ class MultiModel(ContainerCase):
         self.add(container, "two")
         self.check(self.ask(container, "one"), "one says [3.5,", content_type="text/plain")
         self.check_predictions(self.ask(container, "two"))
-
-    def test_a_killed_model_server_costs_its_model_only(self):
-        container = self.serve_multi()
-        for name in ("one", "two"):
-            self.add(container, name)
-        first, _ = container.model_servers()
-        container.shell(f"kill -9 {first}")
-        for name in ("one", "two"):
-            self.check_predictions(self.ask(container, name))
-        container.wait_for(lambda: len(container.model_servers()) == 2)

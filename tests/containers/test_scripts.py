@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 
-from tests.harness.client import request, wait_until
 from tests.harness.commands import run
 from tests.harness.constants import HOST, ROOT
 from tests.harness.ports import free_ports
@@ -69,11 +68,5 @@ class Compose(ContainerCase):
         command = [*compose, "--file", ROOT / "docker" / "compose.yaml", "--project-name", RUN]
         self.clean_up(run, *command, "down", "--timeout", "5", env=env)
         run(*command, "up", "--detach", env=env)
-
-        def ready():
-            try:
-                return request(port, "GET", "/ping").status == 200  # 502 while it starts
-            except OSError:
-                return False
-
-        wait_until(ready, "the service is not ready")
+        # 502 while it starts.
+        run("curl", "--silent", "--fail", "--retry", "60", "--retry-all-errors", f"http://{HOST}:{port}/ping")

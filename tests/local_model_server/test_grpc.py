@@ -4,60 +4,60 @@ import unittest
 
 import grpc
 import tensorflow as tf
-from harness import ANSWER_SECONDS, shared_server
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-X = tf.make_tensor_proto([1, 2], tf.float32)
+from tests.harness.client import ANSWER_SECONDS
+from tests.harness.constants import HOST
+
+from .case import shared
+
+X = tf.make_tensor_proto([[1], [2]], tf.float32)
+# By signature: inputs with their types and values, and outputs with the fields and values in which they come.
+TYPES = {
+    "serving_default": (
+        ("f", tf.float32, [1, 2], "half", "float_val", [0.5, 1]),
+        ("i", tf.int64, [2**40, 1], "next", "int64_val", [2**40 + 1, 2]),
+        ("b", tf.bool, [True, False], "not", "bool_val", [False, True]),
+        ("s", tf.string, [b"\xff\x00", b""], "text", "string_val", [b"\xff\x00", b""]),
+    ),
+    "numbers": (
+        ("double", tf.float64, [0.5, 1.5], "double", "double_val", [0.5, 1.5]),
+        ("int32", tf.int32, [1, 2], "int32", "int_val", [1, 2]),
+        ("uint8", tf.uint8, [3, 4], "uint8", "int_val", [3, 4]),
+    ),
+}
 
 
 class Grpc(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        channel = grpc.insecure_channel(f"127.0.0.1:{shared_server().grpc_port}", options=unlimited)
+        channel = grpc.insecure_channel(f"{HOST}:{shared().grpc_port}", options=unlimited)
         cls.addClassCleanup(channel.close)
         cls.stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
     def predict(self, name, inputs, signature="", version=None, outputs=()):
-        request = predict_pb2.PredictRequest(output_filter=outputs)
-        request.model_spec.name = name
-        request.model_spec.signature_name = signature
-        if version is not None:
-            request.model_spec.version.value = version
-        for alias, value in inputs.items():
-            request.inputs[alias].CopyFrom(value)
+        spec = {"name": name, "signature_name": signature, "version": version and {"value": version}}
+        request = predict_pb2.PredictRequest(model_spec=spec, inputs=inputs, output_filter=outputs)
         return self.stub.Predict(request, timeout=ANSWER_SECONDS)
 
     def test_versions(self):
         for version in (None, 123):
             response = self.predict("half_plus_three", {"x": X}, version=version)
             self.assertEqual(list(response.outputs["y"].float_val), [3.5, 4.0])
-            self.assertEqual(response.outputs["y"].tensor_shape.dim[0].size, 2)
+            self.assertEqual([dim.size for dim in response.outputs["y"].tensor_shape.dim], [2, 1])
             spec = response.model_spec
             found = (spec.name, spec.version.value, spec.signature_name)
             self.assertEqual(found, ("half_plus_three", version or 124, "serving_default"))
 
     def test_every_type_comes_in_its_own_field(self):
-        inputs = {
-            "f": X,
-            "i": tf.make_tensor_proto([2**40, 1], tf.int64),
-            "b": tf.make_tensor_proto([True, False]),
-            "s": tf.make_tensor_proto([b"\xff\x00", b""]),
-        }
-        outputs = self.predict("types", inputs).outputs
-        self.assertEqual(list(outputs["half"].float_val), [0.5, 1])
-        self.assertEqual(list(outputs["next"].int64_val), [2**40 + 1, 2])
-        self.assertEqual(list(outputs["not"].bool_val), [False, True])
-        self.assertEqual(list(outputs["text"].string_val), [b"\xff\x00", b""])
-        self.assertEqual([dim.size for dim in outputs["pair"].tensor_shape.dim], [2, 2])
-        inputs = {
-            "double": tf.make_tensor_proto([0.5, 1.5], tf.float64),
-            "int32": tf.make_tensor_proto([1, 2], tf.int32),
-            "uint8": tf.make_tensor_proto([3, 4], tf.uint8),
-        }
-        outputs = self.predict("types", inputs, "numbers", outputs=["double", "uint8"]).outputs
-        found = {name: list(output.double_val or output.int_val) for name, output in outputs.items()}
-        self.assertEqual(found, {"double": [0.5, 1.5], "uint8": [3, 4]})
+        for signature, rows in TYPES.items():
+            inputs = {alias: tf.make_tensor_proto(values, dtype) for alias, dtype, values, *_ in rows}
+            outputs = self.predict("types", inputs, signature).outputs
+            for *_, alias, field, values in rows:
+                self.assertEqual(list(getattr(outputs[alias], field)), values, alias)
+            # A request may name the outputs that it wants.
+            self.assertEqual(list(self.predict("types", inputs, signature, outputs=[alias]).outputs), [alias])
 
     def test_large_messages(self):
         values = tf.make_tensor_proto(tf.zeros([2_000_000]))  # 8 MB each way; the default limit is 4

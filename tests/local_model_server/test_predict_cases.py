@@ -6,23 +6,22 @@ gives its inputs back.
 
 import base64
 import json
-import pathlib
 import re
 import sys
 import unittest
+from pathlib import Path
 from types import SimpleNamespace
 
-from harness import ROOT
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from tests.harness.constants import ROOT
 
 sys.path.append(str(ROOT / "scripts"))
 
-import tensorflow as tf  # noqa: E402
-from tensorflow.core.protobuf import meta_graph_pb2  # noqa: E402
-
 from local_model_server.rest_api import RestApi  # noqa: E402  (found through the line above)
 
-CASES = pathlib.Path(__file__).with_name("predict_cases.jsonl").read_text().splitlines()
-TYPES = {"float": "float32", "double": "float64", "half": "float16"}
+CASES = [json.loads(line) for line in Path(__file__).with_name("predict_cases.jsonl").read_text().splitlines()]
 ESCAPE = re.compile(r"\\u[0-9a-fA-F]{4}")
 OFFSET = re.compile(r" at offset: \d+")
 FLOAT = re.compile(r"\d+(?:\.\d+(?:e[+-]?\d+)?|e[+-]?\d+)")
@@ -37,7 +36,7 @@ class Identity:
             name, kind = part.split(":")
             for tensors in (signature.inputs, signature.outputs):
                 tensors[name].name = f"{name}:0"
-                tensors[name].dtype = tf.dtypes.as_dtype(TYPES.get(kind, kind)).as_datatype_enum
+                tensors[name].dtype = tf.dtypes.as_dtype(kind).as_datatype_enum
         self.signatures = {signature_name: signature}
 
     def run(self, feeds, fetches, timeout_ms=0):
@@ -49,7 +48,7 @@ class Cases(unittest.TestCase):
 
     def test_every_recorded_case(self):
         self.assertGreater(len(CASES), 90)
-        for case in map(json.loads, CASES):
+        for case in CASES:
             with self.subTest(case["case"]):
                 body = base64.b64decode(case["body_base64"]) if "body_base64" in case else case["body"].encode()
                 named = re.search(rb'"signature_name": *"(\w+)"', body)

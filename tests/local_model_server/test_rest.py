@@ -1,60 +1,40 @@
-"""The REST API of the running stand-in, with TensorFlow: values, layouts, errors, connections."""
+"""The REST API of the running stand-in, with TensorFlow: answers, errors, connections, batching."""
 
+import http.client
 import json
-import threading
-import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from harness import Server, batching, config, model, shared_server
+from tests.harness.case import Case
+from tests.harness.client import ANSWER_SECONDS
+from tests.harness.constants import HOST, JSON
 
-ANY_SHAPE = '{"signature_name": "any_shape", "inputs": %s}'
+from .case import StandIn, batching, config, model, shared
+
 STRINGS = '{"signature_name": "strings", "inputs": %s}'
 REGRESS = '{"signature_name": "regress_x_to_y", %s}'
-EIGHT_BITS = '{"signature_name": "numbers", "inputs": {"double": 0.1, "int32": 1, "uint8": 300}}'
 EXAMPLES = REGRESS % '"examples": [%s]'
+PREDICTIONS = '{\n    "predictions": [%s\n    ]\n}'
 
-# Bodies of predict requests and the values of their answers.
-VALUES = (
-    ("half_plus_three/versions/123", '{"instances": [1.0, 2.0]}', {"predictions": [3.5, 4.0]}),
-    ("half_plus_three", '{"inputs": {"x": [[1], [2]]}}', {"outputs": [[3.5], [4.0]]}),
-    ("half_plus_three", '{"signature_name": "", "inputs": 1}', {"outputs": 3.5}),
-    ("half_plus_three", '{"signature_name": "regress_x_to_y", "instances": [{"b64": ""}]}', {"predictions": [[3.0]]}),
-    ("types", ANY_SHAPE % "1", {"outputs": 2.0}),
-    ("types", ANY_SHAPE % "[[[1, 2]], [[3, 4]]]", {"outputs": [[[2.0, 3.0]], [[4.0, 5.0]]]}),
-    ("types", STRINGS % r'"\u00e4\ud83d\ude00"', {"outputs": {"b64": "w6Twn5iA"}}),
-    ("types", EIGHT_BITS, {"outputs": {"double": 0.1, "int32": 1, "uint8": 44}}),
-)
-
-# Calls and their answers to the byte.
+ROW = """
+        {
+            "half": %s,
+            "next": %s,
+            "not": %s,
+            "pair": [%s],
+            "text": "%s",
+            "text_bytes": {
+                "b64": "%s"
+            }
+        }"""
 TWO_ROWS = (
     '{"instances": [{"f": 1, "i": 9007199254740993, "b": true, "s": "a"}, '
     '{"f": 0.5, "i": -3, "b": false, "s": {"b64": "AP8="}}]}'
 )
-ROWS = """\
-{
-    "predictions": [
-        {
-            "half": 0.5,
-            "next": 9007199254740994,
-            "not": false,
-            "pair": [1.0, -1.0],
-            "text": "a",
-            "text_bytes": {
-                "b64": "YQ=="
-            }
-        },
-        {
-            "half": 0.25,
-            "next": -2,
-            "not": true,
-            "pair": [0.5, -0.5],
-            "text": "\\u0000\udcff",
-            "text_bytes": {
-                "b64": "AP8="
-            }
-        }
-    ]
-}"""
+ROWS = (
+    ROW % (0.5, 9007199254740994, "false", "1.0, -1.0", "a", "YQ=="),
+    ROW % (0.25, -2, "true", "0.5, -0.5", r"\u0000\xff", "AP8="),
+)
+NUMBERS = '{"signature_name": "numbers", "inputs": {"double": [[0.33333333333333333]], "int32": [], "uint8": 300}}'
 COLUMNS = """\
 {
     "outputs": {
@@ -63,40 +43,30 @@ COLUMNS = """\
                 0.33333333333333331
             ]
         ],
-        "int32": [
-            1,
-            2
-        ],
-        "uint8": []
+        "int32": [],
+        "uint8": 44
     }
 }"""
-LAYOUTS = (
-    ("half_plus_three:predict", '{"instances": [1.0, 2.0, 5.0]}', '{\n    "predictions": [3.5, 4.0, 5.5\n    ]\n}'),
-    ("types:predict", TWO_ROWS, ROWS),
-    (
-        "types:predict",
-        '{"signature_name": "numbers", "inputs": {"double": [[0.33333333333333333]], "int32": [1, 2], "uint8": []}}',
-        COLUMNS,
-    ),
-    (
-        "types:predict",
-        '{"signature_name": "echo", "instances": [0.2, 0.33333334, 1e20, -0.0, 1e7, 123456.7, NaN, -Infinity]}',
-        '{\n    "predictions": [0.2, 0.333333343, 1e+20, -0.0, 1e+07, 123456.703, NaN, -Infinity\n    ]\n}',
-    ),
-    (
-        "half_plus_three:regress",
-        REGRESS % '"context": {"x": 1.0}, "examples": [{}, {"x": 2.0}]',
-        '{\n    "results": [3.5, 4.0]\n}',
-    ),
-    (
-        "half_plus_three:classify",
-        '{"signature_name": "classify_x_to_y", "examples": [{"x": 1.0}, {"x": 2.0}]}',
-        '{\n    "results": [[["", 3.5]], [["", 4.0]]\n    ]\n}',
-    ),
+FLOATS = '{"signature_name": "echo", "instances": [0.2, 0.33333334, 1e20, -0.0, 1e7, 123456.7, NaN, -Infinity]}'
+CONTEXT = REGRESS % '"context": {"x": 1.0}, "examples": [{}, {"x": 2.0}]'
+CLASSES = '{"signature_name": "classify_x_to_y", "examples": [{"x": 1.0}, {"x": 2.0}]}'
+# Calls, bodies, and the answers to the byte. The recorded cases have the layouts of a single output.
+ANSWERS = (
+    ("half_plus_three/versions/123:predict", '{"instances": [1.0, 2.0]}', PREDICTIONS % "3.5, 4.0"),
+    ("half_plus_three:predict", '{"inputs": {"x": [2]}}', '{\n    "outputs": [\n        4.0\n    ]\n}'),
+    ("half_plus_three:predict", '{"signature_name": "", "inputs": 1}', '{\n    "outputs": 3.5\n}'),
+    ("half_plus_three:predict", REGRESS % '"instances": [{"b64": ""}]', PREDICTIONS % "[3.0]"),
+    ("types:predict", '{"signature_name": "any_shape", "instances": [[[1, 2]]]}', PREDICTIONS % "[[2.0, 3.0]]"),
+    ("types:predict", STRINGS % r'"\u00e4\ud83d\ude00"', '{\n    "outputs": {\n        "b64": "w6Twn5iA"\n    }\n}'),
+    ("types:predict", TWO_ROWS, PREDICTIONS % ",".join(ROWS)),
+    ("types:predict", NUMBERS, COLUMNS),
+    ("types:predict", FLOATS, PREDICTIONS % "0.2, 0.333333343, 1e+20, -0.0, 1e+07, 123456.703, NaN, -Infinity"),
+    ("half_plus_three:regress", CONTEXT, '{\n    "results": [3.5, 4.0]\n}'),
+    ("half_plus_three:classify", CLASSES, '{\n    "results": [[["", 3.5]], [["", 4.0]]\n    ]\n}'),
 )
 
-# The models, bodies and errors of predict requests; the recorded cases have many more.
-PREDICT_ERRORS = (
+# Calls, of which models alone mean `predict`, bodies and errors; the recorded cases have many more.
+ERRORS = (
     ("half_plus_three", '{"instances": [true]}', 400, "JSON Value: true Type: True is not of expected type: float"),
     ("half_plus_three", '{"instances": [1e39]}', 400, "JSON value: 1e+39 to float without loss of precision."),
     ("half_plus_three", '{"inputs": [16777216]}', 400, "JSON value: 16777216 to float without loss of precision."),
@@ -121,8 +91,6 @@ PREDICT_ERRORS = (
     ("demo", '{"inputs": [[1, 2, 3]]}', 400, "Incompatible shapes: [1,3] vs. [4]"),
     ("image", '{"instances": [{"b64": "AAAA"}]}', 400, "Unknown image file format"),
     ("slow", '{"instances": [30]}', 504, "Timed out waiting for notification"),
-)
-OTHER_ERRORS = (
     ("demo:explain", "{}", 400, "Malformed request: POST /v1/models/demo:explain"),
     ("demo:predict?a=b", "{}", 400, "Malformed request: POST /v1/models/demo:predict?a=b"),
     ("x:regress", '{"examples": [{}]}', 404, "Servable not found for request: Latest(x)"),
@@ -142,57 +110,57 @@ OTHER_ERRORS = (
 AVAILABLE = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
 
-class Answers(unittest.TestCase):
-    maxDiff = None
-
-    def test_values(self):
-        for name, body, expected in VALUES:
+class Answers(Case):
+    def test_answers_to_the_byte(self):
+        for call, body, expected in ANSWERS:
             with self.subTest(body):
-                status, text = shared_server().post(f"{name}:predict", body)
-                self.assertEqual((status, json.loads(text)), (200, expected))
-
-    def test_layouts(self):
-        for call, body, expected in LAYOUTS:
-            with self.subTest(body):
-                self.assertEqual(shared_server().post(call, body), (200, expected))
+                self.check(shared().post(call, body), expected)
 
     def test_errors(self):
-        predict = [(f"{name}:predict", *case) for name, *case in PREDICT_ERRORS]
-        for call, body, status, expected in (*predict, *OTHER_ERRORS):
-            with self.subTest(body[:80]):
-                found, text = shared_server().post(call, body)
-                self.assertEqual(found, status, text)
-                self.assertIn(expected, json.loads(text)["error"])
+        for call, body, status, expected in ERRORS:
+            call = call if ":" in call else f"{call}:predict"
+            with self.subTest(call, body=body[:80]):
+                self.check_error(shared().post(call, body), status, expected)
 
     def test_a_large_request(self):
         rows = [[float(i), 0.5, -1.25] for i in range(50_000)]
-        _, text = shared_server().post("half_plus_three:predict", json.dumps({"instances": rows}))
-        answer = json.loads(text)["predictions"]
+        answer = shared().post("half_plus_three:predict", json.dumps({"instances": rows})).json()["predictions"]
         self.assertEqual((len(answer), answer[-1]), (50_000, [49_999 / 2 + 3, 3.25, 2.375]))
 
+    def test_a_connection_is_kept_also_after_an_error(self):
+        connection = http.client.HTTPConnection(HOST, shared().rest_port, timeout=ANSWER_SECONDS)
+        self.addCleanup(connection.close)
+        sockets = set()
+        for body, status in ((b'{"instances": [1]}', 200), (b"abc", 400), (iter([b'{"inputs"', b": 1}"]), 200)):
+            connection.request("POST", "/v1/models/half_plus_three:predict", body)  # the last one in chunks
+            response = connection.getresponse()
+            self.assertEqual((response.status, response.getheader("Content-Type")), (status, JSON))
+            response.read()
+            sockets.add(connection.sock.getsockname())
+        self.assertEqual(len(sockets), 1)
 
-class Models(unittest.TestCase):
+
+class Models(Case):
+    def get(self, path):
+        return shared().request("GET", f"/v1/models/{path}")
+
     def test_status(self):
-        get = shared_server().request
         for path in ("demo", "demo/versions/1"):
-            status, text = get("GET", f"/v1/models/{path}")
-            self.assertEqual((status, json.loads(text)), (200, {"model_version_status": [AVAILABLE]}))
-        self.assertEqual(list(shared_server().states("half_plus_three")), [124, 123])
+            self.check_json(self.get(path), {"model_version_status": [AVAILABLE]})
+        self.assertEqual(list(shared().states("half_plus_three")), [124, 123])
         for path, text in (
             ("x", "Could not find any versions of model x"),
             ("demo/versions/9", "Could not find version 9 of model demo"),
             ("demo?a=b", "Could not find any versions of model demo?a=b"),
             ("x/metadata", "Servable not found for request: Latest(x)"),
         ):
-            self.assertEqual(get("GET", f"/v1/models/{path}"), (404, f'{{\n    "error": "{text}"\n}}'))
-        self.assertEqual(get("GET", "/v1/models/demo:predict")[0], 400)
-        self.assertEqual(get("GET", "/metrics")[0], 404)
+            self.check(self.get(path), f'{{\n    "error": "{text}"\n}}', 404)
+        self.assertEqual(self.get("demo:predict").status, 400)
+        self.assertEqual(shared().request("GET", "/metrics").status, 404)
 
     def test_metadata(self):
-        status, text = shared_server().request("GET", "/v1/models/half_plus_three/versions/123/metadata")
-        answer = json.loads(text)
-        spec = {"name": "half_plus_three", "signature_name": "", "version": "123"}
-        self.assertEqual((status, answer["model_spec"]), (200, spec))
+        answer = self.get("half_plus_three/versions/123/metadata").json()
+        self.assertEqual(answer["model_spec"], {"name": "half_plus_three", "signature_name": "", "version": "123"})
         signatures = answer["metadata"]["signature_def"]["signature_def"]
         self.assertIn("regress_x_to_y", signatures)
         self.assertEqual(signatures["serving_default"]["method_name"], "tensorflow/serving/predict")
@@ -201,51 +169,32 @@ class Models(unittest.TestCase):
         self.assertEqual([dim["size"] for dim in x["tensor_shape"]["dim"]], ["-1", "1"])
 
 
-class Connections(unittest.TestCase):
-    def test_a_connection_is_kept_also_after_an_error(self):
-        connection = shared_server().connect()
-        self.addCleanup(connection.close)
-        sockets = set()
-        for body, status in ((b'{"instances": [1]}', 200), (b"abc", 400), (iter([b'{"inputs"', b": 1}"]), 200)):
-            connection.request("POST", "/v1/models/half_plus_three:predict", body)  # the last one in chunks
-            response = connection.getresponse()
-            self.assertEqual((response.status, response.getheader("Content-Type")), (status, "application/json"))
-            response.read()
-            sockets.add(connection.sock.getsockname())
-        self.assertEqual(len(sockets), 1)
-
-
-class Batching(unittest.TestCase):
+class Batching(Case):
     def test_what_does_not_fit_into_a_batch_gets_400(self):
         sizes = '{"signature_name": "numbers", "inputs": {"double": [1], "int32": [1, 2], "uint8": [3]}}'
-        with Server(config(model("half_plus_three"), model("types")), *batching(max_batch_size=3)) as server:
+        with StandIn(config(model("half_plus_three"), model("types")), *batching(max_batch_size=3)) as server:
+            server.wait_listening(server.rest_port)
             for name, body, expected in (
                 ("half_plus_three", '{"inputs": [1, 1, 1, 1]}', "Task size 4 is larger than maximum input batch s"),
                 ("half_plus_three", '{"inputs": 1}', "input tensors must have at least one dimension"),
                 ("types", sizes, "input tensors must have equal 0th-dimension size"),
             ):
-                status, text = server.post(f"{name}:predict", body)
-                self.assertEqual(status, 400, text)
-                self.assertIn(expected, json.loads(text)["error"])
-            self.assertEqual(server.post("half_plus_three:predict", '{"instances": [1, 1, 1]}')[0], 200)
+                self.check_error(server.post(f"{name}:predict", body), 400, expected)
+            self.check(
+                server.post("half_plus_three:predict", '{"instances": [2, 2, 2]}'), PREDICTIONS % "4.0, 4.0, 4.0"
+            )
 
     def test_the_queue(self):
         sizes = {"max_batch_size": 2, "num_batch_threads": 1, "max_enqueued_batches": 1}
-        with Server(config(model("slow")), *batching(**sizes)) as server:
+        with StandIn(config(model("slow")), *batching(**sizes)) as server, ThreadPoolExecutor(6) as threads:
+            server.wait_listening(server.rest_port)
             # One batch runs and one waits; the rest is turned away while both are there.
-            with ThreadPoolExecutor(6) as threads:
-                answers = list(threads.map(lambda _: server.post("slow:predict", '{"instances": [2, 2]}'), range(6)))
-            statuses = [status for status, _ in answers]
-            self.assertEqual(set(statuses), {200, 503}, answers)
-            self.assertGreaterEqual(statuses.count(200), 2)
+            answers = list(threads.map(lambda _: server.post("slow:predict", '{"instances": [2, 2]}'), range(6)))
+            refused = [answer for answer in answers if answer.status != 200]
+            self.assertIn(len(refused), range(1, 5), answers)
             text = "The batch scheduling queue to which this task was submitted is full; currently 1 batches enqueued"
-            self.assertTrue(all(text in answer for status, answer in answers if status == 503))
+            for answer in refused:
+                self.check_error(answer, 503, text)
             # Two requests share the place of a batch, so of three none is turned away.
-            begun = threading.Barrier(3)
-
-            def ask(_):
-                begun.wait()
-                return server.post("slow:predict", '{"instances": [1]}')[0]
-
-            with ThreadPoolExecutor(3) as threads:
-                self.assertEqual(list(threads.map(ask, range(3))), [200] * 3)
+            answers = list(threads.map(lambda _: server.post("slow:predict", '{"instances": [1]}'), range(3)))
+            self.assertEqual([answer.status for answer in answers], [200] * 3)
