@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .client import Answer, Failure, request, wait_until
+from .constants import HOST
 
 # Importing TensorFlow and loading models takes some seconds, and many times that on a busy machine.
 START_SECONDS = 180
@@ -101,6 +103,16 @@ class Process:
             return None
 
         return self.wait_until(answered, lambda: f"{path} on port {port} does not have status {status}: {latest}")
+
+    def wait_listening(self, port: int):
+        """Until the port accepts connections; returns this process."""
+
+        def listening():
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port)):
+                return True
+
+        self.wait_until(listening, lambda: f"port {port} is closed")
+        return self
 
     def wait(self, seconds: float) -> int:
         """Waits for the program to end by itself and returns its exit code."""
