@@ -1,4 +1,5 @@
 """Asks the model over the context's channel. A model's own handler also asks on its own, while the script loads."""
+
 import json
 import os
 

@@ -1,4 +1,5 @@
 """Asks the model over gRPC, on the context's channel and on one of its own that stays, and over REST."""
+
 import json
 import os
 
