@@ -26,35 +26,32 @@ PARTS = {
     "lists": "SBOM of packages",
     "ours": "**ours in all** (all but Python itself)",
 }
+# The parts of an image in the order of the steps that make them, and a word of the first step of each.
+NAMES = ("base", "python", "packages", "model server", "executables", "lists")
+WORDS = (None, "libpython", "$PYTHON_PACKAGES", "COPY", "COPY", "check.sh")
 HANDLER = "def input_handler(data, context): return data.read()\ndef output_handler(r, c): return r.content, 'x/y'\n"
 
 
 def layers(image):
     """Sizes in bytes of the parts of an image, by the last steps of the Dockerfiles, in this order."""
     history = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image)
-    found = dict.fromkeys(("base", "python", "packages", "model server", "executables", "lists"), 0)
-    words = iter(("libpython", "$PYTHON_PACKAGES", "COPY", "COPY", "check.sh", None))
-    parts = iter(found)
-    part, next_word = next(parts), next(words)
+    sizes = [0]
     for line in reversed(history.splitlines()):
         size, step = line.split("\t", 1)
-        if next_word and next_word in step:
-            part, next_word = next(parts), next(words)
-        found[part] += int(size)
-    if part != "lists":
+        if len(sizes) < len(WORDS) and WORDS[len(sizes)] in step:
+            sizes.append(0)
+        sizes[-1] += int(size)
+    if len(sizes) < len(NAMES):
         raise ValueError(f"{image} is not made of the steps of docker/cpu/Dockerfile:\n{history}")
+    found = dict(zip(NAMES, sizes))
     return {**found, "ours": found["packages"] + found["executables"] + found["lists"]}
 
 
-def code_lines(*folders):
+def code_lines(folder):
     """Lines that are neither empty, nor comments, nor tests at the end of a file."""
-    count = 0
-    for file in (file for folder in folders for file in folder.rglob("*") if file.suffix in (".rs", ".py")):
-        code = file.read_text().partition("\n#[cfg(test)]\n")[0]
-        count += sum(
-            1 for line in map(str.strip, code.splitlines()) if line and not line.startswith(("//", "#!", "# "))
-        )
-    return count
+    files = [file for file in folder.rglob("*") if file.suffix in (".rs", ".py")]
+    codes = [file.read_text().partition("\n#[cfg(test)]\n")[0] for file in files]
+    return sum(len(re.findall(r"^ *(?!//|#!|# )\S", code, re.MULTILINE)) for code in codes)
 
 
 def crates(flavor, name):
@@ -104,8 +101,7 @@ def measure(case):
 
 
 def table(heading, *rows):
-    lines = ([heading, *FLAVORS], ["---"] * 3, *rows)
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in ([heading, *FLAVORS], ["---"] * 3, *rows))
 
 
 def main():

@@ -35,9 +35,8 @@ def save(path, variables=None, **signatures):
 def half_plus_three(path):
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
-        a = v1.get_variable("a", initializer=0.5, use_resource=False)
-        b = v1.get_variable("b", initializer=3.0, use_resource=False)
-        c = v1.get_variable("c", initializer=4.0, use_resource=False)
+        values = {"a": 0.5, "b": 3.0, "c": 4.0}
+        a, b, c = (v1.get_variable(name, initializer=value, use_resource=False) for name, value in values.items())
         examples = v1.placeholder(tf.string, [None], name="tf_example")
         features = {name: tf.io.FixedLenFeature([1], tf.float32, default_value=[0.0]) for name in ("x", "x2")}
         parsed = tf.io.parse_example(examples, features)
@@ -46,19 +45,18 @@ def half_plus_three(path):
         y2 = tf.add(tf.multiply(a, x), c, name="y2")
         y3 = tf.add(tf.multiply(a, parsed["x2"]), c, name="y3")
 
-        def info(tensors):
-            return {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
-
-        def signature(method, inputs, outputs):
-            return v1.saved_model.build_signature_def(info(inputs), info(outputs), f"tensorflow/serving/{method}")
+        def signature(method, **tensors):
+            """Takes one input and returns one output, in this order."""
+            (given, x), (found, y) = ((n, v1.saved_model.build_tensor_info(tensor)) for n, tensor in tensors.items())
+            return v1.saved_model.build_signature_def({given: x}, {found: y}, f"tensorflow/serving/{method}")
 
         signatures = {
-            "serving_default": signature("predict", {"x": x}, {"y": y}),
-            "regress_x_to_y": signature("regress", {"inputs": examples}, {"outputs": y}),
-            "tensorflow/serving/regress": signature("regress", {"inputs": examples}, {"outputs": y}),
-            "regress_x_to_y2": signature("regress", {"inputs": examples}, {"outputs": y2}),
-            "regress_x2_to_y3": signature("regress", {"inputs": examples}, {"outputs": y3}),
-            "classify_x_to_y": signature("classify", {"inputs": examples}, {"scores": y}),
+            "serving_default": signature("predict", x=x, y=y),
+            "regress_x_to_y": signature("regress", inputs=examples, outputs=y),
+            "tensorflow/serving/regress": signature("regress", inputs=examples, outputs=y),
+            "regress_x_to_y2": signature("regress", inputs=examples, outputs=y2),
+            "regress_x2_to_y3": signature("regress", inputs=examples, outputs=y3),
+            "classify_x_to_y": signature("classify", inputs=examples, scores=y),
         }
         session.run(v1.global_variables_initializer())
         builder = v1.saved_model.Builder(path)
@@ -85,8 +83,6 @@ def demo(path):
         error = scores / scores.sum(axis=1, keepdims=True) - wanted
         weights -= 0.5 * scaled.T @ error / len(scaled)
         bias -= 0.5 * error.mean(axis=0)
-    right = ((scaled @ weights + bias).argmax(axis=1) == kinds).mean()
-    print(f"  trained on {len(kinds)} flowers, {right:.1%} right")
 
     variables = [tf.Variable(values) for values in (mean, scale, weights, bias)]
 
@@ -109,24 +105,16 @@ def types(path):
     def numbers(double, int32, uint8):
         return {"double": double, "int32": int32, "uint8": uint8}
 
-    @function(None, x=tf.float32)
-    def any_shape(x):
-        return {"y": x + 1}
-
-    @function(None, x=tf.float32)
-    def echo(x):
-        return {"y": tf.identity(x)}
-
-    @function((None, 2), x=tf.float32)
-    def sums(x):
-        return {"total": tf.reduce_sum(x)}
-
-    @function(None, s=tf.string)
-    def strings(s):
-        return {"out_bytes": s}
-
-    others = {"numbers": numbers, "any_shape": any_shape, "echo": echo, "sums": sums, "strings": strings}
-    save(path, serving_default=every_kind, **others)
+    any_float, any_string = function(None, x=tf.float32), function(None, s=tf.string)
+    save(
+        path,
+        serving_default=every_kind,
+        numbers=numbers,
+        any_shape=any_float(lambda x: {"y": x + 1}),
+        echo=any_float(lambda x: {"y": tf.identity(x)}),
+        sums=function((None, 2), x=tf.float32)(lambda x: {"total": tf.reduce_sum(x)}),
+        strings=any_string(lambda s: {"out_bytes": s}),
+    )
 
 
 def image(path):
@@ -159,11 +147,7 @@ def broken(path):
     pathlib.Path(path, "saved_model.pb").write_bytes(b"this is no SavedModel\n")
 
 
-MODELS = [
-    (half_plus_three, 123),
-    (half_plus_three, 124),
-    *((make, 1) for make in (demo, types, image, slow, broken)),
-]
+MODELS = [(half_plus_three, 123), (half_plus_three, 124), *((make, 1) for make in (demo, types, image, slow, broken))]
 
 
 def make_all(out):
@@ -174,15 +158,14 @@ def make_all(out):
         print(f"all models are in {out}")
         return
     _import_tensorflow()
-    out.mkdir(parents=True, exist_ok=True)
     for make, path in missing:
         start = time.monotonic()
         print(f"making {path}", flush=True)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as scratch:
-            make(os.path.join(scratch, "model"))
+            make(f"{scratch}/model")
             try:
-                os.rename(os.path.join(scratch, "model"), path)
+                os.rename(f"{scratch}/model", path)
             except OSError:
                 if not path.exists():  # another run may have just made it
                     raise

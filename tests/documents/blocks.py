@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.harness.commands import run
+from tests.harness.constants import ROOT
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def anchor_of(heading: str) -> str:
+    """What `#...` in a link names, as GitHub derives it from a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Document:
     @cached_property
     def blocks(self) -> list[Block]:
         found = []
-        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", self.text, re.M | re.S):
+        for match in FENCED.finditer(self.text):
             above = self.text[: match.start()]
             found.append(Block(match[1], match[2], above.count("\n") + 1, above.rstrip().rpartition("\n\n")[2]))
         return found
@@ -37,13 +44,11 @@ class Document:
     @cached_property
     def prose(self) -> str:
         """The text without its blocks."""
-        return re.sub(r"^```\w*\n.*?^```$", "", self.text, flags=re.M | re.S)
+        return FENCED.sub("", self.text)
 
     @cached_property
     def anchors(self) -> set[str]:
-        """What `#...` in a link can name, as GitHub derives it from headings."""
-        headings = re.findall(r"^#+ (.+)$", self.prose, re.M)
-        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        return set(map(anchor_of, re.findall(r"^#+ (.+)$", self.prose, re.M)))
 
     @cached_property
     def links(self) -> list[str]:
@@ -56,18 +61,15 @@ class Document:
 
     def section(self, anchor: str) -> list[Block]:
         """The blocks below a heading, up to the next one."""
-        parts = re.split(r"^(#+ .+)$", self.text, flags=re.M)
+        parts = re.split(r"^#+ (.+)$", self.text, flags=re.M)
         for heading, text in zip(parts[1::2], parts[2::2]):
-            if re.sub(r"[^\w\- ]", "", heading.lstrip("# ").lower()).replace(" ", "-") == anchor:
+            if anchor_of(heading) == anchor:
                 return [block for block in self.blocks if block.text in text]
         raise AssertionError(f"{self.name} has no section {anchor}")
 
 
 def documents() -> list[Document]:
     """All of the project's, as git knows them."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    paths = [ROOT / name for name in listed.stdout.splitlines()]
+    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
+    paths = [ROOT / name for name in listed.splitlines()]
     return [Document(path) for path in paths if path.exists()]

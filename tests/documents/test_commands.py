@@ -18,7 +18,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from .blocks import ROOT, documents
+from tests.harness.commands import run
+from tests.harness.constants import ROOT
+
+from .blocks import documents
 
 STUBS = Path(__file__).with_name("stubs")
 SECONDS = 900
@@ -115,7 +118,6 @@ class Story:
         self.lines = [PREAMBLE, BEFORE.get(document.name, "")]
         #: Shown output, by the marker of the commands before it.
         self.shown: dict[str, str] = {}
-        self.count = 0
         if document.name in WITH_SERVER:
             self.serve(f"exec {SERVER} --model-dir models")
         after_commands = None
@@ -160,7 +162,6 @@ class Story:
             self.serve(text)
         else:
             self.lines.append(text)
-        self.count += len(block.text.splitlines())
         return marker
 
 
@@ -176,14 +177,10 @@ class Commands(unittest.TestCase):
             (folder / "scratch").mkdir()
             story = Story(document, folder)
             script = story.write("type.sh", "\n".join(story.lines))
-            done = subprocess.run(
-                [*separate, "bash", script], cwd=ROOT, timeout=SECONDS,
-                env={**self.environment(), "SCRATCH": str(folder / "scratch")},
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            )  # fmt: skip
-        self.assertEqual(done.returncode, 0, done.stdout[-8000:])
+            env = {**self.environment(), "SCRATCH": str(folder / "scratch")}
+            printed = run("env", "-C", ROOT, *separate, "bash", script, timeout=SECONDS, env=env)
         for marker, shown in story.shown.items():
-            output = done.stdout.partition(marker + "\n")[2].partition("\n=== ")[0]
+            output = printed.partition(marker + "\n")[2].partition("\n=== ")[0]
             self.check_output(marker, output, shown)
 
     def check_output(self, marker, output, shown):
@@ -200,14 +197,7 @@ class Commands(unittest.TestCase):
         return {**kept, "PATH": f"{STUBS}:{kept['PATH']}", "STUB_PYTHON": sys.executable, "AWS_REGION": "eu-west-1"}
 
 
-def add_tests():
-    for document in documents():
-        if any(block.language == "sh" for block in document.blocks):
-            name = re.sub(r"\W+", "_", document.name.removesuffix(".md").lower())
-            setattr(Commands, f"test_{name}", lambda self, document=document: self.check(document))
-
-
-add_tests()
-
-if __name__ == "__main__":
-    unittest.main()
+for document in documents():
+    if any(block.language == "sh" for block in document.blocks):
+        name = re.sub(r"\W+", "_", document.name.removesuffix(".md").lower())
+        setattr(Commands, f"test_{name}", lambda self, document=document: self.check(document))

@@ -2,18 +2,23 @@
 
 import json
 import re
-import subprocess
 import unittest
 
 import yaml
 
-from .blocks import ROOT, documents
+from tests.harness.commands import run
+from tests.harness.constants import ROOT
+
+from .blocks import documents
 
 DOCUMENTS = documents()
 # What paths in the documents may be relative to, and what only exists once a script has made it.
 FOLDERS = [ROOT, *(ROOT / name for name in ("src", "docker", "tests/integration"))]
 MADE_BY_SCRIPTS = re.compile(r"fuzz/artifacts|target/|code/|\.venv|\.models|models?/|my_models?/|export/")
-FILE = re.compile(r"(?:\./)?[\w.-]+(?:/[\w.-]+)*/[\w.-]+\.(?:rs|py|sh|toml|yaml|yml|md|conf)|(?:src|tests|scripts|docker|docs|fuzz)/[\w./-]*")
+FILE = re.compile(
+    r"[\w.-][\w./-]*/[\w.-]+\.(?:rs|py|sh|toml|ya?ml|md|conf)"
+    r"|(?:src|tests|scripts|docker|docs|fuzz)/[\w./-]*"
+)
 
 
 class Text(unittest.TestCase):
@@ -77,7 +82,7 @@ class Text(unittest.TestCase):
             elif block.language == "yaml":
                 yaml.safe_load(block.text)
             elif block.language == "sh":
-                subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+                run("bash", "-n", input=block.text)
             else:
                 self.assertEqual(block.language, "", f"{document.name}: a language that no test knows")
 
@@ -91,7 +96,3 @@ class Text(unittest.TestCase):
             for document, block in self.every("blocks")
             if not block.language and not block.text.startswith(sketches) and command.search(block.text)
         )
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -14,7 +14,6 @@ these keys, none of which is required:
 | `missing` | a folder of `missing/`: packages that cannot be imported |
 | `script` | the folder with the script, if not this one |
 | `files` | texts of files that the script's folder has in addition |
-| `refused` | `true`: the server must not start, and `log` has parts of the reason |
 | `clients` | this many clients send all requests ten times, all at once; a second test does so without gevent |
 | `runs` | a test for each of these titles, whose keys are added to the ones above or replace them |
 
@@ -75,7 +74,6 @@ class Case:
     missing: str | None = None
     clients: int | None = None
     files: dict[str, str] = field(default_factory=dict)
-    refused: bool = False
 
 
 class Loader(yaml.SafeLoader):

@@ -10,11 +10,7 @@ ROUNDS = 10
 
 class Cases(HandlerCase):
     def run_case(self, case):
-        server = self.start_case(case)
-        if case.refused:
-            self.check_refused(server, *case.log)
-            return
-        server.wait_ready()
+        server = self.start_case(case).wait_ready()
         if case.clients is None:
             for request in case.requests:
                 with self.subTest(send=str(request.send)[:100]):

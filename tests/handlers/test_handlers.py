@@ -1,6 +1,5 @@
 """What becomes of the model, packages that are installed, and the debugger."""
 
-import json
 import os
 import pty
 import select
@@ -20,45 +19,21 @@ class Model(HandlerCase):
             self.check_error(self.invoke(server, '{}["instances"]'), 500, "'instances'")
             self.assertEqual(self.stat(server, "requests"), requests)
 
-    def test_a_header_cannot_be_added_through_the_content_type(self):
-        server = self.serve("evaluates", settings={"FUNCTION": "handler"}).wait_ready()
-        answer = self.invoke(server, r'"body", "text/plain\r\nX-Injected: yes"')
-        self.assertEqual(answer.status, 500)
-        self.assertNotIn("X-Injected", answer.headers)
-        self.check(self.invoke(server, '"text", "text/plain"'), "text", content_type="text/plain")
-
-    def test_what_the_model_gets_of_a_form(self):
-        folder = self.folder()
-        settings = {"FUNCTION": "input_handler", "FAKE_TFS_RECORD": str(folder), "FAKE_TFS_RECORD_REQUESTS": "1"}
-        server = self.serve("evaluates", settings=settings).wait_ready()
-        bodies = {'{"name": "a b"}': "name=a+b", '"text"': "text", "(b'%d' % n for n in range(3))": "012"}
-        self.assertEqual([self.invoke(server, body).text for body in bodies], list(bodies.values()))
-        (record,) = folder.glob("requests-*.jsonl")
-        requests = [json.loads(line) for line in record.read_text().splitlines()]
-        seen = [(request["path"], request["body"]) for request in requests if request["method"] == "POST"]
-        self.assertEqual(seen, [("/v1/models/half_plus_three:predict", body) for body in bodies.values()])
-
 
 class Requirements(HandlerCase):
-    def wheel(self, folder):
-        """A package of one module, to be found in `folder` instead of on the network."""
-        info = "tiny_words-1.0.dist-info"
-        files = {
-            "tiny_words.py": 'def join(text):\n    return "-".join(text.split())\n',
-            f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n",
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        }
-        files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-        with zipfile.ZipFile(folder / "tiny_words-1.0-py3-none-any.whl", "w") as wheel:
-            for name, content in files.items():
-                wheel.writestr(name, content)
-
     def test_packages_are_installed_before_the_script_runs(self):
         folder, packages = self.folder(), self.folder()
-        self.wheel(folder)
-        # Installed into a folder of this test, not into the environment.
+        info = "tiny_words-1.0.dist-info"
+        with zipfile.ZipFile(folder / "tiny_words-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("tiny_words.py", 'def join(text):\n    return "-".join(text.split())\n')
+            wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+        script = "from tiny_words import join\n\nhandler = lambda data, _: (join(data.read().decode()), 'text/plain')\n"
+        # Found in a folder instead of on the network, and installed into one instead of into the environment.
         settings = {"PIP_FIND_LINKS": str(folder), "PIP_TARGET": str(packages), "PYTHONPATH": str(packages)}
-        server = self.serve("requirements_new", settings=settings).wait_ready()
+        files = {"inference.py": script, "requirements.txt": "--no-index\ntiny-words==1.0\n"}
+        server = self.serve("evaluates", files=files, settings=settings).wait_ready()
         self.check(self.invoke(server, "a b  c"), "a-b-c", content_type="text/plain")
         self.assertIn("Successfully installed tiny-words-1.0", server.log())
 

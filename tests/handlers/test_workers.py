@@ -25,31 +25,13 @@ class Workers(HandlerCase):
     def wait_for_calls(self, server, count):
         wait_until(lambda: server.log().count("it waits") == count, f"not {count} waiting calls")
 
-    def test_a_process_that_ends_or_hangs_is_replaced(self):
-        settings = {"FUNCTION": "input_handler", **gunicorn(timeout_seconds=2)}
-        server = self.serve("evaluates", settings=settings).wait_ready()
-        crash = "import ctypes\nctypes.string_at(0)"
-        for order in ("os._exit(7)", crash, "os.kill(os.getpid(), 9)", "while True: pass"):
-            with self.subTest(order):
-                before = self.invoke(server, "str(os.getpid())").text
-                answer = self.invoke(server, order)
-                self.assertGreaterEqual(answer.status, 500, answer.text)
-                self.assertIsInstance(answer.json()["error"], str)
-                after = self.invoke(server, "str(os.getpid())")
-                self.assertEqual(after.status, 200, after.text)
-                self.assertNotEqual(after.text, before)
-        self.assertEqual(server.log().count("the script is loaded"), 5)
-        self.assertEqual(server.request("GET", "/ping").status, 200)
-        self.check_stops(server)
-
     def test_a_single_handler_that_crashes_costs_the_calls_that_had_begun(self):
         server = self.serve("obedient").wait_ready()
-        for count, order in ((CLIENTS, "os._exit(7)"), (2 * CLIENTS, "ctypes.string_at(0)")):
-            waiting = self.send(server, [WAIT] * CLIENTS)
-            self.wait_for_calls(server, count)
-            for answer in (self.invoke(server, order), *[future.result() for future in waiting]):
-                self.check_error(answer, 500, "restarted while it ran handler")
-            self.check_serves(server)
+        waiting = self.send(server, [WAIT] * CLIENTS)
+        self.wait_for_calls(server, CLIENTS)
+        for answer in (self.invoke(server, "os._exit(7)"), *[future.result() for future in waiting]):
+            self.check_error(answer, 500, "restarted while it ran handler")
+        self.check_serves(server)
         self.check_stops(server)
 
     def test_a_single_handler_that_hangs_costs_no_call_that_had_not_begun(self):
@@ -87,24 +69,21 @@ class Workers(HandlerCase):
             self.assertNotIn(part, server.log())
 
     def test_what_others_compute_or_wait_does_not_count_for_a_call(self):
-        # All begin at once, wait, and compute one after the other, or by turns: each for less than the limit, all
-        # together for much longer.
-        queue = "time.sleep(0.5); compute(0.3) #"
+        # All of them are sent at once and compute by turns, or one after the other, after a wait or without: each for
+        # less than the limit, all together for much longer.
         turns = "for _ in range(6): compute(0.1); time.sleep(0.001) #"
-        for missing, order in ((None, queue), (None, turns), ("gevent", turns)):
+        for missing, order in (
+            (None, "compute(0.3) #"),
+            (None, "time.sleep(0.5); compute(0.3) #"),
+            (None, turns),
+            ("gevent", turns),
+        ):
             with self.subTest(order, missing=missing):
                 settings = {"SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS": "60", **gunicorn(timeout_seconds=2)}
                 server = self.serve("obedient", missing=missing, settings=settings).wait_ready()
                 self.check_serves(server, *[f"{order} {number}" for number in range(2 * CLIENTS)])
                 self.check_loaded_once(server)
                 self.check_stops(server)
-
-    def test_calls_that_wait_for_their_turn_do_not_count_as_running(self):
-        server = self.serve("obedient", settings=gunicorn(timeout_seconds=3)).wait_ready()
-        # All of them need longer than the limit, each of them does not.
-        self.check_serves(server, *[f"compute(0.5) # {number}" for number in range(10)])
-        self.check_loaded_once(server)
-        self.check_stops(server)
 
     def test_a_call_that_waits_too_long_is_ended(self):
         server = self.serve("obedient", settings=gunicorn(timeout_seconds=2)).wait_ready()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -177,10 +178,9 @@ def memory(pids: list[int]) -> tuple[int, int]:
     """Resident memory now and at most, in bytes. A page that several processes share counts for each."""
     now = peak = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            now += int(value.split()[0]) * 1024 if name == "VmRSS" else 0
-            peak += int(value.split()[0]) * 1024 if name == "VmHWM" else 0
+        status = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+        now += int(status["VmRSS"]) * 1024
+        peak += int(status["VmHWM"]) * 1024
     return now, peak
 
 

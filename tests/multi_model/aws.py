@@ -5,18 +5,18 @@ them, with botocore's own computation.
 """
 
 import datetime
-import hmac
 import json
 import logging
+import os
 import re
 import threading
 
-import boto3
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.server import create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -33,6 +33,11 @@ CREDENTIALS_PATH = "/v2/credentials?id=1"
 TASK_TOKEN = "Basic of-the-task"
 SESSION_TOKEN = "of-the-session=="
 ROLES = "/latest/meta-data/iam/security-credentials/"
+# An object whose key ends like this may not be read.
+FORBIDDEN = "/secret.py"
+# Objects on a page of a list; S3 itself puts 1,000 there.
+PAGE = 7
+os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE)
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 
@@ -68,9 +73,10 @@ class Gate:
     """Passes well-signed requests on to the store; others get S3's own errors."""
 
     def __init__(self):
-        self.store = DomainDispatcherApplication(create_backend_app)
-        # An object with such a key may not be read.
-        self.forbidden = set()
+        self.application = create_backend_app("s3")
+        # The store itself, into which tests put objects without a request.
+        self.store = get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
+        self.store.reset()
         # This many requests are put off.
         self.busy = 0
         # The access keys of the requests that were let in.
@@ -82,18 +88,17 @@ class Gate:
             self.busy -= 1
             return error(503, "SlowDown")
         code = self.objection(request)
-        if code is None and request.path.endswith(tuple(self.forbidden)):
+        if code is None and request.path.endswith(FORBIDDEN):
             code = "AccessDenied"
-        return error(403, code) if code else self.store
+        return error(403, code) if code else self.application
 
     def objection(self, request):
         """S3's name for what is wrong with the signature, or None."""
         given = {name.removeprefix("X-Amz-"): value for name, value in request.args.items()}
         date, (key, *scope) = given.get("Date", ""), given.get("Credential", "").split("/")
         expected = ["AWS4-HMAC-SHA256", "host", date[:8], REGION, "s3", "aws4_request"]
-        if [given.get("Algorithm"), given.get("SignedHeaders"), *scope] != expected:
-            return "AuthorizationQueryParametersError"
-        if any(len(values) > 1 for _, values in request.args.lists()):
+        is_repeated = any(len(values) > 1 for _, values in request.args.lists())
+        if is_repeated or [given.get("Algorithm"), given.get("SignedHeaders"), *scope] != expected:
             return "AuthorizationQueryParametersError"
         signed = datetime.datetime.strptime(f"{date}+0000", "%Y%m%dT%H%M%SZ%z")
         age = (datetime.datetime.now(datetime.timezone.utc) - signed).total_seconds()
@@ -109,17 +114,10 @@ class Gate:
         check.context["timestamp"] = date
         auth = S3SigV4QueryAuth(Credentials(key, secret, token), "s3", REGION)
         signature = auth.signature(auth.string_to_sign(check, auth.canonical_request(check)), check)
-        if not hmac.compare_digest(signature, given.get("Signature", "")):
+        if signature != given.get("Signature"):
             return "SignatureDoesNotMatch"
         self.visitors.add(key)
         return None
-
-
-def client(address):
-    """A client of a store without a gate."""
-    config = Config(s3={"addressing_style": "path"}, proxies={})
-    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
-    return boto3.client("s3", endpoint_url=address, region_name=REGION, config=config, **keys)
 
 
 def credentials(key):

@@ -19,25 +19,15 @@ BATCHING_FIELDS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batch
 
 def batching_parameters():
     """An empty tensorflow.serving.BatchingParameters of session_bundle_config.proto, which is not on PyPI."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="session_bundle_config.proto",
-        package="tensorflow.serving",
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
-    )
+    file = descriptor_pb2.FileDescriptorProto(name="session_bundle_config.proto", package="tensorflow.serving")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     message = file.message_type.add(name="BatchingParameters")
+    kind = {"label": "LABEL_OPTIONAL", "type": "TYPE_MESSAGE", "type_name": ".google.protobuf.Int64Value"}
     for number, name in enumerate(BATCHING_FIELDS, start=1):
-        message.field.add(
-            name=name,
-            number=number,
-            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
-            type=descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
-            type_name=".google.protobuf.Int64Value",
-        )
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters"))()
+        message.field.add(name=name, number=number, **kind)
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    descriptor = descriptor_pool.Default().FindMessageTypeByName("tensorflow.serving.BatchingParameters")
+    return message_factory.GetMessageClass(descriptor)()
 
 
 class ConfigFiles(Case):

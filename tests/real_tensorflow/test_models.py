@@ -49,17 +49,12 @@ class SeveralModels(Case):
 
 
 class Layouts(Case):
-    def check_served(self, model_dir):
-        self.check(self.invoke(self.start(model_dir).wait_ready(), INSTANCES), PREDICTIONS)
-
-    def test_a_folder_with_quotes_spaces_and_other_scripts(self):
-        # No backslash: TensorFlow itself finds no checkpoint below a folder with one in its name.
-        model_dir = self.folder() / 'it\'s "a" dürrer 模型\tordner'
-        (model_dir / "export").mkdir(parents=True)
-        (model_dir / "export" / "half_plus_three").symlink_to(MODELS / "half_plus_three")
-        self.check_served(model_dir)
-
-    def test_a_saved_model_without_a_version_folder(self):
-        folder = self.folder()
-        (folder / "lone").symlink_to(MODELS / "half_plus_three" / "123")
-        self.check_served(folder)
+    def test_models_and_lone_saved_models_in_folders_with_unusual_names(self):
+        for place, target in (("export/half_plus_three", "half_plus_three"), ("lone", "half_plus_three/123")):
+            with self.subTest(place):
+                # No backslash: TensorFlow itself finds no checkpoint below a folder with one in its name.
+                model_dir = self.folder() / 'it\'s "a" dürrer 模型\tordner'
+                link = model_dir / place
+                link.parent.mkdir(parents=True)
+                link.symlink_to(MODELS / target)
+                self.check(self.invoke(self.start(model_dir).wait_ready(), INSTANCES), PREDICTIONS)

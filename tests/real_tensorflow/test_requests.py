@@ -1,9 +1,8 @@
-"""What clients send and get, with TensorFlow behind the server: one and two instances, batching off and on."""
+"""What clients send and get, with TensorFlow behind the server: one instance, and two that batch."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.harness.case import Case
-from tests.harness.client import wait_until
 from tests.harness.constants import CSV, INSTANCES, JSON, JSON_LINES, PREDICTIONS, ROW
 
 BATCHING = {
@@ -16,40 +15,41 @@ BATCHING = {
 OUTPUTS = '{\n    "outputs": [\n        3.5,\n        4.0,\n        5.5\n    ]\n}'
 ONE_LINE = '{    "predictions": [3.5, 4.0, 5.5    ]}'
 EXAMPLES = '{"signature_name": "%s", "examples": [{"x": 1.0}, {"x": 2.0}]}'
-# Format of the request, body, and the answer to the byte.
+LINES = "1.0\n2.0\n5.0\n"
+VERSION = "tfs-model-name=half_plus_three,tfs-model-version=%d,x=y"
+# Body, the answer to the byte, and what the request has in addition.
 ANSWERS = [
-    (JSON, INSTANCES, PREDICTIONS),
-    (JSON, '{"inputs": [1.0, 2.0, 5.0]}', OUTPUTS),
-    (JSON, "[1.0, 2.0, 5.0]", ROW),
-    (JSON, "[[1.0, 2.0, 5.0]]", ROW),
-    (JSON, "1.0", '{\n    "predictions": [3.5\n    ]\n}'),
-    (JSON_LINES, "1.0\n2.0\n5.0\n", PREDICTIONS),
-    (JSON_LINES, "[1.0, 2.0, 5.0]\n", ROW),
-    (JSON_LINES, '{"instances": [1.0]}\n{"instances": [2.0, 5.0]}\n', PREDICTIONS),
-    (CSV, "1.0\n2.0\n5.0\n", PREDICTIONS),
-    (CSV, "1,2.,+5e0\r\n", ROW),
+    (INSTANCES, PREDICTIONS, {}),
+    ('{"inputs": [1.0, 2.0, 5.0]}', OUTPUTS, {}),
+    ("[1.0, 2.0, 5.0]", ROW, {}),
+    ("[[1.0, 2.0, 5.0]]", ROW, {}),
+    ("1.0", '{\n    "predictions": [3.5\n    ]\n}', {}),
+    (LINES, PREDICTIONS, {"content_type": JSON_LINES}),
+    ("[1.0, 2.0, 5.0]\n", ROW, {"content_type": JSON_LINES}),
+    ('{"instances": [1.0]}\n{"instances": [2.0, 5.0]}\n', PREDICTIONS, {"content_type": JSON_LINES}),
+    (LINES, PREDICTIONS, {"content_type": CSV}),
+    ("1,2.,+5e0\r\n", ROW, {"content_type": CSV}),
+    (INSTANCES, ONE_LINE, {"accept": JSON}),
+    (INSTANCES, PREDICTIONS, {"attributes": VERSION % 123}),
+    (INSTANCES, PREDICTIONS, {"attributes": VERSION % 124}),
+    (EXAMPLES % "regress_x_to_y", '{\n    "results": [3.5, 4.0]\n}', {"attributes": "tfs-method=regress"}),
+    (EXAMPLES % "regress_x_to_y2", '{\n    "results": [4.5, 5.0]\n}', {"attributes": "tfs-method=regress"}),
 ]
-# Method, signature, and the results.
-METHODS = [
-    ("regress", "regress_x_to_y", [3.5, 4.0]),
-    ("regress", "regress_x_to_y2", [4.5, 5.0]),
-    ("classify", "classify_x_to_y", [[["", 3.5]], [["", 4.0]]]),
-]
-# Attributes, body, status, and a part of the error's text.
+# Body, status, a part of the error's text, and the attributes.
 ERRORS = [
-    (None, "", 400, "JSON Parse error: The document is empty"),
-    (None, '{"instances": [1.0,]}', 400, "JSON Parse error: Invalid value."),
-    (None, '{"instances": []}', 400, "No values in 'instances' array"),
+    ("", 400, "JSON Parse error: The document is empty", None),
+    ('{"instances": [1.0,]}', 400, "JSON Parse error: Invalid value.", None),
+    ('{"instances": []}', 400, "No values in 'instances' array", None),
     (
-        None,
         '{"instances": [1.0, "two"]}',
         400,
         "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: \"two\" "
         "Type: String is not of expected type: float",
+        None,
     ),
-    (None, '{"signature_name": "other", "instances": [1.0]}', 400, "other"),
-    ("tfs-model-version=125", "1.0", 404, "Servable not found for request: Specific(half_plus_three, 125)"),
-    ("tfs-model-name=other", "1.0", 404, "Servable not found for request: Latest(other)"),
+    ('{"signature_name": "other", "instances": [1.0]}', 400, "other", None),
+    ("1.0", 404, "Servable not found for request: Specific(half_plus_three, 125)", "tfs-model-version=125"),
+    ("1.0", 404, "Servable not found for request: Latest(other)", "tfs-model-name=other"),
 ]
 
 
@@ -65,42 +65,21 @@ class Requests:
         cls.server.wait_ready()
         # /ping needs one instance only, and an instance serves before it has loaded the older version.
         for port in cls.server.rest_ports:
-            cls.wait_loaded(port)
-
-    @classmethod
-    def wait_loaded(cls, port):
-        def states():
-            answer = cls.server.request("GET", "/v1/models/half_plus_three", port=port)
-            return [version["state"] for version in answer.json()["model_version_status"]]
-
-        cls.server.wait_listening(port)
-        wait_until(lambda: states() == ["AVAILABLE"] * 2, lambda: f"the versions are {states()}")
+            cls.server.wait_answer(port, "/v1/models/half_plus_three/versions/123/metadata")
 
     def test_answers_to_the_byte(self):
-        for content_type, body, expected in ANSWERS:
-            with self.subTest(content_type, body=body):
-                self.check(self.invoke(self.server, body, content_type), expected)
-
-    def test_accept(self):
-        self.check(self.invoke(self.server, INSTANCES, accept=JSON), ONE_LINE)
-        answer = self.invoke(self.server, "1.0\n2.0\n5.0", JSON_LINES, accept=f"{JSON_LINES}, */*")
+        for body, expected, options in ANSWERS:
+            with self.subTest(body, **options):
+                self.check(self.invoke(self.server, body, **options), expected)
+        answer = self.invoke(self.server, LINES, JSON_LINES, accept=f"{JSON_LINES}, */*")
         self.check(answer, ONE_LINE, content_type=JSON_LINES)
 
-    def test_other_methods(self):
-        for method, signature, results in METHODS:
-            with self.subTest(signature):
-                answer = self.invoke(self.server, EXAMPLES % signature, attributes=f"tfs-method={method}")
-                self.check_json(answer, {"results": results})
-        answer = self.invoke(self.server, EXAMPLES % "regress_x_to_y", attributes="tfs-method=regress")
-        self.check(answer, '{\n    "results": [3.5, 4.0]\n}')
-
-    def test_versions(self):
-        for version in ("123", "124"):
-            attributes = f"tfs-model-name=half_plus_three,tfs-model-version={version},x=y"
-            self.check(self.invoke(self.server, INSTANCES, attributes=attributes), PREDICTIONS)
+    def test_classify(self):
+        answer = self.invoke(self.server, EXAMPLES % "classify_x_to_y", attributes="tfs-method=classify")
+        self.check_json(answer, {"results": [[["", 3.5]], [["", 4.0]]]})
 
     def test_errors_have_the_words_of_tensorflow_serving(self):
-        for attributes, body, status, part in ERRORS:
+        for body, status, part, attributes in ERRORS:
             with self.subTest(body, attributes=attributes):
                 self.check_error(self.invoke(self.server, body, attributes=attributes), status, part)
 
@@ -117,18 +96,10 @@ class OneInstance(Requests, Case):
     pass
 
 
-class OneInstanceBatching(Requests, Case):
+class TwoInstancesBatching(Requests, Case):
+    instances = 2
     env = BATCHING
 
     def test_more_rows_than_a_batch_may_have_get_400(self):
         answer = self.invoke(self.server, '{"instances": [1, 2, 3, 4, 5]}')
         self.check_json(answer, {"error": "Task size 5 is larger than maximum input batch size 4"}, 400)
-
-
-class TwoInstances(Requests, Case):
-    instances = 2
-
-
-class TwoInstancesBatching(Requests, Case):
-    instances = 2
-    env = BATCHING

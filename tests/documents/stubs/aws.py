@@ -1,5 +1,6 @@
-"""The real AWS CLI against an account that does not exist: it parses and checks what it is given, and what it then sends
-is answered here, over loopback, with as little as the documents' commands need."""
+"""The real AWS CLI against an account that does not exist: it parses and checks its arguments. A server on loopback
+answers what it sends, with as little as the documents' commands need.
+"""
 
 import base64
 import http.server

@@ -1,4 +1,5 @@
 """Asks the model itself and says at its end that it is there."""
+
 import atexit
 import urllib.request
 

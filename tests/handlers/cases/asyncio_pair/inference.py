@@ -1,4 +1,5 @@
 """The pair, with an event loop of its own that it keeps, and a child process that it waits for."""
+
 import asyncio
 from asyncio.subprocess import PIPE
 

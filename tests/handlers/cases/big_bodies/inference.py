@@ -1,4 +1,5 @@
 """Large bodies both ways, through a handler and the model."""
+
 import hashlib
 
 

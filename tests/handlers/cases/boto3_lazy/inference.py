@@ -1,4 +1,5 @@
 """Imports boto3; the client is made with the first request."""
+
 import functools
 import os
 

@@ -1,4 +1,5 @@
 """Handlers that are no plain functions: a bound method, wrapped, and an object. Parameters have names of their own."""
+
 import functools
 import json
 

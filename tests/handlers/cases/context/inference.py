@@ -1,4 +1,5 @@
 """Says what the context holds, in a single handler or in both functions of a pair."""
+
 import json
 import os
 

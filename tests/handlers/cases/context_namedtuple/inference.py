@@ -1,4 +1,5 @@
 """Uses the context as what it is, a named tuple."""
+
 import json
 
 

@@ -1,4 +1,5 @@
 """Reads the request's body in the way that the custom attributes say."""
+
 import hashlib
 import io  # noqa: F401  (for requests)
 import json

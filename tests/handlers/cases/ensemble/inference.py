@@ -1,4 +1,5 @@
 """Two models one after the other: takes the address apart and puts other models into it."""
+
 import json
 from urllib.parse import urlsplit
 

@@ -1,4 +1,5 @@
 """Reads the environment, at import and in a call."""
+
 import json
 import os
 

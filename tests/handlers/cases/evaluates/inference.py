@@ -1,4 +1,5 @@
 """Runs the Python that a request holds in the function that FUNCTION names, and returns its value there."""
+
 import asyncio  # noqa: F401  (for requests)
 import collections
 import io  # noqa: F401

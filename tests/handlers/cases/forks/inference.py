@@ -1,4 +1,5 @@
 """Forks where FORKS says, and the child leaves the call: with an exception, or with an answer of its own."""
+
 import os
 import time
 

@@ -1,4 +1,5 @@
 """Says whether the standard library was patched before this was imported, and finds its thread-local data of then."""
+
 import os
 import socket
 import sys

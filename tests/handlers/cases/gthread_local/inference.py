@@ -1,4 +1,5 @@
 """Keeps a request's data with its thread. Four requests meet in each function: all four threads are at work."""
+
 import json
 import threading
 

@@ -1,4 +1,5 @@
 """What scripts do that needs the main thread, or nothing between two lines. HABIT names the function that runs."""
+
 import asyncio
 import contextvars
 import decimal

@@ -1,4 +1,5 @@
 """Pictures of any kind and size in; the model gets PNG files of one size, as base64."""
+
 import base64
 import io
 import json

@@ -1,4 +1,5 @@
 """JSON or one CSV line in, the model's answer out, everything else refused."""
+
 import json
 
 

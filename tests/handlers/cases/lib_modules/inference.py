@@ -1,4 +1,5 @@
 """Imports from code/lib, from beside the script, and what both have."""
+
 import json
 
 import beside

@@ -1,4 +1,5 @@
 """Writes to the log in all the ways there are."""
+
 import logging
 import os
 import subprocess

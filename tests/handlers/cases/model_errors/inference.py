@@ -1,4 +1,5 @@
 """Looks at the model's status: some errors are answered, others raised, the rest passed on."""
+
 import json
 
 

@@ -1,4 +1,5 @@
 """What the module, the interpreter and the process look like from inside: evaluates a request's body."""
+
 import json
 import os  # noqa: F401  (for requests)
 import subprocess

@@ -1,4 +1,5 @@
 """Keeps things between requests: globals, a cache, and a file that is loaded with the first request and not before."""
+
 import functools
 import json
 import logging

@@ -1,4 +1,5 @@
 """Runs where neither requests nor grpc can be imported."""
+
 import json
 
 for name in ("requests", "grpc"):

@@ -1,4 +1,5 @@
 """A .npy file in, the places of the largest values out, again as .npy when that is asked for."""
+
 import io
 import json
 

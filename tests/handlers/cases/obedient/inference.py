@@ -1,4 +1,5 @@
 """Does what a request says, and answers with the request."""
+
 import ctypes  # noqa: F401  (for requests)
 import os  # noqa: F401
 import time

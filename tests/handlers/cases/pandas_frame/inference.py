@@ -1,4 +1,5 @@
 """A data frame in: columns by name in any order, gaps filled. The best label of each row out."""
+
 import json
 
 import pandas as pd

@@ -1,4 +1,5 @@
 """Has all three functions: the single handler is the one that counts."""
+
 import os
 
 

@@ -1,4 +1,5 @@
 """Uses all that the model's answer has."""
+
 import json
 
 

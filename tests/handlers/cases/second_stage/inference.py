@@ -1,4 +1,5 @@
 """The pair, which asks a second model from output_handler; changes the address as text."""
+
 import json
 
 import requests

@@ -1,4 +1,5 @@
 """Needs the main thread: signal handlers set at import and in a call, and a limit of its own by SIGALRM."""
+
 import signal
 
 heard = []

@@ -1,4 +1,5 @@
 """Text in, sequences of word numbers for the model; vocabulary and labels are files beside the script."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """Leaves something in thread-local data at import and in each call, and answers with what a call finds."""
+
 import threading
 
 local = threading.local()

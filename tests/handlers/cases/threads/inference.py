@@ -1,4 +1,5 @@
 """Works with threads: a pool in a call, and one in the background that serves between calls, too."""
+
 import json
 import socket
 import threading

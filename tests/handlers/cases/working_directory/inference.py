@@ -1,4 +1,5 @@
 """Writes files: into the working directory, and where `tempfile` puts them."""
+
 import os
 import tempfile
 import uuid

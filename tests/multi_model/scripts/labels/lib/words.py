@@ -1,1 +1,0 @@
-SEPARATOR = "\n"
