@@ -15,7 +15,7 @@ fail() {
 model_server=$(command -v tensorflow_model_server) || fail "tensorflow_model_server is not on PATH"
 python=$(command -v sagemaker-tfs-python || true)
 for program in sagemaker-tfs "$model_server" $python; do
-  # Scripts and static programs have no libraries, which ldd tells with an exit code of its own.
+  # Scripts and static programs have no libraries; ldd reports that with its own exit code.
   missing=$(ldd "$(command -v "$program")" 2>&1 | grep -E 'not found' || true)
   [ -z "$missing" ] || fail "$program does not run on this base image:
 $missing"
@@ -28,7 +28,7 @@ if [ -n "$python" ]; then
     fail "sagemaker-tfs-python was built with Python $linked, and python3 is $has here: build it on this base image"
 fi
 
-# Names and versions of Debian packages have no characters that JSON or, but for three, addresses would mind.
+# Names and versions of Debian packages contain no characters that need escaping in JSON, and only three that do in URLs.
 distribution=$(. /etc/os-release && echo "$ID")
 # shellcheck disable=SC2016  # dpkg-query's own variables
 packages=$(dpkg-query --show --showformat '${db:Status-Status} ${Package} ${Version} ${Architecture}\n' |

@@ -28,7 +28,7 @@ names=sagemaker-tfs
 [ "$FLAVOR" = slim ] || names="$names sagemaker-tfs-python"
 share=/out/usr/local/share/sagemaker-tfs
 mkdir -p /out/usr/local/bin "$share/sbom"
-# Where SageMaker puts models. Empty folders make a container without models say what it expects there.
+# SageMaker puts models here. With empty folders, a container without models says what it expects there.
 mkdir -p /out/opt/ml/model /out/opt/ml/models
 for name in $names; do
   if [ ! -f "$from/$name" ]; then
