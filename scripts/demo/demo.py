@@ -79,7 +79,7 @@ class Request:
             print(f"    {line}")
         pattern = ".*".join(map(re.escape, self.expected.split("...")))
         try:
-            found = json.dumps(answer.json()) if answer.body else ""
+            found = json.dumps(answer.json(), sort_keys=True) if answer.body else ""
         except ValueError:
             found = answer.text
         right = answer.status == self.status and re.fullmatch(pattern, found) is not None

@@ -175,6 +175,8 @@ class Container:
         # The shell becomes `cat`, the only process of this question. One that has just ended makes `cat` fail.
         stats = docker("exec", self.id, "sh", "-c", "exec cat /proc/[0-9]*/stat", code=None)
         found = re.findall(r"^(\d+) \((.*)\) (\S) ", stats, re.MULTILINE)
+        if not found:
+            raise Failure(f"the container does not run: {stats}")
         return {int(pid): (name, state) for pid, name, state in found if name != "cat"}
 
     def strangers(self, *expected):

@@ -35,8 +35,8 @@ class Start(ContainerCase):
 
 
 class End(ContainerCase):
-    def test_a_busy_container_ends_in_time_and_answers_every_request(self):
-        container = self.serve()
+    def test_a_busy_one_answers_every_request_and_ends_in_time_although_its_model_server_ignores_the_signal(self):
+        container = self.serve(env={"FAKE_TFS_IGNORE_SIGTERM": "1"})
         body = json.dumps({"instances": [1.0], "fake": {"delay_ms": 4000}})
         with ThreadPoolExecutor(24) as pool:
             answers = [pool.submit(self.invoke, container, body) for _ in range(24)]
@@ -45,8 +45,8 @@ class End(ContainerCase):
         for answer in answers:
             self.check_predictions(answer.result())
 
-    def test_neither_an_endless_request_nor_a_model_server_that_ignores_the_signal_keeps_it(self):
-        container = self.serve(env={"FAKE_TFS_IGNORE_SIGTERM": "1"})
+    def test_a_request_that_never_ends_does_not_keep_it(self):
+        container = self.serve()
         body = json.dumps({"instances": [1.0], "fake": {"hang": True}})
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(self.invoke, container, body)

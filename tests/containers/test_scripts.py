@@ -69,4 +69,5 @@ class Compose(ContainerCase):
         self.clean_up(run, *command, "down", "--timeout", "5", env=env)
         run(*command, "up", "--detach", env=env)
         # 502 while it starts.
-        run("curl", "--silent", "--fail", "--retry", "60", "--retry-all-errors", f"http://{HOST}:{port}/ping")
+        retries = ("--retry", "60", "--retry-delay", "1", "--retry-all-errors")
+        run("curl", "--silent", "--fail", "--noproxy", "*", *retries, f"http://{HOST}:{port}/ping")
