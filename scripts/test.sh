@@ -111,17 +111,17 @@ part_multi_model() { # multi-model mode with real TensorFlow; the handler for al
 }
 
 part_dockerfiles() { # Dockerfiles (hadolint)
-  need_image_checkers
+  need_tools lint images
   target/tools/lint/bin/hadolint docker/*/Dockerfile
 }
 
 part_deployment() { # scripts for images, manifests, workflows
-  need_image_checkers
+  need_tools lint images
   suite deployment target/tools/lint/bin/python
 }
 
 part_documents() { # every command and link in the documents
-  need_image_checkers
+  need_tools lint images
   cargo build --release --bins
   suite documents target/tools/lint/bin/python
 }

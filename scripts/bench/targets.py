@@ -60,17 +60,22 @@ class Target(Process):
         return cpu_seconds([*self.pids(), *self.workers()]), switches
 
 
+def make_model(model_dir: Path, handler: str) -> Path:
+    """A model directory with a script of handlers/ if one is named."""
+    version = model_dir / MODEL / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    (version / "saved_model.pb").touch()
+    if handler:
+        (model_dir / "code").mkdir(exist_ok=True)
+        shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")
+    return model_dir
+
+
 class Ours(Server, Target):
     """sagemaker-tfs, with a script of handlers/ if one is named."""
 
     def __init__(self, bench: Bench, handler: str = "", model_server: Path = FAKE_MODEL_SERVER, **settings: str):
-        model_dir = bench.scratch / f"model-{handler}"
-        version = model_dir / MODEL / "1"
-        version.mkdir(parents=True, exist_ok=True)
-        (version / "saved_model.pb").touch()
-        if handler:
-            (model_dir / "code").mkdir(exist_ok=True)
-            shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")
+        model_dir = make_model(bench.scratch / f"model-{handler}", handler)
         super().__init__(model_dir, executable=bench.server, model_server=model_server, env=settings)
 
 
