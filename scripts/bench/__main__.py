@@ -129,7 +129,7 @@ def _how(bench: Bench) -> str:
     )
     if bench.container:
         options = ["CHECKOUT" if argument == str(bench.container) else argument for argument in options]
-        return f"{machine}`{' '.join(['./scripts/bench.sh', *options])}`. {container.how(bench)}"
+        return f"{machine}`{' '.join(['./scripts/bench.sh', *options])}`, {container.how(bench)}"
     return (
         f"{machine}`{' '.join(['./scripts/bench.sh', *options])}`, {bench.rounds} rounds (a third of them for 1 and 2 "
         f"workers) of {bench.seconds} s a run. Figures are medians; ratios also show the smallest and the largest."
