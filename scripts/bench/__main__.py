@@ -122,17 +122,15 @@ def _how(bench: Bench) -> str:
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.rpartition("/")[2].strip()
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cpu = f" ({model[1]})" if model else ""
-    options = [argument for argument in sys.argv[1:] if argument != "--write"]
-    machine = (
-        f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
-        f"{platform.python_version()}. Command: "
-    )
+    command = " ".join(["./scripts/bench.sh", *(argument for argument in sys.argv[1:] if argument != "--write")])
     if bench.container:
-        options = ["CHECKOUT" if argument == str(bench.container) else argument for argument in options]
-        return f"{machine}`{' '.join(['./scripts/bench.sh', *options])}`, {container.how(bench)}"
+        command, rounds, more = command.replace(str(bench.container), "CHECKOUT"), "", container.how(bench.container)
+    else:
+        rounds, more = " (a third of them for 1 and 2 workers)", "Ratios also show the smallest and the largest."
     return (
-        f"{machine}`{' '.join(['./scripts/bench.sh', *options])}`, {bench.rounds} rounds (a third of them for 1 and 2 "
-        f"workers) of {bench.seconds} s a run. Figures are medians; ratios also show the smallest and the largest."
+        f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
+        f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds{rounds} of {bench.seconds} s a run. "
+        f"Figures are medians. {more}"
     )
 
 

@@ -9,15 +9,17 @@ import contextlib
 import os
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from tests.harness.processes import proportional_memory
 
 from .load import Load, large_csv, post, small_json, take_turns, wrk_figures
 from .parts import first_answer
-from .python_container import BACKEND, PythonContainer, commit, model_server_pids, search_path
+from .python_container import BACKEND, PythonContainer, model_server_pids, search_path
 from .rows import CPU, MB, NONE, P99, RATE, Row, compared, name
 from .targets import Bench, Ours, Target, say
 
@@ -106,7 +108,9 @@ def _three_digits(figure: float) -> str:
     return f"{float(f'{figure:.3g}'):,.10g}"
 
 
-def how(bench: Bench) -> str:
-    """What stands below the table."""
-    rounds = f"{bench.rounds} rounds of {bench.seconds} s a run"
-    return f"{rounds}, medians. The container's sources are those of {commit(bench.container)}, run outside of its image."
+def how(checkout: Path) -> str:
+    """What the line below the table says about the container."""
+    command = ["git", "-C", checkout, "rev-parse", "--short=12", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    commit = f"commit {found.stdout.strip()}" if found.returncode == 0 else "an unknown commit"
+    return f"The Python container's sources are those of {commit}, run outside of its image."

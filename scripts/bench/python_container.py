@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from tests.harness.client import Failure
@@ -27,7 +26,8 @@ PACKAGES = ROOT / "target" / "tools" / "container" / "bin"
 BACKEND = HERE / "nginx_model_server"
 PATHS = re.compile(r"(?<![\w.])/(sagemaker|opt/ml|tmp)\b")
 TEMPLATE = "nginx.conf.template"
-TEMPORARY = "".join(f"\n  {kind}_temp_path /tmp/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+KINDS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+TEMPORARY = "".join(f"\n  {kind}_temp_path /tmp/{kind};" for kind in KINDS)
 # Loopback; the module where this nginx has it; a user and folders for which any caller has the rights.
 NGINX = {
     r"listen (?=%)": f"listen {HOST}:",
@@ -48,12 +48,6 @@ def copy_sources(checkout: Path, home: Path) -> None:
         for pattern, new in NGINX.items() if file.name == TEMPLATE else ():
             text = re.sub(pattern, new, text, flags=re.MULTILINE)
         file.write_text(PATHS.sub(rf"{home}/\1", text))
-
-
-def commit(checkout: Path) -> str:
-    command = ["git", "-C", checkout, "rev-parse", "--short=12", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    return f"commit {found.stdout.strip()}" if found.returncode == 0 else "an unknown commit"
 
 
 def search_path() -> str:
