@@ -9,7 +9,7 @@
 #   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes
 #   ./scripts/bench.sh --workers  instead: what requests cost that wait, as coroutines and on threads, 3 minutes
 #   ./scripts/bench.sh --container CHECKOUT
-#                                 instead: compares with Amazon's Python container, whose sources are in CHECKOUT, 4
+#                                 instead: compares with Amazon's Python container, whose sources are in CHECKOUT, 3
 #                                 minutes; with --write also writes that table into README.md
 #
 # This file gets nginx, wrk and the executables; scripts/bench/ measures. Handlers run in the python3 on PATH.

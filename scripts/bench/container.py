@@ -28,7 +28,7 @@ BOTH = "without / with handlers"
 CONNECTIONS = 16
 # Seconds of the load under which the model server is killed, and when.
 KILL_LOAD, KILL_AFTER = 5, 1
-# Work, unit, of what `_fresh` returns.
+# What `_fresh` returns: work and unit.
 FRESH_ROWS = (("processes besides TFS", ""), ("memory of these at rest", "MB"), ("from the start to /ping 200", "s"))
 
 
@@ -50,7 +50,7 @@ def against_container(bench: Bench) -> Iterator[Row]:
         yield _row("100 KB of CSV to JSON, one request", "ms", [map(statistics.median, zip(*times, strict=True))])
         say("a model server that is killed")
         lost = [_lost(server, small) for server in plain]
-    # Memory is shared with whatever runs the same programs, so nothing else runs here.
+    # Servers that run at the same time share pages, and each would count only a part of them: one runs at a time.
     say("starts")
     fresh = [[_fresh(bench, start, handler) for start in starts] for handler in HANDLERS]
     for index, (work, unit) in enumerate(FRESH_ROWS):
