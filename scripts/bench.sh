@@ -8,19 +8,27 @@
 #   ./scripts/bench.sh --plot     instead: draws those plots and that table again from the figures in docs/plots
 #   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes
 #   ./scripts/bench.sh --workers  instead: what requests cost that wait, as coroutines and on threads, 3 minutes
+#   ./scripts/bench.sh --container CHECKOUT
+#                                 instead: compares with Amazon's Python container, whose sources are in CHECKOUT, 3
+#                                 minutes; with --write also writes that table into README.md
 #
 # This file gets nginx, wrk and the executables; scripts/bench/ measures. Handlers run in the python3 on PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib/development.sh
+. scripts/lib/development.sh
 PATH=$PATH:/usr/sbin # where Debian keeps nginx
 
+missing=()
 for argument in "$@"; do
   case $argument in
     -h | --help | --plot) exec python3 -m scripts.bench "$@" ;; # needs no programs
+    --container*)
+      PYTHON=python3 need_tools container container >&2
+      [[ -e /usr/lib/nginx/modules/ngx_http_js_module.so ]] || missing+=(libnginx-mod-http-js)
+      ;;
   esac
 done
-
-missing=()
 for tool in nginx wrk; do
   command -v "$tool" >/dev/null || missing+=("$tool")
 done

@@ -117,17 +117,17 @@ part_multi_model() { # multi-model mode with real TensorFlow; the handler for al
 }
 
 part_dockerfiles() { # Dockerfiles (hadolint)
-  need_image_checkers
+  need_tools lint images
   target/tools/lint/bin/hadolint docker/*/Dockerfile
 }
 
 part_deployment() { # scripts for images, manifests, workflows
-  need_image_checkers
+  need_tools lint images
   suite deployment target/tools/lint/bin/python
 }
 
 part_documents() { # every command and link in the documents
-  need_image_checkers
+  need_tools lint images
   # The documents' commands have no network; the benchmark would install these.
   PATH=$PATH:/usr/sbin command -v nginx >/dev/null && command -v wrk >/dev/null || apt_install nginx wrk ||
     fail "the benchmark needs nginx and wrk. Install them with: sudo apt-get install nginx wrk"

@@ -17,13 +17,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.harness.client import Failure
 from tests.harness.constants import ROOT
 from tests.harness.processes import interrupt_on_signals
 
-from . import parts
+from . import container, parts
 from .plots import plots
 from .rows import Row, table
 from .targets import TARGET, Bench, say
@@ -32,6 +33,8 @@ BENCHMARKS = ROOT / "docs" / "BENCHMARKS.md"
 PLOTS = ROOT / "docs" / "plots"
 FIGURES = PLOTS / "figures.json"
 REGION = re.compile(r"(?<=<!-- bench:start -->\n).*?(?=<!-- bench:end -->)", re.DOTALL)
+README = ROOT / "README.md"
+README_REGION = re.compile(REGION.pattern.replace("bench:", "container:"), re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Mode:
     seconds: int
     # Parts with the same function are one measurement, in which the chosen ones take turns.
     parts: dict[str, Callable]
-    columns: tuple[str, str] = ("nginx", "sagemaker-tfs")
+    table: Callable[[list[Row]], str] = partial(table, ("nginx", "sagemaker-tfs"))
 
 
 COMPARISON = {
@@ -53,8 +56,9 @@ COMPARISON = {
 WORKERS = {**dict.fromkeys(parts.SHAPES, parts.waiting), "many": parts.many, "ping": parts.ping}
 MODES = {
     "comparison": Mode(9, 4, COMPARISON),
-    "attack": Mode(5, 10, {"attack": parts.attack}, columns=("alone", "attacked")),
+    "attack": Mode(5, 10, {"attack": parts.attack}, partial(table, ("alone", "attacked"))),
     "workers": Mode(5, 3, WORKERS),
+    "container": Mode(5, 4, {"container": container.against_container}, container.table),
 }
 
 
@@ -75,8 +79,11 @@ def main() -> int:
             with contextlib.ExitStack() as bench.running:
                 rows += measure(bench)
     figures = {"rows": [asdict(row) for row in rows], "run": _how(bench)}
-    print(f"{table(mode.columns, rows)}\n\n{figures['run']}")
-    if bench.write:
+    shown = f"{mode.table(rows)}\n\n{figures['run']}"
+    print(shown)
+    if bench.write and bench.container:
+        replace(README, README_REGION, f"{shown}\n")
+    elif bench.write:
         write(figures)
     missed = [row for row in rows if not row.meets_floor()]
     for row in missed:
@@ -90,30 +97,39 @@ def render(figures: dict) -> tuple[str, dict[str, str]]:
     pictures = plots(rows)
     titles = {file: re.search("<title>(.*)</title>", picture)[1] for file, picture in pictures.items()}
     images = "\n\n".join(f"![{title}](plots/{file})" for file, title in titles.items())
-    return f"{images}\n\n{table(MODES['comparison'].columns, rows)}\n\n{figures['run']}\n", pictures
+    return f"{images}\n\n{MODES['comparison'].table(rows)}\n\n{figures['run']}\n", pictures
 
 
 def write(figures: dict) -> None:
     region, pictures = render(figures)
-    document = BENCHMARKS.read_text()
-    if not REGION.search(document):
-        raise Failure(f"{BENCHMARKS} does not have the lines <!-- bench:start --> and <!-- bench:end -->")
+    replace(BENCHMARKS, REGION, region)
     FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     for file, text in pictures.items():
         (PLOTS / file).write_text(text)
-    BENCHMARKS.write_text(REGION.sub(lambda _: region, document))
-    say(f"wrote {BENCHMARKS} and {PLOTS}")
+    say(f"wrote {PLOTS}")
+
+
+def replace(document: Path, region: re.Pattern, new: str) -> None:
+    text, count = region.subn(lambda _: new, document.read_text())
+    if not count:
+        raise Failure(f"{document} does not have the lines of {region.pattern}")
+    document.write_text(text)
+    say(f"wrote {document}")
 
 
 def _how(bench: Bench) -> str:
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.rpartition("/")[2].strip()
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cpu = f" ({model[1]})" if model else ""
-    command = " ".join(["./scripts/bench.sh", *sys.argv[1:]])
+    command = " ".join(["./scripts/bench.sh", *(argument for argument in sys.argv[1:] if argument != "--write")])
+    if bench.container:
+        command, rounds, more = command.replace(str(bench.container), "CHECKOUT"), "", container.how(bench.container)
+    else:
+        rounds, more = " (a third of them for 1 and 2 workers)", "Ratios also show the smallest and the largest."
     return (
         f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
-        f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds (a third of them for 1 and 2 "
-        f"workers) of {bench.seconds} s a run. Figures are medians; ratios also show the smallest and the largest."
+        f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds{rounds} of {bench.seconds} s a run. "
+        f"Figures are medians. {more}"
     )
 
 
@@ -123,8 +139,9 @@ def _options() -> tuple[Bench, Mode]:
     mode = {"dest": "mode", "action": "store_const", "default": "comparison"}
     modes.add_argument("--attack", const="attack", **mode, help="instead: what hostile connections cost others")
     modes.add_argument("--workers", const="workers", **mode, help="instead: requests that wait, in several ways")
+    modes.add_argument("--container", type=Path, metavar="CHECKOUT", help="instead: Amazon's Python container")
     modes.add_argument("--plot", action="store_true", help="measure nothing: draw again what --write wrote")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/BENCHMARKS.md, and plots of it")
+    parser.add_argument("--write", action="store_true", help="write the table into the document, and plots of it")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: an impression, not judged")
     parser.add_argument("--rounds", type=int, help="how often the servers take turns")
     parser.add_argument("--seconds", type=int, help="of each run; under --attack heads are given up after 20 s")
@@ -132,9 +149,10 @@ def _options() -> tuple[Bench, Mode]:
     parser.add_argument("--parts", nargs="+", metavar="PART", help=f"default: all, by mode: {names}")
     parser.add_argument("--server", type=Path, default=TARGET / "sagemaker-tfs", help="another executable")
     bench = parser.parse_args(namespace=Bench())
+    bench.mode = "container" if bench.container else bench.mode
     chosen = MODES[bench.mode]
-    if bench.write and (bench.parts or bench.mode != "comparison"):
-        parser.error("--write writes the whole comparison, without --parts, --attack and --workers")
+    if bench.write and (bench.parts or bench.mode not in ("comparison", "container")):
+        parser.error("--write writes a whole comparison, without --parts, --attack and --workers")
     if unknown := set(bench.parts or ()) - set(chosen.parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))} here; the parts are {', '.join(chosen.parts)}")
     bench.parts = bench.parts or list(chosen.parts)

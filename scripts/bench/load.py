@@ -49,7 +49,7 @@ def large_json(bench: Bench, connections: int, megabytes: int) -> Load:
     return Load(connections, _file(bench, f"{megabytes} MB.json", f'{{"instances": [{rows}]}}'))
 
 
-def large_csv(bench: Bench, connections: int, megabytes: int) -> Load:
+def large_csv(bench: Bench, connections: int, megabytes: float) -> Load:
     text = "\n".join(_rows(megabytes, ",")) + "\n"
     return Load(connections, _file(bench, f"{megabytes} MB.csv", text), CSV)
 
@@ -60,7 +60,7 @@ def _file(bench: Bench, name: str, content: str) -> Path:
     return path
 
 
-def _rows(megabytes: int, separator: str) -> list[str]:
+def _rows(megabytes: float, separator: str) -> list[str]:
     """A thousand rows of numbers of different lengths, the same in every run, over and over up to the size."""
     numbers = random.Random(1)
     rows = [
@@ -79,16 +79,22 @@ def post(server: Target, load: Load) -> bytes:
     return answer.body
 
 
-def wrk(server: Target, load: Load, seconds: int) -> Run:
-    """Loads a server; a status of 400 or more or a broken connection fails the run."""
+def wrk_figures(server: Target, load: Load, seconds: int) -> dict:
+    """Loads a server; what scripts/bench/wrk.lua reports, and the whole output."""
     command = ["wrk", f"-t{min(2, load.connections)}", f"-c{load.connections}", f"-d{seconds}s", "--timeout", "30s"]
     command += ["--latency", "-s", HERE / "wrk.lua", f"http://{HOST}:{server.port}{PATH if load.body else '/ping'}"]
     command += ["--", load.body, load.content_type] if load.body else []
+    output = run(*command, timeout=seconds + 40)
+    return {**json.loads(output.splitlines()[-1]), "output": output}
+
+
+def wrk(server: Target, load: Load, seconds: int) -> Run:
+    """Loads a server; a status of 400 or more or a broken connection fails the run."""
     server.reset_peak()
     cpu, switches = server.counters()
-    output = run(*command, timeout=seconds + 40)
+    figures = wrk_figures(server, load, seconds)
     cpu_after, switches_after = server.counters()
-    figures = json.loads(output.splitlines()[-1])
+    output = figures.pop("output")
     if figures.pop("failures") or not figures["requests"]:
         raise Failure(f"ERRORS UNDER LOAD: {server.command[0]}, {load}:\n{output}")
     peak = server.memory()[1]

@@ -150,8 +150,8 @@ def starts(bench: Bench) -> Iterator[Row]:
     for _ in range(bench.rounds):
         server = bench.start(FAKE_TFS_START_DELAY_MS="1000")
         with ThreadPoolExecutor(2) as pool:
-            available = pool.submit(_first_answer, server.rest_ports[0], STATUS_PATH, '"AVAILABLE"')
-            ready = pool.submit(_first_answer, server.port, "/ping")
+            available = pool.submit(first_answer, server.rest_ports[0], STATUS_PATH, '"AVAILABLE"')
+            ready = pool.submit(first_answer, server.port, "/ping")
         bench.running.close()
         times.append((ready.result() - available.result()) * 1000)
         # Both are seen late by up to a poll's length: a little below zero is the same moment.
@@ -163,7 +163,7 @@ def starts(bench: Bench) -> Iterator[Row]:
 
     def start_ms(handler: str) -> float:
         server = bench.start(handler)
-        ready = _first_answer(server.port, "/ping")
+        ready = first_answer(server.port, "/ping")
         bench.running.close()
         return (ready - server.begin) * 1000
 
@@ -172,7 +172,7 @@ def starts(bench: Bench) -> Iterator[Row]:
     yield Row("from the start to /ping 200, trivial pair of handlers", statistics.median(with_pair), "ms", more=more)
 
 
-def _first_answer(port: int, path: str, wanted: str = "") -> float:
+def first_answer(port: int, path: str, wanted: str = "") -> float:
     """When the first 200 came that holds `wanted`."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:

@@ -48,9 +48,10 @@ class Row:
     """What was measured of sagemaker-tfs, and of what it is compared with."""
 
     work: str
-    ours: float
+    # Tuples stand only in the table of --container, which shows figures without and with handlers in a row.
+    ours: float | tuple[float, ...]
     unit: str
-    base: float | None = None
+    base: float | tuple[float, ...] | None = None
     # Ours to the base in each round.
     ratios: tuple[float, ...] = ()
     # A floor, which must not be missed, and an aim: of the median ratio, or of ours in a row without ratios.

@@ -57,15 +57,20 @@ class Target(Process):
         return cpu_seconds([*self.pids(), *self.workers()]), switches
 
 
+def make_model(model_dir: Path, handler: str) -> Path:
+    """A model directory with a script of handlers/ if one is named."""
+    Case.empty_model(model_dir / MODEL, "1")
+    if handler:
+        (model_dir / "code").mkdir()
+        shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")
+    return model_dir
+
+
 class Ours(Server, Target):
     """sagemaker-tfs, with a script of handlers/ if one is named."""
 
     def __init__(self, bench: "Bench", handler: str = "", model_server: Path = FAKE_MODEL_SERVER, **settings: str):
-        model_dir = Path(tempfile.mkdtemp(dir=bench.scratch))
-        Case.empty_model(model_dir / MODEL, "1")
-        if handler:
-            (model_dir / "code").mkdir()
-            shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")
+        model_dir = make_model(Path(tempfile.mkdtemp(dir=bench.scratch)), handler)
         super().__init__(model_dir, executable=bench.server, model_server=model_server, env=settings)
 
 

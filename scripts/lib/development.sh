@@ -175,16 +175,17 @@ need_models() {
 # The checksum of standard input.
 checksum() { "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
-# Makes target/tools/lint with the checkers for images, unless it is up to date.
-need_image_checkers() {
-  local key
-  key=$(checksum <scripts/requirements/images.txt)
-  [[ ! -f target/tools/lint/stamp || $(<target/tools/lint/stamp) != "$key" ]] || return 0
-  rm -rf target/tools/lint
-  "$PYTHON" -m venv target/tools/lint &&
-    target/tools/lint/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-      -r scripts/requirements/images.txt </dev/null &&
-    say "$key" >target/tools/lint/stamp
+# need_tools NAME REQUIREMENTS: makes target/tools/NAME with these packages, unless it is up to date.
+need_tools() {
+  local folder=target/tools/$1 requirements=scripts/requirements/$2.txt key
+  key="$("$PYTHON" --version), $(checksum <"$requirements")"
+  [[ ! -f $folder/stamp || $(<"$folder/stamp") != "$key" ]] || return 0
+  rm -rf "$folder"
+  "$PYTHON" -m venv "$folder" &&
+    with_clock "installing the packages of $requirements into $folder" \
+      "$folder/bin/python" -m pip --disable-pip-version-check --no-input install --quiet \
+      -r "$requirements" </dev/null &&
+    say "$key" >"$folder/stamp"
 }
 
 # Prints why containers cannot be tested on this machine, after an attempt to install what is missing. Prints nothing

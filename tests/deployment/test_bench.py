@@ -1,12 +1,17 @@
 """The tables and plots of scripts/bench.sh, and that docs/BENCHMARKS.md shows the figures it was written with."""
 
 import json
+import tempfile
 import unittest
+from pathlib import Path
 from xml.etree import ElementTree
 
 from scripts.bench.__main__ import BENCHMARKS, FIGURES, PLOTS, REGION, render
+from scripts.bench.container import table
 from scripts.bench.plots import draw
+from scripts.bench.python_container import FOLDERS, copy_sources
 from scripts.bench.rows import P99, PEAK, Row, Run, compared
+from tests.harness.client import Failure
 
 
 def run_of(p99, peak):
@@ -48,3 +53,52 @@ class Plots(unittest.TestCase):
         for file, text in pictures.items():
             self.assertEqual((PLOTS / file).read_text(), text)
         self.assertEqual({path.name for path in PLOTS.iterdir()}, {FIGURES.name, *pictures})
+
+
+class PythonContainer(unittest.TestCase):
+    def copied(self, folder, files):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        home, sources = Path(scratch.name, "home"), Path(scratch.name, "checkout", folder)
+        sources.mkdir(parents=True)
+        home.mkdir()
+        for name, text in files.items():
+            (sources / name).write_text(text)
+        copy_sources(Path(scratch.name, "checkout"), home)
+        return {path.name: path.read_text().replace(str(home), "HOME") for path in (home / "sagemaker").iterdir()}
+
+    def test_absolute_paths_are_below_the_new_home(self):
+        script = 'run("x /sagemaker/a.cfg unix:/tmp/a.sock --chdir /sagemaker", "/opt/ml/{}/code", "/opt/ml/model")\n'
+        others = "http://x.y/tmp ./tmp /tmpfs /usr/sbin/nginx sagemaker /tfs/v1\n"
+        for folder in FOLDERS:
+            copy = self.copied(folder, {"serve.py": script + others})
+            expected = script.replace("/sagemaker", "HOME/sagemaker").replace("/tmp/", "HOME/tmp/")
+            self.assertEqual(copy, {"serve.py": expected.replace("/opt/ml", "HOME/opt/ml") + others})
+
+    def test_nginx_listens_on_loopback_and_writes_below_the_new_home(self):
+        template = "load_module /lib/m/js.so;\npid /tmp/p;\nhttp {\n  server {\n    listen %PORT% deferred;\n  }\n}\n"
+        config = self.copied(FOLDERS[0], {"serve.py": "", "nginx.conf.template": template})["nginx.conf.template"]
+        first, rest = config.split("user root;\nhttp {\n")
+        self.assertEqual(first, "load_module modules/js.so;\npid HOME/tmp/p;\n")
+        temporary, rest = rest.split("  server {\n")
+        self.assertEqual(temporary.count("_temp_path HOME/tmp/"), 5)
+        self.assertEqual(rest, "    listen 127.0.0.1:%PORT% deferred;\n  }\n}\n")
+
+    def test_a_checkout_without_the_files_is_refused(self):
+        with self.assertRaisesRegex(Failure, "neither .*/serve.py nor .*/serve.py"):
+            self.copied("elsewhere", {"serve.py": ""})
+
+    def test_the_table_shows_three_digits_and_one_ratio_for_each_pair(self):
+        rows = [
+            Row("speed", 26472.0, "requests/s", 2857.5, ratios=(9.0, 9.3, 8.0)),
+            Row("memory", (2.0638, 27.71), "MB", (36.29, 89.8)),
+            Row("failed requests", (0,), "", (87,)),
+        ]
+        self.assertEqual(
+            table(rows),
+            "|  | Python container | `sagemaker-tfs` | ratio |\n"
+            "| --- | --- | --- | --- |\n"
+            "| speed | 2,860 requests/s | 26,500 requests/s | 9x |\n"
+            "| memory | 36.3 / 89.8 MB | 2.06 / 27.7 MB | 0.057x / 0.31x |\n"
+            "| failed requests | 87 | 0 | – |",
+        )

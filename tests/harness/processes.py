@@ -28,7 +28,7 @@ DROPPED_PREFIXES = ("SAGEMAKER_", "TFS_", "FAKE_TFS_", "AWS_", "PYTHON")
 DROPPED_NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 # Fields of /proc/PID/stat behind the program's name, see proc(5).
-STATE, SESSION, USER_TICKS, SYSTEM_TICKS = 0, 3, 11, 12
+STATE, PARENT, SESSION, USER_TICKS, SYSTEM_TICKS = 0, 1, 3, 11, 12
 
 
 def environment() -> dict[str, str]:
@@ -182,6 +182,12 @@ def memory(pids: list[int]) -> tuple[int, int]:
         now += int(status["VmRSS"]) * 1024
         peak += int(status["VmHWM"]) * 1024
     return now, peak
+
+
+def proportional_memory(pids: list[int]) -> int:
+    """Resident memory in bytes. Of a page that several processes share, each counts its part."""
+    rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
+    return sum(int(rollup.partition("\nPss:")[2].split()[0]) * 1024 for rollup in rollups)
 
 
 def reset_peak(pids: list[int]) -> None:
