@@ -60,7 +60,7 @@ part_rustdoc() { # documentation of the Rust sources, its links and completeness
 
 part_shell() { # all shell scripts (shellcheck)
   local files=(.ci/run scripts/*.sh scripts/lib/*.sh docker/stages/*.sh)
-  files+=(scripts/tensorflow_model_server scripts/bench/nginx_model_server tests/documents/stubs/{aws,docker,kubectl,mmdebstrap})
+  files+=(scripts/tensorflow_model_server scripts/bench/nginx_model_server tests/documents/reader.sh tests/documents/stubs/{aws,docker,kubectl,mmdebstrap})
   command -v shellcheck >/dev/null || apt_install shellcheck ||
     skip "install shellcheck with: sudo apt-get install shellcheck"
   say "shellcheck ${files[*]}"

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.client import Failure, request
-from tests.harness.commands import run
+from tests.harness.client import Failure, request, run
 from tests.harness.constants import CSV, HOST, INSTANCES, JSON, PREDICTIONS
 
 from .rows import MB, RATE, Run, quantity

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from tests.harness.client import Failure, request
-from tests.harness.commands import run
+from tests.harness.client import Failure, request, run
 from tests.harness.constants import HOST
 from tests.harness.processes import memory
 

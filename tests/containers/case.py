@@ -21,8 +21,7 @@ import uuid
 from pathlib import Path
 
 from tests.harness.case import Case
-from tests.harness.client import Failure, request, wait_until
-from tests.harness.commands import run
+from tests.harness.client import Failure, request, run, wait_until
 from tests.harness.constants import FAKE_MODEL_SERVER, PREDICTIONS, ROOT
 from tests.harness.processes import interrupt_on_signals
 
@@ -186,10 +185,6 @@ class Container:
     def model_servers(self):
         # The kernel keeps 15 characters of a name.
         return [pid for pid, (name, state) in self.processes().items() if name == "tensorflow_mode" and state != "Z"]
-
-    def model_server_command(self):
-        (pid,) = self.model_servers()
-        return self.shell(f"tr '\\0' ' ' </proc/{pid}/cmdline").split()
 
     def in_flight(self):
         """Requests that the fake model server is working on."""

@@ -5,7 +5,7 @@ import json
 import zlib
 
 from scripts.footprint import MEGABYTE, layers
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import FAKE_MODEL_SERVER, ROOT
 
 from .case import EXECUTABLES, RUN, ContainerCase, build, docker, engine_or_skip, image, inspect

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import HOST, ROOT
 from tests.harness.ports import free_ports
 

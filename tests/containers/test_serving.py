@@ -1,10 +1,24 @@
-"""The slim image serves: routes, models, large bodies and logs, and through the end of a model server."""
+"""Images serve: routes, models, large bodies and logs, through the end of a model server, in
+multi-model mode, and with TensorFlow."""
 
-from tests.harness.constants import INSTANCES, JSON_LINES
+import json
+import sys
+import sysconfig
+from pathlib import Path
+
+from tests.harness.constants import CSV, INSTANCES, JSON_LINES, MODELS, ROOT, STAND_IN
 
 from .case import ContainerCase, engine_or_skip
 
 setUpModule = engine_or_skip
+
+HANDLER = """
+def input_handler(data, context):
+    return data.read()
+
+def output_handler(response, context):
+    return context.model_name + " says " + response.text.split()[2], "text/plain"
+"""
 
 
 class Serving(ContainerCase):
@@ -48,3 +62,79 @@ class Serving(ContainerCase):
             self.assertNotEqual(container.model_servers(), [old])
         container.wait_ready()
         self.assertIn("was terminated by signal 9", container.logs())
+
+
+class MultiModel(ContainerCase):
+    """As SageMaker uses it: models come and go in a volume, with and without handlers."""
+
+    def serve_multi(self, flavor="slim"):
+        self.archives = self.folder()
+        env = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_SAFE_PORT_RANGE": "9000-9999"}
+        return self.serve(flavor, self.archives, inside="/opt/ml/models", env=env)
+
+    def load(self, container, name):
+        body = json.dumps({"model_name": name, "url": f"/opt/ml/models/{name}/model"})
+        return self.invoke(container, body, path="/models")
+
+    def add(self, container, name, **code):
+        """Puts a model where SageMaker puts it, and has it loaded."""
+        self.models(parent=self.archives / name / "model", **code)
+        answer = self.load(container, name)
+        self.assertEqual(answer.status, 200, answer.text)
+
+    def ask(self, container, name):
+        return self.invoke(container, "1.0", path=f"/models/{name}/invoke")
+
+    def test_load_list_invoke_unload(self):
+        container = self.serve_multi()
+        self.check_json(container.request("GET", "/models"), {"models": []})
+        for name in ("one", "two"):
+            self.add(container, name)
+        listed = container.request("GET", "/models").json()["models"]
+        self.assertEqual([model["modelName"] for model in listed], ["one", "two"])
+        self.assertEqual(len(container.model_servers()), 2)
+        for name in ("one", "two"):
+            self.check_predictions(self.ask(container, name))
+        self.assertEqual(container.request("DELETE", "/models/one").status, 200)
+        self.assertEqual(self.ask(container, "one").status, 404)
+        self.check_predictions(self.ask(container, "two"))
+        self.assertEqual(len(container.model_servers()), 1)
+        self.check_stops(container)
+
+    def test_a_handler_of_one_model(self):
+        container = self.serve_multi("python")
+        self.add(container, "one", inference=HANDLER)
+        self.add(container, "two")
+        self.check(self.ask(container, "one"), "one says [3.5,", content_type="text/plain")
+        self.check_predictions(self.ask(container, "two"))
+
+
+class TensorFlow(ContainerCase):
+    """TensorFlow really computes: the environment of the tests comes in read-only volumes, and its stand-in takes the
+    place of TensorFlow Serving."""
+
+    def test_predictions(self):
+        if not MODELS.exists():
+            self.skipTest(f"SKIPPED: there are no models in {MODELS}; scripts/demo.sh makes them")
+        environment = Path(sys.prefix).resolve()
+        # The links of a virtual environment lead to its Python: both are where they are outside.
+        folders = {environment, ROOT / "scripts"}
+        # The image has the system's Python, in the same version.
+        if not sys.base_prefix.startswith("/usr"):
+            folders |= {Path(sys.base_prefix), Path(sysconfig.get_path("stdlib"))}
+        options = [word for folder in sorted(folders) for word in ("--volume", f"{folder}:{folder}:ro")]
+        env = {
+            "SAGEMAKER_TFS_MODEL_SERVER": STAND_IN,
+            "MODEL_SERVER_PYTHON": environment / "bin" / "python3",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "SAGEMAKER_TFS_ENABLE_BATCHING": "true",
+        }
+        inside = "/opt/ml/model/half_plus_three"
+        models = (MODELS / "half_plus_three").resolve()
+        container = self.serve("python", models, inside=inside, env=env, options=options)
+        self.check_predictions(self.invoke(container, INSTANCES))
+        self.check_predictions(self.invoke(container, "1.0\n2.0\n5.0\n", CSV))
+        version = "tfs-model-name=half_plus_three,tfs-model-version=123"
+        self.check_json(self.invoke(container, "10.0", attributes=version), {"predictions": [8.0]})
+        self.assertEqual(self.invoke(container, '{"instances": ["x"]}').status, 400)
+        self.check_stops(container)

@@ -7,9 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from scripts.bench.__main__ import BENCHMARKS, FIGURES, PLOTS, REGION, render
-from scripts.bench.container import table
+from scripts.bench.container import FOLDERS, copy_sources, table
 from scripts.bench.plots import draw
-from scripts.bench.python_container import FOLDERS, copy_sources
 from scripts.bench.rows import P99, PEAK, Row, Run, compared
 from tests.harness.client import Failure
 

@@ -10,7 +10,7 @@ import unittest
 import kubernetes_validate
 import yaml
 
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import ROOT
 
 DOCKER = ROOT / "docker"

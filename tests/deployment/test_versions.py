@@ -5,7 +5,7 @@ import re
 import tomllib
 
 from tests.harness.case import Case
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import ROOT
 
 TABLE = tomllib.loads((ROOT / "docker" / "versions.toml").read_text())

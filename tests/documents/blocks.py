@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import ROOT
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

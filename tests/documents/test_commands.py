@@ -2,7 +2,7 @@
 
 A document's blocks that are marked `sh` run one after the other in one shell, as a reader would type them. The shell
 sees the checkout through an overlay, so nothing stays behind, and has a network of its own, so port 8080 is free and
-nothing leaves the machine. A server that a block starts runs until the next one, or the end; Ctrl-C must end it with
+nothing leaves the machine: reader.sh prepares it. A server that a block starts runs until the next one, or the end; Ctrl-C must end it with
 exit code 0. Output that a document shows right after its commands must be theirs: `...` stands for anything.
 
 Commands of programs that need an account, a cluster or a registry (aws, kubectl, docker, mmdebstrap) go to the stubs
@@ -18,71 +18,19 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import ROOT
 
 from .blocks import documents
 
 STUBS = Path(__file__).with_name("stubs")
+READER = Path(__file__).with_name("reader.sh")
 SECONDS = 900
 SERVES = "sagemaker-tfs serve"
 SERVER = f"target/release/{SERVES} --listen 127.0.0.1 --model-server scripts/tensorflow_model_server"
 
-# What a reader of the document has by then.
-BEFORE = {
-    "README.md": "mkdir -p models && cp -r .models/half_plus_three models/my_model",
-    "docs/GUIDE.md": "mkdir -p models && cp -r .models/half_plus_three models",
-    "docs/DEPLOYING.md": """
-mkdir -p models/code && cp -r .models/half_plus_three models/ && cp -r .models/half_plus_three models/my_model
-touch tensorflow_model_server
-mkdir -p target/executables/sbom
-for name in sagemaker-tfs sagemaker-tfs-python; do
-  install /dev/null "target/executables/$name" && touch "target/executables/sbom/$name.cdx.json"
-done""",
-}
 # Documents whose examples want a server that they do not start themselves.
 WITH_SERVER = {"docs/GUIDE.md", "docs/DEPLOYING.md"}
-
-PREAMBLE = r"""
-set -euo pipefail
-mount -t tmpfs tmpfs "$SCRATCH"
-mkdir "$SCRATCH/upper" "$SCRATCH/work" "$SCRATCH/home" "$SCRATCH/tmp"
-mount -t overlay overlay -o "lowerdir=$PWD,upperdir=$SCRATCH/upper,workdir=$SCRATCH/work" "$PWD"
-cd "$PWD"
-python3 - <<'UP'
-import fcntl, socket, struct
-SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
-fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", IFF_UP | IFF_RUNNING, b""))
-UP
-export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
-export HOME=$SCRATCH/home TMPDIR=$SCRATCH/tmp
-printf '%s\n' silent show-error >"$HOME/.curlrc"
-curl() { command curl --fail-with-body "$@"; } # a status above 399 fails a command of a document
-server=
-
-stop_server() {
-  [[ -n $server ]] || return 0
-  kill -INT -- "-$server"
-  wait "$server" || { echo "the server ended with exit code $?"; exit 1; }
-  server=
-}
-
-# start_server FILE: runs a block that serves, in a session of its own, until /ping answers 200.
-start_server() {
-  stop_server
-  setsid bash -euo pipefail "$1" >"$SCRATCH/server.log" 2>&1 &
-  server=$!
-  local attempt
-  for attempt in {1..1200}; do
-    command curl --silent --fail --max-time 5 --output /dev/null http://127.0.0.1:8080/ping 2>/dev/null && return
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
-  done
-  cat "$SCRATCH/server.log"
-  echo "the server is not ready"
-  exit 1
-}
-"""
 
 
 def namespaces() -> list[str]:
@@ -115,7 +63,7 @@ class Story:
     def __init__(self, document, folder: Path):
         self.folder = folder
         self.document = document
-        self.lines = [PREAMBLE, BEFORE.get(document.name, "")]
+        self.lines = [f". {READER} {document.name}"]
         #: Shown output, by the marker of the commands before it.
         self.shown: dict[str, str] = {}
         if document.name in WITH_SERVER:

@@ -6,7 +6,7 @@ import unittest
 
 import yaml
 
-from tests.harness.commands import run
+from tests.harness.client import run
 from tests.harness.constants import ROOT
 
 from .blocks import documents

@@ -1,18 +1,20 @@
-"""An HTTP client, and waiting with a limit."""
+"""An HTTP client, waiting with a limit, and commands that run to their end."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .constants import HOST
 
-# An answer takes milliseconds, and a wait seconds; these limits are for what hangs.
+# An answer takes milliseconds, waits and commands take seconds; these limits are for what hangs.
 ANSWER_SECONDS = 90
 WAIT_SECONDS = 60
+COMMAND_SECONDS = 120
 
 
 class Failure(AssertionError):
@@ -59,3 +61,17 @@ def wait_until(condition: Callable, failure: str | Callable[[], str], seconds: f
             raise Failure(f"after {seconds} s: {failure if isinstance(failure, str) else failure()}")
         time.sleep(0.02)
     return value
+
+
+def run(
+    *command, code: int | None = 0, timeout: float = COMMAND_SECONDS, env: dict | None = None, input: str = ""
+) -> str:
+    """The output of a command, both streams; fails on another exit code, unless `code` is None."""
+    command = [str(word) for word in command]
+    done = subprocess.run(
+        command, input=input.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, env=env
+    )
+    output = done.stdout.decode(errors="replace")
+    if code not in (None, done.returncode):
+        raise Failure(f"{' '.join(command)}: exit code {done.returncode}\n{output}")
+    return output

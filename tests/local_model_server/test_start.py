@@ -6,8 +6,7 @@ import socket
 import sys
 
 from tests.harness.case import Case
-from tests.harness.client import ANSWER_SECONDS
-from tests.harness.commands import run
+from tests.harness.client import ANSWER_SECONDS, run
 from tests.harness.constants import MODELS, STAND_IN
 from tests.harness.ports import free_ports
 from tests.harness.processes import environment

@@ -18,8 +18,8 @@ ANSWERS = {
     "DescribeEndpoint": {"EndpointStatus": "InService"},
     "GetAuthorizationToken": {"authorizationData": [{"authorizationToken": TOKEN}]},
 }
-# Options that only version 2 of the CLI has.
-NEWER = {"--cli-binary-format"}
+# An option with a value that only version 2 of the CLI has.
+NEWER = "--cli-binary-format"
 
 
 class Account(http.server.BaseHTTPRequestHandler):
@@ -37,9 +37,6 @@ class Account(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = answer
 
-    def log_message(self, *_):
-        pass
-
 
 def main(arguments):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Account)
@@ -50,11 +47,10 @@ def main(arguments):
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
     }
-    kept = list(arguments)
-    for option in NEWER & set(arguments):
-        place = kept.index(option)
-        del kept[place : place + 2]
-    return create_clidriver().main(kept)
+    if NEWER in arguments:
+        place = arguments.index(NEWER)
+        del arguments[place : place + 2]
+    return create_clidriver().main(arguments)
 
 
 if __name__ == "__main__":
