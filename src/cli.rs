@@ -1,8 +1,7 @@
 //! The command line: `sagemaker-tfs serve [OPTIONS]`.
 //!
-//! The options are the settings that have a flag. Parsing stores their values in [`Vars`]; checking the values is left
-//! to
-//! [`Config::read`](crate::config::Config::read).
+//! The options are the settings that have a flag. Parsing stores their values in [`Vars`];
+//! [`Config::read`](crate::config::Config::read) checks them.
 
 use std::ffi::OsString;
 

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 const LOSSES_UNLIMITED: u32 = 2;
 /// Further losses in a small group. One suffices: all groups without a poisonous request are answered.
 const LOSSES_IN_SMALL_GROUP: u32 = 1;
-/// The size of a small group: about the square root of the usual number of requests in flight (64), so that the number
-/// of groups is about the size of a group.
+/// The size of a small group. Small, because each group with the poisonous request ends a process, and large enough that
+/// hundreds of requests do not have to pass one by one.
 const SMALL_GROUP: usize = 8;
 /// Further losses alone, after which the request itself must be the cause. Two, because one may be chance.
 const LOSSES_ALONE: u32 = 2;

@@ -28,7 +28,7 @@ const SPARE_REST_THREADS: usize = 4;
 
 /// The most requests sent to an instance at once, unless its batches hold more or the job asks for more. Further
 /// requests would wait in TFS for a thread and hold up status requests; they wait in this server instead, where that
-/// takes no thread.
+/// takes no thread. Never more than there are slots.
 const MAX_IN_FLIGHT: usize = 256;
 
 /// The most requests sent to one instance at once.

@@ -2,7 +2,7 @@
 //! runs at that moment.
 //!
 //! A fault waits while it would be one too many for a request under way. The server sends a request to TFS at most five
-//! times and starts it on a Python worker at most four times, within time limits. A request beyond these limits fails as
+//! times and starts it on a Python worker at most five times, within time limits. A request beyond these limits fails as
 //! documented, and would count as lost. In multi-model mode such failures count as documented, so no fault waits.
 
 use std::collections::{HashMap, HashSet};

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the shell that types a document is: apart from this system, with what a reader of the document has by then.
+# Prepares the shell that runs a document's commands: isolated from this system, with the files that its reader would have.
 # test_commands.py sources it in namespaces of its own, with SCRATCH naming an empty folder and the document as $1.
 set -euo pipefail
 mount -t tmpfs tmpfs "$SCRATCH"

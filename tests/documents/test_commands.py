@@ -29,7 +29,7 @@ SECONDS = 900
 SERVES = "sagemaker-tfs serve"
 SERVER = f"target/release/{SERVES} --listen 127.0.0.1 --model-server scripts/tensorflow_model_server"
 
-# Documents whose examples want a server that they do not start themselves.
+# Documents whose examples need a server that they do not start themselves. Files they need: reader.sh.
 WITH_SERVER = {"docs/GUIDE.md", "docs/DEPLOYING.md"}
 
 

@@ -1,4 +1,4 @@
-"""What becomes of the model, packages that are installed, and the debugger."""
+"""Errors before the model is asked, installed packages, and the debugger."""
 
 import os
 import pty

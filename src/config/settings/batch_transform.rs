@@ -9,8 +9,8 @@ settings! {
     /// Whether this is a batch transform job, which has longer deadlines and queues.
     BATCH: bool = setting("SAGEMAKER_BATCH", BOOL).default("false");
 
-    /// Concurrent requests of a batch transform job. A value above 512, the usual number of requests at work at once,
-    /// raises that number. `/execution-parameters` reports the value, or 8 when it is unset.
+    /// Concurrent requests of a batch transform job. A value above 512, the usual number of requests at work at once
+    /// (64 with threads), raises that number. `/execution-parameters` reports the value, or 8 when it is unset.
     MAX_CONCURRENT: u32 = setting(
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", whole!("a whole number", 0..=10000, "; 0 counts as unset"));
 

@@ -22,8 +22,8 @@ settings! {
     /// Address that the server listens on; 127.0.0.1 accepts connections from this machine only.
     LISTEN: IpAddr = setting("SAGEMAKER_TFS_LISTEN_ADDRESS", IP_ADDRESS).flag("listen").default("0.0.0.0");
 
-    /// Deadline of a whole request, from its arrival to its response. If SAGEMAKER_GUNICORN_TIMEOUT_SECONDS is larger,
-    /// that is the deadline.
+    /// Deadline of a whole request, from the end of its head to its response. If SAGEMAKER_GUNICORN_TIMEOUT_SECONDS is
+    /// larger, that is the deadline.
     DEADLINE: Duration = setting("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", SECONDS).default("60");
 
     /// Log level of the HTTP server. With `info` or `debug`, it also logs one access line per request.
