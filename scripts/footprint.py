@@ -37,7 +37,7 @@ def layers(image):
     history = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image)
     sizes = [0]
     for line in reversed(history.splitlines()):
-        size, step = line.split("\t", 1)
+        size, _, step = line.partition("\t")
         if len(sizes) < len(WORDS) and WORDS[len(sizes)] in step:
             sizes.append(0)
         sizes[-1] += int(size)
