@@ -104,8 +104,8 @@ class Story:
         """Adds the commands of a block; the marker that stands before their output."""
         marker = f"=== {self.document.name}:{block.line}"
         self.lines.append(f"echo; echo '{marker}'")
-        kept = [line for line in block.text.splitlines() if without_comments(line) not in elsewhere()]
-        text = "\n".join(kept) + "\n"
+        run_there = elsewhere()
+        text = "".join(f"{line}\n" for line in block.text.splitlines() if without_comments(line) not in run_there)
         if SERVES in text:
             self.serve(text)
         else:
