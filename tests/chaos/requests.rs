@@ -289,7 +289,7 @@ impl Maker {
     }
 
     fn wrong_method(&mut self) -> Request {
-        let text = "Method Not Allowed: /invocations takes POST";
+        let text = "Method Not Allowed: /invocations accepts POST";
         let mut request = self.bad(405, text).at("PUT", "/invocations");
         request.answer_header = Some(("allow", "POST"));
         request
