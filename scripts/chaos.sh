@@ -5,7 +5,7 @@
 #
 #   ./scripts/chaos.sh [MINUTES] [--seed N] [--write]
 #
-#   ./scripts/chaos.sh            5 minutes of faults, and two to start and to end
+#   ./scripts/chaos.sh            2 minutes of faults, and about as long to start and to end
 #   ./scripts/chaos.sh 30         30 minutes
 #   ./scripts/chaos.sh --seed N   the choices of an earlier run once more
 #   ./scripts/chaos.sh --write    also writes the table into docs/RELIABILITY.md

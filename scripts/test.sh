@@ -67,7 +67,7 @@ part_shell() { # all shell scripts (shellcheck)
   shellcheck --external-sources "${files[@]}"
 }
 
-part_dependencies() { # licences, duplicates and sources of crates (cargo-deny)
+part_dependencies() { # licenses, duplicates and sources of crates (cargo-deny)
   need_cargo_deny
   "$TOOLS/bin/cargo-deny" --locked check licenses bans sources
 }
@@ -199,7 +199,7 @@ run_group() {
 
 # note NAME BEGIN PID: adds the part to the results when its process has ended.
 note() {
-  local status=0 result=passed
+  local status=0 result=passed reason=
   wait "$3" || status=$?
   case $status in
     0) ;;
@@ -207,8 +207,14 @@ note() {
     "$SKIPPED_CODE") result="SKIPPED" ;;
     *) result=FAILED ;;
   esac
-  RESULTS+=("$result: $1$([[ $result != SKIPPED ]] || printf ': %s' "$(tail -n 1 "$OUTPUTS/$1")")")
+  [[ $result != SKIPPED ]] || reason=": $(tail -n 1 "$OUTPUTS/$1")"
+  RESULTS+=("$result: $1 ($((SECONDS - $2)) s)$reason")
   printf -- '--- %s: %s (%d s)\n' "$result" "$1" $((SECONDS - $2))
+}
+
+# failed_tests NAME: the names of a part's failed tests, as cargo and unittest print them.
+failed_tests() {
+  grep --extended-regexp '^(FAIL|ERROR): |^test .* FAILED$' "$OUTPUTS/$1" | sort --unique | sed "s/^/  $1: /" || true
 }
 
 list_parts() {
@@ -256,4 +262,7 @@ done
 
 heading "Summary, after $((SECONDS - begin)) s"
 printf '%s\n' "${RESULTS[@]}" | sort --stable --key=1,1
+for name in "${PARTS[@]}"; do
+  [[ " ${RESULTS[*]}" != *" FAILED: $name ("* ]] || failed_tests "$name"
+done
 ! printf '%s\n' "${RESULTS[@]}" | grep --quiet '^FAILED'

@@ -90,7 +90,7 @@ impl RequestError {
     pub fn deadline(limit: Duration, why: &str) -> Self {
         Self::new(
             504,
-            format!("No answer within {} s: {why}", limit.as_secs_f64()),
+            format!("No response within {} s: {why}", limit.as_secs_f64()),
         )
     }
 

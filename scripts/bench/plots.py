@@ -1,4 +1,4 @@
-"""Draws the plots of docs/BENCHMARKS.md: labelled bars as plain SVG.
+"""Draws the plots of docs/BENCHMARKS.md: labeled bars as plain SVG.
 
 Bars need only rectangles and text. A plotting library would be an environment of 100 MB, and each of its versions would
 draw other bytes from the same figures.

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.constants import ROOT
 from tests.harness.ports import free_ports
 from tests.harness.processes import Process, cpu_seconds, memory, program, reset_peak
@@ -59,7 +59,7 @@ class Target(Process):
 
 def make_model(model_dir: Path, handler: str) -> Path:
     """A model directory with a script of handlers/ if one is named."""
-    Case.empty_model(model_dir / MODEL, "1")
+    ServerCase.empty_model(model_dir / MODEL, "1")
     if handler:
         (model_dir / "code").mkdir()
         shutil.copy(HERE / "handlers" / f"{handler}.py", model_dir / "code" / "inference.py")

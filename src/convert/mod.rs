@@ -2,6 +2,8 @@
 //!
 //! All functions are pure: bytes in, bytes or a [`RequestError`] out. This file chooses the conversion for a content
 //! type; each format has its own file. Running large conversions on other threads is left to the caller.
+//!
+//! A new format is a variant of [`Format`], a line in [`Format::of`] and [`Format::to_tfs`], and a file.
 
 pub mod accept;
 pub mod csv;
@@ -17,7 +19,7 @@ use crate::error::RequestError;
 /// The format of a request's body, which decides the conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// JSON, JSON lines or concatenated JSON values; the conversion recognises the form by the body.
+    /// JSON, JSON lines or concatenated JSON values; the conversion recognizes the form by the body.
     Json,
     /// Comma-separated values.
     Csv,

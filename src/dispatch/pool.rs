@@ -400,8 +400,10 @@ impl<C: Capacity> State<C> {
             .zip(&self.members)
             .map(|(index, member)| {
                 if member.health == Health::Ready && member.capacity.is_some() {
-                    let requests = member.load.requests;
-                    return format!("{name} {index}: busy with {requests} requests");
+                    return match member.load.requests {
+                        1 => format!("{name} {index}: busy with 1 request"),
+                        count => format!("{name} {index}: busy with {count} requests"),
+                    };
                 }
                 let (what, since) = (&member.what, seconds(member.since));
                 format!("{name} {index}: {what} for {since} s")

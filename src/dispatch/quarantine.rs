@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 /// Losses among any number of other requests. Most requests that are lost by chance are answered before this number.
-const LOSSES_UNLIMITED: u32 = 2;
+const LOSSES_BEFORE_QUARANTINE: u32 = 2;
 /// Further losses in a small group. One suffices: all groups without a poisonous request are answered.
 const LOSSES_IN_SMALL_GROUP: u32 = 1;
 /// The size of a small group. Small, because each group with the poisonous request ends a process, and large enough that
@@ -39,17 +39,17 @@ impl Losses {
 
     /// The limit for sending the request again.
     pub fn concurrency_limit(self) -> ConcurrencyLimit {
-        const GROUPED: u32 = LOSSES_UNLIMITED + LOSSES_IN_SMALL_GROUP;
+        const GROUPED: u32 = LOSSES_BEFORE_QUARANTINE + LOSSES_IN_SMALL_GROUP;
         match self.0 {
-            ..LOSSES_UNLIMITED => ConcurrencyLimit::ANY,
-            LOSSES_UNLIMITED..GROUPED => ConcurrencyLimit(SMALL_GROUP),
+            ..LOSSES_BEFORE_QUARANTINE => ConcurrencyLimit::ANY,
+            LOSSES_BEFORE_QUARANTINE..GROUPED => ConcurrencyLimit(SMALL_GROUP),
             GROUPED.. => ConcurrencyLimit(1),
         }
     }
 
     /// Whether the request must be what crashes the process, as far as we can see from outside.
     pub fn is_poison(self) -> bool {
-        self.0 >= LOSSES_UNLIMITED + LOSSES_IN_SMALL_GROUP + LOSSES_ALONE
+        self.0 >= LOSSES_BEFORE_QUARANTINE + LOSSES_IN_SMALL_GROUP + LOSSES_ALONE
     }
 }
 

@@ -303,5 +303,5 @@ fn checked(content_type: String, body: Buffer) -> Result<Answer, Failure> {
 }
 
 fn unexpected_answer() -> Failure {
-    RequestError::new(500, "The Python worker sent an unexpected answer.").into()
+    RequestError::new(500, "The Python worker sent an unexpected response.").into()
 }

@@ -71,7 +71,7 @@ pub struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// Serialises `response` for the request with the head `to`. `to` is `None` if the head could not be read. `keep`:
+    /// Serializes `response` for the request with the head `to`. `to` is `None` if the head could not be read. `keep`:
     /// whether the connection stays open.
     pub fn new(mut response: Response, to: Option<&Head>, keep: bool) -> Self {
         if response.status == 205 {
@@ -93,7 +93,7 @@ impl ResponseWriter {
         }
     }
 
-    /// A writer for a response that [`prepare`] has serialised.
+    /// A writer for a response that [`prepare`] has serialized.
     pub fn prepared(bytes: &'static [u8]) -> Self {
         Self {
             head: bytes.into(),
@@ -128,7 +128,7 @@ impl ResponseWriter {
     }
 }
 
-/// Serialises a whole response for [`ResponseWriter::prepared`]. It has no `Date`, because the same bytes are sent at
+/// Serializes a whole response for [`ResponseWriter::prepared`]. It has no `Date`, because the same bytes are sent at
 /// different times.
 pub fn prepare(response: &Response) -> Vec<u8> {
     let mut bytes = head(response, None, None);

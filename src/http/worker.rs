@@ -237,11 +237,11 @@ impl<S: Service> Worker<S> {
     /// Enforces time limits, and resumes accepting if it had paused.
     fn tick(&mut self, now: Instant) {
         pauses::tick();
-        let last_pause = pauses::last_end();
+        let last_pause_end = pauses::last_end();
         let shared = Arc::clone(&self.shared);
         let index = self.index;
         let is_too_late = |work: &Work<S::Plan>| {
-            let from = work.request.received.max(last_pause);
+            let from = work.request.received.max(last_pause_end);
             work.socket.worker == index && from + shared.deadline <= now
         };
         for work in shared.slots.take_from_backlog(is_too_late) {
@@ -252,7 +252,7 @@ impl<S: Service> Worker<S> {
         for socket in shared.listener.table.of_worker(index) {
             self.catch_panic(&socket, |worker| {
                 let step = socket.try_connection().and_then(|mut connection| {
-                    connection.overdue(&*socket, now, last_pause, is_closed)
+                    connection.overdue(&*socket, now, last_pause_end, is_closed)
                 });
                 if let Some(step) = step {
                     worker.carry_out(&socket, step);

@@ -34,7 +34,7 @@ pub struct Channel {
     hub: Option<Hub>,
     /// The account of computing time, when calls are greenlets.
     account: Option<Arc<Mutex<Account>>>,
-    /// Id of the process that serves the channel, to recognise a process that the script forked.
+    /// Id of the process that serves the channel, to recognize a process that the script forked.
     process: u32,
 }
 

@@ -70,7 +70,7 @@ impl Interpreter {
         let path = CString::new(executable.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
         let mut config = MaybeUninit::<ffi::PyConfig>::uninit();
         let config = config.as_mut_ptr();
-        // SAFETY: the calls are in the documented order, on the only thread of the process. The first call initialises
+        // SAFETY: the calls are in the documented order, on the only thread of the process. The first call initializes
         // `config`, the last frees it once, and `path` outlives the calls that copy it.
         let status = unsafe {
             ffi::PyConfig_InitPythonConfig(config);

@@ -14,7 +14,7 @@ use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::typestate::AgentScope;
 
-/// Services on this machine or in this data centre accept a connection at once or do not exist.
+/// Services on this machine or in this data center accept a connection at once or do not exist.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Time limit of one request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);

@@ -22,7 +22,7 @@ use crate::wait::{self, Mutex, WaitError};
 /// the likely cause.
 const MAX_CLOSED: u32 = 5;
 /// How long to wait for the supervisor to learn that an instance is gone.
-const NEWS_PAUSE: Duration = Duration::from_millis(20);
+const SUPERVISOR_DELAY: Duration = Duration::from_millis(20);
 /// The shortest time between two log lines about connections that cannot be opened, which every request could write.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -154,7 +154,8 @@ impl Backend {
                 Ok(response) => return Ok(response),
                 Err(SendError::Deadline) if self.has_more_time(&mut deadline) => continue,
                 Err(SendError::Deadline) => {
-                    let why = format!("TensorFlow Serving instance {index} did not answer in time");
+                    let why =
+                        format!("TensorFlow Serving instance {index} did not respond in time");
                     return Err(RequestError::deadline(self.limit, &why));
                 }
                 Err(SendError::Cancelled) => return Err(RequestError::hung_up()),
@@ -167,7 +168,7 @@ impl Backend {
                 Err(SendError::Refused) => {
                     drop(lease);
                     preferred = None;
-                    let pause = Instant::now() + NEWS_PAUSE;
+                    let pause = Instant::now() + SUPERVISOR_DELAY;
                     let waited = self.pool.wait_for_change(deadline.min(pause));
                     waited.map_err(hung_up)?;
                     continue;
@@ -179,7 +180,7 @@ impl Backend {
             drop(lease);
             let times = tries.note_loss(is_gone);
             log::warn!(
-                "instance {index}: {why}; request to {} lost {times} times",
+                "instance {index}: {why}; request to {} lost (losses so far: {times})",
                 request.path
             );
             tries.check(&why)?;
@@ -225,7 +226,7 @@ impl Backend {
         lease: &pool::Lease<InFlight>,
         deadline: Instant,
     ) -> Result<bool, RequestError> {
-        let pause = Instant::now() + NEWS_PAUSE;
+        let pause = Instant::now() + SUPERVISOR_DELAY;
         let is_gone = lease
             .wait_until_gone(deadline.min(pause))
             .map_err(hung_up)?;
@@ -267,7 +268,7 @@ impl Tries {
         } else if self.closed >= MAX_CLOSED {
             let times = self.closed;
             format!(
-                "TensorFlow Serving closed the connection {times} times without an answer: {why}"
+                "TensorFlow Serving closed the connection {times} times without a response: {why}"
             )
         } else {
             return Ok(());

@@ -132,6 +132,21 @@ mod tests {
     }
 
     #[test]
+    fn versions_toml_has_the_versions_of_this_table() {
+        let versions = include_str!("../../docker/versions.toml");
+        let needs = versions.split_once("\n[needs]\n").unwrap().1;
+        let needs = needs.lines().map_while(|line| line.split_once(" = \""));
+        let mut flags: Vec<_> = needs.collect();
+        flags.retain(|(name, _)| *name != "model_status"); // a route, not a flag
+        assert_eq!(flags.len(), 4);
+        for (name, version) in flags {
+            let flag = FLAGS.iter().find(|flag| flag.name == name);
+            let since = flag.map(|flag| flag.since);
+            assert_eq!(since, version.split('"').next(), "{name}");
+        }
+    }
+
+    #[test]
     fn the_table_lists_exactly_the_flags_that_we_pass() {
         use crate::config::settings::model_server::TFS_VERSION;
         use crate::config::{Config, Vars};

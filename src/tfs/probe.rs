@@ -156,7 +156,7 @@ fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsResponse, St
     match response {
         Err(SendError::Local(why)) => Err(why),
         Err(SendError::Deadline) => Ok(Err(format!(
-            "no answer to a status request within {} s",
+            "no response to a status request within {} s",
             TIMEOUT.as_secs()
         ))),
         other => Ok(other.map_err(|error| error.to_string())),

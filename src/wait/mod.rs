@@ -55,7 +55,7 @@ pub enum WaitError {
 /// Waits until `socket` is ready. It may wake too early, so callers try and wait again on `WouldBlock`.
 ///
 /// # Errors
-/// [`WaitError`], wrapped in an [`io::Error`] that [`is_cancelled`] recognises, or the system's error when it cannot
+/// [`WaitError`], wrapped in an [`io::Error`] that [`is_cancelled`] recognizes, or the system's error when it cannot
 /// watch the socket.
 pub fn for_socket(
     socket: impl AsFd,

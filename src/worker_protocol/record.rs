@@ -22,7 +22,7 @@ pub struct Record(File);
 
 /// A call that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begun {
+pub struct BegunCall {
     /// Number of the call; 0: no call has begun on this channel.
     pub number: u64,
     /// When the call began, by [`now`].
@@ -79,7 +79,7 @@ impl Turn {
     }
 
     /// How long a call has been running at `now`, without the computing time of other greenlets.
-    pub fn time_of(&self, channel: usize, call: Begun, now: Duration) -> Duration {
+    pub fn time_of(&self, channel: usize, call: BegunCall, now: Duration) -> Duration {
         let computed = match self.runs == Runs::Call(channel) {
             // The call's own computing time is added to its base only when its turn ends.
             true => self.computed,
@@ -136,7 +136,7 @@ impl Record {
     /// # Errors
     /// When the file is closed, which a script can do; writing to a memory file does not fail otherwise.
     pub fn begin(&self, channel: usize, number: u64) -> io::Result<()> {
-        let begun = Begun {
+        let begun = BegunCall {
             number,
             at: now(),
             base: Duration::ZERO,
@@ -145,9 +145,9 @@ impl Record {
     }
 
     /// The latest call that has begun on a channel.
-    pub fn last(&self, channel: usize) -> Begun {
+    pub fn last(&self, channel: usize) -> BegunCall {
         let (number, at, base) = self.read(1 + channel);
-        Begun { number, at, base }
+        BegunCall { number, at, base }
     }
 
     /// The current turn. To be read after the calls: the worker writes the turn first, so a call that is read during a
@@ -181,7 +181,7 @@ impl Record {
         Ok(u64::from_le_bytes(cancelled) == number)
     }
 
-    fn write_call(&self, channel: usize, call: Begun) -> io::Result<()> {
+    fn write_call(&self, channel: usize, call: BegunCall) -> io::Result<()> {
         self.write(1 + channel, call.number, call.at, call.base)
     }
 
@@ -227,7 +227,7 @@ impl Record {
 pub struct Account {
     record: Arc<Record>,
     turn: Turn,
-    calls: Vec<Begun>,
+    calls: Vec<BegunCall>,
 }
 
 impl Account {
@@ -254,7 +254,7 @@ impl Account {
         let at = now();
         self.switched(Runs::Call(channel), at)?;
         let base = self.turn.computed;
-        self.calls[channel] = Begun { number, at, base };
+        self.calls[channel] = BegunCall { number, at, base };
         self.record.write_call(channel, self.calls[channel])
     }
 

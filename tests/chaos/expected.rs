@@ -1,4 +1,4 @@
-//! A request with its right answer, and the judgement of an answer.
+//! A request with its right answer, and the judgment of an answer.
 
 use std::collections::BTreeSet;
 
@@ -139,7 +139,7 @@ impl Content {
     }
 }
 
-/// The judgement of an answer.
+/// The judgment of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Right,

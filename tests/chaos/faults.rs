@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::target::{Kind, WORKERS};
 use Act::{Kill, KillTwice, Stop, StopThenKill};
 use Excuse::{Nothing, OneCall};
-use Victims::{Helper, Server, Tfs, Workers};
+use Victims::{Server, Tfs, WorkerChild, Workers};
 
 pub struct Fault {
     pub name: &'static str,
@@ -26,7 +26,7 @@ pub enum Victims {
     /// This number of Python workers.
     Workers(usize),
     /// A child of a worker.
-    Helper,
+    WorkerChild,
     Server,
 }
 
@@ -69,8 +69,8 @@ pub const FAULTS: &[Fault] = &[
     fault("all workers killed at once", 3, HANDLERS, Workers(WORKERS), Kill(Signal::KILL), OneCall),
     fault("worker stopped for a while", 8, HANDLERS, Workers(1), Stop, Nothing),
     fault("worker stopped, then killed", 4, HANDLERS, Workers(1), StopThenKill, OneCall),
-    fault("worker's child killed", 8, HANDLERS, Helper, Kill(Signal::KILL), Nothing),
-    fault("worker's child stopped for a while", 4, HANDLERS, Helper, Stop, Nothing),
+    fault("worker's child killed", 8, HANDLERS, WorkerChild, Kill(Signal::KILL), Nothing),
+    fault("worker's child stopped for a while", 4, HANDLERS, WorkerChild, Stop, Nothing),
 ];
 
 const fn fault(
@@ -95,7 +95,7 @@ impl Victims {
     pub fn count(self) -> usize {
         match self {
             Tfs(count) | Workers(count) => count,
-            Helper | Server => 1,
+            WorkerChild | Server => 1,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Injector {
             && match fault.victims {
                 Victims::Tfs(_) => recent(&self.tfs_kills) + kills <= MOST_TFS_KILLS,
                 Victims::Workers(_) => recent(&self.worker_kills) + kills <= MOST_WORKER_KILLS,
-                Victims::Helper | Victims::Server => true,
+                Victims::WorkerChild | Victims::Server => true,
             }
     }
 
@@ -168,7 +168,7 @@ impl Injector {
         let mut candidates = match fault.victims {
             Victims::Tfs(_) => self.target.instances(),
             Victims::Workers(_) => self.target.workers(),
-            Victims::Helper => self.target.helpers(),
+            Victims::WorkerChild => self.target.helpers(),
             Victims::Server => vec![self.target.itself.clone()],
         };
         let is_killed = |process: &Process| {
@@ -238,7 +238,7 @@ impl Injector {
                 self.worker_kills.push(now);
                 self.killed_workers.insert(identity(process));
             }
-            Victims::Helper | Victims::Server => {}
+            Victims::WorkerChild | Victims::Server => {}
         }
         true
     }

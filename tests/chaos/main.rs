@@ -6,7 +6,7 @@
 //! not grow. docs/RELIABILITY.md says what counts.
 //!
 //! `faults.rs` has the table of faults, `requests.rs` and `attacks.rs` what is sent, `expected.rs` and `tally.rs` the
-//! judgement of answers, `report.rs` that of the whole run.
+//! judgment of answers, `report.rs` that of the whole run.
 
 #![forbid(unsafe_code)]
 // Threads of this program are its own, and no other program knows the processes that it starts.
@@ -127,7 +127,7 @@ fn finish(results: &Results, options: &Options, interrupted: &Stop) -> bool {
     }
     if interrupted.is_set() {
         say("interrupted");
-    } else if options.write {
+    } else if options.write && !results.table.is_empty() {
         let text = with_table(&results.table).expect("it was there at the start");
         fs::write(RELIABILITY, text).expect("it can be written");
         say(&format!("wrote {RELIABILITY}"));
@@ -155,7 +155,7 @@ fn interrupt_on_signals(interrupted: Stop) {
 
 fn options() -> Result<Options, lexopt::Error> {
     let mut options = Options {
-        minutes: 5.0,
+        minutes: 2.0,
         seed: fastrand::u64(..1_000_000),
         write: false,
     };

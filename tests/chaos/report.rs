@@ -1,4 +1,4 @@
-//! The table at the end, and the judgement of the whole run.
+//! The table at the end, and the judgment of the whole run.
 
 use std::collections::BTreeSet;
 use std::fs;

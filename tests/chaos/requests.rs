@@ -1,7 +1,7 @@
 //! What clients ask of the two servers with one model, and what the answer must be. `multi_model.rs` has the third.
 //!
 //! The model server echoes what it gets, so an answer shows what became of its request. Each request has a mark, which
-//! its body, its headers and its answer hold: an answer with another request's mark is recognised.
+//! its body, its headers and its answer hold: an answer with another request's mark is recognized.
 
 use std::path::PathBuf;
 

@@ -72,6 +72,14 @@ impl<'a> Run<'a> {
         let load = self.start_load();
         self.interrupted.wait(WARM_UP);
         let mut problems = end(load);
+        problems.extend(self.failures());
+        if !problems.is_empty() {
+            problems.push("nothing has been broken yet, so nothing was broken".into());
+            return Results {
+                table: String::new(),
+                problems,
+            };
+        }
         let before = at_once(&self.targets, |target| {
             // The quiet time that follows is no time without service.
             target.tally().service.last = None;
@@ -103,6 +111,16 @@ impl<'a> Run<'a> {
             table: table(&outcomes, lasting, seed, minutes),
             problems,
         }
+    }
+
+    /// What has failed so far at each server.
+    fn failures(&self) -> Vec<String> {
+        let of = |target: &Arc<Target>| {
+            let failures = target.tally().failures.clone();
+            let named = move |failure| format!("{}: {failure}", target.name());
+            failures.into_iter().map(named).collect::<Vec<_>>()
+        };
+        self.targets.iter().flat_map(of).collect()
     }
 
     fn start_load(&mut self) -> Load {

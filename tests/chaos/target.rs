@@ -226,7 +226,7 @@ impl Target {
             return Some(format!("502 {text:?} in multi-model mode"));
         }
         if text.contains("unresponsive") {
-            return None; // a process that did not answer in time, as it may where the machine is busy
+            return None; // a process that did not respond in time, as it may where the machine is busy
         }
         let left_alone = |process: &Process| {
             let touched = self.touched().get(&identity(process)).copied();

@@ -1,4 +1,4 @@
-//! Tests of the judgement: what must fail a run, and what must not.
+//! Tests of the judgment: what must fail a run, and what must not.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -20,7 +20,7 @@ import unittest
 import uuid
 from pathlib import Path
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.client import Failure, request, run, wait_until
 from tests.harness.constants import FAKE_MODEL_SERVER, PREDICTIONS, ROOT
 from tests.harness.processes import interrupt_on_signals
@@ -191,7 +191,7 @@ class Container:
         return self.request("GET", "/tfs/fake/stats").json()["in_flight"]
 
 
-class ContainerCase(Case):
+class ContainerCase(ServerCase):
     """Folders, containers and images of a test are removed after the test."""
 
     @classmethod

@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.client import run
 from tests.harness.constants import ROOT
 
@@ -41,7 +41,7 @@ REFUSED = (
     ("build.sh --version 2.0 --arch eia", "there is no TensorFlow Serving 2.0 for eia"),
     ("build.sh --version 1.14 --arch eia", EIA_FOLDER),
     ("build.sh --flavor fat", "it can be python or slim"),
-    ("build.sh --colour red", "unknown option --colour"),
+    ("build.sh --color red", "unknown option --color"),
     ("build.sh --model-server https://example.com/x", "needs --sha256"),
     ("build.sh --sha256 12", "it must have 64 digits"),
     ("build.sh --executables /nowhere", "/nowhere/sagemaker-tfs is missing"),
@@ -62,7 +62,7 @@ def script(name, *options, env=None, code=0):
     return run(ROOT / "scripts" / name, *options, env=environment, code=code)
 
 
-class Table(Case):
+class Table(ServerCase):
     def test_every_version_of_the_old_container_is_there_and_complete(self):
         old = {f"1.{minor}" for minor in range(4, 16)} | {f"2.{minor}" for minor in range(20)}
         self.assertLessEqual(old, VERSIONS.keys())
@@ -83,7 +83,7 @@ class Table(Case):
         self.assertEqual(dict(zip(wanted, lines, strict=True)), wanted)
 
 
-class Build(Case):
+class Build(ServerCase):
     def arguments(self, *options):
         """The build arguments of the docker command."""
         text = script("build.sh", "--dry-run", *options)
@@ -109,7 +109,7 @@ class Build(Case):
         self.assertNotIn("MODEL_SERVER", found)
 
 
-class Others(Case):
+class Others(ServerCase):
     def test_what_is_done_and_what_is_refused(self):
         for command, *parts in DONE:
             text = script(*command.split(), "--dry-run")

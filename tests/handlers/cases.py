@@ -80,9 +80,9 @@ class Loader(yaml.SafeLoader):
     pass
 
 
-def picture(kind, size, grey, mode="RGB"):
+def picture(kind, size, gray, mode="RGB"):
     out = io.BytesIO()
-    Image.new(mode, size, grey if mode == "L" else (grey, grey, grey)).save(out, kind)
+    Image.new(mode, size, gray if mode == "L" else (gray, gray, gray)).save(out, kind)
     return out.getvalue()
 
 

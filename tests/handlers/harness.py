@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.harness.case import Case as TestCase
+from tests.harness.case import ServerCase
 from tests.harness.client import wait_until
 from tests.harness.constants import FAKE_MODEL_SERVER, JSON, STAND_IN
 
@@ -22,7 +22,7 @@ def gunicorn(worker_class="gevent", **settings):
     return {f"SAGEMAKER_GUNICORN_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-class HandlerCase(TestCase):
+class HandlerCase(ServerCase):
     def serve(self, script, options=(), terminal=None, **keys):
         """A server with the script of a case, which may not be ready yet; `keys` are those of a case."""
         return self.start_case(Case(script, **keys), options=list(options), terminal=terminal)

@@ -1,14 +1,20 @@
 """A test for each case, by its name: `-k image_pillow` runs one of them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from .cases import read_cases
+from .cases import CASES, read_cases
 from .harness import HandlerCase
 
 ROUNDS = 10
 
 
 class Cases(HandlerCase):
+    def test_no_script_is_without_a_test(self):
+        tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+        for script in CASES.iterdir():
+            self.assertTrue((script / "requests.yaml").exists() or f'"{script.name}"' in tests, script)
+
     def run_case(self, case):
         server = self.start_case(case).wait_ready()
         if case.clients is None:

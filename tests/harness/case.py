@@ -14,11 +14,11 @@ from .processes import STOP_SECONDS, Process
 from .server import Server
 
 
-class Case(unittest.TestCase):
+class ServerCase(unittest.TestCase):
     """What a test makes is removed after the test, what `setUpClass` makes after the class, whatever happened."""
 
     maxDiff = None
-    _running: Case | None = None
+    _running: ServerCase | None = None
 
     def run(self, result=None):
         type(self)._running = self

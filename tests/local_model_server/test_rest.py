@@ -4,7 +4,7 @@ import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.client import ANSWER_SECONDS
 from tests.harness.constants import HOST, JSON
 
@@ -110,7 +110,7 @@ ERRORS = (
 AVAILABLE = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
 
-class Answers(Case):
+class Answers(ServerCase):
     def test_answers_to_the_byte(self):
         for call, body, expected in ANSWERS:
             with self.subTest(body):
@@ -140,7 +140,7 @@ class Answers(Case):
         self.assertEqual(len(sockets), 1)
 
 
-class Models(Case):
+class Models(ServerCase):
     def get(self, path):
         return shared().request("GET", f"/v1/models/{path}")
 
@@ -169,7 +169,7 @@ class Models(Case):
         self.assertEqual([dim["size"] for dim in x["tensor_shape"]["dim"]], ["-1", "1"])
 
 
-class Batching(Case):
+class Batching(ServerCase):
     def test_what_does_not_fit_into_a_batch_gets_400(self):
         sizes = '{"signature_name": "numbers", "inputs": {"double": [1], "int32": [1, 2], "uint8": [3]}}'
         with StandIn(config(model("half_plus_three"), model("types")), *batching(max_batch_size=3)) as server:

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.client import ANSWER_SECONDS, run
 from tests.harness.constants import MODELS, STAND_IN
 from tests.harness.ports import free_ports
@@ -22,7 +22,7 @@ def refusal(*arguments, python=sys.executable):
     return run(STAND_IN, f"--port={free_ports()}", *arguments, code=255, env=env)
 
 
-class Refused(Case):
+class Refused(ServerCase):
     def test_starts_that_are_refused(self):
         for text, *arguments in (
             ("argument --port: invalid int value: 'x'", "--port=x"),
@@ -50,7 +50,7 @@ class Refused(Case):
             self.assertIn(f"there is no {python} with TensorFlow here", refusal(python=python))
 
 
-class Serving(Case):
+class Serving(ServerCase):
     def test_help_and_version_also_through_a_link(self):
         link = self.folder() / "tensorflow_model_server"
         link.symlink_to(STAND_IN)

@@ -2,11 +2,11 @@
 
 import json
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.constants import JSON
 
 
-class MultiModelCase(Case):
+class MultiModelCase(ServerCase):
     @classmethod
     def load(cls, server, name, url):
         return server.request("POST", "/models", json.dumps({"model_name": name, "url": str(url)}))

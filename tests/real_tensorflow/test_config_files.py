@@ -9,7 +9,7 @@ import os
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.constants import FAKE_MODEL_SERVER
 
 # A folder may have this name.
@@ -30,7 +30,7 @@ def batching_parameters():
     return message_factory.GetMessageClass(descriptor)()
 
 
-class ConfigFiles(Case):
+class ConfigFiles(ServerCase):
     def record(self, model_dir, env=None):
         """What the model server was started with."""
         folder = self.folder()

@@ -5,7 +5,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.client import wait_until
 from tests.harness.constants import INSTANCES, PREDICTIONS
 from tests.harness.processes import cpu_seconds
@@ -13,7 +13,7 @@ from tests.harness.processes import cpu_seconds
 SLOW = '{"instances": [%s]}'
 
 
-class Lifetime(Case):
+class Lifetime(ServerCase):
     def test_a_model_that_does_not_load_ends_the_start(self):
         first, *_, last = self.check_refused(self.start(self.model_dir("half_plus_three", "broken")))
         self.assertIn("TensorFlow Serving did not start: ", first)

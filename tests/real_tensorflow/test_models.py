@@ -4,11 +4,11 @@ import io
 
 from PIL import Image
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.constants import CSV, INSTANCES, JSON, MODELS, PREDICTIONS
 
 
-class SeveralModels(Case):
+class SeveralModels(ServerCase):
     @classmethod
     def setUpClass(cls):
         cls.server = cls.start(cls.model_dir("demo", "half_plus_three", "image")).wait_ready()
@@ -48,7 +48,7 @@ class SeveralModels(Case):
         self.check(self.server.request("POST", path, INSTANCES, {"Accept": JSON}), PREDICTIONS)
 
 
-class Layouts(Case):
+class Layouts(ServerCase):
     def test_models_and_lone_saved_models_in_folders_with_unusual_names(self):
         for place, target in (("export/half_plus_three", "half_plus_three"), ("lone", "half_plus_three/123")):
             with self.subTest(place):

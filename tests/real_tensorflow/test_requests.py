@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.harness.case import Case
+from tests.harness.case import ServerCase
 from tests.harness.constants import CSV, INSTANCES, JSON, JSON_LINES, PREDICTIONS, ROW
 
 BATCHING = {
@@ -92,11 +92,11 @@ class Requests:
         self.assertEqual(answers, [[number / 2 + 3] for number in range(100)])
 
 
-class OneInstance(Requests, Case):
+class OneInstance(Requests, ServerCase):
     pass
 
 
-class TwoInstancesBatching(Requests, Case):
+class TwoInstancesBatching(Requests, ServerCase):
     instances = 2
     env = BATCHING
 

@@ -6,6 +6,7 @@ pub mod ending;
 #[cfg(feature = "python")]
 pub mod handlers;
 pub mod http;
+pub mod load;
 pub mod malformed;
 pub mod models;
 pub mod ports;

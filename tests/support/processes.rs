@@ -3,7 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
+
+/// Limits how many files the child `pid` may have open; `None` restores the limit. Returns the previous limit.
+pub fn limit_files(pid: u32, files: Option<u64>) -> Rlimit {
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: files.or(limit.maximum),
+        maximum: limit.maximum,
+    };
+    let pid = Pid::from_raw(pid as i32);
+    prlimit(pid, Resource::Nofile, limit).expect("it is our child")
+}
 
 /// Raises this process's limit of file descriptors, because thousands of connections exceed the usual soft limit.
 /// Returns the new limit; `None`: unlimited.

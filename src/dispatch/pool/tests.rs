@@ -136,7 +136,7 @@ fn waits_for_full_members_but_not_for_failing_ones() {
     let lease = pool.acquire(ANY, None, now()).unwrap();
     assert_eq!(
         why_timed_out(pool.acquire(ANY, None, now())),
-        "all ovens are full (oven 0: busy with 1 requests)"
+        "all ovens are full (oven 0: busy with 1 request)"
     );
     thread::scope(|scope| {
         let waiting = scope.spawn(|| pool.acquire(ANY, None, late()).map(drop));

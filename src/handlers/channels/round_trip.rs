@@ -144,7 +144,7 @@ impl Abandoned {
 /// `InvalidData` when the answer belongs to another call or to no call.
 fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
     if answer.number() != number {
-        let text = format!("call {number} got the answer to call {}", answer.number());
+        let text = format!("call {number} got the response to call {}", answer.number());
         return Err(io::Error::new(ErrorKind::InvalidData, text));
     }
     Ok(match answer {

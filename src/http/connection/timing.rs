@@ -61,16 +61,16 @@ impl<P> Connection<P> {
         (now.saturating_duration_since(since) >= EVICTION_GRACE).then_some((what, since))
     }
 
-    /// Checks the time limits. Returns the step to take if one has passed. Time before `last_pause` does not count.
+    /// Checks the time limits. Returns the step to take if one has passed. Time before `last_pause_end` does not count.
     /// `is_stopping`: the server is stopping, so heads have less time.
     pub fn overdue(
         &mut self,
         stream: &impl Stream,
         now: Instant,
-        last_pause: Instant,
+        last_pause_end: Instant,
         is_stopping: bool,
     ) -> Option<Step<P>> {
-        let what = self.find_overdue(now, last_pause, is_stopping)?;
+        let what = self.find_overdue(now, last_pause_end, is_stopping)?;
         // If the socket is ready, this process was slow, not the client. This does not excuse a client whose bytes are
         // discarded: it could send forever.
         let is_discarding = matches!(self.phase, Phase::Skip(_) | Phase::Linger { .. });
@@ -89,11 +89,11 @@ impl<P> Connection<P> {
     fn find_overdue(
         &self,
         now: Instant,
-        last_pause: Instant,
+        last_pause_end: Instant,
         is_stopping: bool,
     ) -> Option<Overdue> {
         let since = |begin: Instant| {
-            let passed = now.saturating_duration_since(begin.max(last_pause));
+            let passed = now.saturating_duration_since(begin.max(last_pause_end));
             passed.saturating_sub(self.grace)
         };
         let (phase_time, stalled_time) = (since(self.since), since(self.last_progress));

@@ -1,4 +1,4 @@
-//! Behaviour that only coroutines have.
+//! Behavior that only coroutines have.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read};

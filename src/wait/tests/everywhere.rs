@@ -1,4 +1,4 @@
-//! Behaviour that threads and coroutines share.
+//! Behavior that threads and coroutines share.
 
 use std::io::{ErrorKind, Read};
 

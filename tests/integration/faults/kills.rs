@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Server, SetWhenDropped, Setup, processes, request, wait_until};
+use crate::support::load::{Progress, under_load};
+use crate::support::{Connection, Server, Setup, processes, request, wait_until};
 
 /// The results of all requests.
 #[derive(Debug, Default)]
@@ -76,56 +75,34 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs clients, each with its own connection, until `body` returns. The model server echoes the requests; each request
-/// is unique and takes up to 100 ms.
-fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) -> Tally {
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+/// Runs clients until `body` returns. The model server echoes the requests; each request is unique and takes up to
+/// 100 ms.
+fn tally_under_load(server: &Server, clients: usize, body: impl FnOnce(&Progress)) -> Tally {
     let tally = Mutex::new(Tally::default());
-    let client = |client: usize| {
-        let mut connection = server.connect();
-        for n in 0.. {
-            if over.load(Ordering::Relaxed) {
-                return;
-            }
-            let delay = (client * 37 + n * 17) % 100;
-            let body = json!({"instances": [client, n], "fake": {"delay_ms": delay}}).to_string();
-            let headers = [("Content-Type", "application/json")];
-            let began = Instant::now();
-            connection.send(&request("POST", "/invocations", &headers, body.as_bytes()));
-            let response = connection.try_response();
-            let took = began.elapsed();
-            let mut tally = tally.lock().unwrap();
-            tally.longest = tally.longest.max(took);
-            let Ok(Some(response)) = response else {
-                tally.lost += 1;
-                connection = server.connect();
-                continue;
-            };
-            let mut text = response.text();
-            if response.status == 200 {
-                tally.wrong += usize::from(text != body);
-                text.clear();
-            }
-            *tally.responses.entry((response.status, text)).or_default() += 1;
-            answered.fetch_add(1, Ordering::Relaxed);
+    let exchange = |connection: &mut Connection, client: usize, n: usize| {
+        let delay = (client * 37 + n * 17) % 100;
+        let body = json!({"instances": [client, n], "fake": {"delay_ms": delay}}).to_string();
+        let headers = [("Content-Type", "application/json")];
+        let began = Instant::now();
+        connection.send(&request("POST", "/invocations", &headers, body.as_bytes()));
+        let response = connection.try_response();
+        let took = began.elapsed();
+        let mut tally = tally.lock().unwrap();
+        tally.longest = tally.longest.max(took);
+        let Ok(Some(response)) = response else {
+            tally.lost += 1;
+            *connection = server.connect();
+            return;
+        };
+        let mut text = response.text();
+        if response.status == 200 {
+            tally.wrong += usize::from(text != body);
+            text.clear();
         }
+        *tally.responses.entry((response.status, text)).or_default() += 1;
     };
-    thread::scope(|scope| {
-        for number in 0..clients {
-            let client = &client;
-            scope.spawn(move || client(number));
-        }
-        let _over = SetWhenDropped(&over);
-        body(&answered);
-    });
+    under_load(server, clients, exchange, body);
     tally.into_inner().unwrap()
-}
-
-fn wait_for_responses(answered: &AtomicUsize, more: usize) {
-    let goal = answered.load(Ordering::Relaxed) + more;
-    wait_until("requests have responses", || {
-        answered.load(Ordering::Relaxed) >= goal
-    });
 }
 
 fn echoing(instances: u16, load: Duration) -> Setup {
@@ -141,17 +118,17 @@ const LOAD: Duration = Duration::from_millis(500);
 #[test]
 fn no_request_fails_when_tensorflow_serving_is_killed_repeatedly() {
     let server = echoing(1, LOAD).start();
-    let tally = under_load(&server, 32, |answered| {
+    let tally = tally_under_load(&server, 32, |progress| {
         for kill in 0..5 {
-            wait_for_responses(answered, 200);
+            progress.wait_for(200);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_responses(answered, 200);
+        progress.wait_for(200);
     });
     tally.assert_good(0);
     assert!(
-        server.log().contains("lost 1 times"),
+        server.log().contains("losses so far: 1"),
         "some requests were sent again"
     );
 }
@@ -160,8 +137,8 @@ fn no_request_fails_when_tensorflow_serving_is_killed_repeatedly() {
 #[test]
 fn no_request_fails_when_tensorflow_serving_is_killed_as_soon_as_it_serves() {
     let server = echoing(1, Duration::ZERO).start();
-    let tally = under_load(&server, 32, |answered| {
-        wait_for_responses(answered, 32);
+    let tally = tally_under_load(&server, 32, |progress| {
+        progress.wait_for(32);
         for kill in 0..6 {
             wait_until("requests are in flight", || {
                 let stat = || server.stat(0, "in_flight");
@@ -170,7 +147,7 @@ fn no_request_fails_when_tensorflow_serving_is_killed_as_soon_as_it_serves() {
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_responses(answered, 200);
+        progress.wait_for(200);
     });
     tally.assert_good(0);
 }
@@ -178,13 +155,13 @@ fn no_request_fails_when_tensorflow_serving_is_killed_as_soon_as_it_serves() {
 #[test]
 fn no_request_fails_when_two_instances_are_killed_in_turn() {
     let server = echoing(2, LOAD).start();
-    let tally = under_load(&server, 32, |answered| {
+    let tally = tally_under_load(&server, 32, |progress| {
         for kill in 0..4 {
-            wait_for_responses(answered, 200);
+            progress.wait_for(200);
             processes::signal(server.model_server_pid(kill % 2), Signal::KILL);
             server.wait_for_start(usize::from(kill) + 2);
         }
-        wait_for_responses(answered, 200);
+        progress.wait_for(200);
     });
     tally.assert_good(0);
 }
@@ -197,20 +174,20 @@ fn only_running_calls_fail_when_python_workers_and_tensorflow_serving_are_killed
     let server = echoing(1, LOAD).obedient_pair().workers(2).start();
     server.assert_handlers_serve(2);
     let (mut starts, mut kills) = (1, 0);
-    let tally = under_load(&server, 32, |answered| {
+    let tally = tally_under_load(&server, 32, |progress| {
         for _ in 0..3 {
-            wait_for_responses(answered, 100);
+            progress.wait_for(100);
             for index in 0..2 {
                 let pid = server.kill_worker(index);
                 kills += 1;
                 server.wait_for_new_worker(index, pid);
             }
-            wait_for_responses(answered, 100);
+            progress.wait_for(100);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(starts);
             starts += 1;
         }
-        wait_for_responses(answered, 200);
+        progress.wait_for(200);
     });
     tally.assert_good(kills);
 }

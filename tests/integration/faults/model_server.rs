@@ -1,17 +1,15 @@
 //! TensorFlow Serving crashes, hangs or closes connections: no request is lost, and the server restarts it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::support::load::under_load;
 use crate::support::server::fake;
 use crate::support::setup::fake_model_server;
-use crate::support::{
-    INSTANCES, PREDICTIONS, Server, SetWhenDropped, Setup, processes, request, wait_until,
-};
+use crate::support::{Connection, INSTANCES, PREDICTIONS, Setup, processes, request, wait_until};
 
 #[test]
 fn a_model_server_killed_while_idle_is_restarted() {
@@ -30,47 +28,26 @@ fn a_model_server_killed_while_idle_is_restarted() {
     server.assert_serves();
 }
 
-/// Runs clients, each with its own connection, until `body` returns. Every response must be 200.
-fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                let mut connection = server.connect();
-                while !over.load(Ordering::Relaxed) {
-                    connection.send(&request("POST", "/invocations", &[], INSTANCES));
-                    let response = connection.response();
-                    assert_eq!(
-                        (response.status, response.text().as_str()),
-                        (200, PREDICTIONS)
-                    );
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        let _over = SetWhenDropped(&over);
-        body(&answered);
-    });
-}
-
-/// Waits for `more` further responses.
-fn wait_for_responses(answered: &AtomicUsize, more: usize) {
-    let goal = answered.load(Ordering::Relaxed) + more;
-    wait_until("requests have responses", || {
-        answered.load(Ordering::Relaxed) >= goal
-    });
+/// Sends a request, whose response must be 200.
+fn exchange(connection: &mut Connection, _client: usize, _number: usize) {
+    connection.send(&request("POST", "/invocations", &[], INSTANCES));
+    let response = connection.response();
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, PREDICTIONS)
+    );
 }
 
 #[test]
 fn a_model_server_killed_under_load_loses_no_request() {
     let server = Setup::new().var("FAKE_TFS_RECORD_REQUESTS", 0).start();
-    under_load(&server, 20, |answered| {
+    under_load(&server, 20, exchange, |progress| {
         for kill in 0..3 {
-            wait_for_responses(answered, 100);
+            progress.wait_for(100);
             processes::signal(server.model_server_pid(0), Signal::KILL);
             server.wait_for_start(kill + 1);
         }
-        wait_for_responses(answered, 100);
+        progress.wait_for(100);
     });
 }
 
@@ -93,7 +70,7 @@ fn only_the_request_that_always_crashes_the_model_server_fails() {
     let server = Setup::new().start();
     thread::scope(|scope| {
         let poison = scope.spawn(|| server.invoke_fake(&json!({"exit": 3})));
-        under_load(&server, 8, |_| {
+        under_load(&server, 8, exchange, |_| {
             let response = poison.join().unwrap();
             assert_eq!(response.status, 502, "{}", response.text());
             assert!(
@@ -255,7 +232,10 @@ fn ping_reports_a_status_request_that_hangs() {
     let server = Setup::new().start();
     server.control(0, &json!({"state": "hang_status"}));
     let reason = server.wait_until_unhealthy();
-    assert!(reason.contains("no answer to a status request"), "{reason}");
+    assert!(
+        reason.contains("no response to a status request"),
+        "{reason}"
+    );
     // Invocations go on: the model server may only be busy.
     assert_eq!(server.invoke(INSTANCES).status, 200);
     server.control(0, &json!({"state": "AVAILABLE"}));
@@ -305,12 +285,12 @@ fn one_of_two_instances_serves_while_the_other_is_down() {
             "instance {index}: model half_plus_three is AVAILABLE"
         ));
     }
-    under_load(&server, 16, |answered| {
-        wait_for_responses(answered, 100);
+    under_load(&server, 16, exchange, |progress| {
+        progress.wait_for(100);
         for (round, index) in [0, 1].into_iter().enumerate() {
             processes::signal(server.model_server_pid(index), Signal::KILL);
             server.wait_for_log(&format!("instance {index}: down"));
-            wait_for_responses(answered, 100);
+            progress.wait_for(100);
             assert_eq!(server.ping().status, 200, "one instance is enough");
             server.wait_for_start(2 + round);
             wait_until("both serve again", || {

@@ -1,13 +1,11 @@
 //! When a Python worker dies, only the calls that ran in it fail, and the worker is restarted.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::handlers::{answered, failed, order};
-use crate::support::{Server, SetWhenDropped, Setup, processes, wait_until};
+use crate::support::load::under_load;
+use crate::support::{Connection, Server, Setup, processes, wait_until};
 
 /// Code that ends its process, and how the error describes that.
 const DEADLY: [(&str, &str); 4] = [
@@ -50,32 +48,6 @@ fn a_single_handler_that_kills_its_worker_fails_every_call_running_there() {
     server.assert_handlers_serve(1);
 }
 
-/// Runs clients, each with its own connection, until `body` returns. Every request must succeed.
-fn under_load(server: &Server, clients: usize, body: impl FnOnce(&AtomicUsize)) {
-    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                let mut connection = server.connect();
-                while !over.load(Ordering::Relaxed) {
-                    let what = json!({"n": count.fetch_add(1, Ordering::Relaxed)});
-                    connection.send(&order(&what));
-                    answered(&mut connection, &what);
-                }
-            });
-        }
-        let _over = SetWhenDropped(&over);
-        body(&count);
-    });
-}
-
-fn wait_for_more(count: &AtomicUsize) {
-    let goal = count.load(Ordering::Relaxed) + 100;
-    wait_until("requests are answered", || {
-        count.load(Ordering::Relaxed) >= goal
-    });
-}
-
 /// Both workers run calls all the time. Calls are short, so the call that crashes the worker runs alone in it.
 #[test]
 fn a_crash_under_load_fails_only_the_request_that_caused_it() {
@@ -85,10 +57,15 @@ fn a_crash_under_load_fails_only_the_request_that_caused_it() {
         .var("FAKE_TFS_RECORD_REQUESTS", 0)
         .start();
     server.assert_handlers_serve(2);
-    under_load(&server, 16, |count| {
+    let exchange = |connection: &mut Connection, client: usize, n: usize| {
+        let what = json!({"client": client, "n": n});
+        connection.send(&order(&what));
+        answered(connection, &what);
+    };
+    under_load(&server, 16, exchange, |progress| {
         for function in ["input", "output"] {
             for _ in 0..2 {
-                wait_for_more(count);
+                progress.wait_for(100);
                 let loads = || server.log().matches(": loaded").count();
                 let before = loads();
                 let poison = json!({function: "ctypes.string_at(0)"});
@@ -97,14 +74,14 @@ fn a_crash_under_load_fails_only_the_request_that_caused_it() {
                 wait_until("the worker is back", || loads() == before + 1);
             }
         }
-        wait_for_more(count);
+        progress.wait_for(100);
     });
     server.assert_handlers_serve(2);
     assert_eq!(server.python_workers().len(), 2);
 }
 
 /// Sends requests and holds them at the model server, between their two calls.
-fn hold(server: &Server, requests: u64) -> Vec<(Value, crate::support::Connection)> {
+fn hold(server: &Server, requests: u64) -> Vec<(Value, Connection)> {
     server.control(0, &json!({"freeze": true}));
     let all = (0..requests).map(|n| json!({"n": n, "input": "note('input')"}));
     let sent = all

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::server::fake;
@@ -150,17 +150,6 @@ fn requests_pipelined_after_a_slow_one_delay_no_other_client() {
     assert!(held.iter_mut().all(|connection| !connection.is_readable()));
 }
 
-/// Sets the limit for a running server's descriptors; `None` restores it. Returns the previous limit.
-fn limit_files(server: &Server, files: Option<u64>) -> Rlimit {
-    let pid = Pid::from_raw(server.pid() as i32);
-    let limit = getrlimit(Resource::Nofile);
-    let limit = Rlimit {
-        current: files.or(limit.maximum),
-        maximum: limit.maximum,
-    };
-    prlimit(pid, Resource::Nofile, limit).expect("the server is our child")
-}
-
 fn wait_for_room(server: &Server) {
     wait_until("a new connection is served", || {
         let response = Connection::try_open(server.port()).and_then(|mut connection| {
@@ -177,7 +166,7 @@ fn without_descriptors_clients_are_served_and_new_connections_are_refused_or_acc
     let mut working = server.connect();
     assert_works(&mut working);
     server.wait_until_healthy();
-    let before = limit_files(&server, Some(open_files(&server) as u64 + 2));
+    let before = processes::limit_files(server.pid(), Some(open_files(&server) as u64 + 2));
     assert!(before.current.is_none_or(|files| files > 1000));
 
     // These requests have begun: no new connection may take their place.
@@ -206,7 +195,7 @@ fn without_descriptors_clients_are_served_and_new_connections_are_refused_or_acc
     let idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
     wait_for_room(&server);
     drop(idle);
-    limit_files(&server, None);
+    processes::limit_files(server.pid(), None);
     server.assert_serves();
     assert!(refused <= 50);
     assert!(server.log().contains("cannot accept a connection"));

@@ -6,27 +6,15 @@ use std::thread;
 
 #[cfg(feature = "python")]
 use rustix::process::Signal;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 #[cfg(feature = "python")]
 use serde_json::Value;
 use serde_json::json;
 
+#[cfg(feature = "python")]
+use crate::support::handlers::order;
 use crate::support::http::Connection;
 use crate::support::server::fake;
-use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, request, wait_until};
-#[cfg(feature = "python")]
-use crate::support::{handlers::order, processes};
-
-/// Limits how many files a running server may have open; `None` restores the limit.
-fn limit_files(server: &Server, files: Option<u64>) {
-    let pid = Pid::from_raw(server.pid() as i32);
-    let limit = getrlimit(Resource::Nofile);
-    let limit = Rlimit {
-        current: files.or(limit.maximum),
-        maximum: limit.maximum,
-    };
-    prlimit(pid, Resource::Nofile, limit).expect("the server is our child");
-}
+use crate::support::{INSTANCES, PREDICTIONS, Server, Setup, processes, request, wait_until};
 
 /// No file can be opened: the standard streams have the numbers below this limit.
 const NONE: Option<u64> = Some(3);
@@ -63,7 +51,7 @@ fn a_healthy_model_server_is_not_blamed_for_missing_descriptors() {
     end_connections(&mut client);
     health.send(&request("GET", "/ping", &[], b""));
     assert_eq!(health.response().status, 200);
-    limit_files(&server, NONE);
+    processes::limit_files(server.pid(), NONE);
     // Until no kept connection is left: the status request may still have one.
     let waits = "cannot open a connection to TensorFlow Serving";
     let closing = closing();
@@ -85,7 +73,7 @@ fn a_healthy_model_server_is_not_blamed_for_missing_descriptors() {
     assert!(!client.is_readable(), "the request waits");
     health.send(&request("GET", "/ping", &[], b""));
     assert_eq!(health.response().status, 200, "the last known status holds");
-    limit_files(&server, None);
+    processes::limit_files(server.pid(), None);
     let response = client.response();
     assert_eq!(
         (response.status, response.text().as_str()),
@@ -103,7 +91,7 @@ fn a_request_that_gets_no_descriptor_until_its_deadline_gets_503_with_the_cause(
     let server = Setup::new().deadline(1).one_worker().start();
     let mut client = server.connect();
     end_connections(&mut client);
-    limit_files(&server, NONE);
+    processes::limit_files(server.pid(), NONE);
     wait_until("no connection is left", || {
         let closing = fake(&json!({"close": "after_answer"}));
         client.send(&invocation(closing.as_bytes()));
@@ -117,7 +105,7 @@ fn a_request_that_gets_no_descriptor_until_its_deadline_gets_503_with_the_cause(
         }
         response.status == 503
     });
-    limit_files(&server, None);
+    processes::limit_files(server.pid(), None);
     server.assert_serves();
     assert_eq!(server.starts().len(), 1);
 }
@@ -138,7 +126,7 @@ fn no_model_server_is_killed_when_clients_take_all_descriptors() {
     }
     let files = fs::read_dir(format!("/proc/{}/fd", server.pid()));
     let files = files.expect("the server is our child").count() as u64;
-    limit_files(&server, Some(files + 20));
+    processes::limit_files(server.pid(), Some(files + 20));
     // Idle connections: a new one takes the place of an older one.
     let idle: Vec<_> = (0..100).map(|_| server.connect()).collect();
     let refused = AtomicUsize::new(0);
@@ -163,7 +151,7 @@ fn no_model_server_is_killed_when_clients_take_all_descriptors() {
         "some were served"
     );
     drop(idle);
-    limit_files(&server, None);
+    processes::limit_files(server.pid(), None);
     server.wait_until_healthy();
     server.assert_serves();
     assert_eq!(server.starts().len(), 1);

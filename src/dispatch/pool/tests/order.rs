@@ -37,7 +37,7 @@ fn a_newcomer_does_not_take_the_place_of_a_waiting_request() {
     let newcomer = pool.acquire(ANY, None, now());
     assert_eq!(
         why_timed_out(newcomer),
-        "all ovens are full (oven 0: busy with 1 requests)"
+        "all ovens are full (oven 0: busy with 1 request)"
     );
     let (_, first) = worker.results(1).remove(0);
     drop(first.unwrap());
@@ -89,7 +89,7 @@ fn a_place_granted_after_the_deadline_is_passed_on() {
     let (_, late) = results.remove(0);
     assert_eq!(
         why_timed_out(late),
-        "all ovens are full (oven 0: busy with 1 requests)"
+        "all ovens are full (oven 0: busy with 1 request)"
     );
     assert!(results.remove(0).1.is_ok());
     assert_eq!(pool.waiting(), 0);
