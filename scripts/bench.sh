@@ -3,7 +3,7 @@
 # table. The exit code is 1 when a figure misses its floor.
 #
 #   ./scripts/bench.sh            about 8 minutes, after the build
-#   ./scripts/bench.sh --quick    about 2.5 minutes, for a first impression
+#   ./scripts/bench.sh --quick    about a minute, for a first impression
 #   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md, and its figures and plots to docs/plots
 #   ./scripts/bench.sh --plot     instead: draws those plots and that table again from the figures in docs/plots
 #   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes

@@ -25,15 +25,12 @@ GROUPS_OF_PARTS=(
   rust
   build
   "threads model_server"
-  "handlers real_tensorflow multi_model"
-  dockerfiles
-  deployment
-  documents
-  containers
+  "handler_scripts handlers real_tensorflow multi_model"
+  "dockerfiles deployment documents containers"
 )
 read -ra PARTS <<<"${GROUPS_OF_PARTS[*]}"
 # These need the executables of `build`.
-NEED_BUILD=" handlers real_tensorflow multi_model containers "
+NEED_BUILD=" handler_scripts handlers real_tensorflow multi_model containers "
 # The exit code of a part that cannot run here; its last line says why.
 SKIPPED_CODE=77
 # The newest cargo-deny that builds with the oldest Rust that we support.
@@ -104,8 +101,12 @@ part_model_server() { # the stand-in for TensorFlow Serving
   suite local_model_server
 }
 
-part_handlers() { # Python handlers as users write them
-  suite handlers
+part_handler_scripts() { # Python handlers as users write them
+  suite handlers --pattern test_cases.py
+}
+
+part_handlers() { # Python handlers that run together, crash, hang
+  suite handlers --pattern "test_[!c]*.py"
 }
 
 part_real_tensorflow() { # requests, models and life cycles with real TensorFlow
@@ -123,7 +124,7 @@ part_dockerfiles() { # Dockerfiles (hadolint)
 
 part_deployment() { # scripts for images, manifests, workflows
   need_tools lint images
-  suite deployment target/tools/lint/bin/python
+  PYTHON_OF_SUITE=target/tools/lint/bin/python suite deployment
 }
 
 part_documents() { # every command and link in the documents
@@ -132,7 +133,7 @@ part_documents() { # every command and link in the documents
   PATH=$PATH:/usr/sbin command -v nginx >/dev/null && command -v wrk >/dev/null || apt_install nginx wrk ||
     fail "the benchmark needs nginx and wrk. Install them with: sudo apt-get install nginx wrk"
   cargo build --release --bins --examples
-  suite documents target/tools/lint/bin/python
+  PYTHON_OF_SUITE=target/tools/lint/bin/python suite documents
 }
 
 part_containers() { # images, run as SageMaker runs them
@@ -147,8 +148,8 @@ part_containers() { # images, run as SageMaker runs them
 
 # ---- What the parts need.
 
-# suite NAME [PYTHON]: runs the Python tests of tests/NAME.
-suite() { "${2:-.venv/bin/python}" -m unittest discover --verbose -s "tests/$1" -t .; }
+# suite NAME [OPTION...]: runs the Python tests of tests/NAME.
+suite() { "${PYTHON_OF_SUITE:-.venv/bin/python}" -m unittest discover --verbose -s "tests/$1" -t . "${@:2}"; }
 
 skip() {
   say "$1"
@@ -247,7 +248,7 @@ prepare
 target=$(target_directory)
 OUTPUTS=$(mktemp -d)
 trap 'stop_clock; rm -rf "$OUTPUTS"' EXIT
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc)))}
 export SAGEMAKER_TFS_TEST_MODELS=$PWD/.models
 export SAGEMAKER_TFS_TEST_SERVER=$target/debug/sagemaker-tfs
 export SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER=$target/debug/examples/fake_model_server

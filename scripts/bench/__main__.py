@@ -142,7 +142,7 @@ def _options() -> tuple[Bench, Mode]:
     modes.add_argument("--container", type=Path, metavar="CHECKOUT", help="instead: Amazon's Python container")
     modes.add_argument("--plot", action="store_true", help="measure nothing: draw again what --write wrote")
     parser.add_argument("--write", action="store_true", help="write the table into the document, and plots of it")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: an impression, not judged")
+    parser.add_argument("--quick", action="store_true", help="1 round of 1 s: an impression, not judged")
     parser.add_argument("--rounds", type=int, help="how often the servers take turns")
     parser.add_argument("--seconds", type=int, help="of each run; under --attack heads are given up after 20 s")
     names = "; ".join(" ".join(one.parts) for one in MODES.values())
@@ -156,7 +156,7 @@ def _options() -> tuple[Bench, Mode]:
     if unknown := set(bench.parts or ()) - set(chosen.parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))} here; the parts are {', '.join(chosen.parts)}")
     bench.parts = bench.parts or list(chosen.parts)
-    bench.rounds = bench.rounds or (2 if bench.quick else chosen.rounds)
+    bench.rounds = bench.rounds or (1 if bench.quick else chosen.rounds)
     bench.seconds = bench.seconds or (1 if bench.quick else chosen.seconds)
     return bench, chosen
 

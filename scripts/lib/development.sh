@@ -46,6 +46,17 @@ stop_clock() {
   CLOCK_PID=
 }
 
+# alone NAME COMMAND...: runs the command while no other script or part of test.sh runs one under this name.
+alone() {
+  local name=$1
+  shift
+  mkdir -p target
+  {
+    ! command -v flock >/dev/null || flock 8
+    "$@"
+  } 8>"target/.$name-lock"
+}
+
 # Installs packages with apt. Fails where that is impossible or needs a password.
 apt_install() {
   local as_root=(env)
@@ -54,7 +65,7 @@ apt_install() {
     command -v sudo >/dev/null && sudo -n true 2>/dev/null || return 1
     as_root=(sudo -n env)
   fi
-  with_clock "installing with apt: $*" apt_get "$@"
+  with_clock "installing with apt: $*" alone apt apt_get "$@"
 }
 
 apt_get() {
@@ -176,7 +187,9 @@ need_models() {
 checksum() { "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'; }
 
 # need_tools NAME REQUIREMENTS: makes target/tools/NAME with these packages, unless it is up to date.
-need_tools() {
+need_tools() { alone "tools-$1" make_tools "$@"; }
+
+make_tools() {
   local folder=target/tools/$1 requirements=scripts/requirements/$2.txt key
   key="$("$PYTHON" --version), $(checksum <"$requirements")"
   [[ ! -f $folder/stamp || $(<"$folder/stamp") != "$key" ]] || return 0

@@ -48,7 +48,7 @@ impl Draining {
             self.idle_since = None;
             if is_late {
                 log::warn!(
-                    "{in_flight} requests did not finish within {} s",
+                    "requests that did not finish within {} s: {in_flight}",
                     DRAIN_LIMIT.as_secs()
                 );
             }
