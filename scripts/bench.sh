@@ -4,13 +4,14 @@
 #
 #   ./scripts/bench.sh            about 8 minutes, after the build
 #   ./scripts/bench.sh --quick    about a minute, for a first impression
-#   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md, and its figures and plots to docs/plots
+#   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md, and its figures and plots to docs/plots;
+#                                 other modes write their tables, too
 #   ./scripts/bench.sh --plot     instead: draws those plots and that table again from the figures in docs/plots
 #   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes
 #   ./scripts/bench.sh --workers  instead: what requests cost that wait, as coroutines and on threads, 3 minutes
 #   ./scripts/bench.sh --container CHECKOUT
 #                                 instead: compares with Amazon's Python container, whose sources are in CHECKOUT, 3
-#                                 minutes; with --write also writes that table into README.md
+#                                 minutes; its table is in README.md
 #
 # This file gets nginx, wrk and the executables; scripts/bench/ measures. Handlers run in the python3 on PATH.
 set -euo pipefail

@@ -17,18 +17,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 GROUPS_OF_PARTS=(
   formatting
   lints
-  rustdoc
-  shell
+  "rustdoc shell dockerfiles deployment"
   dependencies
   advisories
   structure
   rust
   build
-  "threads model_server"
-  "handler_scripts handlers real_tensorflow multi_model"
-  "dockerfiles deployment documents containers"
+  "threads model_server handler_scripts handlers real_tensorflow multi_model documents containers"
 )
 read -ra PARTS <<<"${GROUPS_OF_PARTS[*]}"
+# These compile a lot, and let the tests that run at the same time go first.
+PATIENT=" documents containers "
 # These need the executables of `build`.
 NEED_BUILD=" handler_scripts handlers real_tensorflow multi_model containers "
 # The exit code of a part that cannot run here; its last line says why.
@@ -186,6 +185,7 @@ run_group() {
     (
       trap stop_clock EXIT
       trap 'exit 130' INT
+      [[ $PATIENT != *" $name "* ]] || renice -n 10 "$BASHPID" >/dev/null
       "part_$name"
     ) >>"$OUTPUTS/$name" 2>&1 </dev/null &
     pids+=($!)
@@ -248,10 +248,9 @@ prepare
 target=$(target_directory)
 OUTPUTS=$(mktemp -d)
 trap 'stop_clock; rm -rf "$OUTPUTS"' EXIT
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((5 * $(nproc)))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((4 * $(nproc)))}
 export SAGEMAKER_TFS_TEST_MODELS=$PWD/.models
 export SAGEMAKER_TFS_TEST_SERVER=$target/debug/sagemaker-tfs
-export SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER=$target/debug/examples/fake_model_server
 
 for group in "${GROUPS_OF_PARTS[@]}"; do
   chosen=()

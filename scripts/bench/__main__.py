@@ -32,9 +32,6 @@ from .targets import TARGET, Bench, say
 BENCHMARKS = ROOT / "docs" / "BENCHMARKS.md"
 PLOTS = ROOT / "docs" / "plots"
 FIGURES = PLOTS / "figures.json"
-REGION = re.compile(r"(?<=<!-- bench:start -->\n).*?(?=<!-- bench:end -->)", re.DOTALL)
-README = ROOT / "README.md"
-README_REGION = re.compile(REGION.pattern.replace("bench:", "container:"), re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -81,14 +78,19 @@ def main() -> int:
     figures = {"rows": [asdict(row) for row in rows], "run": _how(bench)}
     shown = f"{mode.table(rows)}\n\n{figures['run']}"
     print(shown)
-    if bench.write and bench.container:
-        replace(README, README_REGION, f"{shown}\n")
-    elif bench.write:
+    if bench.write and bench.mode == "comparison":
         write(figures)
+    elif bench.write:
+        replace(ROOT / "README.md" if bench.container else BENCHMARKS, region(bench.mode), f"{shown}\n")
     missed = [row for row in rows if not row.meets_floor()]
     for row in missed:
         say("BELOW THE FLOOR: " + ", ".join(row.cells()))
     return 1 if missed and not bench.quick else 0
+
+
+def region(mode: str) -> re.Pattern:
+    """Where the table of a mode stands in its document."""
+    return re.compile(rf"(?<=<!-- {mode}:start -->\n).*?(?=<!-- {mode}:end -->)", re.DOTALL)
 
 
 def render(figures: dict) -> tuple[str, dict[str, str]]:
@@ -101,18 +103,18 @@ def render(figures: dict) -> tuple[str, dict[str, str]]:
 
 
 def write(figures: dict) -> None:
-    region, pictures = render(figures)
-    replace(BENCHMARKS, REGION, region)
+    text, pictures = render(figures)
+    replace(BENCHMARKS, region("comparison"), text)
     FIGURES.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
-    for file, text in pictures.items():
-        (PLOTS / file).write_text(text)
+    for file, picture in pictures.items():
+        (PLOTS / file).write_text(picture)
     say(f"wrote {PLOTS}")
 
 
-def replace(document: Path, region: re.Pattern, new: str) -> None:
-    text, count = region.subn(lambda _: new, document.read_text())
+def replace(document: Path, place: re.Pattern, new: str) -> None:
+    text, count = place.subn(lambda _: new, document.read_text())
     if not count:
-        raise Failure(f"{document} does not have the lines of {region.pattern}")
+        raise Failure(f"{document} does not have the lines of {place.pattern}")
     document.write_text(text)
     say(f"wrote {document}")
 
@@ -151,8 +153,8 @@ def _options() -> tuple[Bench, Mode]:
     bench = parser.parse_args(namespace=Bench())
     bench.mode = "container" if bench.container else bench.mode
     chosen = MODES[bench.mode]
-    if bench.write and (bench.parts or bench.mode not in ("comparison", "container")):
-        parser.error("--write writes a whole comparison, without --parts, --attack and --workers")
+    if bench.write and bench.parts:
+        parser.error("--write writes a whole table, without --parts")
     if unknown := set(bench.parts or ()) - set(chosen.parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))} here; the parts are {', '.join(chosen.parts)}")
     bench.parts = bench.parts or list(chosen.parts)

@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 from xml.etree import ElementTree
 
-from scripts.bench.__main__ import BENCHMARKS, FIGURES, PLOTS, REGION, render
+from scripts.bench.__main__ import BENCHMARKS, FIGURES, PLOTS, region, render
 from scripts.bench.container import FOLDERS, copy_sources, table
 from scripts.bench.plots import draw
 from scripts.bench.rows import P99, PEAK, Row, Run, compared
@@ -47,10 +47,10 @@ class Plots(unittest.TestCase):
         self.assertEqual(bars, [bars[0], bars[0] / 2, bars[0]])
 
     def test_the_document_shows_its_figures(self):
-        region, pictures = render(json.loads(FIGURES.read_text()))
-        self.assertEqual(REGION.search(BENCHMARKS.read_text())[0], region)
-        for file, text in pictures.items():
-            self.assertEqual((PLOTS / file).read_text(), text)
+        text, pictures = render(json.loads(FIGURES.read_text()))
+        self.assertEqual(region("comparison").search(BENCHMARKS.read_text())[0], text)
+        for file, picture in pictures.items():
+            self.assertEqual((PLOTS / file).read_text(), picture)
         self.assertEqual({path.name for path in PLOTS.iterdir()}, {FIGURES.name, *pictures})
 
 

@@ -43,7 +43,7 @@ start_server() {
 }
 
 case $1 in
-  README.md) mkdir -p models && cp -r .models/half_plus_three models/my_model ;;
+  README.md | docs/SECURITY.md) mkdir -p models && cp -r .models/half_plus_three models/my_model ;;
   docs/GUIDE.md) mkdir -p models && cp -r .models/half_plus_three models/ ;;
   docs/DEPLOYING.md)
     mkdir -p models/code && cp -r .models/half_plus_three models/ && cp -r .models/half_plus_three models/my_model

@@ -2,12 +2,11 @@
 
 A document's blocks that are marked `sh` run one after the other in one shell, as a reader would type them. The shell
 sees the checkout through an overlay, so nothing stays behind, and has a network of its own, so port 8080 is free and
-nothing leaves the machine: reader.sh prepares it. A server that a block starts runs until the next one, or the end; Ctrl-C must end it with
-exit code 0. Output that a document shows right after its commands must be theirs: `...` stands for anything.
+nothing leaves the machine: reader.sh prepares it. A server that a block starts runs until the next one, or the end;
+Ctrl-C must end it with exit code 0. Output that a document shows right after its commands must be theirs: `...` stands for anything.
 
 Commands of programs that need an account, a cluster or a registry (aws, kubectl, docker, mmdebstrap) go to the stubs
-beside this file, which check what they get. Commands of `.ci/run` are run there, not here.
-"""
+beside this file, which check what they get. Commands of `.ci/run` are run there, not here."""
 
 import os
 import re
@@ -45,12 +44,10 @@ def namespaces() -> list[str]:
 
 
 def elsewhere() -> set[str]:
-    """The commands that `.ci/run` runs, and one that it runs in scripts/test.sh: it takes minutes."""
-    found = set(re.findall(r"^(?:\S+=\S+ )?(\./scripts/[^|\n]*?) \|\|", (ROOT / ".ci" / "run").read_text(), re.M))
-    executables = "./scripts/executables.sh --out target/executables --python /usr/bin/python3"
-    if executables in (ROOT / "scripts" / "test.sh").read_text():
-        found.add(executables)
-    return found
+    """The commands that `.ci/run` runs, and one of scripts/test.sh that takes minutes."""
+    ci, tests = ((ROOT / name).read_text() for name in (".ci/run", "scripts/test.sh"))
+    found = re.findall(r"^(?:\S+=\S+ )?(\./scripts/[^|\n]*?) \|\|", ci, re.M)
+    return {*found, *re.findall(r"\./scripts/executables\.sh --out \S+ --python /usr/bin/python3", tests)}
 
 
 def without_comments(command: str) -> str:

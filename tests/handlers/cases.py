@@ -42,6 +42,7 @@ from PIL import Image
 from tests.harness.constants import JSON
 
 CASES = Path(__file__).parent / "cases"
+Loader = type("Loader", (yaml.SafeLoader,), {})
 NO_GEVENT = "gevent is not installed, so each worker runs one call of handler at a time"
 
 
@@ -74,10 +75,6 @@ class Case:
     missing: str | None = None
     clients: int | None = None
     files: dict[str, str] = field(default_factory=dict)
-
-
-class Loader(yaml.SafeLoader):
-    pass
 
 
 def picture(kind, size, gray, mode="RGB"):

@@ -6,9 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # `cargo build --bins --example fake_model_server` makes these two.
 SERVER = Path(os.environ.get("SAGEMAKER_TFS_TEST_SERVER", ROOT / "target/debug/sagemaker-tfs"))
-FAKE_MODEL_SERVER = Path(
-    os.environ.get("SAGEMAKER_TFS_TEST_FAKE_MODEL_SERVER", ROOT / "target/debug/examples/fake_model_server")
-)
+FAKE_MODEL_SERVER = SERVER.parent / "examples" / "fake_model_server"
 # The stand-in for TensorFlow Serving, with real TensorFlow, and the models that scripts/make_models.py makes for it.
 STAND_IN = ROOT / "scripts" / "tensorflow_model_server"
 MODELS = Path(os.environ.get("SAGEMAKER_TFS_TEST_MODELS", ROOT / ".models"))

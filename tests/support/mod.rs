@@ -25,7 +25,7 @@ pub use server::{Ended, Server};
 pub use setup::Setup;
 
 /// The hard deadline of every wait. It is generous, because only a failing test reaches it.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
