@@ -7,7 +7,7 @@
 #   ./scripts/bench.sh --write    also writes the table into docs/BENCHMARKS.md, and its figures and plots to docs/plots;
 #                                 other modes write their tables, too
 #   ./scripts/bench.sh --plot     instead: draws those plots and that table again from the figures in docs/plots
-#   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 2 minutes
+#   ./scripts/bench.sh --attack   instead: what thousands of idle and dripping connections cost others, 3 minutes
 #   ./scripts/bench.sh --workers  instead: what requests cost that wait, as coroutines and on threads, 3 minutes
 #   ./scripts/bench.sh --container CHECKOUT
 #                                 instead: compares with Amazon's Python container, whose sources are in CHECKOUT, 3

@@ -99,7 +99,7 @@ impl RequestError {
         Self::new(499, "The client hung up.")
     }
 
-    /// The response's body. It has a space after the colon, as in the older container, because clients match the text.
+    /// The response's body. It has a space after the colon, as in the Python container, because clients match the text.
     pub fn to_json(&self) -> Vec<u8> {
         format!("{{\"error\": {}}}", serde_json::json!(self.text)).into_bytes()
     }

@@ -22,7 +22,7 @@ use simple_logger::SimpleLogger;
 
 use crate::error::StartError;
 
-/// Log target of the HTTP server, which includes access lines.
+/// Log target of access lines.
 pub const FRONT: &str = "sagemaker_tfs::front";
 
 /// Limit of the queue: holds a burst of lines while a reader is slow, and costs little memory.

@@ -53,7 +53,7 @@ COMPARISON = {
 WORKERS = {**dict.fromkeys(parts.SHAPES, parts.waiting), "many": parts.many, "ping": parts.ping}
 MODES = {
     "comparison": Mode(9, 4, COMPARISON),
-    "attack": Mode(5, 10, {"attack": parts.attack}, partial(table, ("alone", "attacked"))),
+    "attack": Mode(3, 25, {"attack": parts.attack}, partial(table, ("alone", "attacked"))),
     "workers": Mode(5, 3, WORKERS),
     "container": Mode(5, 4, {"container": container.against_container}, container.table),
 }
@@ -127,7 +127,8 @@ def _how(bench: Bench) -> str:
     if bench.container:
         command, rounds, more = command.replace(str(bench.container), "CHECKOUT"), "", container.how(bench.container)
     else:
-        rounds, more = " (a third of them for 1 and 2 workers)", "Ratios also show the smallest and the largest."
+        rounds = " (a third of them for 1 and 2 workers)" if bench.mode == "comparison" else ""
+        more = "Ratios also show the smallest and the largest."
     return (
         f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
         f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds{rounds} of {bench.seconds} s a run. "
@@ -146,7 +147,7 @@ def _options() -> tuple[Bench, Mode]:
     parser.add_argument("--write", action="store_true", help="write the table into the document, and plots of it")
     parser.add_argument("--quick", action="store_true", help="1 round of 1 s: an impression, not judged")
     parser.add_argument("--rounds", type=int, help="how often the servers take turns")
-    parser.add_argument("--seconds", type=int, help="of each run; under --attack heads are given up after 20 s")
+    parser.add_argument("--seconds", type=int, help="of each run; under --attack more than 20, when heads are given up")
     names = "; ".join(" ".join(one.parts) for one in MODES.values())
     parser.add_argument("--parts", nargs="+", metavar="PART", help=f"default: all, by mode: {names}")
     parser.add_argument("--server", type=Path, default=TARGET / "sagemaker-tfs", help="another executable")

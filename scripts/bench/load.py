@@ -111,7 +111,7 @@ def take_turns(
             server.wait_ready()
             if load.body and (answer := post(server, load)) != PREDICTIONS.encode():
                 raise Failure(f"{server.command[0]} answered {answer!r} to {load.body.name}, not {PREDICTIONS!r}")
-            wrk(server, load, 1)
+            wrk(server, load, 2)
     for number in range(rounds or bench.rounds):
         for load, sides in plan.items():
             # The side that begins changes, so that being first is no advantage.

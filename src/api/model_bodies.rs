@@ -1,7 +1,7 @@
 //! The bodies and queries of `/models`: parses load requests and list queries, and writes lists, descriptions and the
 //! confirmations of loads and unloads.
 //!
-//! Field names and texts follow SageMaker's multi-model interface and the older container, so they must not change.
+//! Field names and texts follow SageMaker's multi-model interface and the Python container, so they must not change.
 
 use std::path::{Component, Path};
 use std::time::Instant;

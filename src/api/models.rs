@@ -96,7 +96,7 @@ fn json(value: &Value) -> Response {
     Response::json(200, value.to_string().into_bytes())
 }
 
-/// Formatted like the older container's responses, which users match as text: with a space after the colon.
+/// Formatted like the Python container's responses, which users match as text: with a space after the colon.
 fn success(text: &str) -> Response {
     let body = format!("{{\"success\": {}}}", Value::from(text));
     Response::json(200, body.into_bytes())

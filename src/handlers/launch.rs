@@ -18,8 +18,8 @@ use crate::worker_protocol::record::Record;
 const MAX_CHANNELS: usize = 512;
 /// Each worker may have this many channels, however many workers share the requests.
 const USUAL_CHANNELS: usize = 64;
-/// File descriptors for a channel: the server's end, and one more while the worker restarts. That is the end of the new
-/// process before its start, or the server's end to the old process, which calls hold until they notice its end.
+/// File descriptors for a channel: the server's end, and during a restart either the new process's end, before that
+/// process starts, or the server's end to the old process, which calls hold until they notice that it is gone.
 pub const FILES_PER_CHANNEL: usize = 2;
 
 /// How the workers of a script are started.
@@ -127,8 +127,8 @@ pub fn channels(config: &Config) -> usize {
     }
 }
 
-/// The number of channels of each worker in the class `gevent`. Together the workers have twice as many channels as
-/// slots, so that requests find a channel while a worker restarts. But all channels take at most half of the `files`
+/// The number of channels of each worker in the class `gevent`. Together the workers have up to twice as many channels
+/// as slots, so that requests find a channel while a worker restarts. But all channels take at most half of the `files`
 /// that this process may open.
 fn gevent_channels(slots: usize, workers: usize, files: usize) -> usize {
     let share = (2 * slots).div_ceil(workers);

@@ -31,7 +31,7 @@ impl<S: Service> Shared<S> {
         let body = |is_kept| BodyDecoder::new(length, is_kept, limit, arrived.arriving_sibling());
         let to_come = match length {
             BodyLength::Length(length) => length.saturating_sub(arrived.len()),
-            BodyLength::Chunked => 1, // at least
+            BodyLength::Chunked => 1, // unknown; at least one byte
         };
         let has_no_expectation = head.expectations().next().is_none();
         let mut expectations = head.expectations();

@@ -69,7 +69,7 @@ pub fn crowd_on(target: &Target, mut chance: Rng, stop: &Stop) {
         let (outcome, complaint) = match held {
             Ok(()) => {
                 stop.wait(seconds(&mut chance, 0.5, 10.0));
-                ("held", None)
+                ("all accepted and kept", None)
             }
             Err(problem) => ("no connection", Some(problem.to_string())),
         };

@@ -123,13 +123,13 @@ pub fn table(outcomes: &[Outcome], lasting: Duration, seed: u64, minutes: f64) -
     row("", &|outcome| outcome.kind.name().into());
     row("---", &|_| "---".into());
     row("requests", &|o| grouped(o.tally.requests));
-    row("answers as they must be", &|o| grouped(o.tally.right));
+    row("right responses", &|o| grouped(o.tally.right));
     row("documented errors", &|o| grouped(o.tally.documented));
     row("client hung up on purpose", &|o| grouped(o.tally.hung_up));
     row("ended with its worker (500)", &|o| {
         grouped(o.tally.ended_with_worker)
     });
-    row("**wrong answers**", &|o| grouped(o.tally.wrong));
+    row("**wrong responses**", &|o| grouped(o.tally.wrong));
     row("of them another request's", &|o| grouped(o.tally.mixed_up));
     row("**lost requests**", &|o| grouped(o.tally.lost));
     row("attacks of hostile clients", &|o| {
@@ -140,7 +140,7 @@ pub fn table(outcomes: &[Outcome], lasting: Duration, seed: u64, minutes: f64) -
         o.run_twice.len().to_string()
     });
     let gap = |time: Duration| format!("{:.2} s", time.as_secs_f64());
-    row("longest time without a successful answer", &|o| {
+    row("longest time without a successful response", &|o| {
         gap(o.tally.service.longest)
     });
     row("longest time that /ping was not 200", &|o| {
@@ -149,7 +149,7 @@ pub fn table(outcomes: &[Outcome], lasting: Duration, seed: u64, minutes: f64) -
     row("TFS processes started (killed)", &|o| {
         format!("{} ({})", o.starts.0, o.killed.0)
     });
-    row("workers started (killed)", &|o| {
+    row("Python workers started (killed)", &|o| {
         format!("{} ({})", o.starts.1, o.killed.1)
     });
     let change = |outcome: &Outcome, of: fn(&Footprint) -> u64| {
@@ -177,10 +177,10 @@ pub fn table(outcomes: &[Outcome], lasting: Duration, seed: u64, minutes: f64) -
         ("fault", |t| &t.faults),
         ("status", |t| &t.statuses),
         ("/ping", |t| &t.pings),
-        ("asked", |t| &t.kinds),
-        ("sent", |t| &t.manners),
+        ("kind of request", |t| &t.kinds),
+        ("way of sending", |t| &t.manners),
         ("hostile", |t| &t.attacks),
-        ("came of it", |t| &t.attack_outcomes),
+        ("outcome of an attack", |t| &t.attack_outcomes),
     ];
     for (what, of) in counts {
         let keys: BTreeSet<_> = outcomes.iter().flat_map(|o| of(&o.tally).keys()).collect();

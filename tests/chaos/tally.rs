@@ -1,5 +1,5 @@
 //! Counts what became of the requests to one server, and checks excuses against the faults of the time. Threads share a
-//! tally under a lock. docs/RELIABILITY.md defines lost, wrong and the price of a fault.
+//! tally under a lock. docs/RELIABILITY.md defines lost and wrong, and what a fault excuses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

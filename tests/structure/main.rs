@@ -71,7 +71,7 @@ fn wrong_imports(tree: &Tree, layers: &[(&str, &str)]) -> BTreeSet<String> {
         {
             wrong.insert(format!(
                 "{}: the module `{top}` is new. Add it to LAYERS in tests/structure/main.rs, above everything that it \
-                 imports, and to the table in ARCHITECTURE.md.",
+                 imports, and to the picture of layers in ARCHITECTURE.md.",
                 file.path
             ));
         }

@@ -26,7 +26,7 @@ settings! {
     /// larger, that is the deadline.
     DEADLINE: Duration = setting("SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS", SECONDS).default("60");
 
-    /// Log level of the HTTP server. With `info` or `debug`, it also logs one access line per request.
+    /// Level of access lines. With `info` or `debug`, the server logs one for each request.
     FRONT_LOG_LEVEL: LevelFilter = setting("SAGEMAKER_TFS_NGINX_LOGLEVEL", NGINX_LEVEL).default("error");
 
     /// Log level of the rest of the server and of handlers.

@@ -1,4 +1,5 @@
-//! The pool with simulated members, ovens, each of which has a number of places.
+//! The pool with simulated members, each of which has a number of places. They are called ovens, so that no message
+//! about instances or Python workers can come from the pool itself.
 
 mod order;
 
