@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.harness.client import Failure
@@ -124,11 +125,11 @@ def _how(bench: Bench) -> str:
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cpu = f" ({model[1]})" if model else ""
     command = " ".join(["./scripts/bench.sh", *(argument for argument in sys.argv[1:] if argument != "--write")])
+    rounds = " (a third of them for 1 and 2 workers)" if bench.mode == "comparison" else ""
+    packages = ", ".join(filter(find_spec, ("gevent", "grpc"))) or "neither gevent nor grpc"
+    more = f"Ratios also show the smallest and the largest. Python has {packages}."
     if bench.container:
-        command, rounds, more = command.replace(str(bench.container), "CHECKOUT"), "", container.how(bench.container)
-    else:
-        rounds = " (a third of them for 1 and 2 workers)" if bench.mode == "comparison" else ""
-        more = "Ratios also show the smallest and the largest."
+        command, more = command.replace(str(bench.container), "CHECKOUT"), container.how(bench.container)
     return (
         f"Machine: {os.cpu_count()} cores{cpu}, Linux {platform.release()}, nginx {nginx}, Python "
         f"{platform.python_version()}. Command: `{command}`, {bench.rounds} rounds{rounds} of {bench.seconds} s a run. "
