@@ -208,7 +208,7 @@ impl Queue {
                 let lost = self.lost_lines.swap(0, Ordering::Relaxed);
                 if lost > 0 {
                     log::error!(
-                        "{lost} log lines were lost: standard error did not take them in time"
+                        "lines of the log lost, because standard error did not take them in time: {lost}"
                     );
                 }
             }

@@ -106,7 +106,7 @@ fn download(
         crate::s3::download(&aws, &name, &keys, &target)
     })?;
     let count = downloaded.map_err(StartError::failed)?;
-    log::info!("downloaded {count} files");
+    log::info!("files downloaded: {count}");
     // The prefix may name the folder `code` itself or the folder that contains it.
     let folders = vec![folder, code];
     let program = &config.handlers.program;
@@ -114,7 +114,7 @@ fn download(
         Some(_) => Ok(folders),
         None => Err(StartError::failed(format!(
             "s3://{bucket}/{prefix} has no {program}, neither directly below the prefix nor in a folder code below it \
-             ({count} files were downloaded)"
+             (files downloaded: {count})"
         ))),
     }
 }

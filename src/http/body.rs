@@ -103,7 +103,7 @@ impl fmt::Display for BodyDecoder {
             Framing::Length { left } => {
                 write!(f, "{} of {} bytes", self.received, self.received + left)
             }
-            _ => write!(f, "{} bytes, before the end of its chunks", self.received),
+            _ => write!(f, "byte {}, before the end of its chunks", self.received),
         }
     }
 }

@@ -107,7 +107,7 @@ fn an_unread_log_takes_little_memory_and_later_reports_lost_lines() {
     let text = thread::spawn(move || {
         let mut text = Vec::new();
         let mut piece = [0; 65536];
-        let lost = b"log lines were lost";
+        let lost = b"lines of the log lost";
         while let Ok(read @ 1..) = reader.read(&mut piece) {
             text.extend_from_slice(&piece[..read]);
             let end = &text[text.len().saturating_sub(2 * piece.len())..];
