@@ -152,6 +152,10 @@ impl Head {
             memory: None,
         };
         head.check_host()?;
+        // Programs differ in which one they read.
+        if head.values("Content-Type").nth(1).is_some() {
+            return Err(bad("The request has more than one Content-Type header."));
+        }
         Ok(head)
     }
 
@@ -223,7 +227,12 @@ impl Head {
 /// The path and query of a request target, which may be a path, an HTTP URL or `*` (RFC 9112, 3.2).
 fn path_and_query(target: &str) -> Result<&str, RequestError> {
     let wrong = Err(bad("The request target is neither a path nor an HTTP URL."));
-    if !target.is_ascii() || target.contains('#') {
+    if !target.is_ascii() {
+        return Err(bad(
+            "The request target has characters that are not ASCII. Percent-encode them.",
+        ));
+    }
+    if target.contains('#') {
         return wrong; // clients must not send fragments
     }
     if target.starts_with('/') || target == "*" {
@@ -322,6 +331,10 @@ mod tests {
             ("GET /\r\n\r\n", 400),
             ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
             ("GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\ncontent-type: a/b\r\n\r\n",
+                400,
+            ),
             ("GET ping HTTP/1.1\r\nHost: x\r\n\r\n", 400),
             ("GET http://host/ping HTTP/1.1\r\nHost: x\r\n\r\n", 200),
             ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 200),

@@ -267,9 +267,7 @@ impl Tries {
             )
         } else if self.closed >= MAX_CLOSED {
             let times = self.closed;
-            format!(
-                "TensorFlow Serving closed the connection {times} times without a response: {why}"
-            )
+            format!("TensorFlow Serving gave no complete response {times} times: {why}")
         } else {
             return Ok(());
         };
