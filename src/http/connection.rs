@@ -385,6 +385,11 @@ impl<P> Connection<P> {
         }
     }
 
+    /// The step that refuses the request whose body is being received; `None` if no body is.
+    pub fn refuse_body(&mut self, error: impl FnOnce() -> RequestError) -> Option<Step<P>> {
+        matches!(self.phase, Phase::Body { .. }).then(|| self.refuse(error()))
+    }
+
     /// Returns an error to respond with. The connection ends after that response.
     fn refuse(&mut self, error: RequestError) -> Step<P> {
         self.rest = None;

@@ -265,12 +265,15 @@ impl<S: Service> Worker<S> {
         self.settle();
     }
 
-    /// Responds 503 to the running and waiting requests of this worker's connections.
+    /// Responds 503 to the requests of this worker's connections that run, wait or are being received.
     fn refuse_all(&mut self) {
         for socket in self.shared.listener.table.of_worker(self.index) {
             self.catch_panic(&socket, |worker| {
-                let connection = socket.connection();
-                if connection.is_busy() {
+                let mut connection = socket.connection();
+                if let Some(step) = connection.refuse_body(|| RequestError::ending(503, STOPPING)) {
+                    drop(connection);
+                    worker.carry_out(&socket, step);
+                } else if connection.is_busy() {
                     let mut response = Response::from(stopping());
                     if connection.is_head_request() {
                         response.body = Buffer::default();
@@ -284,7 +287,10 @@ impl<S: Service> Worker<S> {
     }
 }
 
+/// The error text for requests while the server ends.
+const STOPPING: &str = "The server is stopping.";
+
 /// The error for requests while the server ends.
 fn stopping() -> RequestError {
-    RequestError::new(503, "The server is stopping.")
+    RequestError::new(503, STOPPING)
 }

@@ -66,6 +66,28 @@ fn waiting_and_running_requests_get_503_at_the_end() {
 }
 
 #[test]
+fn requests_that_are_being_received_get_503_at_the_end() {
+    with_both(1, |workers| {
+        let server = TestServer::start(workers, |_| {});
+        let heads = [
+            "Content-Length: 10\r\n\r\nx",
+            "Transfer-Encoding: chunked\r\n\r\n1\r\nx",
+        ];
+        let mut clients = heads.map(|head| {
+            let mut client = server.connect();
+            client.send(format!("POST /a HTTP/1.1\r\nHost: x\r\n{head}"));
+            client
+        });
+        eventually(|| server.server.in_flight() == clients.len());
+        server.server.stop_accepting();
+        server.server.refuse_the_rest();
+        for client in &mut clients {
+            client.receive().expect_part(503, "The server is stopping.");
+        }
+    });
+}
+
+#[test]
 fn new_requests_get_503_at_the_end() {
     with_both(1, |workers| {
         let server = TestServer::start(workers, |_| {});
