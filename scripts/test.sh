@@ -30,8 +30,6 @@ read -ra PARTS <<<"${GROUPS_OF_PARTS[*]}"
 PATIENT=" documents containers "
 # These need the executables of `build`.
 NEED_BUILD=" handler_scripts handlers real_tensorflow multi_model containers "
-# The exit code of a part that cannot run here; its last line says why.
-SKIPPED_CODE=77
 # The newest cargo-deny that builds with the oldest Rust that we support.
 CARGO_DENY=0.20.2
 TOOLS=target/tools
@@ -152,7 +150,8 @@ suite() { "${PYTHON_OF_SUITE:-.venv/bin/python}" -m unittest discover --verbose 
 
 skip() {
   say "$1"
-  exit "$SKIPPED_CODE"
+  : >"$OUTPUTS/$PART.skipped"
+  exit
 }
 
 need_component() {
@@ -185,6 +184,7 @@ run_group() {
     (
       trap stop_clock EXIT
       trap 'exit 130' INT
+      PART=$name
       [[ $PATIENT != *" $name "* ]] || renice -n 10 "$BASHPID" >/dev/null
       "part_$name"
     ) >>"$OUTPUTS/$name" 2>&1 </dev/null &
@@ -205,17 +205,20 @@ note() {
   case $status in
     0) ;;
     130) exit 130 ;; # Ctrl-C ends the run, not only the part
-    "$SKIPPED_CODE") result="SKIPPED" ;;
     *) result=FAILED ;;
   esac
-  [[ $result != SKIPPED ]] || reason=": $(tail -n 1 "$OUTPUTS/$1")"
+  if [[ -e $OUTPUTS/$1.skipped ]]; then
+    result=SKIPPED
+    reason=": $(tail -n 1 "$OUTPUTS/$1")"
+  fi
   RESULTS+=("$result: $1 ($((SECONDS - $2)) s)$reason")
   printf -- '--- %s: %s (%d s)\n' "$result" "$1" $((SECONDS - $2))
 }
 
-# failed_tests NAME: the names of a part's failed tests, as cargo and unittest print them.
-failed_tests() {
-  grep --extended-regexp '^(FAIL|ERROR): |^test .* FAILED$' "$OUTPUTS/$1" | sort --unique | sed "s/^/  $1: /" || true
+# remarkable_tests NAME: the failed and skipped tests of a part, as cargo and unittest print them.
+remarkable_tests() {
+  grep --text --extended-regexp '^(FAIL|ERROR): |^test .* FAILED$|SKIPPED[: ]' "$OUTPUTS/$1" | sort --unique |
+    sed "s/^/  $1: /" || true
 }
 
 list_parts() {
@@ -263,6 +266,6 @@ done
 heading "Summary, after $((SECONDS - begin)) s"
 printf '%s\n' "${RESULTS[@]}" | sort --stable --key=1,1
 for name in "${PARTS[@]}"; do
-  [[ " ${RESULTS[*]}" != *" FAILED: $name ("* ]] || failed_tests "$name"
+  [[ ! -e $OUTPUTS/$name ]] || remarkable_tests "$name"
 done
 ! printf '%s\n' "${RESULTS[@]}" | grep --quiet '^FAILED'

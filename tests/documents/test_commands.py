@@ -3,7 +3,7 @@
 A document's blocks that are marked `sh` run one after the other in one shell, as a reader would type them. The shell
 sees the checkout through an overlay, so nothing stays behind, and has a network of its own, so port 8080 is free and
 nothing leaves the machine: reader.sh prepares it. A server that a block starts runs until the next one, or the end;
-Ctrl-C must end it with exit code 0. Output that a document shows right after its commands must be theirs: `...` stands for anything.
+Ctrl-C must end it with exit code 0. What a document shows below commands is all that they print; `...` is anything.
 
 Commands of programs that need an account, a cluster or a registry (aws, kubectl, docker, mmdebstrap) go to the stubs
 beside this file, which check what they get. Commands of `.ci/run` are run there, not here."""
@@ -25,6 +25,7 @@ from .blocks import documents
 STUBS = Path(__file__).with_name("stubs")
 READER = Path(__file__).with_name("reader.sh")
 SECONDS = 900
+END = "=== all commands have run"
 SERVES = "sagemaker-tfs serve"
 SERVER = f"target/release/{SERVES} --listen 127.0.0.1 --model-server scripts/tensorflow_model_server"
 
@@ -70,13 +71,12 @@ class Story:
             self.save_files(block)
             if block.language == "sh":
                 after_commands = self.run(block)
-            elif not block.language and after_commands and block.before.endswith("```"):
+            elif not block.language:
                 self.shown[after_commands] = block.text
                 if '{"error"' in block.text:
-                    self.lines[-1] = f"{{ {self.lines[-1]}}} || [[ $? == 22 ]] # curl's code for a status above 399"
-            if block.language != "sh":
-                after_commands = None
-        self.lines.append("stop_server")
+                    # curl's code for a status above 399.
+                    self.lines[-1] = f"set +e; (set -e\n{self.lines[-1]}); code=$?; set -e; ((code == 22))"
+        self.lines.append(f"[[ $- == *e* ]] && stop_server && echo && echo '{END}'")
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -124,16 +124,13 @@ class Commands(unittest.TestCase):
             script = story.write("type.sh", "\n".join(story.lines))
             env = {**self.environment(), "SCRATCH": str(folder / "scratch")}
             printed = run("env", "-C", ROOT, *separate, "bash", script, timeout=SECONDS, env=env)
+        self.assertTrue(printed.endswith(f"{END}\n"), f"a block ends the shell, or ignores errors:\n{printed[-2000:]}")
         for marker, shown in story.shown.items():
             output = printed.partition(marker + "\n")[2].partition("\n=== ")[0]
-            self.check_output(marker, output, shown)
-
-    def check_output(self, marker, output, shown):
-        """Answers have no line end of their own, so those are not compared."""
-        output = re.sub(r"curl: \(22\).*\n", "", output)
-        flat, wanted = output.replace("\n", ""), shown.replace("\n", "")
-        pattern = ".*".join(re.escape(part) for part in wanted.split("..."))
-        self.assertRegex(flat, pattern, f"{marker} does not print what the document shows")
+            # Answers have no line end of their own, so those are not compared.
+            flat = re.sub(r"curl: \(22\).*\n", "", output).replace("\n", "")
+            pattern = ".*".join(map(re.escape, shown.replace("\n", "").split("...")))
+            self.assertRegex(flat, f"^{pattern}$", f"{marker} does not print what the document shows")
 
     @staticmethod
     def environment():

@@ -83,8 +83,11 @@ class Text(unittest.TestCase):
                 yaml.safe_load(block.text)
             elif block.language == "sh":
                 run("bash", "-n", input=block.text)
-            else:
-                self.assertEqual(block.language, "", f"{document.name}: a language that no test knows")
+            elif block.language != "text":
+                self.assertTrue(block.before.endswith("```") and not block.language, f"{document.name}:{block.line}")
+        for document in DOCUMENTS:
+            fences = re.findall(r"^ *(?:```|~~~)", document.text, re.M)
+            self.assertEqual(len(fences), 2 * len(document.blocks), f"{document.name}: a block that no test finds")
 
     def test_commands_are_marked_as_such(self):
         """Blocks of commands say `sh`, or test_commands.py would not run them."""
@@ -92,5 +95,5 @@ class Text(unittest.TestCase):
         self.assert_none(
             f"{document.name}:{block.line}"
             for document, block in self.every("blocks")
-            if not block.language and command.search(block.text)
+            if block.language == "text" and command.search(block.text)
         )
