@@ -99,7 +99,7 @@ part_model_server() { # the stand-in for TensorFlow Serving
 }
 
 part_handler_scripts() { # Python handlers as users write them
-  suite handlers --pattern test_cases.py
+  suite handlers --pattern "test_c*.py"
 }
 
 part_handlers() { # Python handlers that run together, crash, hang

@@ -82,6 +82,7 @@ pub fn describe(registry: &Registry, name: &str, deadline: Instant) -> Result<Va
 
 /// The body of `POST /models`. Parsing keeps only these two strings; other fields are ignored.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 struct LoadRequest {
     model_name: String,
     url: String,
@@ -89,14 +90,15 @@ struct LoadRequest {
 
 impl LoadRequest {
     fn parse(body: &[u8]) -> Result<Self, RequestError> {
+        const EXPECTED: &str = "The body must be a JSON object with the strings model_name and url";
         let bad_request = |text: String| Err(RequestError::bad_request(text));
         let load: Self = match serde_json::from_slice(body) {
-            Ok(load) => load,
-            Err(e) => {
-                return bad_request(format!(
-                    "The body must be a JSON object with the strings model_name and url: {e}"
-                ));
+            // serde also takes a list for a struct.
+            Ok(_) if !body.trim_ascii_start().starts_with(b"{") => {
+                return bad_request(format!("{EXPECTED}."));
             }
+            Ok(load) => load,
+            Err(e) => return bad_request(format!("{EXPECTED}: {e}")),
         };
         let (name, url) = (&load.model_name, &load.url);
         if !is_model_name(name) {
@@ -160,6 +162,7 @@ mod tests {
         for body in [
             "",
             "[]",
+            r#"["m", "/m"]"#,
             "{}",
             r#"{"model_name": "m"}"#,
             r#"{"model_name": 1, "url": "/m"}"#,

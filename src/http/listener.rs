@@ -85,8 +85,14 @@ impl<P> Listener<P> {
     ) -> Result<Self, StartError> {
         let bound = bind(ip, port).and_then(|socket| Ok((socket, reserve()?)));
         let (socket, reserve) = bound.map_err(|e| {
+            let choose = match e.kind() {
+                io::ErrorKind::AddrNotAvailable => {
+                    "address with SAGEMAKER_TFS_LISTEN_ADDRESS or --listen"
+                }
+                _ => "port with SAGEMAKER_BIND_TO_PORT or --port",
+            };
             StartError::failed(format!(
-                "cannot listen on {ip}:{port}: {e}; choose another port with SAGEMAKER_BIND_TO_PORT or --port"
+                "cannot listen on {ip}:{port}: {e}; choose another {choose}"
             ))
         })?;
         Ok(Self {

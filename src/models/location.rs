@@ -23,7 +23,8 @@ pub fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
         RequestError::bad_request(text)
     };
     let real = PathBuf::from(url).canonicalize().map_err(|_| none())?;
-    if is_of_the_system(&real) {
+    // Also as it is given: `/proc/self/cwd` leads elsewhere.
+    if is_of_the_system(&real) || is_of_the_system(Path::new(url)) {
         return Err(holds_none());
     }
     let models = discover(Path::new(url)).map_err(|e| {
@@ -81,6 +82,9 @@ mod tests {
         add("other/1");
         assert_eq!(find_model("n", url).unwrap_err().status, 400);
         assert_eq!(find_model("n", "/proc/self").unwrap_err().status, 400);
+        let round_about = format!("/proc/self/root{url}/export");
+        assert!(Path::new(&round_about).exists());
+        assert_eq!(find_model("n", &round_about).unwrap_err().status, 400);
         assert_eq!(find_model("n", "/no/such").unwrap_err().status, 404);
     }
 }

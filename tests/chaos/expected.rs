@@ -68,7 +68,7 @@ impl Request {
             is_plain: false,
             status: 200,
             content,
-            answer_header: None,
+            answer_header: Some(("content-type", "application/json")),
             documented: &[],
         }
     }

@@ -44,7 +44,10 @@ fn invoke(maker: &mut Maker) -> Request {
         false => ("model", body.clone(), &[404, 502, 503, 504, 507]),
     };
     let content = Content::Bytes(expected.into_bytes());
-    let request = ask(maker, kind, body, content, documented);
+    let mut request = ask(maker, kind, body, content, documented);
+    if has_handler(number) {
+        request.answer_header = Some(("content-type", "text/plain"));
+    }
     match maker.chance.u8(..3) {
         0 => request.header("X-Amzn-SageMaker-Target-Model", model),
         _ => request.at("POST", format!("/models/{model}/invoke")),

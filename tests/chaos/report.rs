@@ -65,6 +65,9 @@ impl Outcome {
         check(tally.lost == 0, format!("{} requests lost", tally.lost));
         check(tally.wrong == 0, format!("{} answers wrong", tally.wrong));
         check(tally.right > 0, "no request got its right answer".into());
+        check(!tally.faults.is_empty(), "nothing was broken".into());
+        check(!tally.attacks.is_empty(), "nobody attacked".into());
+        check(!tally.pings.is_empty(), "/ping was not asked".into());
         let some: Vec<_> = self.run_twice.iter().take(10).collect();
         check(
             some.is_empty(),

@@ -270,6 +270,7 @@ impl Maker {
         let body = self.image_bytes(size);
         let mut request = self.handled("image", body, "application/x-image", json!([]));
         request.content = Content::Bytes(request.body.clone());
+        request.answer_header = Some(("content-type", "application/octet-stream"));
         request
     }
 

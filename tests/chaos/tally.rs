@@ -10,6 +10,10 @@ use crate::support::Response;
 /// The number of failures that are described in full; later ones are only counted.
 pub const DESCRIBED_FAILURES: usize = 20;
 
+/// A response after this time is lost to its client: the server's deadline of 60 s, with the longest stops and the time
+/// that a busy machine needs.
+const LATEST: Duration = Duration::from_secs(75);
+
 pub type Counts = BTreeMap<String, usize>;
 
 /// A request of a client that is under way.
@@ -98,7 +102,12 @@ impl Tally {
     ) {
         self.count(exchange);
         add(&mut self.statuses, answer.status);
+        let took = now - exchange.begun;
         let how = match verdict {
+            Verdict::Right | Verdict::Documented if took > LATEST => {
+                self.lost += 1;
+                format!("lost: only after {} s", took.as_secs())
+            }
             Verdict::Right => {
                 self.right += 1;
                 if answer.status == 200 {

@@ -80,6 +80,17 @@ fn right_and_wrong_answers() {
 }
 
 #[test]
+fn a_right_answer_that_comes_too_late_is_lost() {
+    for (seconds, expected) in [(70, (1, 0)), (80, (0, 1))] {
+        let (mut tally, request, begun) = (Tally::default(), asked(), Instant::now());
+        let now = begun + Duration::from_secs(seconds);
+        let answer = echo(json!([MARK, 1]));
+        tally.answer(&exchange(&request, begun), &answer, Verdict::Right, now);
+        assert_eq!((tally.right, tally.lost), expected);
+    }
+}
+
+#[test]
 fn the_header_of_an_answer_counts() {
     let mut request = asked();
     request.answer_header = Some(("content-type", "application/jsonlines"));
@@ -221,6 +232,9 @@ fn growth_beyond_the_limits_is_not_flat() {
 fn outcome() -> Outcome {
     let mut tally = Tally::default();
     tally.right = 1;
+    for counts in [&mut tally.faults, &mut tally.attacks, &mut tally.pings] {
+        counts.insert("some".into(), 1);
+    }
     let after = Footprint {
         peak: BEFORE.memory + most_more_memory_under_load(),
         ..BEFORE
@@ -244,10 +258,13 @@ fn outcome() -> Outcome {
 fn whatever_is_not_as_it_must_be_is_a_problem() {
     assert_eq!(outcome().problems(), [""; 0]);
     type Break = fn(&mut Outcome);
-    let breaks: [(&str, Break); 14] = [
+    let breaks: [(&str, Break); 17] = [
         ("lost", |o| o.tally.lost = 1),
         ("wrong", |o| o.tally.wrong = 1),
         ("no request", |o| o.tally.right = 0),
+        ("nothing was broken", |o| o.tally.faults.clear()),
+        ("nobody attacked", |o| o.tally.attacks.clear()),
+        ("/ping was not asked", |o| o.tally.pings.clear()),
         ("let_through", |o| o.tally.let_through = 1),
         ("output_handler ran twice", |o| {
             o.run_twice = vec![MARK.into()]
