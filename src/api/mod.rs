@@ -4,7 +4,7 @@
 //! TensorFlow Serving's own API, and `models.rs` manages models in multi-model mode. Converting bodies, calling
 //! TensorFlow Serving and running handlers belong to the modules below.
 //!
-//! A new route is a variant of [`Route`], found in `route.rs`, with an arm in [`Api::plan`] and in [`Api::run`].
+//! A new route is a variant of `Route`, found in `route.rs`, with an arm in `Api::plan` and in `Api::run`.
 
 pub mod attributes;
 mod invoke;
