@@ -12,7 +12,6 @@ STAND_IN = ROOT / "scripts" / "tensorflow_model_server"
 MODELS = Path(os.environ.get("SAGEMAKER_TFS_TEST_MODELS", ROOT / ".models"))
 
 HOST = "127.0.0.1"
-
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 CSV = "text/csv"

@@ -5,27 +5,28 @@ import socket
 
 from .constants import HOST
 
-# The kernel takes ports for outgoing connections from 32768 upwards; servers stay below.
-PORTS = range(20_000, 32_768)
+# Rust tests, which may run at the same time, stay below; above are the kernel's, for outgoing connections.
+PORTS = range(26_000, 32_768)
 ATTEMPTS = 1000
-
-_taken: set[int] = set()
+_locks: list[socket.socket] = []  # held until the process ends, however it ends
 
 
 def free_ports(count: int = 1) -> int:
-    """The first of `count` free ports in a row, at random, as other runs look for ports too. No port comes twice."""
+    """The first of `count` free ports in a row, at random. No port comes twice, in this process or in another."""
     for _ in range(ATTEMPTS):
         first = random.randrange(PORTS.start, PORTS.stop - count)
-        ports = range(first, first + count)
-        if _taken.isdisjoint(ports) and all(map(_is_free, ports)):
-            _taken.update(ports)
+        locks = [_lock(port) for port in range(first, first + count)]
+        if all(locks):
+            _locks.extend(locks)
             return first
     raise OSError(f"there are no {count} free ports in a row from {PORTS.start} to {PORTS.stop - 1}")
 
 
-def _is_free(port: int) -> bool:
+def _lock(port: int) -> socket.socket | None:
+    """The UDP socket with this number keeps other test processes away; `None` if one is there, or a server."""
     try:
+        (lock := socket.socket(type=socket.SOCK_DGRAM)).bind((HOST, port))
         socket.create_server((HOST, port)).close()
     except OSError:
-        return False
-    return True
+        return lock.close()
+    return lock

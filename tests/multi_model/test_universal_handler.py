@@ -233,8 +233,8 @@ class Refusals(UniversalCase):
 
     def test_objects_that_are_missing_or_may_not_be_read(self):
         self.refused("status 404", "NoSuchBucket", bucket="nobodys")
-        self.refused("has no inference.py", "0 files", prefix="nowhere/")
-        self.refused("has no inference.py", "1 files", prefix=self.put({"inference.txt": SCRIPT}))
+        self.refused("has no inference.py", "files downloaded: 0", prefix="nowhere/")
+        self.refused("has no inference.py", "files downloaded: 1", prefix=self.put({"inference.txt": SCRIPT}))
 
     def test_objects_that_cannot_be_downloaded(self):
         for key, *parts in (
