@@ -26,8 +26,6 @@ GROUPS_OF_PARTS=(
   "threads model_server handler_scripts handlers real_tensorflow multi_model documents containers"
 )
 read -ra PARTS <<<"${GROUPS_OF_PARTS[*]}"
-# Lets the tests that run at the same time go first. Not `containers`, which takes longest.
-PATIENT=" documents "
 # These need the executables of `build`.
 NEED_BUILD=" handler_scripts handlers real_tensorflow multi_model containers "
 # The newest cargo-deny that builds with the oldest Rust that we support.
@@ -125,6 +123,8 @@ part_deployment() { # scripts for images, manifests, workflows
 }
 
 part_documents() { # every command and link in the documents
+  # Tests that run at the same time go first, and `containers`, which takes longest.
+  renice -n 10 "$BASHPID" >/dev/null
   need_tools lint images
   # The documents' commands have no network; the benchmark would install these.
   PATH=$PATH:/usr/sbin command -v nginx >/dev/null && command -v wrk >/dev/null || apt_install nginx wrk ||
@@ -185,7 +185,6 @@ run_group() {
       trap stop_clock EXIT
       trap 'exit 130' INT
       PART=$name
-      [[ $PATIENT != *" $name "* ]] || renice -n 10 "$BASHPID" >/dev/null
       "part_$name"
     ) >>"$OUTPUTS/$name" 2>&1 </dev/null &
     pids+=($!)

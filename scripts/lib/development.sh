@@ -52,7 +52,10 @@ alone() {
   shift
   mkdir -p target
   {
-    ! command -v flock >/dev/null || flock 8
+    if command -v flock >/dev/null && ! flock -n 8; then
+      say "waiting for another script or part: $name"
+      flock 8
+    fi
     "$@"
   } 8>"target/.$name-lock"
 }
@@ -87,18 +90,14 @@ prepare() {
   need_rust
   need_python
   need_python_library
-  mkdir -p target
-  {
-    # Two scripts at the same time would both write here.
-    if command -v flock >/dev/null && ! flock -n 9; then
-      say "waiting for another script that prepares"
-      flock 9
-    fi
-    need_environment
-    need_models
-  } 9>target/.prepare-lock
+  alone prepare need_environment_and_models
   # Executables are built for this environment's Python, and handlers run in it.
   PATH=$PWD/.venv/bin:$PATH
+}
+
+need_environment_and_models() {
+  need_environment
+  need_models
 }
 
 need_rust() {

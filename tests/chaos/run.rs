@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
         let mut problems = end(load);
         problems.extend(self.failures());
         if !problems.is_empty() {
-            problems.push("nothing has been broken yet, so nothing was broken".into());
+            problems.push("this was before any fault, so the run ends here".into());
             return Results {
                 table: String::new(),
                 problems,
