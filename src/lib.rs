@@ -19,13 +19,13 @@
 //!    [`Lane::Thread`](http::Lane::Thread) gets a thread.
 //! 5. **Run.** [`Service::respond`](http::Service::respond) runs as a coroutine on the connection's worker. All of its
 //!    waiting goes through [`wait`], which suspends it while other requests run.
-//! 6. **Convert.** [`convert::Format`] turns the body into one that TFS accepts. Large bodies are converted on
+//! 6. **Convert.** [`convert::request::Format`] turns the body into one that TFS accepts. Large bodies are converted on
 //!    computing threads ([`wait::compute_large`]).
 //! 7. **Call TFS.** [`tfs::backend::Backend`] leases a place at an instance of TFS from its
 //!    [`Pool`](dispatch::pool::Pool), sends the request through [`tfs::client`], and sends it again if the connection
 //!    or the process is lost. With a handler script, [`handlers::invocation::Handlers`] runs the script's functions
 //!    before and after, or in place of this call.
-//! 8. **Respond.** [`convert::accept`] lays out the body, and the connection writes the
+//! 8. **Respond.** [`convert::response::accept`] lays out the body, and the connection writes the
 //!    [`Response`](http::response::Response) as fast as the client reads it. The slot passes to the next request.
 //!
 //! # The modules by layer
@@ -56,7 +56,7 @@
 //!
 //! # Where to add …
 //!
-//! - **A content type:** a variant of [`convert::Format`], and a file in `src/convert/` with a function from bytes to
+//! - **A content type:** a variant of [`convert::request::Format`], and a file in `src/convert/` with a function from bytes to
 //!   bytes.
 //! - **A route:** a variant of `Route` in `src/api/route.rs`; its lane and body limit in `Api::plan`, and its work in
 //!   `Api::run`, both in [`api`].

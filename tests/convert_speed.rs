@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sagemaker_tfs::budget::Budget;
-use sagemaker_tfs::convert::Format;
+use sagemaker_tfs::convert::request::Format;
 
 const RUNS: usize = 15;
 const MEGABYTES: usize = 10;

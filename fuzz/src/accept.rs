@@ -2,8 +2,8 @@
 //!
 //! Input: one byte for the status; a header's value up to the first newline; a body.
 
-use sagemaker_tfs::convert::Format;
-use sagemaker_tfs::convert::accept::{DEFAULT_TYPE, lay_out, listed_type};
+use sagemaker_tfs::convert::request::Format;
+use sagemaker_tfs::convert::response::accept::{DEFAULT_TYPE, lay_out, listed_type};
 use serde_json::Value;
 
 pub fn check(data: &[u8]) {

@@ -1,6 +1,6 @@
 //! CSV: fields are split as the `csv` crate splits them, and numbers are those that the standard library parses.
 
-use sagemaker_tfs::convert::csv;
+use sagemaker_tfs::convert::request::csv;
 use sagemaker_tfs::error::RequestError;
 use serde_json::Value;
 

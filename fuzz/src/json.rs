@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sagemaker_tfs::budget::Buffer;
-use sagemaker_tfs::convert::json;
+use sagemaker_tfs::convert::request::json;
 use sagemaker_tfs::error::RequestError;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};

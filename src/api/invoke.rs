@@ -6,7 +6,8 @@ use std::time::Instant;
 use crate::api::attributes::{self, Attributes};
 use crate::api::{Api, Mode};
 use crate::budget::Buffer;
-use crate::convert::{Format, accept};
+use crate::convert::request::{Format, Target};
+use crate::convert::response::{self, Accepted};
 use crate::error::RequestError;
 use crate::handlers;
 use crate::http::Request;
@@ -92,7 +93,7 @@ impl Api {
             Mode::Fixed(_) => response?,
             Mode::Registry(_) => exhaustion::as_507(response)?,
         };
-        let (body, content_type) = laid_out(status, body, accept);
+        let (body, content_type) = laid_out(status, body, accept)?;
         Ok(Response {
             content_type: Some(content_type.into()),
             ..Response::json(status, body)
@@ -103,18 +104,21 @@ impl Api {
 /// Converts a client's body to the body that TensorFlow Serving expects.
 fn converted(format: Format, mut body: Buffer) -> Result<CheckedBody, RequestError> {
     let body = compute_large(body.len(), move || {
-        format.to_tfs(&mut body)?;
+        format.to_tfs(&mut body, &Target::default())?;
         Ok::<_, RequestError>(body)
     })?;
     CheckedBody::check(body)
 }
 
 /// Lays out a response body as `accept` asks. Returns the body and its content type.
-fn laid_out(status: u16, mut body: Buffer, accept: Option<&str>) -> (Buffer, &'static str) {
-    let accept = accept.map(str::to_owned);
+fn laid_out(
+    status: u16,
+    body: Buffer,
+    accept: Option<&str>,
+) -> Result<(Buffer, &'static str), RequestError> {
+    let accepted = Accepted::negotiate(accept, Accepted::Json { one_line: false })?;
     compute_large(body.len(), move || {
-        let content_type = accept::lay_out(status, body.bytes_mut(), accept.as_deref());
-        (body, content_type)
+        response::lay_out(status, body, accepted, None)
     })
 }
 

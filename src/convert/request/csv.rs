@@ -4,6 +4,7 @@
 //! Quoting follows RFC 4180. A quoted field is always a string, and the `csv` crate does not report which fields were
 //! quoted, so this module has its own parser; tests compare it with that crate.
 
+use super::target::escape;
 use crate::budget::{Buffer, NoRoom};
 use crate::error::RequestError;
 
@@ -280,27 +281,6 @@ fn is_exponent(text: &[u8]) -> bool {
         _ => return false,
     };
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
-}
-
-/// Writes this UTF-8 text as the content of a JSON string, without the quotes.
-fn escape(text: &[u8], out: &mut Buffer) -> Result<(), NoRoom> {
-    let mut rest = text;
-    while let Some(at) = rest
-        .iter()
-        .position(|&b| b < b' ' || b == b'"' || b == b'\\')
-    {
-        out.extend(&rest[..at])?;
-        match rest[at] {
-            b'"' => out.extend(b"\\\"")?,
-            b'\\' => out.extend(b"\\\\")?,
-            b'\n' => out.extend(b"\\n")?,
-            b'\r' => out.extend(b"\\r")?,
-            b'\t' => out.extend(b"\\t")?,
-            control => out.extend(format!("\\u{control:04x}").as_bytes())?,
-        }
-        rest = &rest[at + 1..];
-    }
-    out.extend(rest)
 }
 
 #[cfg(test)]

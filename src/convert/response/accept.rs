@@ -2,6 +2,42 @@
 
 use memchr::memmem;
 
+use crate::error::RequestError;
+
+/// The format of a response with status 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// TensorFlow Serving's JSON: as it is, or on one line.
+    Json {
+        /// Without line ends.
+        one_line: bool,
+    },
+    /// A line of JSON for each instance.
+    JsonLines,
+    /// A row for each instance.
+    Csv {
+        /// With a header line.
+        header: bool,
+    },
+    /// A numpy array, or an archive of them for several outputs.
+    Npy,
+    /// An archive of numpy arrays by name.
+    Npz,
+}
+
+impl Accepted {
+    /// Chooses the format for the header `Accept`.
+    ///
+    /// # Errors
+    /// 406 if the header accepts no supported format.
+    pub fn negotiate(accept: Option<&str>, default: Self) -> Result<Self, RequestError> {
+        Ok(match listed_type(accept) {
+            Some(_) => Self::Json { one_line: true },
+            None => default,
+        })
+    }
+}
+
 /// The content type of responses when `Accept` lists no supported type.
 pub const DEFAULT_TYPE: &str = "application/json";
 

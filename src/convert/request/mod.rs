@@ -1,0 +1,127 @@
+//! From a client's body to the body of a request to TensorFlow Serving's REST API.
+//!
+//! This file chooses the conversion for a content type; each format has its own file. A new format is a variant of
+//! [`Format`], a line in [`Format::of`] and [`Format::to_tfs`], and a file.
+
+pub mod csv;
+pub mod encoding;
+pub mod json;
+pub mod npy;
+mod npz;
+pub mod records;
+mod target;
+
+use crate::budget::Buffer;
+use crate::error::RequestError;
+
+pub use self::target::{Header, Rows, Row, Target};
+
+/// The format of a request's body, which decides the conversion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON, JSON lines or concatenated JSON values; the conversion recognizes the form by the body.
+    Json,
+    /// Comma-separated values.
+    Csv(Option<Header>),
+    /// A numpy array.
+    Npy,
+    /// Several numpy arrays by name.
+    Npz,
+    /// One image, or any other bytes, sent as base64.
+    Image,
+    /// A serialized `tf.Example`, or a stream of them in TFRecord framing; recognized by the body.
+    Example,
+    /// A stream of records in TFRecord framing.
+    Records,
+    /// JSON, or numpy's formats; recognized by the body.
+    Binary,
+}
+
+impl Format {
+    /// The format for the header `Content-Type`; JSON without the header.
+    ///
+    /// # Errors
+    /// 415 for a type that is not supported, with the types that are.
+    pub fn of(content_type: Option<&str>) -> Result<Self, RequestError> {
+        let Some(full) = content_type else {
+            return Ok(Self::Json);
+        };
+        let (essence, parameters) = full.split_once(';').unwrap_or((full, ""));
+        let essence = essence.trim();
+        let lower = essence.to_ascii_lowercase();
+        match lower.as_str() {
+            "" | "application/json" | "application/jsonlines" | "application/jsons"
+            | "application/x-ndjson" => Ok(Self::Json),
+            "text/csv" | "application/csv" => Ok(Self::Csv(csv_header(parameters)?)),
+            "application/x-npy" => Ok(Self::Npy),
+            "application/x-npz" => Ok(Self::Npz),
+            "application/x-image" => Ok(Self::Image),
+            "application/x-tfexample" => Ok(Self::Example),
+            "application/x-tfrecord" => Ok(Self::Records),
+            "application/octet-stream" => Ok(Self::Binary),
+            _ if lower.starts_with("image/") => Ok(Self::Image),
+            _ => Err(RequestError::new(
+                415,
+                format!("Unsupported Media Type: {essence}; accepted: {ACCEPTED}."),
+            )),
+        }
+    }
+
+    /// Whether the signature decides the conversion. JSON asks for it only where it must ([`Problem::NeedsSignature`]).
+    pub fn needs_signature(self) -> bool {
+        !matches!(self, Self::Json)
+    }
+
+    /// Converts a body into the body of a request to TensorFlow Serving. An empty body stays empty, because TensorFlow
+    /// Serving's error is the clearest.
+    ///
+    /// # Errors
+    /// 400 for a body that cannot be converted, 413 or 503 when no memory is left for the conversion.
+    pub fn to_tfs(self, body: &mut Buffer, target: &Target) -> Result<(), RequestError> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Json => json::to_tfs(body)?,
+            Self::Csv(_) => *body = csv::to_tfs(body)?,
+            Self::Npy => *body = npy::to_tfs(body, target)?,
+            Self::Npz => *body = npz::to_tfs(body, target)?,
+            Self::Image => *body = records::bytes_to_tfs(body, target)?,
+            Self::Example => *body = records::example_to_tfs(body, target)?,
+            Self::Records => *body = records::to_tfs(body, target)?,
+            Self::Binary if body.starts_with(npy::MAGIC) => *body = npy::to_tfs(body, target)?,
+            Self::Binary if body.starts_with(npz::MAGIC) => *body = npz::to_tfs(body, target)?,
+            Self::Binary => json::to_tfs(body)?,
+        }
+        Ok(())
+    }
+}
+
+/// What 415 lists.
+const ACCEPTED: &str = "application/json, application/jsonlines, application/x-ndjson, text/csv, application/x-npy, \
+     application/x-npz, application/x-image, image/*, application/x-tfexample, application/x-tfrecord, \
+     application/octet-stream";
+
+/// Whether the parameters of a content type announce a header line (RFC 7111, RFC 4180).
+///
+/// # Errors
+/// 400 for another value than `present` and `absent`.
+fn csv_header(parameters: &str) -> Result<Option<Header>, RequestError> {
+    for parameter in parameters.split(';') {
+        let Some((name, value)) = parameter.split_once('=') else {
+            continue;
+        };
+        if !name.trim().eq_ignore_ascii_case("header") {
+            continue;
+        }
+        let value = value.trim().trim_matches('"');
+        return match value.to_ascii_lowercase().as_str() {
+            "present" => Ok(Some(Header::Present)),
+            "absent" => Ok(Some(Header::Absent)),
+            _ => Err(RequestError::bad_request(format!(
+                "The content type says header={value:?}; accepted: present or absent."
+            ))),
+        };
+    }
+    Ok(None)
+}

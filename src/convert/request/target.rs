@@ -1,0 +1,113 @@
+//! What a conversion may know about the model that its result is for.
+
+use std::sync::Arc;
+
+use crate::budget::{Buffer, NoRoom};
+use crate::convert::signature::{Signature, Tensor};
+
+/// The request that a body is converted to.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// The key of the rows.
+    pub rows: Rows,
+    /// The signature that the request names.
+    pub signature_name: Option<String>,
+    /// That signature, or the default one; `None` if it is not known.
+    pub signature: Option<Arc<Signature>>,
+    /// Whether CSV without an announcement has a header line.
+    pub csv_header: Header,
+    /// How rows of CSV are read.
+    pub csv_row: Row,
+}
+
+/// The member of a request that holds its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rows {
+    /// `instances`, of predict.
+    #[default]
+    Instances,
+    /// `examples`, of classify and regress.
+    Examples,
+}
+
+/// Whether CSV begins with a header line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Header {
+    /// It does not.
+    #[default]
+    Absent,
+    /// It does.
+    Present,
+    /// If the first line cannot be data.
+    Auto,
+}
+
+/// How rows of CSV are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Row {
+    /// As the signature says.
+    #[default]
+    Signature,
+    /// As without a signature: by how each field is written.
+    Fields,
+    /// Each row as one string, if the model has one string input.
+    String,
+}
+
+impl Rows {
+    /// The key in JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Instances => "instances",
+            Self::Examples => "examples",
+        }
+    }
+}
+
+impl Target {
+    /// The only input of a predict request, if the signature is known and has just one.
+    pub fn only_input(&self) -> Option<&Tensor> {
+        match self.signature.as_deref()?.inputs.as_slice() {
+            [input] if self.rows == Rows::Instances => Some(input),
+            _ => None,
+        }
+    }
+
+    /// The text of the request up to its rows: `{"signature_name": "s", "instances": `. Rows follow as a list, and
+    /// then `}`.
+    pub fn opening(&self) -> String {
+        self.opening_with(self.rows.key())
+    }
+
+    /// The same with another key in place of the rows': `inputs`.
+    pub fn opening_with(&self, key: &str) -> String {
+        match &self.signature_name {
+            Some(name) => {
+                let name = serde_json::Value::from(name.as_str());
+                format!("{{\"signature_name\": {name}, \"{key}\": ")
+            }
+            None => format!("{{\"{key}\": "),
+        }
+    }
+}
+
+/// Writes this UTF-8 text as the content of a JSON string, without the quotes.
+pub fn escape(text: &[u8], out: &mut Buffer) -> Result<(), NoRoom> {
+    let mut rest = text;
+    while let Some(at) = rest
+        .iter()
+        .position(|&b| b < b' ' || b == b'"' || b == b'\\')
+    {
+        out.extend(&rest[..at])?;
+        match rest[at] {
+            b'"' => out.extend(b"\\\"")?,
+            b'\\' => out.extend(b"\\\\")?,
+            b'\n' => out.extend(b"\\n")?,
+            b'\r' => out.extend(b"\\r")?,
+            b'\t' => out.extend(b"\\t")?,
+            control => out.extend(format!("\\u{control:04x}").as_bytes())?,
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend(rest)
+}
