@@ -227,9 +227,9 @@ impl Tensor {
     /// The number of elements of one row, if it is known.
     pub fn row_size(&self) -> Option<usize> {
         let sizes = self.row_shape()?.iter();
-        sizes.copied().try_fold(1, |product: usize, size| {
-            product.checked_mul(size?)
-        })
+        sizes
+            .copied()
+            .try_fold(1, |product: usize, size| product.checked_mul(size?))
     }
 
     /// The type and shape, for messages: `float32 of shape [-1, 4]`.
@@ -242,12 +242,15 @@ impl Tensor {
             Some(size) => size.to_string(),
             None => "-1".to_owned(),
         });
-        format!("{dtype} of shape [{}]", sizes.collect::<Vec<_>>().join(", "))
+        format!(
+            "{dtype} of shape [{}]",
+            sizes.collect::<Vec<_>>().join(", ")
+        )
     }
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(in crate::convert) mod testing {
     use super::*;
 
     /// A tensor as TensorFlow 2 exports it; -1 stands for any size.
@@ -297,7 +300,10 @@ mod tests {
     #[test]
     fn reads_names_types_and_shapes() {
         let signatures = Signatures::parse(METADATA.as_bytes()).unwrap();
-        assert_eq!(signatures.names().collect::<Vec<_>>(), ["other", "serving_default"]);
+        assert_eq!(
+            signatures.names().collect::<Vec<_>>(),
+            ["other", "serving_default"]
+        );
         let signature = signatures.get("serving_default").unwrap();
         let loose = |name: &str, dtype, shape| Tensor {
             name: name.into(),
@@ -324,7 +330,13 @@ mod tests {
 
     #[test]
     fn other_responses_list_no_signatures() {
-        for body in ["", "[]", "{}", r#"{"metadata": {"signature_def": 1}}"#, "no JSON"] {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"metadata": {"signature_def": 1}}"#,
+            "no JSON",
+        ] {
             assert_eq!(Signatures::parse(body.as_bytes()), None, "{body}");
         }
     }

@@ -14,7 +14,7 @@ mod target;
 use crate::budget::Buffer;
 use crate::error::RequestError;
 
-pub use self::target::{Header, Rows, Row, Target};
+pub use self::target::{Header, Row, Rows, Target};
 
 /// The format of a request's body, which decides the conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,10 @@ impl Format {
         let essence = essence.trim();
         let lower = essence.to_ascii_lowercase();
         match lower.as_str() {
-            "" | "application/json" | "application/jsonlines" | "application/jsons"
+            ""
+            | "application/json"
+            | "application/jsonlines"
+            | "application/jsons"
             | "application/x-ndjson" => Ok(Self::Json),
             "text/csv" | "application/csv" => Ok(Self::Csv(csv_header(parameters)?)),
             "application/x-npy" => Ok(Self::Npy),
@@ -83,7 +86,7 @@ impl Format {
         }
         match self {
             Self::Json => json::to_tfs(body)?,
-            Self::Csv(_) => *body = csv::to_tfs(body)?,
+            Self::Csv(_) => *body = csv::to_tfs(body, target)?,
             Self::Npy => *body = npy::to_tfs(body, target)?,
             Self::Npz => *body = npz::to_tfs(body, target)?,
             Self::Image => *body = records::bytes_to_tfs(body, target)?,

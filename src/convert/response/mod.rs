@@ -20,6 +20,10 @@ pub fn lay_out(
 ) -> Result<(Buffer, &'static str), RequestError> {
     let _ = signature;
     let one_line = matches!(accepted, Accepted::Json { one_line: true });
-    let content_type = accept::lay_out(status, body.bytes_mut(), one_line.then_some("application/json"));
+    let content_type = accept::lay_out(
+        status,
+        body.bytes_mut(),
+        one_line.then_some("application/json"),
+    );
     Ok((body, content_type))
 }
