@@ -104,7 +104,7 @@ impl Api {
 /// Converts a client's body to the body that TensorFlow Serving expects.
 fn converted(format: Format, mut body: Buffer) -> Result<CheckedBody, RequestError> {
     let body = compute_large(body.len(), move || {
-        format.to_tfs(&mut body, &Target::default())?;
+        let _ = format.to_tfs(&mut body, &Target::default())?;
         Ok::<_, RequestError>(body)
     })?;
     CheckedBody::check(body)

@@ -1,44 +1,80 @@
-//! Converts JSON bodies: a request to TensorFlow Serving stays unchanged, and any other values become its `instances`.
+//! Converts JSON bodies: a request to TensorFlow Serving stays unchanged, and any other values become its rows.
 //!
 //! Only the structure is scanned (strings, nesting). Validating values is left to TensorFlow Serving, whose messages
 //! clients expect. For the same reason a body whose structure is broken stays unchanged.
 
 use std::ops::Range;
 
+use serde::de::IgnoredAny;
+
 use crate::budget::{Buffer, NoRoom};
+use crate::convert::request::target::{Conversion, Target};
+use crate::convert::signature::Kind;
 use crate::error::RequestError;
 
 mod scan;
 
-use scan::{Broken, Shape, Value, Values, is_key, is_main_key, trim_space};
+use scan::{Broken, FEATURES, Shape, Value, Values, is_key, is_main_key, trim_space};
 
 /// Maximum number of members, apart from the rows, in a request that is joined with others. TensorFlow Serving knows
 /// one such member.
 const MAX_JOINED_MEMBERS: usize = 16;
 
-/// Converts a JSON, JSON lines or JSONs body into the body of a request to TensorFlow Serving.
+/// Converts a JSON, JSON lines or JSONs body into the body of a request to TensorFlow Serving. If the signature decides
+/// and has not been looked up, the body stays unchanged.
 ///
 /// # Errors
-/// 400 when the body contains several requests to TensorFlow Serving that cannot be joined into one; 413 or 503 when no
-/// memory is left for the conversion.
-pub fn to_tfs(body: &mut Buffer) -> Result<(), RequestError> {
+/// 400 when the body contains several requests to TensorFlow Serving that cannot be joined into one, or JSON in a JSON
+/// string; 413 or 503 when no memory is left for the conversion.
+pub fn to_tfs(body: &mut Buffer, target: &Target) -> Result<Conversion, RequestError> {
     if body.starts_with(b"\xef\xbb\xbf") {
         body.consume(3); // a byte order mark, which TensorFlow Serving does not accept
     }
-    match convert(body) {
-        Ok(Change::None) | Err(Failure::Broken) => Ok(()),
-        Ok(Change::Wrap(value, before, after)) => Ok(wrap(body, value, before, after)?),
-        Ok(Change::Replace(converted)) => {
-            *body = converted;
-            Ok(())
+    match convert(body, target) {
+        Ok(Change::None) | Err(Failure::Broken) => {}
+        Ok(Change::Wrap(value, before, after)) => wrap(body, value, before.as_bytes(), after)?,
+        Ok(Change::Insert(at, text)) => insert(body, at, text.as_bytes())?,
+        Ok(Change::Replace(converted)) => *body = converted,
+        Err(Failure::NeedsSignature) => return Ok(Conversion::NeedsSignature),
+        Err(Failure::NoRoom(why)) => return Err(why.into()),
+        Err(Failure::JsonInString) => {
+            return Err(RequestError::bad_request(
+                "The body is JSON inside a JSON string: it was encoded twice. Send the inner JSON.",
+            ));
         }
-        Err(Failure::NoRoom(why)) => Err(why.into()),
-        Err(Failure::NotJoinable) => Err(RequestError::bad_request(
-            "The body holds several values, and at least one of them is a request to TensorFlow Serving. Several \
-             requests are joined only when all have their rows under the same key, 'instances' or 'examples', and all \
-             their other members (such as 'signature_name') are the same; send these requests one at a time.",
-        )),
+        Err(Failure::NotJoinable) => {
+            return Err(RequestError::bad_request(
+                "The body holds several values, and at least one of them is a request to TensorFlow Serving. Several \
+                 requests are joined only when all have their rows under the same key, 'instances' or 'examples', and \
+                 all their other members (such as 'signature_name') are the same; send these requests one at a time.",
+            ));
+        }
     }
+    Ok(Conversion::Done)
+}
+
+/// The signature that a request to TensorFlow Serving names itself.
+pub fn signature_name(body: &[u8]) -> Option<String> {
+    let mut values = Values { body, at: 0 };
+    let first = values.next_value().ok().flatten()?;
+    let Shape::Request {
+        names_signature: true,
+    } = first.shape
+    else {
+        return None;
+    };
+    let mut values = Values {
+        body: first.text(body),
+        at: 0,
+    };
+    let mut name = None;
+    let scanned = values.each_member(|key, value| {
+        if is_key(key, "signature_name") {
+            name = serde_json::from_slice(value).ok();
+        }
+        Ok::<_, Broken>(())
+    });
+    scanned.ok().and(name)
 }
 
 #[derive(Debug)]
@@ -47,6 +83,10 @@ enum Failure {
     Broken,
     /// The body contains several values, some of them requests that cannot be joined.
     NotJoinable,
+    /// The body is a string that contains JSON.
+    JsonInString,
+    /// The signature decides, and has not been looked up.
+    NeedsSignature,
     NoRoom(NoRoom),
 }
 
@@ -66,46 +106,152 @@ impl From<Broken> for Failure {
 enum Change {
     None,
     /// Keep the value in this range, with these texts before and after it.
-    Wrap(Range<usize>, &'static [u8], &'static [u8]),
+    Wrap(Range<usize>, String, &'static [u8]),
+    /// Insert this text at this position.
+    Insert(usize, String),
     Replace(Buffer),
 }
 
-const INSTANCES: &[u8] = b"{\"instances\": ";
-const INSTANCES_LIST: &[u8] = b"{\"instances\": [";
-
-fn convert(body: &Buffer) -> Result<Change, Failure> {
+fn convert(body: &Buffer, target: &Target) -> Result<Change, Failure> {
     let mut values = Values { body, at: 0 };
     let Some(first) = values.next_value()? else {
         return Ok(Change::None);
     };
     let Some(second) = values.next_value()? else {
-        return Ok(match &first.shape {
-            Shape::Request => Change::None,
-            Shape::Instances => Change::Wrap(first.range, INSTANCES, b"}"),
-            Shape::Instance => Change::Wrap(first.range, INSTANCES_LIST, b"]}"),
-        });
+        return one_value(body, &first, target);
     };
     let mut out = body.sibling();
+    let opening = target.opening();
     // A little more than the body, because commas replace the white space between values.
-    let likely = INSTANCES_LIST.len() + body.len() + body.len() / 8 + 16;
+    let likely = opening.len() + body.len() + body.len() / 8 + 16;
     out.reserve_likely(likely, body.len())?;
-    if matches!(first.shape, Shape::Request) {
-        join(body, &first, second, values, &mut out)?;
+    if let Shape::Request { .. } = first.shape {
+        join(body, &first, second, values, target, &mut out)?;
         return Ok(Change::Replace(out));
     }
-    out.extend(INSTANCES_LIST)?;
-    out.extend(first.text(body))?;
+    out.extend(opening.as_bytes())?;
+    out.extend(b"[")?;
+    write_row(&first, body, target, &mut out)?;
     let mut next = Some(second);
     while let Some(value) = next {
-        if matches!(value.shape, Shape::Request) {
+        if let Shape::Request { .. } = value.shape {
             return Err(Failure::NotJoinable);
         }
         out.extend(b", ")?;
-        out.extend(value.text(body))?;
+        write_row(&value, body, target, &mut out)?;
         next = values.next_value()?;
     }
     out.extend(b"]}")?;
     Ok(Change::Replace(out))
+}
+
+fn one_value(body: &Buffer, value: &Value, target: &Target) -> Result<Change, Failure> {
+    let opening = || target.opening();
+    let range = || value.range.clone();
+    Ok(match value.shape {
+        Shape::Request { names_signature } => match target.signature_member() {
+            Some(member) if !names_signature => Change::Insert(value.range.start + 1, member),
+            _ => Change::None,
+        },
+        Shape::Instances { has_features: true } if features_are_rows(target)? => {
+            let mut out = body.sibling();
+            out.reserve_likely(opening().len() + body.len() + 1, body.len())?;
+            out.extend(opening().as_bytes())?;
+            let mut elements = Values {
+                body,
+                at: value.range.start + 1,
+            };
+            let mut separator: &[u8] = b"[";
+            while let Some(element) = elements.next_element()? {
+                out.extend(separator)?;
+                separator = b", ";
+                write_row(&element, body, target, &mut out)?;
+            }
+            out.extend(b"]}")?;
+            Change::Replace(out)
+        }
+        Shape::Instances { .. } => Change::Wrap(range(), opening(), b"}"),
+        Shape::Features(_) => {
+            let mut out = body.sibling();
+            out.extend(opening().as_bytes())?;
+            out.extend(b"[")?;
+            write_row(value, body, target, &mut out)?;
+            out.extend(b"]}")?;
+            Change::Replace(out)
+        }
+        Shape::Instance => {
+            refuse_json_in_string(body, value.text(body), target)?;
+            Change::Wrap(range(), opening() + "[", b"]}")
+        }
+    })
+}
+
+/// Writes a value as a row. An object with `features` alone, as SageMaker's own algorithms take it, is the row that
+/// `features` holds.
+fn write_row(value: &Value, body: &[u8], target: &Target, out: &mut Buffer) -> Result<(), Failure> {
+    let text = match value.shape {
+        Shape::Features(features) if features_are_rows(target)? => features,
+        _ => value.text(body),
+    };
+    Ok(out.extend(text)?)
+}
+
+/// Whether `features` cannot be the name of an input, and there is one input whose row it can hold.
+fn features_are_rows(target: &Target) -> Result<bool, Failure> {
+    if target.is_deferred {
+        return Err(Failure::NeedsSignature);
+    }
+    let input = target.only_input();
+    Ok(input.is_some_and(|input| input.name != FEATURES))
+}
+
+/// Refuses a string that contains JSON, which clients send by mistake when they encode a body twice. A model that takes
+/// strings may be sent JSON as text, but not a whole request.
+fn refuse_json_in_string(body: &Buffer, text: &[u8], target: &Target) -> Result<(), Failure> {
+    if !matches!(text, [b'"', b'{' | b'[' | b' ' | b'\\', ..]) {
+        return Ok(());
+    }
+    let _memory = body.reserve_outside(text.len())?;
+    let Ok(inner) = serde_json::from_slice::<String>(text) else {
+        return Ok(());
+    };
+    let inner = trim_space(inner.as_bytes());
+    if !matches!(inner.first(), Some(b'{' | b'[')) {
+        return Ok(());
+    }
+    let mut values = Values { body: inner, at: 0 };
+    let first = values.next_value();
+    if let Ok(Some(Value {
+        shape: Shape::Request { .. },
+        ..
+    })) = first
+    {
+        return Err(Failure::JsonInString);
+    }
+    if first.is_err() || serde_json::from_slice::<IgnoredAny>(inner).is_err() {
+        return Ok(());
+    }
+    if target.is_deferred {
+        return Err(Failure::NeedsSignature);
+    }
+    let input = target.only_input();
+    match input
+        .is_some_and(|input| matches!(input.dtype.kind(), Kind::Float | Kind::Integer | Kind::Bool))
+    {
+        true => Err(Failure::JsonInString),
+        false => Ok(()),
+    }
+}
+
+/// Inserts a text, in place.
+fn insert(body: &mut Buffer, at: usize, text: &[u8]) -> Result<(), NoRoom> {
+    body.reserve_exact(text.len())?;
+    let length = body.len();
+    let bytes = body.bytes_mut();
+    bytes.resize(length + text.len(), 0);
+    bytes.copy_within(at..length, at + text.len());
+    bytes[at..at + text.len()].copy_from_slice(text);
+    Ok(())
 }
 
 /// Reduces the body to one value, with these texts before and after it. Works in place, without a copy of a large body.
@@ -128,11 +274,19 @@ fn join(
     first: &Value,
     second: Value,
     mut values: Values,
+    target: &Target,
     out: &mut Buffer,
 ) -> Result<(), Failure> {
+    let names_signature =
+        matches!(first.shape, Shape::Request { names_signature } if names_signature);
     let first = Request::parse(first.text(body))?;
     let first_rows = first.rows()?;
     out.extend(b"{")?;
+    if let Some(member) = target.signature_member()
+        && !names_signature
+    {
+        out.extend(member.as_bytes())?;
+    }
     for (key, value) in &first.others {
         for text in [key, &b": "[..], value, b", "] {
             out.extend(text)?;
@@ -145,7 +299,7 @@ fn join(
 
     let mut next = Some(second);
     while let Some(value) = next {
-        let Shape::Request = value.shape else {
+        let Shape::Request { .. } = value.shape else {
             return Err(Failure::NotJoinable);
         };
         let request = Request::parse(value.text(body))?;
@@ -222,266 +376,4 @@ impl<'a> Request<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::{Value as Json, json};
-
-    fn convert_text(body: &str) -> Result<String, RequestError> {
-        let mut body = Buffer::from(body.as_bytes().to_vec());
-        to_tfs(&mut body)?;
-        Ok(String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    fn converted(body: &str) -> String {
-        convert_text(body).unwrap()
-    }
-
-    #[test]
-    fn leaves_requests_unchanged() {
-        for body in [
-            r#"{"instances": [1.0, 2.0, 5.0]}"#,
-            r#" {"inputs" : {"a": [1]}} "#,
-            r#"{"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}]}"#,
-            r#"{"inst\u0061nces": []}"#,
-            r#"{"a": {"b": [1, "]}"]}, "instances": NaN}"#,
-        ] {
-            assert_eq!(converted(body), body);
-        }
-    }
-
-    #[test]
-    fn wraps_a_single_value_as_one_instance() {
-        for (body, expected) in [
-            ("1.5", r#"{"instances": [1.5]}"#),
-            ("NaN", r#"{"instances": [NaN]}"#),
-            (" \"a\\\"b\" ", r#"{"instances": ["a\"b"]}"#),
-            ("[1.0, 2.0, 5.0]", r#"{"instances": [[1.0, 2.0, 5.0]]}"#),
-            ("[]", r#"{"instances": [[]]}"#),
-            ("{}", r#"{"instances": [{}]}"#),
-            ("[[1], 2]", r#"{"instances": [[[1], 2]]}"#),
-            ("[[1], {}]", r#"{"instances": [[[1], {}]]}"#),
-            (
-                r#"{"x": {"instances": 1}}"#,
-                r#"{"instances": [{"x": {"instances": 1}}]}"#,
-            ),
-            (
-                r#"{"x": "instances"}"#,
-                r#"{"instances": [{"x": "instances"}]}"#,
-            ),
-        ] {
-            assert_eq!(converted(body), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn wraps_a_list_of_lists_or_objects_as_the_instances() {
-        for (body, expected) in [
-            (
-                "[[1.0, 2.0], [5.0]]",
-                r#"{"instances": [[1.0, 2.0], [5.0]]}"#,
-            ),
-            (
-                r#"[{"x": 1},{"x": "]"}]"#,
-                r#"{"instances": [{"x": 1},{"x": "]"}]}"#,
-            ),
-        ] {
-            assert_eq!(converted(body), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn converts_several_values_to_instances_on_lines_or_not() {
-        for (body, expected) in [
-            (
-                "[1.0, 2.0, 5.0]\n[3.0, 4.0, 5.0]\n",
-                "[[1.0, 2.0, 5.0], [3.0, 4.0, 5.0]]",
-            ),
-            ("1 2\t3\r\n4", "[1, 2, 3, 4]"),
-            ("[1][2]{\"x\":1}", "[[1], [2], {\"x\":1}]"),
-            ("\"a\"\"b\"", "[\"a\", \"b\"]"),
-            ("[[1]]\n[[2]]", "[[[1]], [[2]]]"),
-        ] {
-            assert_eq!(
-                converted(body),
-                format!("{{\"instances\": {expected}}}"),
-                "{body}"
-            );
-        }
-    }
-
-    #[test]
-    fn joins_several_requests() {
-        for (body, expected) in [
-            (
-                "{\"instances\": [1, 2]}\n{\"instances\": [ 5 ]}{\"instances\":[]}",
-                r#"{"instances": [1, 2, 5]}"#,
-            ),
-            (
-                r#"{"instances": []} {"instances": [7]}"#,
-                r#"{"instances": [7]}"#,
-            ),
-            (
-                r#"{"signature_name": "s", "instances": [1]} {"instances": [2], "signature_name": "s"}"#,
-                r#"{"signature_name": "s", "instances": [1, 2]}"#,
-            ),
-            (
-                r#"{"examples": [{"x": 1}]} {"examples": [{"x": 2}]}"#,
-                r#"{"examples": [{"x": 1}, {"x": 2}]}"#,
-            ),
-        ] {
-            assert_eq!(converted(body), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn returns_400_for_requests_that_cannot_be_joined() {
-        for body in [
-            r#"{"instances": [1]} {"instances": [2], "signature_name": "s"}"#,
-            r#"{"instances": [1], "signature_name": "t"} {"instances": [2], "signature_name": "s"}"#,
-            r#"{"inputs": [1]} {"inputs": [2]}"#,
-            r#"{"instances": [1]} {"examples": [2]}"#,
-            r#"{"instances": [1]} [2]"#,
-            r#"[2] {"instances": [1]}"#,
-            r#"{"instances": 1} {"instances": 2}"#,
-            r#"{"instances": [1], "inputs": [2]} {"instances": [3], "inputs": [2]}"#,
-            r#"{"instances": [1], "instances": [2]} {"instances": [1], "instances": [2]}"#,
-            r#"{"instances": [1], "ex\u0061mples": []} {"instances": [1], "ex\u0061mples": []}"#,
-        ] {
-            let error = convert_text(body).unwrap_err();
-            assert_eq!(error.status, 400, "{body}");
-            assert!(error.text.contains("joined only when"));
-        }
-    }
-
-    /// Found by fuzzing: dropping a form feed turned a body that TensorFlow Serving refuses into valid rows.
-    #[test]
-    fn drops_only_json_white_space_around_joined_rows() {
-        assert_eq!(
-            converted("{\"instances\": [\x0c]} {\"instances\": [ \t\n1\r ]}"),
-            "{\"instances\": [\x0c, 1]}"
-        );
-    }
-
-    #[test]
-    fn drops_a_byte_order_mark() {
-        assert_eq!(
-            converted("\u{feff}{\"instances\": []}"),
-            "{\"instances\": []}"
-        );
-        assert_eq!(converted("\u{feff}1"), "{\"instances\": [1]}");
-    }
-
-    /// Many parsers treat a form feed as white space, but JSON does not.
-    #[test]
-    fn treats_control_characters_as_parts_of_values() {
-        assert_eq!(converted("\x0c"), "{\"instances\": [\x0c]}");
-        assert_eq!(converted("1\x0c2 \0"), "{\"instances\": [1\x0c2, \0]}");
-        assert_eq!(
-            converted("[1]\x0c\n[2]"),
-            "{\"instances\": [[1], \x0c, [2]]}"
-        );
-    }
-
-    #[test]
-    fn leaves_broken_bodies_unchanged_for_tensorflow_serving_to_refuse() {
-        for body in [
-            " ",
-            "\n",
-            "{",
-            "[",
-            "[1",
-            "[1, [2]",
-            "{\"a\"",
-            "{\"a\":",
-            "{\"a\": 1",
-            "\"a",
-            "\"a\\",
-            "]",
-            "}",
-            ",",
-            ":",
-            "1, 2",
-            "{\"a\" 1}",
-            "{1: 2}",
-            "{\"instances\": [1}",
-            "[[1] 2]",
-            "[1]]",
-            "{\"instances\": [1]} }",
-            "[[1],",
-            "[{}",
-            "\"\\\"",
-        ] {
-            assert_eq!(converted(body), body);
-        }
-    }
-
-    /// Only makes numbers that serde_json prints as it parses them, because the conversion keeps their text.
-    fn any_json() -> impl Strategy<Value = Json> {
-        let leaf = prop_oneof![
-            Just(Json::Null),
-            any::<bool>().prop_map(Json::from),
-            any::<i64>().prop_map(Json::from),
-            "[\\x00-\\x7f\u{e9}\u{1f600}]{0,20}".prop_map(Json::from),
-            "[\\[\\]{}\",: \\\\]{0,40}".prop_map(Json::from),
-        ];
-        leaf.prop_recursive(4, 64, 6, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Json::from),
-                prop::collection::btree_map("[a-z\"\\\\{\\]]{0,6}", inner, 0..6)
-                    .prop_map(|map| Json::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    fn is_list_of_one_kind(value: &Json) -> bool {
-        value.as_array().is_some_and(|list| {
-            !list.is_empty()
-                && (list.iter().all(Json::is_array) || list.iter().all(Json::is_object))
-        })
-    }
-
-    proptest! {
-        /// Splits any values, on lines or not and pretty or not, where a real parser splits them.
-        #[test]
-        fn splits_values_like_a_parser(
-            values in prop::collection::vec((any_json(), any::<bool>(), "[ \t\r\n]{1,3}"), 1..6),
-        ) {
-            let mut body = String::new();
-            for (value, pretty, space) in &values {
-                body += &if *pretty { format!("{value:#}") } else { value.to_string() };
-                body += space;
-            }
-            let parsed: Vec<Json> = serde_json::Deserializer::from_str(&body)
-                .into_iter()
-                .collect::<Result<_, _>>()
-                .unwrap();
-            let expected = match parsed.as_slice() {
-                [one] if is_list_of_one_kind(one) => json!({ "instances": one }),
-                several => json!({ "instances": several }),
-            };
-            let output = convert_text(&body).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Json>(&output).unwrap(), expected);
-        }
-
-        /// For any bytes, the conversion does not panic, and a body that is not converted stays unchanged.
-        #[test]
-        fn converts_any_bytes_or_leaves_them_unchanged(body in "[\\[\\]{}\",:\\\\ a1\n\x00\x0b\x0c\u{a0}]{0,80}") {
-            match convert_text(&body) {
-                Ok(output) => {
-                    let converted = output.as_bytes().starts_with(INSTANCES) || output.ends_with("]}");
-                    prop_assert!(converted || output == body);
-                }
-                Err(error) => prop_assert_eq!(error.status, 400),
-            }
-        }
-
-        /// The scan works in blocks, which must not hide structure at any offset.
-        #[test]
-        fn finds_structure_at_any_offset(before in 0..70usize, inside in 0..70usize) {
-            let body = format!("[{}\"{}]\"]", "1,".repeat(before), "x".repeat(inside));
-            let expected = format!("{{\"instances\": [{body}]}}");
-            prop_assert_eq!(converted(&body), expected);
-        }
-    }
-}
+mod tests;

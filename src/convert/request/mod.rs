@@ -14,7 +14,7 @@ mod target;
 use crate::budget::Buffer;
 use crate::error::RequestError;
 
-pub use self::target::{Header, Row, Rows, Target};
+pub use self::target::{Conversion, Header, Row, Rows, Target};
 
 /// The format of a request's body, which decides the conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Format {
         }
     }
 
-    /// Whether the signature decides the conversion. JSON asks for it only where it must ([`Problem::NeedsSignature`]).
+    /// Whether the signature decides the conversion. JSON asks for it only where it must ([`Conversion::NeedsSignature`]).
     pub fn needs_signature(self) -> bool {
         !matches!(self, Self::Json)
     }
@@ -79,13 +79,13 @@ impl Format {
     /// Serving's error is the clearest.
     ///
     /// # Errors
-    /// 400 for a body that cannot be converted, 413 or 503 when no memory is left for the conversion.
-    pub fn to_tfs(self, body: &mut Buffer, target: &Target) -> Result<(), RequestError> {
+    /// 400 for a body that does not fit the format or the model, 413 or 503 when no memory is left for the conversion.
+    pub fn to_tfs(self, body: &mut Buffer, target: &Target) -> Result<Conversion, RequestError> {
         if body.is_empty() {
-            return Ok(());
+            return Ok(Conversion::Done);
         }
         match self {
-            Self::Json => json::to_tfs(body)?,
+            Self::Json => return json::to_tfs(body, target),
             Self::Csv(_) => *body = csv::to_tfs(body, target)?,
             Self::Npy => *body = npy::to_tfs(body, target)?,
             Self::Npz => *body = npz::to_tfs(body, target)?,
@@ -94,9 +94,9 @@ impl Format {
             Self::Records => *body = records::to_tfs(body, target)?,
             Self::Binary if body.starts_with(npy::MAGIC) => *body = npy::to_tfs(body, target)?,
             Self::Binary if body.starts_with(npz::MAGIC) => *body = npz::to_tfs(body, target)?,
-            Self::Binary => json::to_tfs(body)?,
+            Self::Binary => return json::to_tfs(body, target),
         }
-        Ok(())
+        Ok(Conversion::Done)
     }
 }
 
@@ -127,4 +127,85 @@ fn csv_header(parameters: &str) -> Result<Option<Header>, RequestError> {
         };
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compares_content_types_without_parameters_and_case() {
+        for (content_type, format) in [
+            (None, Format::Json),
+            (Some(""), Format::Json),
+            (Some("application/json"), Format::Json),
+            (Some("Application/JSON; charset=utf-8"), Format::Json),
+            (Some("application/jsonlines"), Format::Json),
+            (Some("application/jsons"), Format::Json),
+            (Some("application/x-ndjson"), Format::Json),
+            (Some(" text/csv "), Format::Csv(None)),
+            (Some("application/csv"), Format::Csv(None)),
+            (
+                Some(" text/csv ;header=present"),
+                Format::Csv(Some(Header::Present)),
+            ),
+            (
+                Some("text/csv; charset=utf-8; Header = \"Absent\""),
+                Format::Csv(Some(Header::Absent)),
+            ),
+            (Some("application/x-image"), Format::Image),
+            (Some("image/jpeg"), Format::Image),
+            (Some("IMAGE/PNG"), Format::Image),
+            (Some("application/x-npy"), Format::Npy),
+            (Some("application/x-npz"), Format::Npz),
+            (Some("application/x-tfexample"), Format::Example),
+            (Some("application/x-tfrecord"), Format::Records),
+            (Some("application/octet-stream"), Format::Binary),
+        ] {
+            assert_eq!(
+                Format::of(content_type).unwrap(),
+                format,
+                "{content_type:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn returns_415_with_the_list_for_other_content_types() {
+        let error = Format::of(Some("Application/Pickle; v=2")).unwrap_err();
+        assert_eq!(error.status, 415);
+        assert_eq!(
+            error.text,
+            format!("Unsupported Media Type: Application/Pickle; accepted: {ACCEPTED}.")
+        );
+        let error = Format::of(Some("text/csv; header=maybe")).unwrap_err();
+        assert_eq!(error.status, 400);
+    }
+
+    #[test]
+    fn every_listed_type_is_accepted() {
+        for content_type in ACCEPTED.split(", ") {
+            let content_type = content_type.replace('*', "png");
+            assert!(Format::of(Some(&content_type)).is_ok(), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn leaves_an_empty_body_unchanged_in_every_format() {
+        for format in [
+            Format::Json,
+            Format::Csv(None),
+            Format::Image,
+            Format::Npy,
+            Format::Npz,
+            Format::Example,
+            Format::Records,
+            Format::Binary,
+        ] {
+            let mut body = Buffer::default();
+            let converted = format.to_tfs(&mut body, &Target::default()).unwrap();
+            assert_eq!(converted, Conversion::Done);
+            assert!(body.is_empty());
+        }
+    }
 }

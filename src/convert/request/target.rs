@@ -14,10 +14,22 @@ pub struct Target {
     pub signature_name: Option<String>,
     /// That signature, or the default one; `None` if it is not known.
     pub signature: Option<Arc<Signature>>,
+    /// Whether the signature has not been looked up. Conversions of JSON then ask for it where it decides.
+    pub is_deferred: bool,
     /// Whether CSV without an announcement has a header line.
     pub csv_header: Header,
     /// How rows of CSV are read.
     pub csv_row: Row,
+}
+
+/// Whether a body has been converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Conversion {
+    /// It has.
+    Done,
+    /// It has not: the signature decides, and has not been looked up.
+    NeedsSignature,
 }
 
 /// The member of a request that holds its rows.
@@ -82,13 +94,20 @@ impl Target {
     /// The same with another key in place of the rows': `inputs`.
     pub fn opening_with(&self, key: &str) -> String {
         match &self.signature_name {
-            Some(name) => {
-                let name = serde_json::Value::from(name.as_str());
-                format!("{{\"signature_name\": {name}, \"{key}\": ")
-            }
+            Some(name) => format!("{{{}\"{key}\": ", member(name)),
             None => format!("{{\"{key}\": "),
         }
     }
+
+    /// The member that names the signature, with a comma, if the request names one.
+    pub fn signature_member(&self) -> Option<String> {
+        self.signature_name.as_deref().map(member)
+    }
+}
+
+fn member(signature_name: &str) -> String {
+    let name = serde_json::Value::from(signature_name);
+    format!("\"signature_name\": {name}, ")
 }
 
 /// Writes this UTF-8 text as the content of a JSON string, without the quotes.

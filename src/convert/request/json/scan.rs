@@ -9,30 +9,44 @@ use crate::convert::depth::end_of_string;
 #[derive(Debug)]
 pub struct Broken;
 
-/// A top-level value.
-pub struct Value {
+/// A value.
+pub struct Value<'a> {
     /// The position of the value in the body.
     pub range: Range<usize>,
     /// The role of the value.
-    pub shape: Shape,
+    pub shape: Shape<'a>,
 }
 
-impl Value {
+impl Value<'_> {
     /// The text of the value in `body`.
-    pub fn text<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+    pub fn text<'b>(&self, body: &'b [u8]) -> &'b [u8] {
         &body[self.range.clone()]
     }
 }
 
 /// The role of a top-level value.
-pub enum Shape {
+#[derive(Debug, Clone, Copy)]
+pub enum Shape<'a> {
     /// An object that is a request to TensorFlow Serving.
-    Request,
+    Request {
+        /// Whether it names a signature.
+        names_signature: bool,
+    },
     /// A list of lists or a list of objects, which is the list of instances.
-    Instances,
+    Instances {
+        /// Whether some object's first member is `features`.
+        has_features: bool,
+    },
+    /// An object whose only member is `features`, with this value.
+    Features(&'a [u8]),
     /// Any other value, which is one instance.
     Instance,
 }
+
+/// The member of a request that names the signature.
+const SIGNATURE_NAME: &str = "signature_name";
+/// The only member of a row in the JSON of SageMaker's own algorithms.
+pub const FEATURES: &str = "features";
 
 /// Whether a key, with its quotes, makes its object a request.
 pub fn is_main_key(text: &[u8]) -> bool {
@@ -63,7 +77,7 @@ impl<'a> Values<'a> {
     ///
     /// # Errors
     /// For broken structure.
-    pub fn next_value(&mut self) -> Result<Option<Value>, Broken> {
+    pub fn next_value(&mut self) -> Result<Option<Value<'a>>, Broken> {
         self.skip_space();
         let start = self.at;
         let shape = match self.peek() {
@@ -81,15 +95,23 @@ impl<'a> Values<'a> {
         }))
     }
 
-    fn object(&mut self) -> Result<Shape, Broken> {
-        let mut shape = Shape::Instance;
-        self.each_member(|key, _| {
-            if is_main_key(key) {
-                shape = Shape::Request;
+    fn object(&mut self) -> Result<Shape<'a>, Broken> {
+        let (mut is_request, mut names_signature) = (false, false);
+        let (mut members, mut features) = (0_usize, None);
+        self.each_member(|key, value| {
+            members += 1;
+            is_request |= is_main_key(key);
+            names_signature |= is_key(key, SIGNATURE_NAME);
+            if is_key(key, FEATURES) {
+                features = Some(value);
             }
             Ok::<_, Broken>(())
         })?;
-        Ok(shape)
+        Ok(match features {
+            _ if is_request => Shape::Request { names_signature },
+            Some(features) if members == 1 => Shape::Features(features),
+            _ => Shape::Instance,
+        })
     }
 
     /// Steps over an object, and calls `see` with the key (with its quotes) and value of each member.
@@ -127,9 +149,10 @@ impl<'a> Values<'a> {
     }
 
     /// Steps over a list, element by element while it can still be the list of instances, then at once.
-    fn list(&mut self) -> Result<Shape, Broken> {
+    fn list(&mut self) -> Result<Shape<'a>, Broken> {
         self.at += 1;
         let mut opening = None;
+        let mut has_features = false;
         loop {
             self.skip_space();
             let first = self.peek().ok_or(Broken)?;
@@ -139,14 +162,37 @@ impl<'a> Values<'a> {
                 return Ok(Shape::Instance);
             }
             opening = Some(first);
+            has_features |= self.begins_with_features();
             self.skip_value()?;
             self.skip_space();
             match self.next_byte()? {
                 b',' => {}
-                b']' => return Ok(Shape::Instances),
+                b']' => return Ok(Shape::Instances { has_features }),
                 _ => return Err(Broken),
             }
         }
+    }
+
+    /// Whether the value here is an object whose first key is `features`, written without escapes.
+    fn begins_with_features(&self) -> bool {
+        let object = self.body[self.at..].strip_prefix(b"{");
+        object.is_some_and(|members| trim_start(members).starts_with(b"\"features\""))
+    }
+
+    /// Steps over the next element of a list whose opening bracket has been passed; `None` at its end.
+    ///
+    /// # Errors
+    /// For broken structure.
+    pub fn next_element(&mut self) -> Result<Option<Value<'a>>, Broken> {
+        self.skip_space();
+        if self.peek() == Some(b',') {
+            self.at += 1;
+        }
+        self.skip_space();
+        if self.peek() == Some(b']') {
+            return Ok(None);
+        }
+        self.next_value()
     }
 
     fn value_text(&mut self) -> Result<&'a [u8], Broken> {
@@ -239,14 +285,19 @@ impl<'a> Values<'a> {
 }
 
 /// Removes JSON's white space from both ends.
-pub fn trim_space(mut text: &[u8]) -> &[u8] {
-    while let [first, rest @ ..] = text
-        && is_space(*first)
+pub fn trim_space(text: &[u8]) -> &[u8] {
+    let mut text = trim_start(text);
+    while let [rest @ .., last] = text
+        && is_space(*last)
     {
         text = rest;
     }
-    while let [rest @ .., last] = text
-        && is_space(*last)
+    text
+}
+
+fn trim_start(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is_space(*first)
     {
         text = rest;
     }
