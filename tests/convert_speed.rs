@@ -4,21 +4,39 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sagemaker_tfs::budget::Budget;
-use sagemaker_tfs::convert::request::Format;
+use sagemaker_tfs::convert::request::{Conversion, Format, Target};
+use sagemaker_tfs::convert::signature::{Dtype, Signature, Tensor};
 
 const RUNS: usize = 15;
 const MEGABYTES: usize = 10;
 
 fn main() {
-    measure("csv_mb_per_s", Format::Csv, &numeric_csv());
-    measure("jsonlines_mb_per_s", Format::Json, &json_lines());
-    measure("json_passed_mb_per_s", Format::Json, &json_request());
+    let plain = Target::default();
+    let by_signature = Target {
+        signature: Some(one_float_input()),
+        ..Target::default()
+    };
+    measure("csv_mb_per_s", Format::Csv(None), &plain, &numeric_csv());
+    measure(
+        "csv_by_signature_mb_per_s",
+        Format::Csv(None),
+        &by_signature,
+        &numeric_csv(),
+    );
+    measure("jsonlines_mb_per_s", Format::Json, &plain, &json_lines());
+    measure(
+        "json_passed_mb_per_s",
+        Format::Json,
+        &plain,
+        &json_request(),
+    );
 }
 
-fn measure(name: &str, format: Format, input: &[u8]) {
+fn measure(name: &str, format: Format, target: &Target, input: &[u8]) {
     let megabytes = input.len() as f64 / 1e6;
     let budget = Budget::new(1 << 30);
     let mut speeds: Vec<f64> = (0..RUNS)
@@ -26,9 +44,8 @@ fn measure(name: &str, format: Format, input: &[u8]) {
             let mut body = budget.arriving(0);
             body.extend(input).expect("there is room");
             let start = Instant::now();
-            format
-                .to_tfs(black_box(&mut body))
-                .expect("the body is valid");
+            let converted = format.to_tfs(black_box(&mut body), target);
+            assert_eq!(converted, Ok(Conversion::Done));
             let seconds = start.elapsed().as_secs_f64();
             black_box(body);
             megabytes / seconds
@@ -36,6 +53,21 @@ fn measure(name: &str, format: Format, input: &[u8]) {
         .collect();
     speeds.sort_by(f64::total_cmp);
     println!("{name}: {:.0}", speeds[RUNS / 2]);
+}
+
+/// A signature with one input of 100 floats, as TensorFlow 2 exports it.
+fn one_float_input() -> Arc<Signature> {
+    let input = Tensor {
+        name: "x".to_owned(),
+        dtype: Dtype::Float,
+        shape: Some(vec![None, Some(100)]),
+        is_strict: true,
+    };
+    Arc::new(Signature {
+        name: "serving_default".to_owned(),
+        inputs: vec![input],
+        outputs: Vec::new(),
+    })
 }
 
 /// Numbers of different lengths and signs, as programs write them; always the same sequence.

@@ -1,11 +1,11 @@
 //! CSV: fields are split as the `csv` crate splits them, and numbers are those that the standard library parses.
 
-use sagemaker_tfs::convert::request::csv;
+use sagemaker_tfs::convert::request::{Target, csv};
 use sagemaker_tfs::error::RequestError;
 use serde_json::Value;
 
 fn to_tfs(data: &[u8]) -> Result<Vec<u8>, RequestError> {
-    csv::to_tfs(&data.to_vec().into()).map(|out| out.to_vec())
+    csv::to_tfs(&data.to_vec().into(), &Target::default()).map(|out| out.to_vec())
 }
 
 pub fn check(data: &[u8]) {
@@ -13,10 +13,16 @@ pub fn check(data: &[u8]) {
         Ok(output) => output,
         Err(error) => {
             assert_eq!(error.status, 400);
-            if str::from_utf8(data).is_ok() {
+            if error.text.contains("the first row has") {
+                let records = records(data);
+                let mut lengths = records.iter().map(|record| record.len());
+                let first = lengths.next();
+                assert!(lengths.any(|length| Some(length) != first), "{error}");
+            } else if str::from_utf8(data).is_ok() {
                 let closed = to_tfs(&[data, b"\""].concat());
+                let closed = closed.map_err(|e| e.text);
                 assert!(
-                    closed.is_ok(),
+                    closed.is_ok() || closed.is_err_and(|text| text.contains("the first row has")),
                     "{error}, and the reason is not an open quote"
                 );
             }
@@ -30,11 +36,7 @@ pub fn check(data: &[u8]) {
     let output = String::from_utf8(output).expect("the output is UTF-8");
     let rows = rows(&output);
 
-    let mut reader = ::csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(data);
-    let records: Vec<_> = reader.records().map(|r| r.expect("UTF-8")).collect();
+    let records = records(data);
     assert_eq!(rows.len(), records.len(), "rows of {output}");
     for (row, record) in rows.iter().zip(&records) {
         assert_eq!(row.len(), record.len(), "fields of {row:?}, {record:?}");
@@ -42,6 +44,15 @@ pub fn check(data: &[u8]) {
             assert_field(field, text, data.contains(&b'"'));
         }
     }
+}
+
+/// The records as the `csv` crate reads them.
+fn records(data: &[u8]) -> Vec<::csv::StringRecord> {
+    let mut reader = ::csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(data);
+    reader.records().map(|r| r.expect("UTF-8")).collect()
 }
 
 /// Asserts that a field matches its text. If the input contains quotes, it is unknown whether this text was quoted.

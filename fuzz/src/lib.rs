@@ -7,6 +7,7 @@ pub mod accept;
 pub mod attributes;
 pub mod config;
 pub mod csv;
+pub mod csv_by_signature;
 pub mod frame;
 pub mod http;
 pub mod json;
@@ -23,6 +24,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("attributes", attributes::check),
     ("config", config::check),
     ("csv", csv::check),
+    ("csv_by_signature", csv_by_signature::check),
     ("frame", frame::check),
     ("http", http::check),
     ("json", json::check),

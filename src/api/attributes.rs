@@ -15,6 +15,8 @@ pub struct Attributes<'a> {
     pub model_version: Option<&'a str>,
     /// `tfs-method`: the inference method.
     pub method: Option<Method>,
+    /// `tfs-signature-name`: any text that is not empty.
+    pub signature_name: Option<&'a str>,
 }
 
 /// TensorFlow Serving's inference methods.
@@ -64,6 +66,14 @@ pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
             "tfs-model-version" => {
                 return Err(invalid("tfs-model-version", value, "decimal digits"));
             }
+            "tfs-signature-name" if !value.is_empty() => attributes.signature_name = Some(value),
+            "tfs-signature-name" => {
+                return Err(invalid(
+                    "tfs-signature-name",
+                    value,
+                    "the name of a signature",
+                ));
+            }
             "tfs-method" => {
                 attributes.method = Some(match value {
                     "predict" => Method::Predict,
@@ -95,7 +105,8 @@ mod tests {
     #[test]
     fn ignores_unknown_keys() {
         let parsed = parse(
-            "c000b4f9, tfs-model-name=a.b-c_1 ,x=y=z,tfs-model-version=007,tfs-method=regress",
+            "c000b4f9, tfs-model-name=a.b-c_1 ,x=y=z,tfs-model-version=007,tfs-method=regress, \
+             tfs-signature-name=a/b=c",
         );
         assert_eq!(
             parsed.unwrap(),
@@ -103,6 +114,7 @@ mod tests {
                 model_name: Some("a.b-c_1"),
                 model_version: Some("007"),
                 method: Some(Method::Regress),
+                signature_name: Some("a/b=c"),
             }
         );
     }
@@ -137,6 +149,7 @@ mod tests {
             "tfs-method=",
             "tfs-method=Predict",
             "tfs-method=train",
+            "tfs-signature-name= ",
         ] {
             assert_eq!(parse(header).unwrap_err().status, 400, "{header}");
         }

@@ -1,22 +1,15 @@
-//! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode.
+//! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode. Finds the model and, if it has one, calls
+//! its handler; `predict.rs` does the rest.
 
 use std::mem;
-use std::time::Instant;
 
+use crate::api::Api;
 use crate::api::attributes::{self, Attributes};
-use crate::api::{Api, Mode};
-use crate::budget::Buffer;
-use crate::convert::request::{Format, Target};
-use crate::convert::response::{self, Accepted};
+use crate::api::predict::Prediction;
 use crate::error::RequestError;
 use crate::handlers;
 use crate::http::Request;
 use crate::http::response::Response;
-use crate::models::backend::ModelBackend;
-use crate::models::exhaustion;
-use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::message::{Method, TfsRequest, TfsResponse};
-use crate::wait::compute_large;
 
 impl Api {
     /// Runs inference. `named` is the model named by the path, if any.
@@ -69,57 +62,16 @@ impl Api {
                 ..Response::json(200, response.body)
             });
         }
-        let body = converted(Format::of(content_type)?, mem::take(body))?;
-        self.predict(&model_backend, &path, &body, accept.as_deref(), deadline)
-    }
-
-    /// Sends the converted request to TensorFlow Serving and lays out its response.
-    fn predict(
-        &self,
-        model_backend: &ModelBackend,
-        path: &str,
-        body: &CheckedBody,
-        accept: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Response, RequestError> {
-        let sent = TfsRequest {
-            method: Method::Post,
-            path,
-            content_type: Some("application/json"),
-            body,
+        let prediction = Prediction {
+            attributes: &attributes,
+            path: &path,
+            content_type,
+            content_encoding: head.list("Content-Encoding"),
+            accept: accept.as_deref(),
+            deadline,
         };
-        let response = model_backend.backend.call(&sent, body, deadline);
-        let TfsResponse { status, body, .. } = match self.mode {
-            Mode::Fixed(_) => response?,
-            Mode::Registry(_) => exhaustion::as_507(response)?,
-        };
-        let (body, content_type) = laid_out(status, body, accept)?;
-        Ok(Response {
-            content_type: Some(content_type.into()),
-            ..Response::json(status, body)
-        })
+        self.predict(&model_backend, &prediction, mem::take(body))
     }
-}
-
-/// Converts a client's body to the body that TensorFlow Serving expects.
-fn converted(format: Format, mut body: Buffer) -> Result<CheckedBody, RequestError> {
-    let body = compute_large(body.len(), move || {
-        let _ = format.to_tfs(&mut body, &Target::default())?;
-        Ok::<_, RequestError>(body)
-    })?;
-    CheckedBody::check(body)
-}
-
-/// Lays out a response body as `accept` asks. Returns the body and its content type.
-fn laid_out(
-    status: u16,
-    body: Buffer,
-    accept: Option<&str>,
-) -> Result<(Buffer, &'static str), RequestError> {
-    let accepted = Accepted::negotiate(accept, Accepted::Json { one_line: false })?;
-    compute_large(body.len(), move || {
-        response::lay_out(status, body, accepted, None)
-    })
 }
 
 /// The path of the request in TensorFlow Serving's REST API.

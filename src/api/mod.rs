@@ -1,16 +1,18 @@
 //! The routes of the server and their work: [`Api`] is the [`Service`] that the HTTP server runs.
 //!
-//! `route.rs` finds a request's route, once, by method and path. `invoke.rs` does inference, `passthrough.rs` forwards
+//! `route.rs` finds a request's route, once, by method and path. `invoke.rs` and `predict.rs` do inference, `passthrough.rs` forwards
 //! TensorFlow Serving's own API, and `models.rs` manages models in multi-model mode. Converting bodies, calling
 //! TensorFlow Serving and running handlers belong to the modules below.
 //!
 //! A new route is a variant of `Route`, found in `route.rs`, with an arm in `Api::plan` and in `Api::run`.
 
 pub mod attributes;
+mod content_encoding;
 mod invoke;
 mod model_bodies;
 mod models;
 mod passthrough;
+mod predict;
 mod route;
 
 use std::ops::Deref;
@@ -25,6 +27,7 @@ use crate::models::backend::ModelBackend;
 use crate::models::registry::{ModelLease, Registry};
 use crate::tfs::message::Method;
 
+use predict::Formats;
 use route::{Route, route};
 
 /// Reported by `/execution-parameters` unless the job sets its own value: enough concurrency to keep a model server
@@ -61,6 +64,7 @@ impl Deref for Backend<'_> {
 /// The service behind the HTTP server.
 pub struct Api {
     mode: Mode,
+    formats: Formats,
     execution_parameters: Vec<u8>,
 }
 
@@ -129,6 +133,7 @@ impl Api {
     pub fn new(config: &Config, mode: Mode) -> Self {
         Self {
             mode,
+            formats: Formats::new(&config.formats),
             execution_parameters: format!(
                 "{{\"MaxConcurrentTransforms\": {}, \"MaxPayloadInMB\": {}}}",
                 config

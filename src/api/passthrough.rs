@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::api::Api;
+use crate::api::{Api, content_encoding};
 use crate::error::RequestError;
 use crate::http::Request;
 use crate::http::response::Response;
@@ -23,7 +23,10 @@ impl Api {
             deadline,
             ..
         } = request;
-        let body = CheckedBody::check(std::mem::take(body))?;
+        // A compressed body is decompressed here, because TensorFlow Serving must get no JSON that was not checked.
+        let encoding = head.list("Content-Encoding");
+        let body = content_encoding::decoded(std::mem::take(body), encoding.as_deref())?;
+        let body = CheckedBody::check(body)?;
         let sent = TfsRequest {
             method,
             path,

@@ -23,6 +23,7 @@ pub use self::model_name::is_model_name;
 pub use self::ports::InstancePorts;
 use self::settings::Setting;
 pub use self::settings::aws::AwsConfig;
+pub use self::settings::formats::{CsvHeader, CsvRow, DEFAULT_ACCEPT_TYPES, FormatConfig};
 pub use self::settings::handlers::{HandlerConfig, WorkerClass};
 pub use self::settings::model_server::Batching;
 pub use self::settings::multi_model::MultiModelConfig;
@@ -80,6 +81,8 @@ pub struct Config {
     pub max_concurrent_transforms: Option<u32>,
     /// Largest payload of a batch transform job, MB.
     pub max_payload_mb: Option<u32>,
+    /// Settings of the formats of requests and responses.
+    pub formats: FormatConfig,
     /// Settings of Python handlers.
     pub handlers: HandlerConfig,
     /// Settings of multi-model mode; `None`: the mode is off.
@@ -213,6 +216,7 @@ impl Config {
                 .optional(&batch_transform::MAX_CONCURRENT)
                 .filter(|&n| n > 0),
             max_payload_mb: r.optional(&batch_transform::MAX_PAYLOAD),
+            formats: FormatConfig::read(r),
             handlers,
             multi_model,
         }

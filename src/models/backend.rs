@@ -20,6 +20,7 @@ use crate::tfs::command;
 use crate::tfs::files::Files;
 use crate::tfs::instance::Instance;
 use crate::tfs::model::Model;
+use crate::tfs::signatures::SignatureTable;
 use crate::tfs::status::Versions;
 
 /// What serves a model, or several models together.
@@ -110,12 +111,9 @@ impl HandlerWorkers {
 pub fn backend(config: &Config, ports: &[InstancePorts]) -> Arc<Backend> {
     let connections = config.model_slots() + ports.len();
     let in_flight = command::in_flight(config);
-    Arc::new(Backend::new(
-        ports.to_vec(),
-        config.deadline,
-        in_flight,
-        connections,
-    ))
+    let mut backend = Backend::new(ports.to_vec(), config.deadline, in_flight, connections);
+    backend.signatures = SignatureTable::new(config.formats.default_signature.clone());
+    Arc::new(backend)
 }
 
 /// Starts the instances of `backend`, each of which serves all `models`, and returns the numbers of their units.

@@ -16,6 +16,7 @@ use crate::pauses;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
 use crate::tfs::message::{TfsRequest, TfsResponse};
 use crate::tfs::outgoing::Outgoing;
+use crate::tfs::signatures::SignatureTable;
 use crate::wait::{self, Mutex, WaitError};
 
 /// A request is given up when instances that keep running have closed its connection this often: then the request is
@@ -69,6 +70,8 @@ pub struct Backend {
     pub pool: Arc<Pool>,
     /// The HTTP client.
     pub client: Client,
+    /// The signatures of the models.
+    pub signatures: SignatureTable,
     /// The ports of each instance.
     pub ports: Vec<InstancePorts>,
     /// The address of each instance's REST API.
@@ -93,6 +96,7 @@ impl Backend {
         Self {
             pool: Pool::new(ports.len()),
             client: Client::new(connections),
+            signatures: SignatureTable::default(),
             addresses: ports.iter().map(|ports| Address::new(ports.rest)).collect(),
             ports,
             in_flight,
@@ -185,6 +189,11 @@ impl Backend {
             );
             tries.check(&why)?;
         }
+    }
+
+    /// The error for a request that got no place.
+    pub fn unavailable(&self, why: Unavailable) -> RequestError {
+        why.into_error(self.limit)
     }
 
     /// Extends the deadline if this process was paused, because a response may have come during the pause. Returns

@@ -21,5 +21,6 @@ pub mod message;
 pub mod model;
 pub mod outgoing;
 pub mod probe;
+pub mod signatures;
 pub mod status;
 mod transport;

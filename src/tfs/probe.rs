@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
 use crate::budget::Buffer;
+use crate::convert::signature::Signatures;
 use crate::supervisor::readiness::Readiness;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
@@ -68,6 +69,7 @@ impl Probe {
                 let port = backend.ports[index].rest;
                 let (mut process, mut pace) = (0, Pace::Off);
                 let mut complained = false;
+                let mut signatures = SignatureReader::default();
                 loop {
                     match receive.recv_timeout(pace.interval()) {
                         Ok(order) => (process, pace) = order,
@@ -76,6 +78,10 @@ impl Probe {
                             match readiness_of(&backend.client, port, &models) {
                                 Ok(readiness) => {
                                     complained = false;
+                                    if readiness == Readiness::Ready {
+                                        // Before the report, so that the first request finds them.
+                                        signatures.read(process, &backend, port, &models);
+                                    }
                                     report(process, readiness);
                                 }
                                 // We learned nothing about the instance, so its last status stays valid.
@@ -113,7 +119,8 @@ pub(super) fn readiness_of(
 ) -> Result<Readiness, String> {
     let mut first_problem = None;
     for model in models {
-        let readiness = match ask(client, port, &model.name)? {
+        let path = format!("/v1/models/{}", model.name);
+        let readiness = match ask(client, port, &path)? {
             Ok(response) => status::of_model(&response, model),
             // It will not answer for the other models either.
             Err(problem) => return Ok(Readiness::NotReady(problem)),
@@ -129,11 +136,71 @@ pub(super) fn readiness_of(
     Ok(first_problem.unwrap_or(Readiness::Ready))
 }
 
-/// Asks for the status of one model. The outer error is why we could not ask, the inner one why TFS did not answer.
-fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsResponse, String>, String> {
+/// Reads the signatures of an instance's models, once for each process.
+#[derive(Debug, Default)]
+struct SignatureReader {
+    /// The process whose signatures have been read, or given up.
+    done: u64,
+    /// How often the current process has not answered.
+    tries: u32,
+}
+
+impl SignatureReader {
+    /// How often to ask a process that does not answer. Conversions work without signatures, too.
+    const MAX_TRIES: u32 = 3;
+
+    /// Asks the instance on this port for the signatures of its models, unless this was done for this process. A
+    /// model server that does not answer is asked again at the next call.
+    fn read(&mut self, process: u64, backend: &Backend, port: u16, models: &[Versions]) {
+        if self.done == process {
+            return;
+        }
+        let Err(why) = read_signatures(backend, port, models) else {
+            (self.done, self.tries) = (process, 0);
+            return;
+        };
+        self.tries += 1;
+        if self.tries == Self::MAX_TRIES {
+            log::warn!("cannot read the signatures of the models: {why}");
+            (self.done, self.tries) = (process, 0);
+        }
+    }
+}
+
+/// Reads the signatures of all versions of these models into the table of `backend`.
+///
+/// # Errors
+/// Why the instance did not answer. An answer without signatures is no error.
+fn read_signatures(backend: &Backend, port: u16, models: &[Versions]) -> Result<(), String> {
+    for Versions { name, numbers } in models {
+        for &number in numbers {
+            let path = format!("/v1/models/{name}/versions/{number}/metadata");
+            let response = ask(&backend.client, port, &path)??;
+            let signatures = match response.status {
+                200 => Signatures::parse(&response.body),
+                _ => None,
+            };
+            match signatures {
+                Some(signatures) => backend.signatures.set(name, number, signatures),
+                None => {
+                    log::info!(
+                        "TensorFlow Serving lists no signatures for version {number} of model {name} (status {}); \
+                         bodies are converted without them",
+                        response.status
+                    );
+                    backend.signatures.forget(name, number);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends a GET request. The outer error is why we could not ask, the inner one why TFS did not answer.
+fn ask(client: &Client, port: u16, path: &str) -> Result<Result<TfsResponse, String>, String> {
     let request = TfsRequest {
         method: Method::Get,
-        path: &format!("/v1/models/{model}"),
+        path,
         content_type: None,
         body: &CheckedBody::default(),
     };
@@ -156,7 +223,7 @@ fn ask(client: &Client, port: u16, model: &str) -> Result<Result<TfsResponse, St
     match response {
         Err(SendError::Local(why)) => Err(why),
         Err(SendError::Deadline) => Ok(Err(format!(
-            "no response to a status request within {} s",
+            "no response to GET {path} within {} s",
             TIMEOUT.as_secs()
         ))),
         other => Ok(other.map_err(|error| error.to_string())),

@@ -8,6 +8,9 @@
 //! ```
 //!
 //! `null` removes a version from the list. Versions that are not in the config file are added.
+//!
+//! The file `metadata-V.json` in a model's folder is the response about the signatures of version V. Without it, the
+//! response is that of a model server too old to know the route.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,6 +41,13 @@ impl Models {
         self.0
             .iter()
             .any(|model| model.name == name && served(model))
+    }
+
+    /// The metadata of a version of a model, the newest if none is named.
+    pub fn metadata(&self, name: &str, version: Option<&str>) -> Option<Vec<u8>> {
+        let model = self.0.iter().find(|model| model.name == name)?;
+        let version = version.or(model.versions.last().map(String::as_str))?;
+        fs::read(model.folder.join(format!("metadata-{version}.json"))).ok()
     }
 
     /// The status of one or all versions of a model, in the layout of the real server.

@@ -79,6 +79,11 @@ impl Record {
         file.write_all(format!("{line}\n").as_bytes())
     }
 
+    /// Whether requests for signatures are held.
+    pub fn holds_metadata(&self) -> bool {
+        self.dir.join("hang_metadata").exists()
+    }
+
     /// How often this key was seen before, by any process with this record directory.
     pub fn seen_before(&self, key: &str) -> io::Result<u64> {
         if !key

@@ -3,11 +3,13 @@
 //! | route | response |
 //! |---|---|
 //! | `GET /v1/models/NAME[/versions/V]` | the status, in the state set by the control route |
+//! | `GET /v1/models/NAME[/versions/V]/metadata` | the signatures, from a file (`models.rs`) |
 //! | `POST /v1/models/NAME[/versions/V]:predict`, `:classify`, `:regress` | the fixed body or the echo, after the command in the body (`command.rs`) |
 //! | `POST /fake/control` | accepts `{"state": S}`, `{"freeze": bool}`, `{"hold": bool}`, `{"command": C}` and combinations |
 //! | `GET /fake/stats` | the counters |
 //!
-//! The state is any text; in the state `hang_status`, status requests are held until it changes. `freeze` holds status
+//! The state is any text; in the state `hang_status`, status requests are held until it changes. The file
+//! `hang_metadata` in the record directory holds requests for signatures until it is removed. `freeze` holds status
 //! and inference requests, `hold` only inference requests. `command` applies to inference requests without their own
 //! command (CSV and image requests cannot carry one); `null` removes it.
 //!
@@ -141,11 +143,24 @@ impl Service {
             ("GET", "/fake/stats") => return Response::json(200, &self.stats.to_json()),
             _ => {}
         }
+        if let (Some(path), "GET") = (target.strip_suffix("/metadata"), method)
+            && let Some(metadata) = self.metadata(path)
+        {
+            return Response::new(200, metadata);
+        }
         match (method, ModelPath::parse(target)) {
             ("GET", Some(path)) if path.verb.is_none() => self.status(&path),
             ("POST", Some(path)) if path.verb.is_some() => self.infer(request, &path),
             _ => Response::error(400, &format!("Malformed request: {method} {target}")),
         }
+    }
+
+    fn metadata(&self, path: &str) -> Option<Vec<u8>> {
+        while self.record.as_ref().is_some_and(Record::holds_metadata) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let path = ModelPath::parse(path)?;
+        self.models.metadata(path.name, path.version)
     }
 
     fn status(&self, path: &ModelPath) -> Response<'static> {

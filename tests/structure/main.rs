@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("s3", "config wait"),
     ("supervisor", "allocator error"),
     ("dispatch", "wait error"),
-    ("convert", "budget error"),
+    ("convert", "config budget error"),
     (
         "tfs",
         "dispatch convert supervisor config budget pauses wait error",

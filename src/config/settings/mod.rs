@@ -30,6 +30,7 @@ macro_rules! settings {
 pub mod aws;
 pub mod batch_transform;
 mod format;
+pub mod formats;
 pub mod handlers;
 pub mod model_server;
 pub mod multi_model;
@@ -37,9 +38,10 @@ pub(super) mod reader;
 pub mod server;
 
 /// All groups, in the order of `docs/SETTINGS.md`.
-static GROUPS: [&Group; 6] = [
+static GROUPS: [&Group; 7] = [
     &server::GROUP,
     &model_server::GROUP,
+    &formats::GROUP,
     &batch_transform::GROUP,
     &handlers::GROUP,
     &multi_model::GROUP,

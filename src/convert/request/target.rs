@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::budget::{Buffer, NoRoom};
+pub use crate::config::{CsvHeader as Header, CsvRow as Row};
 use crate::convert::signature::{Signature, Tensor};
 
 /// The request that a body is converted to.
@@ -40,30 +41,6 @@ pub enum Rows {
     Instances,
     /// `examples`, of classify and regress.
     Examples,
-}
-
-/// Whether CSV begins with a header line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Header {
-    /// It does not.
-    #[default]
-    Absent,
-    /// It does.
-    Present,
-    /// If the first line cannot be data.
-    Auto,
-}
-
-/// How rows of CSV are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Row {
-    /// As the signature says.
-    #[default]
-    Signature,
-    /// As without a signature: by how each field is written.
-    Fields,
-    /// Each row as one string, if the model has one string input.
-    String,
 }
 
 impl Rows {

@@ -26,6 +26,16 @@ pub enum Accepted {
 }
 
 impl Accepted {
+    /// stub
+    pub fn parse_default(_: &str) -> Option<Self> {
+        None
+    }
+
+    /// stub
+    pub fn needs_signature(self) -> bool {
+        false
+    }
+
     /// Chooses the format for the header `Accept`.
     ///
     /// # Errors

@@ -4,3 +4,4 @@ mod batch_transform;
 mod conversion;
 mod custom_attributes;
 mod nested_json;
+mod signatures;

@@ -1,0 +1,192 @@
+//! Inference without a handler: converts the body, sends it to TensorFlow Serving, and converts its response to the
+//! format that the client accepts.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::api::attributes::{Attributes, Method};
+use crate::api::content_encoding;
+use crate::api::{Api, Mode};
+use crate::budget::Buffer;
+use crate::config::FormatConfig;
+use crate::convert::request::{Conversion, Format, Rows, Target, json};
+use crate::convert::response::{self, Accepted};
+use crate::convert::signature::Signature;
+use crate::error::RequestError;
+use crate::http::response::Response;
+use crate::models::backend::ModelBackend;
+use crate::models::exhaustion;
+use crate::tfs::checked_body::CheckedBody;
+use crate::tfs::message::{self, TfsRequest, TfsResponse};
+use crate::tfs::signatures::Choice;
+use crate::wait::compute_large;
+
+/// A client's request, with the parts that decide how it is converted and where it is sent.
+#[derive(Debug)]
+pub(super) struct Prediction<'a> {
+    /// The custom attributes; the model is named, or the default.
+    pub attributes: &'a Attributes<'a>,
+    /// The path in TensorFlow Serving's REST API.
+    pub path: &'a str,
+    /// The header `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// The header `Content-Encoding`.
+    pub content_encoding: Option<Cow<'a, str>>,
+    /// The header `Accept`.
+    pub accept: Option<&'a str>,
+    /// When the request ends.
+    pub deadline: Instant,
+}
+
+/// How the server converts, from the settings.
+#[derive(Debug)]
+pub(super) struct Formats {
+    /// The settings.
+    config: FormatConfig,
+    /// The format of responses to requests that do not care.
+    default_accept: Accepted,
+}
+
+impl Formats {
+    /// The formats of these settings.
+    pub fn new(config: &FormatConfig) -> Self {
+        let default_accept = config.default_accept.and_then(Accepted::parse_default);
+        Self {
+            config: config.clone(),
+            default_accept: default_accept.unwrap_or(Accepted::Json { one_line: false }),
+        }
+    }
+}
+
+impl Api {
+    /// Runs inference with this body.
+    pub(super) fn predict(
+        &self,
+        model: &ModelBackend,
+        request: &Prediction,
+        body: Buffer,
+    ) -> Result<Response, RequestError> {
+        let format = Format::of(request.content_type)?;
+        let accepted = Accepted::negotiate(request.accept, self.formats.default_accept)?;
+        let body = content_encoding::decoded(body, request.content_encoding.as_deref())?;
+        let (body, choice) = self.converted(model, request, format, body)?;
+        let body = CheckedBody::check(body)?;
+        let sent = TfsRequest {
+            method: message::Method::Post,
+            path: request.path,
+            content_type: Some("application/json"),
+            body: &body,
+        };
+        let response = model.backend.call(&sent, &body, request.deadline);
+        let TfsResponse {
+            status,
+            body: response,
+            ..
+        } = match self.mode {
+            Mode::Fixed(_) => response?,
+            Mode::Registry(_) => exhaustion::as_507(response)?,
+        };
+        let signature = match accepted.needs_signature() && status == 200 {
+            true => signature_of_response(model, request, &body, choice),
+            false => None,
+        };
+        drop(body);
+        let (body, content_type) = compute_large(response.len(), move || {
+            response::lay_out(status, response, accepted, signature.as_deref())
+        })?;
+        Ok(Response {
+            content_type: Some(content_type.into()),
+            ..Response::json(status, body)
+        })
+    }
+
+    /// Converts a client's body to the body that TensorFlow Serving expects. Returns the signature, too, if it was
+    /// looked up.
+    fn converted(
+        &self,
+        model: &ModelBackend,
+        request: &Prediction,
+        format: Format,
+        mut body: Buffer,
+    ) -> Result<(Buffer, Option<Choice>), RequestError> {
+        let signatures = &model.backend.signatures;
+        let attributes = request.attributes;
+        let mut choice = None;
+        if format.needs_signature()
+            || attributes.signature_name.is_some()
+            || signatures.has_default_name()
+        {
+            choice = Some(choose(model, request)?);
+        }
+        loop {
+            let target = self.target(attributes, format, choice.as_ref());
+            let result = compute_large(body.len(), move || {
+                let conversion = format.to_tfs(&mut body, &target);
+                conversion.map(|conversion| (body, conversion))
+            });
+            match result? {
+                (body, Conversion::Done) => return Ok((body, choice)),
+                (unchanged, Conversion::NeedsSignature) => body = unchanged,
+            }
+            choice = Some(choose(model, request)?);
+        }
+    }
+
+    fn target(&self, attributes: &Attributes, format: Format, choice: Option<&Choice>) -> Target {
+        let config = &self.formats.config;
+        let rows = match attributes.method.unwrap_or_default() {
+            Method::Predict => Rows::Instances,
+            Method::Classify | Method::Regress => Rows::Examples,
+        };
+        let csv_header = match format {
+            Format::Csv(Some(header)) => header,
+            _ => config.csv_header,
+        };
+        Target {
+            rows,
+            signature_name: choice.and_then(|choice| choice.name.clone()),
+            signature: choice.and_then(|choice| choice.signature.clone()),
+            is_deferred: choice.is_none(),
+            csv_header,
+            csv_row: config.csv_row,
+        }
+    }
+}
+
+/// Looks up the signature of a request. Waits until the model serves: before, its signatures are not known.
+///
+/// # Errors
+/// 400 for a signature that the model does not have, 504 at the deadline, 499 when the client has hung up.
+fn choose(model: &ModelBackend, request: &Prediction) -> Result<Choice, RequestError> {
+    let serves = model.backend.pool.wait_until_serving(request.deadline);
+    serves.map_err(|why| model.backend.unavailable(why))?;
+    let attributes = request.attributes;
+    model.backend.signatures.choose(
+        attributes.model_name.unwrap_or(&model.default_model),
+        attributes.model_version,
+        attributes.signature_name,
+    )
+}
+
+/// The signature that the response belongs to. A signature that the body names itself comes first.
+fn signature_of_response(
+    model: &ModelBackend,
+    request: &Prediction,
+    body: &Buffer,
+    choice: Option<Choice>,
+) -> Option<Arc<Signature>> {
+    let attributes = request.attributes;
+    let name = json::signature_name(body);
+    match (name, choice) {
+        (None, Some(choice)) => choice.signature,
+        (name, _) => {
+            let choice = model.backend.signatures.choose(
+                attributes.model_name.unwrap_or(&model.default_model),
+                attributes.model_version,
+                name.as_deref(),
+            );
+            choice.ok()?.signature
+        }
+    }
+}
