@@ -5,7 +5,7 @@ use sagemaker_tfs::error::RequestError;
 use serde_json::Value;
 
 fn to_tfs(data: &[u8]) -> Result<Vec<u8>, RequestError> {
-    csv::to_tfs(&data.to_vec().into(), &Target::default()).map(|out| out.to_vec())
+    csv::to_tfs(&data.to_vec().into(), None, &Target::default()).map(|out| out.to_vec())
 }
 
 pub fn check(data: &[u8]) {

@@ -41,7 +41,7 @@ pub fn check(data: &[u8]) {
         csv_header,
         ..Target::default()
     };
-    let output = match csv::to_tfs(&body.to_vec().into(), &target) {
+    let output = match csv::to_tfs(&body.to_vec().into(), None, &target) {
         Ok(output) => String::from_utf8(output.to_vec()).expect("the output is UTF-8"),
         Err(error) => {
             assert_eq!(error.status, 400);

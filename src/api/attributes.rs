@@ -4,6 +4,7 @@
 //! `tfs-` are ours; the server ignores all others.
 
 use crate::config::is_model_name;
+use crate::convert::request::Rows;
 use crate::error::RequestError;
 
 /// The attributes that the server knows. Each is optional.
@@ -38,6 +39,14 @@ impl Method {
             Self::Predict => "predict",
             Self::Classify => "classify",
             Self::Regress => "regress",
+        }
+    }
+
+    /// Where the method expects rows.
+    pub fn rows(self) -> Rows {
+        match self {
+            Self::Predict => Rows::Instances,
+            Self::Classify | Self::Regress => Rows::Examples,
         }
     }
 }

@@ -47,6 +47,8 @@ impl Api {
                 model_name: attributes.model_name,
                 model_version: attributes.model_version,
                 method: attributes.method.map(attributes::Method::as_str),
+                rows: attributes.method.unwrap_or_default().rows(),
+                signature_name: attributes.signature_name,
                 custom_attributes: custom_attributes.as_deref(),
                 path: &path,
                 content_type,

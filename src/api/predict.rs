@@ -5,21 +5,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::api::attributes::{Attributes, Method};
+use crate::api::attributes::Attributes;
 use crate::api::content_encoding;
 use crate::api::{Api, Mode};
 use crate::budget::Buffer;
 use crate::config::FormatConfig;
-use crate::convert::request::{Conversion, Format, Rows, Target, json};
+use crate::convert::request::{Conversion, Format, Target, json};
 use crate::convert::response::{self, Accepted};
-use crate::convert::signature::Signature;
+use crate::convert::signature::{Choice, Signature};
 use crate::error::RequestError;
 use crate::http::response::Response;
 use crate::models::backend::ModelBackend;
 use crate::models::exhaustion;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{self, TfsRequest, TfsResponse};
-use crate::tfs::signatures::Choice;
 use crate::wait::compute_large;
 
 /// A client's request, with the parts that decide how it is converted and where it is sent.
@@ -120,7 +119,8 @@ impl Api {
             choice = Some(choose(model, request)?);
         }
         loop {
-            let target = self.target(attributes, format, choice.as_ref());
+            let rows = attributes.method.unwrap_or_default().rows();
+            let target = Target::new(&self.formats.config, rows, choice.clone());
             let result = compute_large(body.len(), move || {
                 let conversion = format.to_tfs(&mut body, &target);
                 conversion.map(|conversion| (body, conversion))
@@ -130,26 +130,6 @@ impl Api {
                 (unchanged, Conversion::NeedsSignature) => body = unchanged,
             }
             choice = Some(choose(model, request)?);
-        }
-    }
-
-    fn target(&self, attributes: &Attributes, format: Format, choice: Option<&Choice>) -> Target {
-        let config = &self.formats.config;
-        let rows = match attributes.method.unwrap_or_default() {
-            Method::Predict => Rows::Instances,
-            Method::Classify | Method::Regress => Rows::Examples,
-        };
-        let csv_header = match format {
-            Format::Csv(Some(header)) => header,
-            _ => config.csv_header,
-        };
-        Target {
-            rows,
-            signature_name: choice.and_then(|choice| choice.name.clone()),
-            signature: choice.and_then(|choice| choice.signature.clone()),
-            is_deferred: choice.is_none(),
-            csv_header,
-            csv_row: config.csv_row,
         }
     }
 }

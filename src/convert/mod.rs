@@ -7,4 +7,5 @@
 pub mod depth;
 pub mod request;
 pub mod response;
+pub mod settings;
 pub mod signature;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The signature that TensorFlow Serving uses for a request that names none.
@@ -17,7 +18,7 @@ pub const DEFAULT_NAME: &str = "serving_default";
 pub struct Signatures(BTreeMap<String, Arc<Signature>>);
 
 /// What one signature of a model takes and returns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The name, such as `serving_default`.
     pub name: String,
@@ -27,8 +28,17 @@ pub struct Signature {
     pub outputs: Vec<Tensor>,
 }
 
+/// The signature of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The name to send to TensorFlow Serving; `None`: it takes its default.
+    pub name: Option<String>,
+    /// The signature, if it is known.
+    pub signature: Option<Arc<Signature>>,
+}
+
 /// An input or output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tensor {
     /// The name by which requests and responses know it.
     pub name: String,
@@ -43,7 +53,7 @@ pub struct Tensor {
 }
 
 /// The type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dtype {
     /// IEEE 754, 16 bits.
     Half,

@@ -70,6 +70,8 @@ pub struct Loaded {
     pub shape: Shape,
     /// Whether the worker uses gevent, so that calls can be greenlets.
     pub has_gevent: bool,
+    /// Whether the script uses the server's own conversions.
+    pub converts: bool,
 }
 
 /// How far a call had come when its process ended or its channel was closed.
@@ -155,11 +157,13 @@ impl WorkerChannels {
                 channels,
                 shape,
                 has_gevent,
+                converts,
             } => {
                 let loaded = Loaded {
                     channels: channels.clamp(1, self.channels.len()),
                     shape,
                     has_gevent,
+                    converts,
                 };
                 // Cannot fail: a process sends this once.
                 let _ = self.loaded.set(loaded);

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use crate::budget::Buffer;
+use crate::config::FormatConfig;
+use crate::convert::request::{Rows, Target};
+use crate::convert::settings::Settings;
 use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
 use crate::handlers::channels::{Fate, Outcome, Reply};
@@ -35,6 +38,10 @@ pub struct Handlers {
     pub timeout: Duration,
     /// Value of `context.timeout`, seconds.
     pub context_timeout: u64,
+    /// The model for requests that name none.
+    pub default_model: String,
+    /// The formats of requests and responses.
+    pub formats: FormatConfig,
 }
 
 /// A client's request, with the parts that handlers see.
@@ -46,6 +53,10 @@ pub struct Request<'a> {
     pub model_version: Option<&'a str>,
     /// TensorFlow Serving's method that the request names.
     pub method: Option<&'static str>,
+    /// Where that method expects rows.
+    pub rows: Rows,
+    /// The signature that the request names.
+    pub signature_name: Option<&'a str>,
     /// The header `X-Amzn-SageMaker-Custom-Attributes`.
     pub custom_attributes: Option<&'a str>,
     /// Path of the model in TensorFlow Serving's REST API.
@@ -154,7 +165,7 @@ impl Handlers {
         let instance = (self.backend.pool)
             .acquire(ConcurrencyLimit::ANY, None, deadline)
             .map_err(|why| why.into_error(self.limit))?;
-        let context = self.context(request, instance.index());
+        let context = self.context(lease, request, instance.index())?;
         let call = |number| Call::Request { number, context };
         match self.call(lease, "handler", call, request.body, request.body, deadline)? {
             Reply::ForClient { content_type, body } => checked(content_type, body),
@@ -172,7 +183,7 @@ impl Handlers {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let choice = self.backend.pool.choose();
-        let context = self.context(request, choice.index());
+        let context = self.context(lease, request, choice.index())?;
         let call = |number| Call::Request { number, context };
         let memory = request.body;
         let reply = self.call(lease, "input_handler", call, memory, memory, deadline)?;
@@ -214,7 +225,10 @@ impl Handlers {
     ) -> Result<Reply, Failure> {
         let (number, outcome) = lease.call(head, body, memory, deadline);
         let error = match outcome {
-            Outcome::Answered(Reply::Raised(text)) => RequestError::new(500, text),
+            Outcome::Answered(Reply::Raised(text, status)) => {
+                let status = status.filter(|status| (400..600).contains(status));
+                RequestError::new(status.unwrap_or(500), text)
+            }
             Outcome::Answered(reply) => return Ok(reply),
             Outcome::Abandoned(WaitError::Cancelled) => RequestError::hung_up(),
             Outcome::Abandoned(WaitError::TimedOut) => {
@@ -255,9 +269,19 @@ impl Handlers {
         Err(Failure::Final(error))
     }
 
-    fn context<'a>(&self, request: &Request<'a>, instance: usize) -> Context<'a> {
+    fn context<'a>(
+        &self,
+        lease: &Lease,
+        request: &Request<'a>,
+        instance: usize,
+    ) -> Result<Context<'a>, RequestError> {
+        let conversion = match lease.converts() {
+            true => Some(self.conversion(request)?.into()),
+            false => None,
+        };
         let ports = self.backend.ports[instance];
-        Context {
+        let default_accept = self.formats.default_accept.unwrap_or(DEFAULT_TYPE);
+        Ok(Context {
             model_name: request.model_name.map(Cow::Borrowed),
             model_version: request.model_version.map(Cow::Borrowed),
             method: request.method.map(Cow::Borrowed),
@@ -265,10 +289,22 @@ impl Handlers {
             grpc_port: ports.grpc,
             custom_attributes: request.custom_attributes.map(Cow::Borrowed),
             request_content_type: request.content_type.unwrap_or(DEFAULT_TYPE).into(),
-            accept_header: request.accept.unwrap_or(DEFAULT_TYPE).into(),
+            accept_header: request.accept.unwrap_or(default_accept).into(),
             content_length: request.content_length,
             timeout: self.context_timeout,
-        }
+            conversion,
+        })
+    }
+
+    /// What the script's conversions need to know.
+    fn conversion(&self, request: &Request) -> Result<String, RequestError> {
+        let choice = self.backend.signatures.choose(
+            request.model_name.unwrap_or(&self.default_model),
+            request.model_version,
+            request.signature_name,
+        )?;
+        let target = Target::new(&self.formats, request.rows, Some(choice));
+        Ok(Settings::new(&target, self.formats.default_accept).to_text())
     }
 }
 

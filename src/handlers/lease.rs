@@ -51,6 +51,11 @@ impl Lease {
         (self.worker.loaded.get()).map_or(Shape::Pair, |loaded| loaded.shape)
     }
 
+    /// Whether the worker's script uses the server's own conversions.
+    pub fn converts(&self) -> bool {
+        (self.worker.loaded.get()).is_some_and(|loaded| loaded.converts)
+    }
+
     /// Sends a call and waits for its answer; see [`WorkerChannels::call`].
     pub fn call<'c>(
         &mut self,
@@ -114,6 +119,7 @@ mod tests {
             channels,
             shape: Shape::Single,
             has_gevent: true,
+            converts: false,
         };
         worker.loaded.set(loaded).unwrap();
         (Arc::new(worker), theirs)
@@ -182,7 +188,15 @@ mod tests {
         assert!(acquire(&pool, now).is_err());
         assert_eq!(is_worn_out(&pool), None, "the call still runs");
         // The answer is larger than the socket's buffer, so writing it needs a reader although no request waits.
-        frame::write(&theirs[0], &Answer::Raised { number }, &vec![b'l'; 1 << 20]).unwrap();
+        frame::write(
+            &theirs[0],
+            &Answer::Raised {
+                number,
+                status: None,
+            },
+            &vec![b'l'; 1 << 20],
+        )
+        .unwrap();
         assert!(acquire(&pool, later()).is_ok());
         assert_eq!(is_worn_out(&pool), Some(false));
     }

@@ -44,7 +44,7 @@ impl ModelBackend {
     ) -> Self {
         Self {
             backend: Arc::clone(backend),
-            handlers: workers.map(|workers| workers.handlers(backend, config)),
+            handlers: workers.map(|workers| workers.handlers(backend, default_model, config)),
             default_model: default_model.to_owned(),
         }
     }
@@ -79,13 +79,15 @@ impl HandlerWorkers {
         }
     }
 
-    fn handlers(&self, backend: &Arc<Backend>, config: &Config) -> Handlers {
+    fn handlers(&self, backend: &Arc<Backend>, default_model: &str, config: &Config) -> Handlers {
         Handlers {
             pool: Arc::clone(&self.pool),
             backend: Arc::clone(backend),
             limit: config.deadline,
             timeout: self.launch.timeout.unwrap_or_default(),
             context_timeout: config.handlers.context_timeout.as_secs(),
+            default_model: default_model.to_owned(),
+            formats: config.formats.clone(),
         }
     }
 

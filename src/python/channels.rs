@@ -106,7 +106,10 @@ impl Channel {
             // Checked after the body is read, because the server cancels a call before it sends zeros in place of the
             // body. The server skips the answer.
             self.context = None;
-            let head = Answer::Raised { number };
+            let head = Answer::Raised {
+                number,
+                status: None,
+            };
             self.transfer(py, |socket| frame::write(socket, &head, b""))?;
             return Ok(Next::Done);
         }
@@ -196,8 +199,8 @@ impl Channel {
             },
             Err(error) => error.clone_ref(py),
         };
-        let text = script.report(py, &error);
-        let head = Answer::Raised { number };
+        let (text, status) = script.report(py, &error);
+        let head = Answer::Raised { number, status };
         self.transfer(py, |socket| frame::write(socket, &head, text.as_bytes()))
     }
 }

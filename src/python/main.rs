@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_types)]
 
 mod channels;
+mod convert;
 mod embed;
 mod hub;
 mod options;
@@ -79,6 +80,7 @@ fn run() -> Result<bool, String> {
         channels: channels.len(),
         shape,
         has_gevent,
+        converts: script.converts(),
     };
     frame::write(&channels[0].socket, &loaded, b"").map_err(|e| e.to_string())?;
     match overlap {

@@ -21,16 +21,23 @@ import urllib.parse
 
 log = logging.getLogger("sagemaker_tfs")
 
-Context = collections.namedtuple(
-    "Context",
+_FIELDS = (
     "model_name, model_version, method, rest_uri, grpc_port, channel, custom_attributes, request_content_type, "
-    "accept_header, content_length, timeout",
+    "accept_header, content_length, timeout"
 )
+
+
+class Context(collections.namedtuple("Context", _FIELDS)):
+    """The script's `context`. What `convert` needs is no field, because scripts unpack and compare fields."""
+
+    conversion = None
+
 
 _module = None
 _handler = _input_handler = _output_handler = None
 _channels = {}
 _grpc = None
+_make_convert = None
 
 
 # Maximum length of a content type; real ones are far shorter.
@@ -41,12 +48,15 @@ class UnusableScript(Exception):
     """The script cannot be used, for a reason that needs no traceback."""
 
 
-def load(path, prefix, packages, level, greenlets):
-    """Imports the script. Returns whether the script has a single `handler`, and whether the worker uses gevent.
+def load(path, prefix, packages, level, greenlets, make_convert):
+    """Imports the script. Returns whether it has a single `handler`, whether the worker uses gevent, and whether the
+    script uses `convert`.
 
-    `greenlets` is the module `greenlets.py`, or None unless the worker class is gevent.
+    `greenlets` is the module `greenlets.py`, or None unless the worker class is gevent. `make_convert` makes the module
+    `convert`.
     """
-    global _module, _handler, _input_handler, _output_handler, _grpc
+    global _module, _handler, _input_handler, _output_handler, _grpc, _make_convert
+    _make_convert = make_convert
     path = os.fspath(path)
     if sys.prefix != os.fspath(prefix):
         raise UnusableScript(f"it would use the packages in {sys.prefix}, but python3 uses those in {prefix}")
@@ -83,7 +93,15 @@ def load(path, prefix, packages, level, greenlets):
             raise UnusableScript(f"the function {missing[0]} is missing")
     if _grpc is None:
         _grpc = _import_grpc()
-    return _handler is not None, has_gevent
+    return _handler is not None, has_gevent, "convert" in globals()
+
+
+def __getattr__(name):
+    """Makes `convert` when a script imports it: the server then sends what it needs with each call."""
+    if name != "convert" or _make_convert is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["convert"] = module = _make_convert()
+    return module
 
 
 def _import_grpc():
@@ -122,6 +140,7 @@ def request(
     accept_header,
     content_length,
     timeout,
+    conversion,
 ):
     """Runs `handler` or `input_handler`. Returns the context, and the body and content type of the result."""
     context = Context(
@@ -137,6 +156,8 @@ def request(
         content_length,
         timeout,
     )
+    if conversion is not None:
+        context.conversion = conversion
     data = io.BytesIO(body)
     if _handler is not None:
         body, content_type = _for_client(_handler(data, context))
@@ -151,7 +172,13 @@ def response(context, status, reason, headers, body):
 
 
 def report(error, trace):
-    """Writes the traceback to the log, without the frames of this module. Returns the text for the client."""
+    """Writes the traceback to the log, without the frames of this module, unless `convert` blames the request.
+
+    Returns the text for the client, and the HTTP status if the error chooses one.
+    """
+    convert = globals().get("convert")
+    if convert is not None and isinstance(error, convert.Error):
+        return str(error), error.status
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace))
@@ -163,9 +190,9 @@ def report(error, trace):
         except Exception:
             continue
     try:
-        return str(error)
+        return str(error), None
     except Exception:
-        return type(error).__name__
+        return type(error).__name__, None
 
 
 def describe(error, trace):

@@ -1,12 +1,13 @@
 //! Loads the handler script and runs its functions, by calling `runtime.py` and, in the class `gevent`, `greenlets.py`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
 use sagemaker_tfs::worker_protocol::frame::{Context, Response, Shape};
 
+use crate::convert;
 use crate::options::Options;
 
 /// The loaded script.
@@ -16,6 +17,7 @@ pub struct Script {
     request: Py<PyAny>,
     response: Py<PyAny>,
     shape: Shape,
+    converts: bool,
 }
 
 /// The result of a function.
@@ -36,10 +38,7 @@ impl Script {
     /// Why the script cannot be used: a traceback, or a sentence.
     pub fn load(options: &Options) -> Result<Self, String> {
         Python::attach(|py| {
-            let module = |source, name| {
-                let code = CString::new(source).expect("a source has no NUL");
-                PyModule::from_code(py, &code, c"<sagemaker-tfs>", name).map_err(|e| e.to_string())
-            };
+            let module = |source, name| module(py, source, name).map_err(|e: PyErr| e.to_string());
             let runtime = module(RUNTIME, c"sagemaker_tfs")?;
             let greenlets = match options.worker_class {
                 WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),
@@ -51,15 +50,17 @@ impl Script {
                 &options.packages,
                 &options.log_level,
                 &greenlets,
+                convert::maker(py).map_err(|e| e.to_string())?,
             );
             let loaded = runtime
                 .call_method1("load", arguments)
                 .and_then(|loaded| loaded.extract());
-            let (is_single, has_gevent): (bool, bool) = loaded.map_err(|error| {
-                let arguments = (error.value(py), error.traceback(py));
-                let text = runtime.call_method1("describe", arguments);
-                text.map_or_else(|e| e.to_string(), |text| text.to_string())
-            })?;
+            let (is_single, has_gevent, converts): (bool, bool, bool) =
+                loaded.map_err(|error| {
+                    let arguments = (error.value(py), error.traceback(py));
+                    let text = runtime.call_method1("describe", arguments);
+                    text.map_or_else(|e| e.to_string(), |text| text.to_string())
+                })?;
             let function = |name| runtime.getattr(name).map(Bound::unbind);
             Ok(Self {
                 request: function("request").map_err(|e| e.to_string())?,
@@ -68,6 +69,7 @@ impl Script {
                     true => Shape::Single,
                     false => Shape::Pair,
                 },
+                converts,
                 runtime: runtime.unbind(),
                 greenlets: greenlets.filter(|_| has_gevent).map(Bound::unbind),
             })
@@ -77,6 +79,11 @@ impl Script {
     /// The functions that the script has.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Whether the script uses the server's own conversions.
+    pub fn converts(&self) -> bool {
+        self.converts
     }
 
     /// The module `greenlets.py` if the worker uses gevent. All waiting then has to go through this module.
@@ -107,6 +114,7 @@ impl Script {
             &*context.accept_header,
             context.content_length,
             context.timeout,
+            context.conversion.as_deref(),
         );
         let result = self.request.bind(py).call1(arguments)?;
         let (context, body, content_type) = result.extract()?;
@@ -132,10 +140,21 @@ impl Script {
         Ok(Returned { body, content_type })
     }
 
-    /// Writes the traceback of an exception to the log. Returns the text for the client.
-    pub fn report(&self, py: Python, error: &PyErr) -> String {
+    /// Writes the traceback of an exception to the log. Returns the text for the client, and the HTTP status if the
+    /// exception chooses one.
+    pub fn report(&self, py: Python, error: &PyErr) -> (String, Option<u16>) {
         let arguments = (error.value(py), error.traceback(py));
-        let text = self.runtime.bind(py).call_method1("report", arguments);
-        text.map_or_else(|e| e.to_string(), |text| text.to_string())
+        let reported = self.runtime.bind(py).call_method1("report", arguments);
+        let reported = reported.and_then(|reported| reported.extract());
+        reported.unwrap_or_else(|e| (e.to_string(), None))
     }
+}
+
+/// Runs `source` as a module of this name.
+///
+/// # Errors
+/// Python's, when memory is used up.
+pub fn module<'py>(py: Python<'py>, source: &str, name: &CStr) -> PyResult<Bound<'py, PyModule>> {
+    let code = CString::new(source).expect("a source has no NUL");
+    PyModule::from_code(py, &code, c"<sagemaker-tfs>", name)
 }

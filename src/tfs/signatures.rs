@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::convert::signature::{self, Signature, Signatures};
+use crate::convert::signature::{self, Choice, Signatures};
 use crate::error::RequestError;
 use crate::wait::Mutex;
 
@@ -16,15 +16,6 @@ pub struct SignatureTable {
 }
 
 type Versions = BTreeMap<u64, Arc<Signatures>>;
-
-/// The signature of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Choice {
-    /// The name to send to TFS; `None`: TFS takes its default.
-    pub name: Option<String>,
-    /// The signature, if it is known.
-    pub signature: Option<Arc<Signature>>,
-}
 
 impl SignatureTable {
     /// An empty table. `default_name` is for requests that name no signature.

@@ -73,6 +73,9 @@ pub struct Context<'a> {
     pub content_length: Option<u64>,
     /// The deadline of a request, seconds.
     pub timeout: u64,
+    /// What the server's own conversions need to know, for scripts that use them.
+    #[serde(borrow)]
+    pub conversion: Option<Cow<'a, str>>,
 }
 
 /// The fields of the script's `response`, apart from the body.
@@ -99,6 +102,8 @@ pub enum Answer<'a> {
         shape: Shape,
         /// Whether the worker uses gevent: the worker class is `gevent`, and gevent is installed.
         has_gevent: bool,
+        /// Whether the script uses the server's own conversions.
+        converts: bool,
     },
     /// The first message in place of `Loaded`: the script cannot be loaded. The body says why.
     Failed,
@@ -122,6 +127,8 @@ pub enum Answer<'a> {
     Raised {
         /// Number of the call.
         number: u64,
+        /// HTTP status that the exception chooses.
+        status: Option<u16>,
     },
 }
 
@@ -132,7 +139,7 @@ impl Answer<'_> {
             Self::Loaded { .. } | Self::Failed => 0,
             Self::ForModelServer { number, .. }
             | Self::ForClient { number, .. }
-            | Self::Raised { number } => *number,
+            | Self::Raised { number, .. } => *number,
         }
     }
 }
@@ -596,6 +603,7 @@ mod tests {
                 accept_header: "*/*".into(),
                 content_length: Some(5),
                 timeout: 60,
+                conversion: None,
             },
         };
         let bytes = frame(&call, b"1,2,3");

@@ -39,7 +39,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "handlers",
-        "tfs dispatch supervisor worker_protocol config budget wait descriptors error",
+        "tfs dispatch convert supervisor worker_protocol config budget wait descriptors error",
     ),
     ("models", "handlers tfs supervisor config wait memory error"),
     (
@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     ("cli", "config error"),
     ("main", "app cli config allocator logging error"),
-    ("python", "worker_protocol config"),
+    ("python", "convert worker_protocol config budget error"),
 ];
 
 /// The most lines of a file without its tests, and of a function: more than that is hard to keep in mind.

@@ -1,5 +1,7 @@
 //! Settings of the formats of requests and responses.
 
+use serde::{Deserialize, Serialize};
+
 use super::format::{Format, text};
 use super::reader::Reader;
 use super::{Group, TypedSetting, setting};
@@ -25,7 +27,7 @@ settings! {
 }
 
 /// Whether CSV begins with a header line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CsvHeader {
     /// It does not.
     #[default]
@@ -37,7 +39,7 @@ pub enum CsvHeader {
 }
 
 /// How rows of CSV are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum CsvRow {
     /// As the signature says.
     #[default]

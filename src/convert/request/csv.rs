@@ -13,16 +13,20 @@ use self::input::{Input, Reading};
 use self::layout::{Layout, Named, Plan};
 use self::number::plain;
 use self::reader::{Reader, row_of};
-use super::target::{Target, escape};
+use super::target::{Header, Target, escape};
 use crate::budget::Buffer;
 use crate::error::RequestError;
 
-/// Converts a CSV body into the body of a request to TensorFlow Serving.
+/// Converts a CSV body into the body of a request to TensorFlow Serving. `header` is what the content type says.
 ///
 /// # Errors
 /// 400 with the row for bytes that are not UTF-8, a quote that is never closed, a row with another number of fields than
 /// the first, or fields that do not fit the signature; 413 or 503 when no memory is left.
-pub fn to_tfs(buffer: &Buffer, target: &Target) -> Result<Buffer, RequestError> {
+pub fn to_tfs(
+    buffer: &Buffer,
+    header: Option<Header>,
+    target: &Target,
+) -> Result<Buffer, RequestError> {
     let body: &[u8] = buffer;
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if let Err(error) = std::str::from_utf8(body) {
@@ -32,7 +36,12 @@ pub fn to_tfs(buffer: &Buffer, target: &Target) -> Result<Buffer, RequestError> 
         )));
     }
     let mut reader = Reader::new(body);
-    let Plan { columns, layout } = layout::plan(&mut reader, target, buffer)?;
+    let Plan { columns, layout } = layout::plan(
+        &mut reader,
+        header.unwrap_or(target.csv_header),
+        target,
+        buffer,
+    )?;
     // Room for brackets and commas, and for some fields that grow. Larger results are rare and cost a copy.
     let mut out = buffer.sibling();
     let likely = body.len() + body.len() / 8 + 64;

@@ -86,7 +86,7 @@ impl Format {
         }
         match self {
             Self::Json => return json::to_tfs(body, target),
-            Self::Csv(_) => *body = csv::to_tfs(body, target)?,
+            Self::Csv(header) => *body = csv::to_tfs(body, header, target)?,
             Self::Npy => *body = npy::to_tfs(body, target)?,
             Self::Npz => *body = npz::to_tfs(body, target)?,
             Self::Image => *body = records::bytes_to_tfs(body, target)?,

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::budget::{Buffer, NoRoom};
+use crate::config::FormatConfig;
 pub use crate::config::{CsvHeader as Header, CsvRow as Row};
-use crate::convert::signature::{Signature, Tensor};
+use crate::convert::signature::{Choice, Signature, Tensor};
 
 /// The request that a body is converted to.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +37,7 @@ pub enum Conversion {
 }
 
 /// The member of a request that holds its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Rows {
     /// `instances`, of predict.
     #[default]
@@ -54,6 +57,20 @@ impl Rows {
 }
 
 impl Target {
+    /// A target with these settings. Without a choice, the signature has not been looked up.
+    pub fn new(config: &FormatConfig, rows: Rows, choice: Option<Choice>) -> Self {
+        let is_deferred = choice.is_none();
+        let choice = choice.unwrap_or_default();
+        Self {
+            rows,
+            signature_name: choice.name,
+            signature: choice.signature,
+            is_deferred,
+            csv_header: config.csv_header,
+            csv_row: config.csv_row,
+        }
+    }
+
     /// The only input of a predict request, if the signature is known and has just one.
     pub fn only_input(&self) -> Option<&Tensor> {
         match self.signature.as_deref()?.inputs.as_slice() {

@@ -51,8 +51,8 @@ pub enum Reply {
         /// The body of the response to the client.
         body: Buffer,
     },
-    /// The function raised an exception with this text.
-    Raised(String),
+    /// The function raised an exception with this text, which chooses this HTTP status if it chooses one.
+    Raised(String, Option<u16>),
 }
 
 /// A call that is being sent, or whose answer is awaited or being read.
@@ -156,9 +156,9 @@ fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
             content_type: content_type.into_owned(),
             body,
         },
-        Answer::Raised { .. } => {
+        Answer::Raised { status, .. } => {
             let text = &body[..body.len().min(MAX_RAISED_BYTES)];
-            Reply::Raised(String::from_utf8_lossy(text).into_owned())
+            Reply::Raised(String::from_utf8_lossy(text).into_owned(), status)
         }
         Answer::Loaded { .. } | Answer::Failed => {
             return Err(ErrorKind::InvalidData.into());

@@ -265,6 +265,7 @@ fn first_message_is_loaded_or_a_reason() {
         channels: 9,
         shape: Shape::Pair,
         has_gevent: true,
+        converts: true,
     };
     frame::write(&theirs[0], &first_message, b"").unwrap();
     assert_eq!(good.wait_until_loaded(), Ok(()));
@@ -272,6 +273,7 @@ fn first_message_is_loaded_or_a_reason() {
         channels: 2,
         shape: Shape::Pair,
         has_gevent: true,
+        converts: true,
     };
     assert_eq!(good.loaded.get(), Some(&loaded));
 

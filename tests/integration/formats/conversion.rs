@@ -212,7 +212,10 @@ fn other_content_types_get_415() {
     let server = Setup::new().start();
     for (content_type, named) in [
         ("application/foo", "application/foo"),
-        ("application/x-recordio-protobuf; v=1", "application/x-recordio-protobuf"),
+        (
+            "application/x-recordio-protobuf; v=1",
+            "application/x-recordio-protobuf",
+        ),
         ("text/plain", "text/plain"),
         ("multipart/form-data; boundary=x", "multipart/form-data"),
     ] {

@@ -59,6 +59,7 @@ pub struct Plan {
 /// 400 if the rows or the header line do not fit the signature; 413 or 503 when no memory is left.
 pub fn plan<'b>(
     reader: &mut Reader<'b>,
+    header: Header,
     target: &Target,
     memory: &Buffer,
 ) -> Result<Plan, RequestError> {
@@ -72,7 +73,7 @@ pub fn plan<'b>(
     };
     let is_one_string = matches!(inputs, [input] if input.dtype.kind() == Kind::String);
     if target.csv_row == Row::String && is_one_string && target.rows == Rows::Instances {
-        if target.csv_header == Header::Present {
+        if header == Header::Present {
             first.line();
             *reader = first;
         }
@@ -91,7 +92,7 @@ pub fn plan<'b>(
         columns,
         first_row_bytes: after.at - first.at,
         first,
-        header: target.csv_header,
+        header,
         inputs,
         memory,
     };

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 fn converted(csv: &[u8]) -> Result<Buffer, RequestError> {
-    to_tfs(&csv.to_vec().into(), &Target::default())
+    to_tfs(&csv.to_vec().into(), None, &Target::default())
 }
 
 fn instances(csv: &str) -> String {
@@ -292,7 +292,7 @@ fn target(inputs: Vec<Tensor>) -> Target {
 
 /// The rows that a target gets, or the text of the 400.
 fn rows(csv: &str, target: &Target) -> Result<String, String> {
-    let out = to_tfs(&csv.as_bytes().to_vec().into(), target).map_err(|error| {
+    let out = to_tfs(&csv.as_bytes().to_vec().into(), None, target).map_err(|error| {
         assert_eq!(error.status, 400, "{error}");
         error.text
     })?;
@@ -686,7 +686,7 @@ fn names_the_signature_in_the_request() {
         signature_name: Some("a\"b".into()),
         ..Target::default()
     };
-    let out = to_tfs(&b"1".to_vec().into(), &named).unwrap();
+    let out = to_tfs(&b"1".to_vec().into(), None, &named).unwrap();
     assert_eq!(&*out, br#"{"signature_name": "a\"b", "instances": [1]}"#);
 }
 
@@ -701,7 +701,7 @@ fn hostile_rows_cost_no_more_memory_than_they_have_bytes() {
         csv_header: Header::Present,
         ..Target::default()
     };
-    assert_eq!(to_tfs(&body, &examples).unwrap_err().status, 413);
+    assert_eq!(to_tfs(&body, None, &examples).unwrap_err().status, 413);
     let mut any = tensor("x", Dtype::Float, &[]);
     any.shape = None;
     let two = vec![
@@ -712,7 +712,7 @@ fn hostile_rows_cost_no_more_memory_than_they_have_bytes() {
         },
     ];
     let named = with_header(two, Header::Present);
-    assert_eq!(to_tfs(&body, &named).unwrap_err().status, 413);
+    assert_eq!(to_tfs(&body, None, &named).unwrap_err().status, 413);
 }
 
 proptest! {
@@ -731,8 +731,8 @@ proptest! {
         let doubles = target(vec![tensor("x", Dtype::Double, &[-1, 3])]);
         let strings = target(vec![tensor("x", Dtype::String, &[-1, 3])]);
         for target in [&doubles, &strings] {
-            let always = to_tfs(&write(csv::QuoteStyle::Always).into(), target).unwrap();
-            let sparse = to_tfs(&write(csv::QuoteStyle::Necessary).into(), target).unwrap();
+            let always = to_tfs(&write(csv::QuoteStyle::Always).into(), None, target).unwrap();
+            let sparse = to_tfs(&write(csv::QuoteStyle::Necessary).into(), None, target).unwrap();
             prop_assert_eq!(always, sparse);
         }
     }
@@ -745,7 +745,7 @@ proptest! {
         }
         let shape = [-1, i64::try_from(records[0].len()).unwrap()];
         let strings = target(vec![tensor("s", Dtype::String, &shape)]);
-        let out = to_tfs(&writer.into_inner().unwrap().into(), &strings).unwrap();
+        let out = to_tfs(&writer.into_inner().unwrap().into(), None, &strings).unwrap();
         let parsed: Json = serde_json::from_slice(&out).unwrap();
         prop_assert_eq!(&parsed["instances"], &Json::from(records));
     }
