@@ -7,6 +7,8 @@
   types            inputs and outputs of every JSON kind; signatures: serving_default (f, i, b, s),
                    numbers (other number types), any_shape (no shape known), echo, sums, strings
   image            takes encoded pictures (`image_bytes`), returns their shapes and mean brightness
+  echo             returns its inputs; a signature for each type and shape, such as `float32_2_3` for [-1, 2, 3]
+  keras            two named inputs, `one` of shape [-1, 1] and `three` of shape [-1, 3], as Keras exports them
   slow             works for the `seconds` that it is given, then returns them
   broken           a file that is no SavedModel
 
@@ -131,6 +133,52 @@ def image(path):
     save(path, serving_default=serve)
 
 
+# The signatures of the model echo with one input: type and shape.
+ECHOED = [
+    *(("float32", shape) for shape in ([None], [None, 1], [None, 2], [None, 2, 3], [None, None, 2])),
+    *(("float64", shape) for shape in ([None], [None, 2])),
+    *(("int64", shape) for shape in ([None], [None, 1], [None, 2])),
+    *(("uint8", shape) for shape in ([None, 2, 2],)),
+    *(("bool", shape) for shape in ([None], [None, 2])),
+    *(("string", shape) for shape in ([None], [None, 1], [None, 2])),
+]
+
+
+def echo(path):
+    def one(dtype, shape):
+        return function(shape, x=tf.as_dtype(dtype))(lambda x: {"y": tf.identity(x)})
+
+    def name(dtype, shape):
+        return "_".join([dtype, *(str(size or "n") for size in shape[1:])])
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.int64, "age"),
+            tf.TensorSpec([None, 1], tf.string, "name"),
+            tf.TensorSpec([None, 2], tf.float32, "pair"),
+        ]
+    )
+    def mixed(age, name, pair):
+        return {"age": tf.identity(age), "name": tf.identity(name), "pair": tf.identity(pair)}
+
+    two = function(a=tf.float32, b=tf.string)(lambda a, b: {"a": tf.identity(a), "b": tf.identity(b)})
+
+    @function(examples=tf.string)
+    def examples(examples):
+        return {"x": tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([2], tf.float32)})["x"]}
+
+    signatures = {name(*signature): one(*signature) for signature in ECHOED}
+    save(path, None, serving_default=one("float32", [None, 1]), mixed=mixed, two=two, examples=examples, **signatures)
+
+
+def keras(path):
+    layers = tf.keras.layers
+    one, three = tf.keras.Input((1,), name="one"), tf.keras.Input((3,), name="three")
+    joined = layers.Concatenate()([one, three])
+    total = layers.Dense(1, use_bias=False, kernel_initializer="ones", name="total")(joined)
+    tf.keras.Model([one, three], total).export(path, verbose=False)
+
+
 def slow(path):
     @function(seconds=tf.float32)
     def serve(seconds):
@@ -147,7 +195,7 @@ def broken(path):
     pathlib.Path(path, "saved_model.pb").write_bytes(b"this is no SavedModel\n")
 
 
-MODELS = [(half_plus_three, 123), (half_plus_three, 124), *((make, 1) for make in (demo, types, image, slow, broken))]
+MODELS = [(half_plus_three, 123), (half_plus_three, 124), *((make, 1) for make in (demo, types, image, echo, keras, slow, broken))]
 
 
 def make_all(out):
