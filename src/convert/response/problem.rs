@@ -1,0 +1,38 @@
+//! Why a response cannot be converted.
+
+use crate::budget::NoRoom;
+use crate::error::RequestError;
+
+/// Why a conversion fails. Small, because every step of reading returns it.
+#[derive(Debug)]
+pub enum Problem {
+    /// The response is not JSON as TensorFlow Serving writes it, from about this byte on.
+    Broken(usize),
+    /// No memory is left for the converted response.
+    NoRoom(NoRoom),
+    /// The format cannot express the response: the text of a 406.
+    Unfit(String),
+}
+
+impl From<NoRoom> for Problem {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
+    }
+}
+
+impl Problem {
+    /// The error for the client that asked for `content_type`.
+    pub fn into_error(self, content_type: &str) -> RequestError {
+        match self {
+            Self::NoRoom(no_room) => no_room.for_response(),
+            Self::Unfit(text) => RequestError::new(406, text),
+            Self::Broken(at) => RequestError::new(
+                502,
+                format!(
+                    "The model server's response cannot be converted to {content_type}: at byte {at} it is not the JSON \
+                     of a prediction. Send Accept: application/json to see it."
+                ),
+            ),
+        }
+    }
+}
