@@ -6,19 +6,56 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
 
-use sagemaker_tfs::budget::Budget;
-use sagemaker_tfs::convert::request::Format;
+use sagemaker_tfs::budget::{Budget, Buffer};
+use sagemaker_tfs::convert::request::{Format, Target};
+use sagemaker_tfs::convert::response::{self, Accepted};
+use sagemaker_tfs::convert::signature::{Dtype, Signature, Tensor};
 
 const RUNS: usize = 15;
 const MEGABYTES: usize = 10;
 
 fn main() {
-    measure("csv_mb_per_s", Format::Csv, &numeric_csv());
-    measure("jsonlines_mb_per_s", Format::Json, &json_lines());
-    measure("json_passed_mb_per_s", Format::Json, &json_request());
+    measure("csv_mb_per_s", to_tfs(Format::Csv(None)), &numeric_csv());
+    measure("jsonlines_mb_per_s", to_tfs(Format::Json), &json_lines());
+    measure(
+        "json_passed_mb_per_s",
+        to_tfs(Format::Json),
+        &json_request(),
+    );
+    let response = json_response();
+    let csv = Accepted::Csv { header: false };
+    let lines = Accepted::JsonLines { ndjson: false };
+    measure("json_to_csv_mb_per_s", from_tfs(csv), &response);
+    measure("json_to_jsonlines_mb_per_s", from_tfs(lines), &response);
+    measure("json_to_npy_mb_per_s", from_tfs(Accepted::Npy), &response);
 }
 
-fn measure(name: &str, format: Format, input: &[u8]) {
+fn to_tfs(format: Format) -> impl Fn(Buffer) -> Buffer {
+    move |mut body| {
+        let converted = format.to_tfs(&mut body, &Target::default());
+        converted.expect("the body is valid");
+        body
+    }
+}
+
+fn from_tfs(accepted: Accepted) -> impl Fn(Buffer) -> Buffer {
+    let signature = Signature {
+        name: "serving_default".into(),
+        inputs: Vec::new(),
+        outputs: vec![Tensor {
+            name: "y".into(),
+            dtype: Dtype::Float,
+            shape: Some(vec![None, Some(100)]),
+            is_strict: true,
+        }],
+    };
+    move |body| {
+        let converted = response::lay_out(200, body, accepted, Some(&signature));
+        converted.expect("the body is valid").0
+    }
+}
+
+fn measure(name: &str, convert: impl Fn(Buffer) -> Buffer, input: &[u8]) {
     let megabytes = input.len() as f64 / 1e6;
     let budget = Budget::new(1 << 30);
     let mut speeds: Vec<f64> = (0..RUNS)
@@ -26,11 +63,9 @@ fn measure(name: &str, format: Format, input: &[u8]) {
             let mut body = budget.arriving(0);
             body.extend(input).expect("there is room");
             let start = Instant::now();
-            format
-                .to_tfs(black_box(&mut body))
-                .expect("the body is valid");
+            let converted = convert(black_box(body));
             let seconds = start.elapsed().as_secs_f64();
-            black_box(body);
+            black_box(converted);
             megabytes / seconds
         })
         .collect();
@@ -81,5 +116,12 @@ fn json_request() -> Vec<u8> {
     let mut body = b"{\"instances\": [".to_vec();
     body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
     body.extend_from_slice(b"[0.0]]}");
+    body
+}
+
+fn json_response() -> Vec<u8> {
+    let mut body = b"{\n    \"predictions\": [".to_vec();
+    body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
+    body.extend_from_slice(&[b"[0.0", &b", 0.0".repeat(99)[..], b"]\n    ]\n}"].concat());
     body
 }

@@ -56,9 +56,10 @@ impl Accepted {
         if header.bytes().all(|b| matches!(b, b' ' | b'\t' | b',')) {
             return Ok(default);
         }
-        let ranges: Vec<Range> = split(header, b',').filter_map(Range::parse).collect();
-        let offers = Self::ALL.iter().enumerate().filter_map(|(order, &format)| {
-            let (index, range) = best_match(&ranges, format)?;
+        let matches = best_matches(header);
+        let offers = matches.into_iter().zip(Self::ALL).enumerate();
+        let offers = offers.filter_map(|(order, (found, format))| {
+            let Match { index, range, .. } = found.filter(|found| found.range.quality > 0)?;
             let is_default = format.is_same_type(default);
             // `text/csv` says nothing about the header line, so the default decides that, too.
             let is_preferred = is_default && (!range.is_named() || format.is_csv());
@@ -69,7 +70,7 @@ impl Accepted {
                 Self::Json { .. } => Self::Json { one_line: false },
                 _ => format,
             };
-            (range.quality > 0).then_some((rank, chosen))
+            Some((rank, chosen))
         });
         let best = offers.max_by_key(|(rank, _)| *rank);
         best.map(|(_, format)| format).ok_or_else(|| {
@@ -120,15 +121,17 @@ impl Accepted {
         }
     }
 
-    /// The media types that name the format, in lower case. The first is the one that a type with a wildcard matches.
-    fn names(self) -> &'static [&'static str] {
+    /// The types and subtypes that name the format. The first is the one that a range with a wildcard matches.
+    fn names(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Json { .. } => &["application/json"],
-            Self::JsonLines { ndjson: false } => &["application/jsonlines", "application/jsons"],
-            Self::JsonLines { ndjson: true } => &["application/x-ndjson"],
-            Self::Csv { .. } => &["text/csv", "application/csv"],
-            Self::Npy => &["application/x-npy"],
-            Self::Npz => &["application/x-npz"],
+            Self::Json { .. } => &[("application", "json")],
+            Self::JsonLines { ndjson: false } => {
+                &[("application", "jsonlines"), ("application", "jsons")]
+            }
+            Self::JsonLines { ndjson: true } => &[("application", "x-ndjson")],
+            Self::Csv { .. } => &[("text", "csv"), ("application", "csv")],
+            Self::Npy => &[("application", "x-npy")],
+            Self::Npz => &[("application", "x-npz")],
         }
     }
 
@@ -142,31 +145,51 @@ impl Accepted {
     }
 }
 
-/// The range that decides the quality of a format, with its index: the most specific, then the first.
-fn best_match(ranges: &[Range], format: Accepted) -> Option<(usize, &Range)> {
-    let matching = ranges.iter().enumerate().filter_map(|(index, range)| {
-        let rank = (range.specificity(format)?, Reverse(index));
-        Some((rank, (index, range)))
-    });
-    matching
-        .max_by_key(|(rank, _)| *rank)
-        .map(|(_, found)| found)
+/// The range that decides the quality of a format.
+#[derive(Debug, Clone, Copy)]
+struct Match<'a> {
+    specificity: u8,
+    /// The place in the header, from 0.
+    index: usize,
+    range: Range<'a>,
+}
+
+/// For each format the most specific range that matches it; of equals, the first.
+fn best_matches(header: &str) -> [Option<Match<'_>>; Accepted::ALL.len()] {
+    let mut matches = [None; Accepted::ALL.len()];
+    for (index, entry) in split(header, b',').enumerate() {
+        let Some(range) = Range::parse(entry) else {
+            continue;
+        };
+        for (best, format) in matches.iter_mut().zip(Accepted::ALL) {
+            if let Some(specificity) = range.specificity(format)
+                && best.is_none_or(|best: Match| specificity > best.specificity)
+            {
+                *best = Some(Match {
+                    specificity,
+                    index,
+                    range,
+                });
+            }
+        }
+    }
+    matches
 }
 
 /// An entry of the header.
-#[derive(Debug)]
-struct Range {
-    /// The type and subtype in lower case; either may be `*`.
-    names: (String, String),
+#[derive(Debug, Clone, Copy)]
+struct Range<'a> {
+    /// The type and subtype in any case; either may be `*`.
+    names: (&'a str, &'a str),
     /// What the parameter `header` says.
     header: Option<bool>,
     /// In thousandths.
     quality: u16,
 }
 
-impl Range {
+impl<'a> Range<'a> {
     /// Reads an entry such as `text/csv;header=present;q=0.5`. `None` if it is no media range.
-    fn parse(entry: &str) -> Option<Self> {
+    fn parse(entry: &'a str) -> Option<Self> {
         let mut parts = split(entry, b';');
         let (main, sub) = parts.next()?.trim().split_once('/')?;
         let is_token = |text: &str| !text.is_empty() && text.bytes().all(is_token_byte);
@@ -174,7 +197,7 @@ impl Range {
             return None;
         }
         let mut range = Self {
-            names: (main.to_ascii_lowercase(), sub.to_ascii_lowercase()),
+            names: (main, sub),
             header: None,
             quality: 1000,
         };
@@ -184,20 +207,17 @@ impl Range {
                 continue;
             };
             let value = value.trim().trim_matches('"');
-            match name.trim().to_ascii_lowercase().as_str() {
+            let is = |known: &str| name.trim().eq_ignore_ascii_case(known);
+            if is("q") {
+                range.quality = thousandths(value)?;
                 // Parameters after the quality are no part of the media type.
-                "q" => {
-                    range.quality = thousandths(value)?;
-                    break;
+                break;
+            }
+            if is("header") && sub.eq_ignore_ascii_case("csv") {
+                range.header = Some(value.eq_ignore_ascii_case("present"));
+                if range.header == Some(false) && !value.eq_ignore_ascii_case("absent") {
+                    return None;
                 }
-                "header" if range.names.1 == "csv" => {
-                    range.header = match value.to_ascii_lowercase().as_str() {
-                        "present" => Some(true),
-                        "absent" => Some(false),
-                        _ => return None,
-                    };
-                }
-                _ => {}
             }
         }
         Some(range)
@@ -210,16 +230,15 @@ impl Range {
 
     /// How closely the range describes the format. `None` if it does not match.
     fn specificity(&self, format: Accepted) -> Option<u8> {
-        let (main, sub) = (self.names.0.as_str(), self.names.1.as_str());
-        let is_name = |name: &&str| name.split_once('/') == Some((main, sub));
+        let (main, sub) = self.names;
+        let is = |name: &(&str, &str)| {
+            name.0.eq_ignore_ascii_case(main) && name.1.eq_ignore_ascii_case(sub)
+        };
         let names = format.names();
         match self.header {
             _ if main == "*" => Some(0),
-            _ if sub == "*" => names[0]
-                .split_once('/')
-                .is_some_and(|n| n.0 == main)
-                .then_some(1),
-            _ if !names.iter().any(|name| is_name(name)) => None,
+            _ if sub == "*" => names[0].0.eq_ignore_ascii_case(main).then_some(1),
+            _ if !names.iter().any(is) => None,
             None => Some(2),
             Some(header) => (format == Accepted::Csv { header }).then_some(3),
         }

@@ -58,7 +58,7 @@ impl Shape {
             } else {
                 self.is_complete = true;
                 if self.counts.len() != self.sizes.len() {
-                    return reader.broken();
+                    return reader.ragged();
                 }
                 see(leaf(reader)?)?;
             }
@@ -80,7 +80,7 @@ impl Shape {
     fn open(&mut self, reader: &Reader) -> Result<(), Problem> {
         if self.counts.len() == self.sizes.len() {
             if self.is_complete {
-                return reader.broken();
+                return reader.ragged();
             }
             if self.sizes.len() + 1 >= MAX_RANK {
                 return Err(Problem::Unfit(format!(
@@ -99,7 +99,7 @@ impl Shape {
         match self.sizes.get_mut(self.counts.len()) {
             Some(size) if size.is_none() => *size = count,
             Some(size) if *size == count => {}
-            _ => return reader.broken(),
+            _ => return reader.ragged(),
         }
         Ok(())
     }

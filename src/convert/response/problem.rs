@@ -8,6 +8,8 @@ use crate::error::RequestError;
 pub enum Problem {
     /// The response is not JSON as TensorFlow Serving writes it, from about this byte on.
     Broken(usize),
+    /// The lists of an output differ in length or depth at this byte, so they are no array.
+    Ragged(usize),
     /// No memory is left for the converted response.
     NoRoom(NoRoom),
     /// The format cannot express the response: the text of a 406.
@@ -26,6 +28,13 @@ impl Problem {
         match self {
             Self::NoRoom(no_room) => no_room.for_response(),
             Self::Unfit(text) => RequestError::new(406, text),
+            Self::Ragged(at) => RequestError::new(
+                502,
+                format!(
+                    "The model server's response cannot be converted to {content_type}: at byte {at} the lists of an \
+                     output differ in length or depth. Send Accept: application/json."
+                ),
+            ),
             Self::Broken(at) => RequestError::new(
                 502,
                 format!(

@@ -49,6 +49,11 @@ impl<'a> Reader<'a> {
         Err(Problem::Broken(self.at))
     }
 
+    /// The problem that lists differ here.
+    pub fn ragged<T>(&self) -> Result<T, Problem> {
+        Err(Problem::Ragged(self.at))
+    }
+
     /// The next byte that is no white space, without stepping over it.
     ///
     /// # Errors
