@@ -83,7 +83,7 @@ impl Shape {
                 return reader.ragged();
             }
             if self.sizes.len() + 1 >= MAX_RANK {
-                return Err(Problem::Unfit(format!(
+                return Err(Problem::unfit(format!(
                     "An output has more than {MAX_RANK} dimensions, which numpy does not read. Send Accept: \
                      application/json."
                 )));
@@ -144,9 +144,6 @@ impl Survey {
     pub fn see_word(&mut self, word: &[u8]) -> Option<()> {
         self.count += 1;
         self.kinds |= match word {
-            b"true" | b"false" => BOOL,
-            b"null" => NULL,
-            b"NaN" | b"Infinity" | b"-Infinity" => REAL,
             [b'-' | b'0'..=b'9', ..] => match whole(word) {
                 Some(number) => {
                     self.lowest = self.lowest.min(number.min(0) as i64);
@@ -155,6 +152,9 @@ impl Survey {
                 }
                 None => REAL,
             },
+            b"true" | b"false" => BOOL,
+            b"null" => NULL,
+            b"NaN" | b"Infinity" => REAL,
             _ => return None,
         };
         Some(())

@@ -96,9 +96,8 @@ pub fn end_of_columns<'a>(outputs: &Outputs<'a>) -> Result<Reader<'a>, Problem> 
 }
 
 fn no_common_rows() -> Problem {
-    Problem::Unfit(
+    Problem::unfit(
         "The model's outputs have no common rows: some are scalars, or they differ in length. Send Accept: \
-         application/json or application/x-npz."
-            .into(),
+         application/json or application/x-npz.",
     )
 }

@@ -224,14 +224,13 @@ impl Array {
 
     fn mixed(&self, key: &str) -> Problem {
         if key == "results" {
-            return Problem::Unfit(
+            return Problem::unfit(
                 "The results pair labels with scores, and no array has values of both types. Send Accept: \
-                 application/json or text/csv."
-                    .into(),
+                 application/json or text/csv.",
             );
         }
         let name: String = self.name.chars().take(SHOWN).collect();
-        Problem::Unfit(format!(
+        Problem::unfit(format!(
             "The output {name:?} has values of mixed types or null, which no array has. Send Accept: application/json."
         ))
     }

@@ -36,7 +36,7 @@ pub fn pack(arrays: Arrays, out: Buffer) -> Result<Buffer, Problem> {
         Ok(()) => Ok(target.out),
         Err(error) => Err(match target.no_room {
             Some(no_room) => Problem::NoRoom(no_room),
-            None => Problem::Unfit(format!("The outputs do not fit into an archive: {error}.")),
+            None => Problem::unfit(format!("The outputs do not fit into an archive: {error}.")),
         }),
     }
 }

@@ -3,7 +3,7 @@
 use crate::budget::NoRoom;
 use crate::error::RequestError;
 
-/// Why a conversion fails. Small, because every step of reading returns it.
+/// Why a conversion fails. Every step of reading may return it, so it is small enough for two registers.
 #[derive(Debug)]
 pub enum Problem {
     /// The response is not JSON as TensorFlow Serving writes it, from about this byte on.
@@ -12,8 +12,8 @@ pub enum Problem {
     Ragged(usize),
     /// No memory is left for the converted response.
     NoRoom(NoRoom),
-    /// The format cannot express the response: the text of a 406.
-    Unfit(String),
+    /// The format cannot express the response: a 406.
+    Unfit(Box<RequestError>),
 }
 
 impl From<NoRoom> for Problem {
@@ -23,11 +23,16 @@ impl From<NoRoom> for Problem {
 }
 
 impl Problem {
+    /// The problem that the format cannot express the response; the text says what to ask for instead.
+    pub fn unfit(text: impl Into<String>) -> Self {
+        Self::Unfit(Box::new(RequestError::new(406, text)))
+    }
+
     /// The error for the client that asked for `content_type`.
     pub fn into_error(self, content_type: &str) -> RequestError {
         match self {
             Self::NoRoom(no_room) => no_room.for_response(),
-            Self::Unfit(text) => RequestError::new(406, text),
+            Self::Unfit(error) => *error,
             Self::Ragged(at) => RequestError::new(
                 502,
                 format!(

@@ -22,6 +22,9 @@ impl Sink for Buffer {
     }
 }
 
+/// Bytes of words that are copied at once.
+const WORDS: usize = 256;
+
 /// For values that are stepped over.
 pub struct Nowhere;
 
@@ -58,6 +61,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// At the end of the document.
+    #[inline]
     pub fn peek(&mut self) -> Result<u8, Problem> {
         while let Some(&byte) = self.text.get(self.at) {
             if !is_space(byte) {
@@ -72,6 +76,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// At the end of the document.
+    #[inline]
     pub fn take(&mut self, byte: u8) -> Result<bool, Problem> {
         let is_next = self.peek()? == byte;
         self.at += usize::from(is_next);
@@ -175,22 +180,35 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When no memory is left.
     pub fn copy_words(&mut self, out: &mut impl Sink) -> Result<(), Problem> {
-        loop {
-            let Ok(first) = self.peek() else {
-                return Ok(());
-            };
-            let start = self.at;
-            if first == b'n' {
-                return Ok(());
-            }
-            self.skip_word();
-            if self.at == start || self.text.get(self.at) != Some(&b',') {
-                self.at = start;
-                return Ok(());
-            }
-            self.at += 1;
-            out.write(&self.text[start..self.at])?;
+        if !self.peek().is_ok_and(is_word) {
+            return Ok(());
         }
+        // Most of a response is such words. They are collected here, because a call for each costs more than its bytes.
+        let mut run = [0; WORDS];
+        let mut length = 0;
+        while let Ok(first) = self.peek() {
+            let (at, mut end) = (self.at, length);
+            let mut last = first;
+            for (&byte, place) in self.text[at..].iter().zip(&mut run[length..]) {
+                *place = byte;
+                end += 1;
+                last = byte;
+                if !is_word(byte) {
+                    break;
+                }
+            }
+            if last == b',' && end - length > 1 && first != b'n' {
+                self.at += end - length;
+                length = end;
+            } else if length == 0 || end < WORDS {
+                break;
+            } else {
+                // No space was left for the word.
+                out.write(&run[..length])?;
+                length = 0;
+            }
+        }
+        Ok(out.write(&run[..length])?)
     }
 
     /// Steps over an object with the only member `b64`, which stands for bytes. Returns its string. `None`, without a
@@ -214,6 +232,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// For broken structure, or when no memory is left.
     pub fn copy_value(&mut self, out: &mut impl Sink) -> Result<(), Problem> {
+        match self.peek()? {
+            b'[' | b'{' => {}
+            b'"' => return self.copy_string(out),
+            _ => return Ok(out.write(self.word()?)?),
+        }
         let mut open = Nesting::new();
         loop {
             match self.peek()? {

@@ -232,6 +232,28 @@ fn deep_nesting_is_converted() {
     check_status(&json, Accepted::Npy, 406);
 }
 
+/// Words are copied in blocks, whatever their lengths.
+#[test]
+fn long_lists_and_long_words_are_copied_completely() {
+    for length in (1..40).chain(250..262).chain([1000]) {
+        let long = "1".repeat(length);
+        let words: Vec<_> = (0..300)
+            .map(|i| {
+                if i % 50 == 0 {
+                    long.clone()
+                } else {
+                    "1".repeat(i % 9 + 1)
+                }
+            })
+            .collect();
+        let mut json = format!("{{\"predictions\": [[{}]]}}", words.join(", "));
+        assert_eq!(text(&json, CSV), words.join(",") + "\n");
+        assert_eq!(text(&json, LINES), format!("[{}]\n", words.join(",")));
+        json = json.replace(", ", " , ");
+        assert_eq!(text(&json, CSV), words.join(",") + "\n");
+    }
+}
+
 fn scalars() -> impl Strategy<Value = Value> {
     prop_oneof![
         any::<i32>().prop_map(Value::from),
