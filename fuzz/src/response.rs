@@ -16,8 +16,8 @@ pub fn check(data: &[u8]) {
     let lines = converted(body, Accepted::JsonLines { ndjson: false }, None);
     let csv = converted(body, Accepted::Csv { header: false }, None);
     let table = converted(body, Accepted::Csv { header: true }, None);
-    assert_eq!(csv.is_some(), table.is_some());
-    if let (Some(csv), Some(table)) = (&csv, &table) {
+    if let Some(table) = &table {
+        let csv = csv.as_ref().expect("only the header line can be wrong");
         assert!(table.ends_with(csv) && table.len() > csv.len());
     }
     let signature = signature(selector);
@@ -35,7 +35,12 @@ pub fn check(data: &[u8]) {
     let Some(rows) = rows(body) else {
         return;
     };
-    let lines = lines.expect("rows have lines");
+    let Some(lines) = lines else {
+        // Outputs without a name or with the same name: `serde_json` sees the last of them.
+        let first = rows.first();
+        assert!(first.is_some_and(Value::is_object), "{rows:?} have lines");
+        return;
+    };
     let lines = String::from_utf8(lines.to_vec()).expect("UTF-8 stays UTF-8");
     let parsed = lines
         .lines()
