@@ -1,4 +1,5 @@
-//! Prints the speed of the converters for `scripts/bench.sh`, in MB of input per second, as the median of several runs.
+//! Prints the speed of the converters for `scripts/bench.sh`, in MB of input per second (numpy: of output), as the median
+//! of several runs.
 
 #![forbid(unsafe_code)]
 
@@ -7,36 +8,80 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sagemaker_tfs::budget::Budget;
+use sagemaker_tfs::budget::{Budget, Buffer};
 use sagemaker_tfs::convert::request::{Conversion, Format, Target};
+use sagemaker_tfs::convert::response::{self, Accepted};
 use sagemaker_tfs::convert::signature::{Dtype, Signature, Tensor};
 
 const RUNS: usize = 15;
 const MEGABYTES: usize = 10;
 
 fn main() {
-    let plain = Target::default();
-    let by_signature = Target {
-        signature: Some(one_float_input()),
-        ..Target::default()
-    };
-    measure("csv_mb_per_s", Format::Csv(None), &plain, &numeric_csv());
+    let known = Some(signature());
     measure(
-        "csv_by_signature_mb_per_s",
-        Format::Csv(None),
-        &by_signature,
+        "csv_mb_per_s",
+        to_tfs(Format::Csv(None), None),
         &numeric_csv(),
     );
-    measure("jsonlines_mb_per_s", Format::Json, &plain, &json_lines());
+    measure(
+        "csv_by_signature_mb_per_s",
+        to_tfs(Format::Csv(None), known.clone()),
+        &numeric_csv(),
+    );
+    measure(
+        "jsonlines_mb_per_s",
+        to_tfs(Format::Json, None),
+        &json_lines(),
+    );
     measure(
         "json_passed_mb_per_s",
-        Format::Json,
-        &plain,
+        to_tfs(Format::Json, None),
         &json_request(),
     );
+    let response = json_response();
+    let csv = Accepted::Csv { header: false };
+    let lines = Accepted::JsonLines { ndjson: false };
+    measure("json_to_csv_mb_per_s", from_tfs(csv), &response);
+    measure("json_to_jsonlines_mb_per_s", from_tfs(lines), &response);
+    measure("json_to_npy_mb_per_s", from_tfs(Accepted::Npy), &response);
 }
 
-fn measure(name: &str, format: Format, target: &Target, input: &[u8]) {
+/// One input and one output of 100 floats, as TensorFlow 2 exports them.
+fn signature() -> Arc<Signature> {
+    let tensor = |name: &str| Tensor {
+        name: name.into(),
+        dtype: Dtype::Float,
+        shape: Some(vec![None, Some(100)]),
+        is_strict: true,
+    };
+    Arc::new(Signature {
+        name: "serving_default".into(),
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y")],
+    })
+}
+
+fn to_tfs(format: Format, signature: Option<Arc<Signature>>) -> impl Fn(Buffer) -> Buffer {
+    let target = Target {
+        signature,
+        ..Target::default()
+    };
+    move |mut body| {
+        let converted = format.to_tfs(&mut body, &target);
+        assert_eq!(converted, Ok(Conversion::Done));
+        body
+    }
+}
+
+fn from_tfs(accepted: Accepted) -> impl Fn(Buffer) -> Buffer {
+    let signature = signature();
+    move |body| {
+        let converted = response::lay_out(200, body, accepted, Some(&signature));
+        converted.expect("the body is valid").0
+    }
+}
+
+fn measure(name: &str, convert: impl Fn(Buffer) -> Buffer, input: &[u8]) {
     let megabytes = input.len() as f64 / 1e6;
     let budget = Budget::new(1 << 30);
     let mut speeds: Vec<f64> = (0..RUNS)
@@ -44,30 +89,14 @@ fn measure(name: &str, format: Format, target: &Target, input: &[u8]) {
             let mut body = budget.arriving(0);
             body.extend(input).expect("there is room");
             let start = Instant::now();
-            let converted = format.to_tfs(black_box(&mut body), target);
-            assert_eq!(converted, Ok(Conversion::Done));
+            let converted = convert(black_box(body));
             let seconds = start.elapsed().as_secs_f64();
-            black_box(body);
+            black_box(converted);
             megabytes / seconds
         })
         .collect();
     speeds.sort_by(f64::total_cmp);
     println!("{name}: {:.0}", speeds[RUNS / 2]);
-}
-
-/// A signature with one input of 100 floats, as TensorFlow 2 exports it.
-fn one_float_input() -> Arc<Signature> {
-    let input = Tensor {
-        name: "x".to_owned(),
-        dtype: Dtype::Float,
-        shape: Some(vec![None, Some(100)]),
-        is_strict: true,
-    };
-    Arc::new(Signature {
-        name: "serving_default".to_owned(),
-        inputs: vec![input],
-        outputs: Vec::new(),
-    })
 }
 
 /// Numbers of different lengths and signs, as programs write them; always the same sequence.
@@ -113,5 +142,12 @@ fn json_request() -> Vec<u8> {
     let mut body = b"{\"instances\": [".to_vec();
     body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
     body.extend_from_slice(b"[0.0]]}");
+    body
+}
+
+fn json_response() -> Vec<u8> {
+    let mut body = b"{\n    \"predictions\": [".to_vec();
+    body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
+    body.extend_from_slice(&[b"[0.0", &b", 0.0".repeat(99)[..], b"]\n    ]\n}"].concat());
     body
 }

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod http;
 pub mod json;
 pub mod model_config;
+pub mod response;
 pub mod s3;
 pub mod status;
 
@@ -29,6 +30,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("http", http::check),
     ("json", json::check),
     ("model_config", model_config::check),
+    ("response", response::check),
     ("s3", s3::check),
     ("status", status::check),
 ];
