@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use fastrand::Rng;
+use sagemaker_tfs::convert::request::ACCEPTED;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -126,10 +127,7 @@ impl Maker {
         if self.chance.bool() {
             text = ascii(&text);
         }
-        let accept = pick(
-            &mut self.chance,
-            &[None, Some(JSON), Some("application/jsonlines")],
-        );
+        let accept = pick(&mut self.chance, &[None, Some(JSON)]);
         let expected = match accept {
             None => text.clone(),
             Some(_) => text.replace('\n', ""),
@@ -322,7 +320,7 @@ impl Maker {
 
     fn unsupported_type(&mut self) -> Request {
         let content_type = format!("application/x-{}", self.mark);
-        let text = format!("Unsupported Media Type: {content_type}");
+        let text = format!("Unsupported Media Type: {content_type}; accepted: {ACCEPTED}.");
         self.bad_body(415, text, &content_type, "[]")
     }
 

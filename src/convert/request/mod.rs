@@ -100,8 +100,8 @@ impl Format {
     }
 }
 
-/// What 415 lists.
-const ACCEPTED: &str = "application/json, application/jsonlines, application/x-ndjson, text/csv, application/x-npy, \
+/// The content types that 415 lists.
+pub const ACCEPTED: &str = "application/json, application/jsonlines, application/x-ndjson, text/csv, application/x-npy, \
      application/x-npz, application/x-image, image/*, application/x-tfexample, application/x-tfrecord, \
      application/octet-stream";
 

@@ -13,51 +13,92 @@ fn invoke_accepting(server: &Server, accept: &[&str]) -> Response {
 }
 
 #[test]
-fn accept_decides_the_content_type_and_layout_of_the_response() {
+fn accept_decides_the_format_of_the_response() {
+    const LINES: &str = "3.5\n4.0\n5.5\n";
     let server = Setup::new().start();
-    for (accept, content_type) in [
-        ("application/json", "application/json"),
-        ("application/jsonlines", "application/jsonlines"),
+    for (accept, content_type, text) in [
+        (&["application/json"][..], "application/json", ON_ONE_LINE),
         (
-            "application/jsonlines, application/json",
-            "application/jsonlines",
+            &["text/html, Application/JSON;q=0.5"],
+            "application/json",
+            ON_ONE_LINE,
         ),
-        ("application/json,application/jsonlines", "application/json"),
+        (&["*/*, application/json"], "application/json", ON_ONE_LINE),
         (
-            "text/csv, Application/JSONLines;q=0.5, */*",
-            "application/jsonlines",
+            &["application/json,application/jsonlines"],
+            "application/json",
+            ON_ONE_LINE,
         ),
-        ("*/*, application/json", "application/json"),
+        (&["application/jsonlines"], "application/jsonlines", LINES),
+        (
+            &["application/jsonlines, application/json"],
+            "application/jsonlines",
+            LINES,
+        ),
+        (&["application/x-ndjson"], "application/x-ndjson", LINES),
+        (&["text/csv"], "text/csv", LINES),
+        (
+            &["text/html, application/json;q=0.4", "text/csv;q=0.5"],
+            "text/csv",
+            LINES,
+        ),
+        (
+            &["text/csv; header=present"],
+            "text/csv; header=present",
+            "predictions\n3.5\n4.0\n5.5\n",
+        ),
+        (&[], "application/json", PREDICTIONS),
+        (&[""], "application/json", PREDICTIONS),
+        (&["*/*"], "application/json", PREDICTIONS),
+        (&["text/html, */*;q=0.1"], "application/json", PREDICTIONS),
     ] {
-        let response = invoke_accepting(&server, &[accept]);
-        assert_eq!(response.status, 200);
-        assert_eq!(response.text(), ON_ONE_LINE, "{accept}");
+        let response = invoke_accepting(&server, accept);
+        assert_eq!(response.status, 200, "{accept:?}: {}", response.text());
+        assert_eq!(response.text(), text, "{accept:?}");
         assert_eq!(
             response.header("content-type"),
             Some(content_type),
-            "{accept}"
+            "{accept:?}"
         );
     }
 }
 
 #[test]
-fn any_other_accept_leaves_the_body_unchanged() {
+fn nothing_acceptable_gets_406_before_the_model_works() {
     let server = Setup::new().start();
-    for accept in [
-        &[][..],
-        &[""],
-        &["*/*"],
-        &["text/csv"],
-        &["application/jsonl"],
-    ] {
-        let response = invoke_accepting(&server, accept);
-        assert_eq!(response.status, 200);
-        assert_eq!(response.text(), PREDICTIONS, "{accept:?}");
-        assert_eq!(
-            response.header("content-type"),
-            Some("application/json"),
-            "{accept:?}"
+    for accept in ["text/html", "application/jsonl", "*/*;q=0", "nonsense"] {
+        let response = invoke_accepting(&server, &[accept]);
+        assert_eq!(response.status, 406, "{accept}");
+        assert!(
+            response.error().contains("application/jsonlines"),
+            "{accept}"
         );
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn responses_that_a_format_cannot_express_get_an_error_of_their_own() {
+    let server = Setup::new().start();
+    for (body, status) in [
+        (r#"{"outputs": {"a": [1, 2], "b": [1]}}"#, 406),
+        (r#"{"outputs": {"a": 1, "b": 2}}"#, 406),
+        (r#"{"predictions": [1, 2"#, 502),
+        ("", 502),
+        ("<html>", 502),
+    ] {
+        let command = fake(&json!({"body": body}));
+        for accept in ["text/csv", "application/jsonlines"] {
+            let response = server.post("/invocations", &[("Accept", accept)], command.as_bytes());
+            assert_eq!(
+                response.status,
+                status,
+                "{body} as {accept}: {}",
+                response.text()
+            );
+            assert_eq!(response.header("content-type"), Some("application/json"));
+            response.error();
+        }
     }
 }
 

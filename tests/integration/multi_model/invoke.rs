@@ -102,10 +102,10 @@ fn accept_selects_layout_and_content_type() {
     assert_eq!((plain.status, plain.text().as_str()), (200, PREDICTIONS));
     assert_eq!(plain.header("content-type"), Some("application/json"));
     let lines = response(&[("Accept", "application/jsonlines")]);
-    assert_eq!(lines.text(), "{    \"predictions\": [3.5, 4.0, 5.5    ]}");
+    assert_eq!(lines.text(), "3.5\n4.0\n5.5\n");
     assert_eq!(lines.header("content-type"), Some("application/jsonlines"));
-    let other = response(&[("Accept", "text/csv")]);
-    assert_eq!(other.text(), PREDICTIONS);
+    let other = response(&[("Accept", "text/html")]);
+    assert_eq!(other.status, 406);
 }
 
 /// Sends a request and returns the path that reached the model server.
