@@ -55,7 +55,9 @@ fn decompressed(body: &Buffer, limit: usize) -> Result<Buffer, RequestError> {
             ReadError::NoRoom(no_room) => no_room.into(),
             ReadError::TooLong => RequestError::new(
                 413,
-                format!("The decompressed body has more than {limit} bytes, the most that is accepted."),
+                format!(
+                    "The decompressed body has more than {limit} bytes, the most that is accepted."
+                ),
             ),
         })?;
         rest = decoder.into_inner();
@@ -139,7 +141,15 @@ mod tests {
             decode(&mut body, encoding, LIMIT).unwrap();
             assert_eq!(&*body, expected, "{encoding:?}");
         }
-        for encoding in ["gzip, gzip", "gzip,identity", "br", "deflate", "zstd", "*", "\u{e9}"] {
+        for encoding in [
+            "gzip, gzip",
+            "gzip,identity",
+            "br",
+            "deflate",
+            "zstd",
+            "*",
+            "\u{e9}",
+        ] {
             let mut body = compressed.clone().into();
             let error = decode(&mut body, Some(encoding), LIMIT).unwrap_err();
             assert_eq!(error.status, 415, "{encoding}");
@@ -152,7 +162,10 @@ mod tests {
     fn reads_several_members_and_padding() {
         let two = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
         assert_eq!(decoded(&two).unwrap(), b"one two");
-        assert_eq!(decoded(&[&two[..], &[0; 512]].concat()).unwrap(), b"one two");
+        assert_eq!(
+            decoded(&[&two[..], &[0; 512]].concat()).unwrap(),
+            b"one two"
+        );
     }
 
     #[test]
@@ -172,6 +185,15 @@ mod tests {
             assert_eq!(error.status, 400, "{behind:?}");
             assert!(error.text.contains("not valid gzip"), "{error}");
         }
+    }
+
+    /// Requests run on small stacks.
+    #[test]
+    fn decompressing_needs_little_stack() {
+        let body = gzip(&[b'x'; 100_000]);
+        let small = std::thread::Builder::new().stack_size(64 << 10);
+        let length = small.spawn(move || decoded(&body).unwrap().len());
+        assert_eq!(length.unwrap().join().unwrap(), 100_000);
     }
 
     #[test]

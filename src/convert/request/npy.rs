@@ -169,7 +169,9 @@ impl<'a> Array<'a> {
     /// As for [`Array::write`].
     pub fn write_row(&self, row: usize, out: &mut Buffer) -> Result<(), RequestError> {
         let start = row * self.strides[0];
-        let written = self.elements.write(start, &self.shape[1..], &self.strides[1..], out);
+        let written = self
+            .elements
+            .write(start, &self.shape[1..], &self.strides[1..], out);
         written.map_err(|problem| self.unwritable(problem, Some(row)))
     }
 
@@ -280,5 +282,321 @@ pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::MAGIC;
+
+    /// A file in format version 1.0.
+    pub fn npy(descr: &str, is_fortran: bool, shape: &[usize], data: &[u8]) -> Vec<u8> {
+        let order = if is_fortran { "True" } else { "False" };
+        let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
+        let text =
+            format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({sizes}), }}\n");
+        let text = text.replace(", )", ",)");
+        let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+        [MAGIC, &[1, 0], &length, text.as_bytes(), data].concat()
+    }
+
+    pub fn f32s(values: &[f32]) -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{f32s, npy};
+    use super::*;
+    use crate::budget::Budget;
+    use crate::convert::signature::Dtype;
+    use crate::convert::signature::testing::{signature, tensor};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn target(input: Tensor) -> Target {
+        Target {
+            signature: Some(signature(vec![input], Vec::new())),
+            ..Target::default()
+        }
+    }
+
+    fn converted(file: &[u8], target: &Target) -> Result<String, String> {
+        let out = to_tfs(&file.to_vec().into(), target);
+        let out = out.map_err(|error| {
+            assert_eq!(error.status, 400);
+            assert!(error.text.len() < 500, "{error}");
+            error.text
+        });
+        out.map(|out| String::from_utf8(out.to_vec()).unwrap())
+    }
+
+    #[track_caller]
+    fn check(file: &[u8], target: &Target, instances: &str) {
+        let expected = format!("{{\"instances\": {instances}}}");
+        assert_eq!(converted(file, target).unwrap(), expected);
+    }
+
+    fn refusal(file: &[u8]) -> String {
+        converted(file, &Target::default()).unwrap_err()
+    }
+
+    #[test]
+    fn the_first_dimension_counts_the_rows() {
+        let data = [1, 2, 3, 4, 5, 6];
+        for (shape, is_fortran, instances) in [
+            (&[6][..], false, "[1,2,3,4,5,6]"),
+            (&[2, 3], false, "[[1,2,3],[4,5,6]]"),
+            (&[2, 3], true, "[[1,3,5],[2,4,6]]"),
+            (&[3, 2, 1], false, "[[[1],[2]],[[3],[4]],[[5],[6]]]"),
+            (&[3, 1, 2], true, "[[[1,4]],[[2,5]],[[3,6]]]"),
+            (&[1, 1, 6], true, "[[[1,2,3,4,5,6]]]"),
+        ] {
+            let file = npy("|u1", is_fortran, shape, &data);
+            check(&file, &Target::default(), instances);
+        }
+        check(&npy("|u1", false, &[], &[7]), &Target::default(), "[7]");
+        check(&npy("|u1", true, &[], &[7]), &Target::default(), "[7]");
+        let named = Target {
+            signature_name: Some("s\"".into()),
+            ..Target::default()
+        };
+        let out = converted(&npy("|u1", false, &[1], &[7]), &named).unwrap();
+        assert_eq!(out, r#"{"signature_name": "s\"", "instances": [7]}"#);
+    }
+
+    #[test]
+    fn the_signature_tells_one_row_from_several() {
+        let float = |shape: &[i64]| tensor("x", Dtype::Float, shape);
+        let loose = |shape: &[i64]| Tensor {
+            is_strict: false,
+            ..float(shape)
+        };
+        let unknown = Tensor {
+            shape: None,
+            ..float(&[])
+        };
+        for (input, shape, instances) in [
+            (float(&[-1, 2]), &[2][..], "[[1.0,2.0]]"),
+            (loose(&[-1, 2]), &[2], "[[1.0,2.0]]"),
+            (float(&[-1, -1]), &[2], "[[1.0,2.0]]"),
+            (float(&[-1, 3]), &[2], "[1.0,2.0]"),
+            (float(&[-1]), &[2], "[1.0,2.0]"),
+            (float(&[-1, 1]), &[2], "[[1.0],[2.0]]"),
+            (float(&[-1, 1, 1]), &[2], "[[[1.0]],[[2.0]]]"),
+            (loose(&[-1, 1]), &[2], "[1.0,2.0]"),
+            (float(&[-1, 1]), &[2, 1], "[[1.0],[2.0]]"),
+            (float(&[-1, 1, 2]), &[1, 2], "[[[1.0,2.0]]]"),
+            (float(&[-1, 2, 1]), &[2], "[1.0,2.0]"),
+            (float(&[-1, 2]), &[1, 2], "[[1.0,2.0]]"),
+            (float(&[]), &[2], "[1.0,2.0]"),
+            (unknown, &[2], "[1.0,2.0]"),
+        ] {
+            let file = npy("<f4", false, shape, &f32s(&[1.0, 2.0]));
+            check(&file, &target(input.clone()), instances);
+            check(
+                &npy("<f4", true, shape, &f32s(&[1.0, 2.0])),
+                &target(input),
+                instances,
+            );
+        }
+        let single = npy("<f4", false, &[], &f32s(&[1.0]));
+        for (input, instances) in [
+            (float(&[-1]), "[1.0]"),
+            (float(&[-1, 1]), "[[1.0]]"),
+            (float(&[-1, 1, 1]), "[[[1.0]]]"),
+            (float(&[-1, 2]), "[1.0]"),
+            (float(&[]), "[1.0]"),
+        ] {
+            check(&single, &target(input), instances);
+        }
+    }
+
+    #[test]
+    fn arrays_without_elements_become_few_lists_or_are_refused() {
+        for (shape, instances) in [
+            (&[0][..], "[]"),
+            (&[0, 1_000_000_000_000_000_000], "[]"),
+            (&[0, usize::MAX, usize::MAX], "[]"),
+            (&[2, 0], "[[],[]]"),
+            (&[2, 1, 0, 9], "[[[]],[[]]]"),
+        ] {
+            for is_fortran in [false, true] {
+                check(
+                    &npy("<f8", is_fortran, shape, &[]),
+                    &Target::default(),
+                    instances,
+                );
+            }
+        }
+        let mut deep = vec![1; 253];
+        deep.push(0);
+        assert!(converted(&npy("<f8", false, &deep, &[]), &Target::default()).is_ok());
+        deep[0] = 1000;
+        for shape in [
+            &[1_000_000_000, 0][..],
+            &[10_000, 0],
+            &[usize::MAX, usize::MAX, 0],
+            &[1, usize::MAX, usize::MAX, 0],
+            &deep,
+        ] {
+            let error = refusal(&npy("|u1", false, shape, &[]));
+            assert!(error.contains("empty lists"), "{error}");
+        }
+        assert!(refusal(&npy("|u1", false, &[0], &[1])).contains("1 bytes of data"));
+    }
+
+    #[test]
+    fn data_must_have_the_size_that_the_shape_needs() {
+        for (shape, length) in [
+            (&[3][..], 11),
+            (&[3], 13),
+            (&[3], 0),
+            (&[], 0),
+            (&[], 5),
+            (&[1 << 62], 0),
+            (&[1 << 63, 2], 0),
+            (&[usize::MAX], 4),
+            (&[1 << 32, 1 << 32], 0),
+        ] {
+            let error = refusal(&npy("<f4", false, shape, &vec![0; length]));
+            assert!(
+                error.contains(&format!("has {length} bytes of data")),
+                "{error}"
+            );
+        }
+        let error = refusal(&npy("|O", false, &[1], b"\x80\x04K\x01."));
+        assert!(
+            error.starts_with("The array has the dtype \"|O\": pickled"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn elements_that_do_not_fit_the_input_are_named() {
+        let integers = target(tensor("x", Dtype::Int32, &[-1, 2]));
+        let file = npy("<f4", false, &[2, 2], &f32s(&[1.0, 2.0, 3.0, 4.5]));
+        assert_eq!(
+            converted(&file, &integers).unwrap_err(),
+            "The array has the element 4.5 at [1, 1], but the input \"x\" is int32; convert it with astype(\"int32\")."
+        );
+        let file = npy("<f4", true, &[2, 2], &f32s(&[1.0, f32::NAN, 3.0, 4.0]));
+        let error = converted(&file, &integers).unwrap_err();
+        assert!(error.contains("element NaN at [1, 0]"), "{error}");
+        let deep = npy("<u4", false, &[1; 254], &7u32.to_le_bytes());
+        let bools = target(tensor("x", Dtype::Bool, &[-1]));
+        let error = converted(&deep, &bools).unwrap_err();
+        assert!(
+            error.contains("7 at [0, 0, 0, 0, 0, 0, 0, 0, ...]"),
+            "{error}"
+        );
+        let error = refusal(&npy("<U1", false, &[2], &[97, 0, 0, 0, 0, 0xd8, 0, 0]));
+        assert!(error.contains("code point at [1]"), "{error}");
+    }
+
+    #[test]
+    fn classify_and_regress_need_names() {
+        let examples = Target {
+            rows: Rows::Examples,
+            ..Target::default()
+        };
+        let error = converted(&npy("|u1", false, &[1], &[7]), &examples).unwrap_err();
+        assert!(error.contains("header=present"), "{error}");
+    }
+
+    #[test]
+    fn deep_arrays_need_no_stack() {
+        let file = npy("|u1", false, &[1; 254], &[7]);
+        let small = std::thread::Builder::new().stack_size(64 << 10);
+        let convert = move || converted(&file, &Target::default()).unwrap();
+        let text = small.spawn(convert).unwrap().join().unwrap();
+        let expected = format!("{}7{}", "[".repeat(254), "]".repeat(254));
+        assert_eq!(text, format!("{{\"instances\": {expected}}}"));
+    }
+
+    #[test]
+    fn the_budget_limits_the_text() {
+        let budget = Budget::new(1 << 20);
+        let mut body = budget.arriving(0);
+        body.extend(&npy("<f4", false, &[50_000], &[1; 200_000]))
+            .unwrap();
+        assert!(to_tfs(&body, &Target::default()).is_ok());
+        body.consume(body.len());
+        body.extend(&npy("<f4", false, &[100_000], &[1; 400_000]))
+            .unwrap();
+        assert_eq!(to_tfs(&body, &Target::default()).unwrap_err().status, 413);
+        // Short text is not refused because long text was likely.
+        body.consume(body.len());
+        body.extend(&npy("<f4", false, &[100_000], &[0; 400_000]))
+            .unwrap();
+        let out = to_tfs(&body, &Target::default()).unwrap();
+        assert!(out.room() <= out.len() / 4);
+        // Few elements in many lists.
+        let mut shape = [1; 254];
+        shape[0] = 10_000;
+        body.consume(body.len());
+        body.extend(&npy("|u1", false, &shape, &[0; 10_000]))
+            .unwrap();
+        assert_eq!(to_tfs(&body, &Target::default()).unwrap_err().status, 413);
+    }
+
+    /// The part of an array from `offset` on, as nested lists: a second definition.
+    fn nested(values: &[u16], shape: &[usize], strides: &[usize], offset: usize) -> Value {
+        match shape {
+            [] => json!(values[offset]),
+            [size, rest @ ..] => (0..*size)
+                .map(|i| nested(values, rest, &strides[1..], offset + i * strides[0]))
+                .collect(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nests_like_a_second_definition(
+            shape in prop::collection::vec(0..5usize, 0..5),
+            is_fortran: bool,
+            is_big: bool,
+        ) {
+            let count: usize = shape.iter().product();
+            let values: Vec<u16> = (0..count).map(|i| (i * 257) as u16).collect();
+            let order = |value: &u16| if is_big { value.to_be_bytes() } else { value.to_le_bytes() };
+            let data: Vec<u8> = values.iter().flat_map(order).collect();
+            let file = npy(if is_big { ">u2" } else { "<u2" }, is_fortran, &shape, &data);
+            let strides: Vec<usize> = (0..shape.len())
+                .map(|level| match is_fortran {
+                    true => shape[..level].iter().product(),
+                    false => shape[level + 1..].iter().product(),
+                })
+                .collect();
+            let expected = nested(&values, &shape, &strides, 0);
+            let expected = if shape.is_empty() { json!([expected]) } else { expected };
+            let text = converted(&file, &Target::default()).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["instances"].clone(), expected);
+        }
+
+        #[test]
+        fn damaged_files_never_panic(
+            at in 0..120usize,
+            byte: u8,
+            end in 0..200usize,
+            descr in prop_oneof![Just("<f4"), Just("<U1"), Just("|S4"), Just("<i4")],
+        ) {
+            let mut file = npy(descr, false, &[2, 3], &[0xe1; 24]);
+            file.truncate(end);
+            if let Some(place) = file.get_mut(at) {
+                *place = byte;
+            }
+            let inputs = [Dtype::Int32, Dtype::Float, Dtype::String];
+            for dtype in inputs {
+                if let Ok(text) = converted(&file, &target(tensor("x", dtype, &[-1, 3]))) {
+                    let text = text.replace("NaN", "0").replace("-Infinity", "0").replace("Infinity", "0");
+                    prop_assert!(serde_json::from_str::<Value>(&text).is_ok(), "{}", text);
+                }
+            }
+        }
     }
 }

@@ -77,13 +77,11 @@ fn check_target(target: &Target) -> Result<(), RequestError> {
         ));
     }
     match target.signature.as_deref() {
-        Some(signature) if signature.inputs.len() > 1 => {
-            Err(RequestError::bad_request(format!(
-                "This format carries one string input, but the signature has {} inputs; send JSON or \
+        Some(signature) if signature.inputs.len() > 1 => Err(RequestError::bad_request(format!(
+            "This format carries one string input, but the signature has {} inputs; send JSON or \
                  application/x-npz.",
-                signature.inputs.len()
-            )))
-        }
+            signature.inputs.len()
+        ))),
         _ => Ok(()),
     }
 }
@@ -156,7 +154,10 @@ impl<'a> Records<'a> {
             return Err("is cut off in its head of 12 bytes".to_owned());
         }
         let Some(length) = record_length(rest) else {
-            return Err("has a length with a wrong checksum; is this a TFRecord stream, uncompressed?".to_owned());
+            return Err(
+                "has a length with a wrong checksum; is this a TFRecord stream, uncompressed?"
+                    .to_owned(),
+            );
         };
         let behind = &rest[HEAD_BYTES..];
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -264,7 +265,10 @@ mod tests {
         for (input, row) in [
             (tensor("x", Dtype::String, &[-1]), r#"{"b64": "YQ=="}"#),
             (tensor("x", Dtype::String, &[-1, 1]), r#"[{"b64": "YQ=="}]"#),
-            (tensor("x", Dtype::String, &[-1, 1, 1]), r#"[[{"b64": "YQ=="}]]"#),
+            (
+                tensor("x", Dtype::String, &[-1, 1, 1]),
+                r#"[[{"b64": "YQ=="}]]"#,
+            ),
             (tensor("x", Dtype::String, &[-1, 2]), r#"{"b64": "YQ=="}"#),
             (tensor("x", Dtype::String, &[-1, -1]), r#"{"b64": "YQ=="}"#),
             (loose, r#"{"b64": "YQ=="}"#),
@@ -294,7 +298,11 @@ mod tests {
         assert_eq!(stream(real, &Target::default()).unwrap(), expected);
         let mut other = two;
         other[8] ^= 1;
-        assert!(convert(&other).unwrap().starts_with(r#"{"instances": [{"b64": "AQAA"#));
+        assert!(
+            convert(&other)
+                .unwrap()
+                .starts_with(r#"{"instances": [{"b64": "AQAA"#)
+        );
         let cut = &record(b"a")[..14];
         assert!(convert(cut).unwrap_err().contains("Record 1"));
     }
@@ -307,7 +315,10 @@ mod tests {
         let second = record(b"second");
         for end in 1..second.len() {
             let error = with(&second[..end]).unwrap_err();
-            assert!(error.starts_with(&format!("Record 2, at byte {at}, ")), "{error}");
+            assert!(
+                error.starts_with(&format!("Record 2, at byte {at}, ")),
+                "{error}"
+            );
         }
         for byte in 0..second.len() {
             for bit in 0..8 {
@@ -320,7 +331,11 @@ mod tests {
         let length = u64::MAX.to_le_bytes();
         let huge = [&length[..], &masked_checksum(&length).to_le_bytes(), b"abc"].concat();
         assert!(with(&huge).unwrap_err().contains("only 3 follow"));
-        assert!(stream(b"\x1f\x8b\x08\0\0\0\0\0\0\x03abc", &Target::default()).unwrap_err().contains("uncompressed"));
+        assert!(
+            stream(b"\x1f\x8b\x08\0\0\0\0\0\0\x03abc", &Target::default())
+                .unwrap_err()
+                .contains("uncompressed")
+        );
     }
 
     #[test]
@@ -328,7 +343,11 @@ mod tests {
         let input = |name| tensor(name, Dtype::String, &[-1]);
         let body = record(b"a");
         let two = target(vec![input("a"), input("b")]);
-        assert!(stream(&body, &two).unwrap_err().contains("one string input"));
+        assert!(
+            stream(&body, &two)
+                .unwrap_err()
+                .contains("one string input")
+        );
         let examples = Target {
             rows: Rows::Examples,
             ..target(vec![input("a")])

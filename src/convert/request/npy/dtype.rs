@@ -104,7 +104,7 @@ fn refusal(description: &str, code: &str) -> String {
         Some(b'M' | b'm') => format!(
             "has the dtype {description}, a date or duration, which JSON cannot carry; convert it with astype(\"int64\")"
         ),
-        Some(b'f') => format!(
+        Some(b'f') if matches!(code, "f10" | "f12" | "f16") => format!(
             "has the dtype {description}, a long double, which JSON cannot carry; convert it with astype(\"float64\")"
         ),
         Some(b'V') => format!(
@@ -159,7 +159,7 @@ mod tests {
             ("<U99999999999999999999", "not supported"),
             ("<U9223372036854775807", "not supported"),
             ("<i3", "not supported"),
-            ("<f4 ", "long double"),
+            ("<f4 ", "not supported"),
             ("<i", "not supported"),
             ("<", "not supported"),
             ("", "not supported"),

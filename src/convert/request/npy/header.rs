@@ -277,11 +277,15 @@ mod tests {
             (format!("{{'descr': '|O', {rest}"), "pickled"),
             (format!("{{'descr': [('a', '<f4')], {rest}"), "structured"),
             (format!("{{'descr': ('<f4', (2,)), {rest}"), "structured"),
-            (format!("{{'descr': '<f4, {rest}"), "broken"),
+            (format!("{{'descr': '<f4, {rest}"), "not supported"),
+            ("{'descr': '<f4".to_owned(), "broken"),
             (format!("{{'descr': '\\x3cf4', {rest}"), "broken"),
             (format!("{{'descr': 4, {rest}"), "broken"),
             (format!("{{'descr': '<f4', 'descr': '<f4', {rest}"), "twice"),
-            (format!("{{'descr': '<f4', 'more': 1, {rest}"), "unknown key"),
+            (
+                format!("{{'descr': '<f4', 'more': 1, {rest}"),
+                "unknown key",
+            ),
             (format!("{{'descr': '<f4' {rest}"), "broken"),
             (format!("{{'descr': '<f4', {rest} x"), "end of the header"),
             (format!("{{'descr': '<f4', {rest}\0"), "end of the header"),
@@ -313,7 +317,11 @@ mod tests {
         let mut other = file(1, b"{}");
         other[6] = 4;
         assert!(Header::parse(&other).unwrap_err().contains("version 4.0"));
-        assert!(Header::parse(b"PK\x03\x04").unwrap_err().contains("numpy.save"));
+        assert!(
+            Header::parse(b"PK\x03\x04")
+                .unwrap_err()
+                .contains("numpy.save")
+        );
     }
 
     #[test]

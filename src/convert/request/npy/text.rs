@@ -277,7 +277,11 @@ fn write_f64(value: f64, conversion: Conversion, text: &mut Vec<u8>) -> bool {
             if value.is_nan() {
                 text.extend_from_slice(b"NaN");
             } else if value.is_infinite() {
-                let word: &[u8] = if value < 0.0 { b"-Infinity" } else { b"Infinity" };
+                let word: &[u8] = if value < 0.0 {
+                    b"-Infinity"
+                } else {
+                    b"Infinity"
+                };
                 text.extend_from_slice(word);
             } else {
                 text.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
@@ -371,9 +375,16 @@ mod tests {
                 31 => f64::NAN,
                 _ => (1.0 + fraction / 1024.0) * 2f64.powi(exponent - 15),
             };
-            let expected = if half >> 15 == 1 { -magnitude } else { magnitude };
+            let expected = if half >> 15 == 1 {
+                -magnitude
+            } else {
+                magnitude
+            };
             let found = f64::from(f32_of_half(half));
-            assert!(found == expected || (found.is_nan() && expected.is_nan()), "{half:04x}");
+            assert!(
+                found == expected || (found.is_nan() && expected.is_nan()),
+                "{half:04x}"
+            );
         }
     }
 
@@ -399,11 +410,21 @@ mod tests {
         for (description, bytes, dtype, expected) in [
             ("<i8", i64s((1 << 24) - 1), float, Some("16777215")),
             ("<i8", i64s(1 << 24), float, Some("16777216.0")),
-            ("<i8", i64s(-(1 << 24)), Some(Dtype::Half), Some("-16777216.0")),
+            (
+                "<i8",
+                i64s(-(1 << 24)),
+                Some(Dtype::Half),
+                Some("-16777216.0"),
+            ),
             ("<i8", i64s(1 << 24), double, Some("16777216")),
             ("<i8", i64s(1 << 53), double, Some("9007199254740992.0")),
             ("<u8", [0xff; 8], double, Some("18446744073709551615.0")),
-            ("<i8", i64s(1 << 53), Some(Dtype::String), Some("9007199254740992")),
+            (
+                "<i8",
+                i64s(1 << 53),
+                Some(Dtype::String),
+                Some("9007199254740992"),
+            ),
             ("<i8", i64s(1), boolean, Some("true")),
             ("<i8", i64s(0), boolean, Some("false")),
             ("<i8", i64s(-1), boolean, None),
@@ -411,8 +432,18 @@ mod tests {
             ("<f8", f64s(2.0), integer, Some("2")),
             ("<f8", f64s(-0.0), integer, Some("0")),
             ("<f8", f64s(-3e9), integer, Some("-3000000000")),
-            ("<f8", f64s(-9_223_372_036_854_775_808.0), integer, Some("-9223372036854775808")),
-            ("<f8", f64s(18_446_744_073_709_549_568.0), integer, Some("18446744073709549568")),
+            (
+                "<f8",
+                f64s(-9_223_372_036_854_775_808.0),
+                integer,
+                Some("-9223372036854775808"),
+            ),
+            (
+                "<f8",
+                f64s(18_446_744_073_709_549_568.0),
+                integer,
+                Some("18446744073709549568"),
+            ),
             ("<f8", f64s(18_446_744_073_709_551_616.0), integer, None),
             ("<f8", f64s(-9_223_372_036_854_777_856.0), integer, None),
             ("<f8", f64s(0.5), integer, None),
@@ -427,7 +458,11 @@ mod tests {
             ("<f8", f64s(f64::NEG_INFINITY), None, Some("-Infinity")),
         ] {
             let found = number(description, &bytes, dtype);
-            assert_eq!(found.as_deref(), expected, "{description} {bytes:?} {dtype:?}");
+            assert_eq!(
+                found.as_deref(),
+                expected,
+                "{description} {bytes:?} {dtype:?}"
+            );
         }
         for (dtype, expected) in [
             (None, ["false", "true"]),
@@ -448,9 +483,15 @@ mod tests {
         let element = ElementType::of(description).unwrap();
         let mut out = Buffer::default();
         let conversion = Conversion::None;
-        let elements = Elements { data: bytes, element, conversion };
+        let elements = Elements {
+            data: bytes,
+            element,
+            conversion,
+        };
         let result = elements.write(0, &[], &[], &mut out);
-        result.ok().map(|()| String::from_utf8(out.to_vec()).unwrap())
+        result
+            .ok()
+            .map(|()| String::from_utf8(out.to_vec()).unwrap())
     }
 
     #[test]
