@@ -5,12 +5,17 @@
 
 pub mod accept;
 pub mod attributes;
+mod checksum;
 pub mod config;
 pub mod csv;
 pub mod frame;
+pub mod gzip;
 pub mod http;
 pub mod json;
 pub mod model_config;
+pub mod npy;
+pub mod npz;
+pub mod records;
 pub mod s3;
 pub mod status;
 
@@ -24,9 +29,13 @@ pub const ALL: &[(&str, Check)] = &[
     ("config", config::check),
     ("csv", csv::check),
     ("frame", frame::check),
+    ("gzip", gzip::check),
     ("http", http::check),
     ("json", json::check),
     ("model_config", model_config::check),
+    ("npy", npy::check),
+    ("npz", npz::check),
+    ("records", records::check),
     ("s3", s3::check),
     ("status", status::check),
 ];

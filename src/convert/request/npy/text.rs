@@ -8,8 +8,14 @@ use crate::convert::signature::{Dtype, Kind};
 
 /// The longest text of a number, with a comma: 24 bytes for a float, 22 for an integer with `.0`.
 const MAX_NUMBER: usize = 32;
-/// Largest float32, which the shortest text of a float32 exceeds when it is read as a float64.
-const LARGEST_F32: u32 = f32::MAX.to_bits();
+/// The float32 values whose shortest text TensorFlow Serving does not read back, without their sign, and a text that it
+/// does. It reads every number as a float64 and rounds that to float32; a test of all values found these two.
+const UNSAFE_F32: [(u32, &str); 2] = [
+    // Beyond the largest float32 as a float64, and refused though it would round to it.
+    (0x7f7f_ffff, "3.4028234e+38"),
+    // Rounds to the neighbor when it is rounded twice.
+    (0x15ae_43fd, "7.0385307e-26"),
+];
 
 /// What TensorFlow Serving takes for the type of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,11 +255,16 @@ fn write_integer(
 
 fn write_f32(value: f32, conversion: Conversion, text: &mut Vec<u8>) -> bool {
     let is_plain = matches!(conversion, Conversion::None | Conversion::ToFloat(_));
-    // TensorFlow Serving reads numbers as float64 and refuses what is beyond the largest float32 then, though it would
-    // round to it.
-    let is_largest = value.to_bits() & (u32::MAX >> 1) == LARGEST_F32;
-    if !is_plain || is_largest || !value.is_finite() {
+    if !is_plain || !value.is_finite() {
         return write_f64(value.into(), conversion, text);
+    }
+    let magnitude = value.abs().to_bits();
+    for (bits, safe) in UNSAFE_F32 {
+        if magnitude == bits {
+            text.extend_from_slice(if value < 0.0 { b"-" } else { b"" });
+            text.extend_from_slice(safe.as_bytes());
+            return true;
+        }
     }
     text.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     true
@@ -389,15 +400,20 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_float32_is_not_beyond_it_as_float64() {
+    fn values_whose_shortest_text_is_not_read_back_get_another() {
         for (value, expected) in [
-            (f32::MAX, "3.4028234663852886e+38"),
-            (f32::MIN, "-3.4028234663852886e+38"),
+            (f32::MAX, "3.4028234e+38"),
+            (f32::MIN, "-3.4028234e+38"),
             (f32::MAX.next_down(), "3.4028233e+38"),
+            (f32::from_bits(0x15ae_43fd), "7.0385307e-26"),
+            (-f32::from_bits(0x15ae_43fd), "-7.0385307e-26"),
+            (f32::from_bits(1), "1e-45"),
         ] {
             let text = number("<f4", &value.to_le_bytes(), Some(Dtype::Float)).unwrap();
             assert_eq!(text, expected);
-            assert!(text.parse::<f64>().unwrap().abs() <= f64::from(f32::MAX));
+            let double: f64 = text.parse().unwrap();
+            assert_eq!(double as f32, value);
+            assert!(double.abs() <= f64::from(f32::MAX), "{text} is refused");
         }
     }
 
