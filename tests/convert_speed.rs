@@ -1,4 +1,5 @@
 //! Prints the speed of the converters for `scripts/bench.sh`, in MB of input per second, as the median of several runs.
+//! For formats that are not text, the MB are those of the output.
 
 #![forbid(unsafe_code)]
 
@@ -7,31 +8,37 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sagemaker_tfs::budget::Budget;
-use sagemaker_tfs::convert::request::Format;
+use sagemaker_tfs::convert::request::{Format, Target};
 
 const RUNS: usize = 15;
 const MEGABYTES: usize = 10;
 
 fn main() {
-    measure("csv_mb_per_s", Format::Csv, &numeric_csv());
+    measure("csv_mb_per_s", Format::Csv(None), &numeric_csv());
     measure("jsonlines_mb_per_s", Format::Json, &json_lines());
     measure("json_passed_mb_per_s", Format::Json, &json_request());
+    measure("npy_float32_mb_per_s", Format::Npy, &npy_array());
 }
 
 fn measure(name: &str, format: Format, input: &[u8]) {
-    let megabytes = input.len() as f64 / 1e6;
     let budget = Budget::new(1 << 30);
+    let target = Target::default();
     let mut speeds: Vec<f64> = (0..RUNS)
         .map(|_| {
             let mut body = budget.arriving(0);
             body.extend(input).expect("there is room");
             let start = Instant::now();
             format
-                .to_tfs(black_box(&mut body))
+                .to_tfs(black_box(&mut body), &target)
                 .expect("the body is valid");
             let seconds = start.elapsed().as_secs_f64();
+            let counted = if format == Format::Npy {
+                body.len()
+            } else {
+                input.len()
+            };
             black_box(body);
-            megabytes / seconds
+            counted as f64 / 1e6 / seconds
         })
         .collect();
     speeds.sort_by(f64::total_cmp);
@@ -82,4 +89,21 @@ fn json_request() -> Vec<u8> {
     body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
     body.extend_from_slice(b"[0.0]]}");
     body
+}
+
+/// Rows of 100 float32 numbers, about 10 MB of text.
+fn npy_array() -> Vec<u8> {
+    const ROWS: usize = MEGABYTES * 1000;
+    let head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({ROWS}, 100), }}\n");
+    let mut file = b"\x93NUMPY\x01\0".to_vec();
+    file.extend(
+        u16::try_from(head.len())
+            .expect("it is short")
+            .to_le_bytes(),
+    );
+    file.extend(head.as_bytes());
+    // Random fractions have all digits.
+    let numbers = Numbers(1).map(|number| number as f32 / 7.0);
+    file.extend(numbers.take(ROWS * 100).flat_map(f32::to_le_bytes));
+    file
 }

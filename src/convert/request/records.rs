@@ -155,7 +155,7 @@ impl<'a> Records<'a> {
         }
         let Some(length) = record_length(rest) else {
             return Err(
-                "has a length with a wrong checksum; is this a TFRecord stream, uncompressed?"
+                "has a length with a wrong checksum; send a TFRecord stream that is not compressed"
                     .to_owned(),
             );
         };
@@ -334,7 +334,7 @@ mod tests {
         assert!(
             stream(b"\x1f\x8b\x08\0\0\0\0\0\0\x03abc", &Target::default())
                 .unwrap_err()
-                .contains("uncompressed")
+                .contains("not compressed")
         );
     }
 

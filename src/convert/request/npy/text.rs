@@ -92,7 +92,7 @@ impl Elements<'_> {
         let (Some((&length, outer)), Some((&step, outer_steps))) =
             (shape[..levels].split_last(), strides[..levels].split_last())
         else {
-            return self.write_element(start, out, || Vec::new());
+            return self.write_element(start, out, Vec::new);
         };
         let mut index = vec![0; outer.len()];
         let mut at = start;
