@@ -70,9 +70,7 @@ fn read(stream: &[u8]) -> Option<Vec<&[u8]>> {
 fn record(data: &[u8]) -> Vec<u8> {
     let masked = |bytes: &[u8]| {
         let crc = crc(CRC32C, bytes);
-        ((crc >> 15) | (crc << 17))
-            .wrapping_add(0xa282_ead8)
-            .to_le_bytes()
+        crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
     };
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &masked(&length), data, &masked(data)].concat()

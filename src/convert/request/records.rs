@@ -60,8 +60,11 @@ pub fn to_tfs(body: &Buffer, target: &Target) -> Result<Buffer, RequestError> {
     let mut out = body.sibling();
     out.reserve_exact(length)?;
     out.extend(opening.as_bytes())?;
+    out.extend(b"[")?;
     for (number, data) in Records::new(body).flatten().enumerate() {
-        out.extend(if number == 0 { b"[" } else { b"," })?;
+        if number > 0 {
+            out.extend(b",")?;
+        }
         write_row(data, nesting, &mut out)?;
     }
     out.extend(b"]}")?;
@@ -296,6 +299,10 @@ mod tests {
             \0\0\0\0\0\0\0\0)\x03\x98\x07\xd8\xea\x82\xa2";
         let expected = r#"{"instances": [{"b64": "eA=="},{"b64": ""}]}"#;
         assert_eq!(stream(real, &Target::default()).unwrap(), expected);
+        assert_eq!(
+            stream(b"", &Target::default()).unwrap(),
+            r#"{"instances": []}"#
+        );
         let mut other = two;
         other[8] ^= 1;
         assert!(
