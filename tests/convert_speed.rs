@@ -38,6 +38,11 @@ fn main() {
         to_tfs(Format::Json, None),
         &json_request(),
     );
+    measure_output(
+        "npy_float32_mb_per_s",
+        to_tfs(Format::Npy, None),
+        &npy_array(),
+    );
     let response = json_response();
     let csv = Accepted::Csv { header: false };
     let lines = Accepted::JsonLines { ndjson: false };
@@ -82,7 +87,20 @@ fn from_tfs(accepted: Accepted) -> impl Fn(Buffer) -> Buffer {
 }
 
 fn measure(name: &str, convert: impl Fn(Buffer) -> Buffer, input: &[u8]) {
-    let megabytes = input.len() as f64 / 1e6;
+    measure_bytes(name, convert, input, |input, _| input);
+}
+
+fn measure_output(name: &str, convert: impl Fn(Buffer) -> Buffer, input: &[u8]) {
+    measure_bytes(name, convert, input, |_, output| output);
+}
+
+/// `counted` chooses between the bytes of the input and of the output.
+fn measure_bytes(
+    name: &str,
+    convert: impl Fn(Buffer) -> Buffer,
+    input: &[u8],
+    counted: fn(usize, usize) -> usize,
+) {
     let budget = Budget::new(1 << 30);
     let mut speeds: Vec<f64> = (0..RUNS)
         .map(|_| {
@@ -91,8 +109,9 @@ fn measure(name: &str, convert: impl Fn(Buffer) -> Buffer, input: &[u8]) {
             let start = Instant::now();
             let converted = convert(black_box(body));
             let seconds = start.elapsed().as_secs_f64();
+            let bytes = counted(input.len(), converted.len());
             black_box(converted);
-            megabytes / seconds
+            bytes as f64 / 1e6 / seconds
         })
         .collect();
     speeds.sort_by(f64::total_cmp);
@@ -150,4 +169,21 @@ fn json_response() -> Vec<u8> {
     body.extend(rows(|text, values| write!(text, "{values:?}, ").unwrap()));
     body.extend_from_slice(&[b"[0.0", &b", 0.0".repeat(99)[..], b"]\n    ]\n}"].concat());
     body
+}
+
+/// Rows of 100 float32 numbers, about 10 MB of text.
+fn npy_array() -> Vec<u8> {
+    const ROWS: usize = MEGABYTES * 1000;
+    let head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({ROWS}, 100), }}\n");
+    let mut file = b"\x93NUMPY\x01\0".to_vec();
+    file.extend(
+        u16::try_from(head.len())
+            .expect("it is short")
+            .to_le_bytes(),
+    );
+    file.extend(head.as_bytes());
+    // Random fractions have all digits.
+    let numbers = Numbers(1).map(|number| number as f32 / 7.0);
+    file.extend(numbers.take(ROWS * 100).flat_map(f32::to_le_bytes));
+    file
 }

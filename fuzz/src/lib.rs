@@ -5,13 +5,18 @@
 
 pub mod accept;
 pub mod attributes;
+mod checksum;
 pub mod config;
 pub mod csv;
 pub mod csv_by_signature;
 pub mod frame;
+pub mod gzip;
 pub mod http;
 pub mod json;
 pub mod model_config;
+pub mod npy;
+pub mod npz;
+pub mod records;
 pub mod response;
 pub mod s3;
 pub mod status;
@@ -27,9 +32,13 @@ pub const ALL: &[(&str, Check)] = &[
     ("csv", csv::check),
     ("csv_by_signature", csv_by_signature::check),
     ("frame", frame::check),
+    ("gzip", gzip::check),
     ("http", http::check),
     ("json", json::check),
     ("model_config", model_config::check),
+    ("npy", npy::check),
+    ("npz", npz::check),
+    ("records", records::check),
     ("response", response::check),
     ("s3", s3::check),
     ("status", status::check),

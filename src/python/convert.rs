@@ -8,7 +8,7 @@ use sagemaker_tfs::convert::response::{self, Accepted};
 use sagemaker_tfs::convert::settings::Settings;
 use sagemaker_tfs::error::RequestError;
 
-use crate::script;
+use crate::source;
 
 const SOURCE: &str = include_str!("convert.py");
 
@@ -28,7 +28,7 @@ pub fn maker(py: Python) -> PyResult<Bound<PyCFunction>> {
 }
 
 fn module(py: Python) -> PyResult<Bound<PyModule>> {
-    let module = script::module(py, SOURCE, c"sagemaker_tfs.convert")?;
+    let module = source::run(py, SOURCE, c"sagemaker_tfs.convert")?;
     let request =
         |arguments: &Bound<PyTuple>, _: Option<&Bound<PyDict>>| -> PyResult<Py<PyBytes>> {
             let (body, content_type, settings) = arguments.extract()?;

@@ -13,6 +13,7 @@ mod embed;
 mod hub;
 mod options;
 mod script;
+mod source;
 
 use std::process::ExitCode;
 use std::sync::Arc;

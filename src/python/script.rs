@@ -1,7 +1,5 @@
 //! Loads the handler script and runs its functions, by calling `runtime.py` and, in the class `gevent`, `greenlets.py`.
 
-use std::ffi::{CStr, CString};
-
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
@@ -9,6 +7,7 @@ use sagemaker_tfs::worker_protocol::frame::{Context, Response, Shape};
 
 use crate::convert;
 use crate::options::Options;
+use crate::source;
 
 /// The loaded script.
 pub struct Script {
@@ -38,7 +37,8 @@ impl Script {
     /// Why the script cannot be used: a traceback, or a sentence.
     pub fn load(options: &Options) -> Result<Self, String> {
         Python::attach(|py| {
-            let module = |source, name| module(py, source, name).map_err(|e: PyErr| e.to_string());
+            let module =
+                |source, name| source::run(py, source, name).map_err(|e: PyErr| e.to_string());
             let runtime = module(RUNTIME, c"sagemaker_tfs")?;
             let greenlets = match options.worker_class {
                 WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),
@@ -148,13 +148,4 @@ impl Script {
         let reported = reported.and_then(|reported| reported.extract());
         reported.unwrap_or_else(|e| (e.to_string(), None))
     }
-}
-
-/// Runs `source` as a module of this name.
-///
-/// # Errors
-/// Python's, when memory is used up.
-pub fn module<'py>(py: Python<'py>, source: &str, name: &CStr) -> PyResult<Bound<'py, PyModule>> {
-    let code = CString::new(source).expect("a source has no NUL");
-    PyModule::from_code(py, &code, c"<sagemaker-tfs>", name)
 }

@@ -6,8 +6,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Response, Server, Setup, wait_until};
 
-/// The response of TensorFlow Serving for signatures with these inputs: name, type, shape.
-pub fn metadata(signatures: &[(&str, &[(&str, &str, &[i64])])]) -> String {
+/// A signature: its name, and its inputs with name, type and shape.
+type Listed = (
+    &'static str,
+    &'static [(&'static str, &'static str, &'static [i64])],
+);
+
+/// The response of TensorFlow Serving for these signatures.
+fn metadata(signatures: &[Listed]) -> String {
     let tensor = |signature: &str, (name, dtype, shape): &(&str, &str, &[i64])| {
         let dims: Vec<Value> = shape
             .iter()
@@ -36,7 +42,7 @@ pub fn metadata(signatures: &[(&str, &[(&str, &str, &[i64])])]) -> String {
     .to_string()
 }
 
-const VECTORS: &[(&str, &[(&str, &str, &[i64])])] = &[
+const VECTORS: &[Listed] = &[
     ("serving_default", &[("x", "DT_FLOAT", &[-1, 1])]),
     ("texts", &[("s", "DT_STRING", &[-1])]),
 ];
@@ -166,8 +172,7 @@ fn a_setting_names_the_default_signature() {
 
 #[test]
 fn each_version_has_its_own_signatures_and_the_newest_is_the_default() {
-    let strings: &[(&str, &[(&str, &str, &[i64])])] =
-        &[("serving_default", &[("s", "DT_STRING", &[-1])])];
+    let strings: &[Listed] = &[("serving_default", &[("s", "DT_STRING", &[-1])])];
     let server = Setup::new()
         .models(&["m/1", "m/2"])
         .file("model/m/metadata-1.json", &metadata(VECTORS))
@@ -237,8 +242,7 @@ fn signatures_are_read_again_after_a_restart() {
         converted(&server, "text/csv", "", "1\n"),
         r#"{"instances": [[1]]}"#
     );
-    let strings: &[(&str, &[(&str, &str, &[i64])])] =
-        &[("serving_default", &[("s", "DT_STRING", &[-1])])];
+    let strings: &[Listed] = &[("serving_default", &[("s", "DT_STRING", &[-1])])];
     fs::write(server.path("model/m/metadata-1.json"), metadata(strings))
         .expect("the folder is ours");
     let body = r#"{"instances": [1], "fake": {"exit": 1, "fail_first": 1, "key": "restart"}}"#;
