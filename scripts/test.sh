@@ -105,6 +105,7 @@ part_handlers() { # Python handlers that run together, crash, hang
 }
 
 part_real_tensorflow() { # requests, models and life cycles with real TensorFlow
+  need_tools sdk sdk || say "the SageMaker SDK cannot be installed: its test is skipped"
   suite real_tensorflow
 }
 

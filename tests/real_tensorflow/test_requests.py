@@ -72,7 +72,7 @@ class Requests:
             with self.subTest(body, **options):
                 self.check(self.invoke(self.server, body, **options), expected)
         answer = self.invoke(self.server, LINES, JSON_LINES, accept=f"{JSON_LINES}, */*")
-        self.check(answer, ONE_LINE, content_type=JSON_LINES)
+        self.check(answer, "3.5\n4.0\n5.5\n", content_type=JSON_LINES)
 
     def test_classify(self):
         answer = self.invoke(self.server, EXAMPLES % "classify_x_to_y", attributes="tfs-method=classify")
