@@ -25,7 +25,7 @@
 //!    [`Pool`](dispatch::pool::Pool), sends the request through [`tfs::client`], and sends it again if the connection
 //!    or the process is lost. With a handler script, [`handlers::invocation::Handlers`] runs the script's functions
 //!    before and after, or in place of this call.
-//! 8. **Respond.** [`convert::response::accept`] lays out the body, and the connection writes the
+//! 8. **Respond.** [`convert::response`] converts the body to what the client accepts, and the connection writes the
 //!    [`Response`](http::response::Response) as fast as the client reads it. The slot passes to the next request.
 //!
 //! # The modules by layer
@@ -41,7 +41,7 @@
 //! | [`models`] | finds models; loads and unloads them in multi-model mode |
 //! | [`handlers`] | Python handlers: the script, its packages, its workers, calls to them |
 //! | [`tfs`] | TFS: command line, files, instances, probes, HTTP client |
-//! | [`convert`] | conversion of bodies: JSON, CSV, images; layout of responses |
+//! | [`convert`] | conversion of bodies by the model's signature: JSON, CSV, numpy, records, both ways |
 //! | [`dispatch`] | distributes requests among processes; finds the requests that crash a process |
 //! | [`supervisor`] | child processes: starts, watches, restarts and stops them |
 //! | `s3` | downloads from S3 (feature `s3`) |
@@ -52,12 +52,12 @@
 //! | [`error`], [`logging`] | error types; the log |
 //! | [`memory`], [`pauses`], [`descriptors`], [`allocator`] | the machine and this process |
 //!
-//! The second executable, `src/python/`, embeds Python. It uses [`worker_protocol`] and [`config::WorkerClass`].
+//! The second executable, `src/python/`, embeds Python. It uses [`worker_protocol`], [`config::WorkerClass`] and [`convert`].
 //!
 //! # Where to add …
 //!
-//! - **A content type:** a variant of [`convert::request::Format`], and a file in `src/convert/` with a function from bytes to
-//!   bytes.
+//! - **A content type:** a variant of [`convert::request::Format`], and a file in
+//!   `src/convert/request/` with a function from bytes to bytes.
 //! - **A route:** a variant of `Route` in `src/api/route.rs`; its lane and body limit in `Api::plan`, and its work in
 //!   `Api::run`, both in [`api`].
 //! - **A setting:** an entry in a group of [`config::settings`], which also documents it, and a field of [`Config`].
