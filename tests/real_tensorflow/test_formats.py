@@ -1,12 +1,15 @@
 """The formats of requests and responses: each row of the tables in docs/GUIDE.md, sent to models of TensorFlow."""
 
+import csv
 import gzip
 import io
 import json
 import math
+import os
 import re
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from tests.harness.case import ServerCase
@@ -118,9 +121,9 @@ class Formats(ServerCase):
     def test_responses(self):
         rows = table("responses")
         self.assertGreater(len(rows), 8)
-        for outputs, predictions, lines, csv, arrays in rows:
+        for outputs, predictions, lines, table_rows, arrays in rows:
             body = f'{{"instances": {code(predictions)}}}'
-            for accept, expected in ((JSON_LINES, lines), (CSV, csv)):
+            for accept, expected in ((JSON_LINES, lines), (CSV, table_rows)):
                 with self.subTest(outputs=outputs, accept=accept):
                     answer = self.post(body, accept=accept, signature=signature(outputs))
                     self.check(answer, code(expected) + "\n", content_type=accept)
@@ -207,6 +210,45 @@ class Formats(ServerCase):
         self.assertEqual(answer.json(), {"predictions": [3.5]})
         answer = self.post(body, CSV, headers={"Content-Encoding": "br"})
         self.check_error(answer, 415, "gzip")
+
+    def test_files_of_pandas_csv_and_numpy_come_back_equal(self):
+        """Random values through the program that writes them, the server, the model, and back in each format."""
+        random = np.random.default_rng(seed=int(os.environ.get("SAGEMAKER_TFS_TEST_SEED", 1)))
+        for round in range(20):
+            count = int(random.integers(1, 50))
+            floats = random.normal(scale=10.0 ** random.integers(-30, 30), size=(count, 2)).astype(np.float32)
+            floats[random.random(floats.shape) < 0.2] = np.nan
+            integers = random.integers(-(2**63), 2**63 - 1, size=(count, 2), dtype=np.int64, endpoint=True)
+            # No bare carriage return: Python writes it without quotes, and takes it for a line end when it reads.
+            letters = ["a", "7", ",", "\"", "\n", "'", " ", ";", "é", "\U0001f600", "\\", "NA", "\t"]
+            texts = np.array([["".join(random.choice(letters, 4)) for _ in range(2)] for _ in range(count)], object)
+            bools = random.random((count, 2)) < 0.5
+            for name, values in (("float32_2", floats), ("int64_2", integers), ("string_2", texts), ("bool_2", bools)):
+                with self.subTest(name, round=round):
+                    self.check_files(name, values, random)
+
+    def check_files(self, name, values, random):
+        frame = pd.DataFrame(values, columns=["one", "two"])
+        quoting = int(random.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
+        end = str(random.choice(["\n", "\r\n"]))
+        text = frame.to_csv(index=False, quoting=quoting, lineterminator=end, na_rep=str(random.choice(["", "NA", "nan"])))
+        written = io.StringIO()
+        csv.writer(written, quoting=quoting, lineterminator=end).writerows(values.tolist())
+        array = values.astype("U") if name == "string_2" else values
+        saved_array = saved(np.asfortranarray(array) if random.random() < 0.5 else array)
+        for body, content_type in (
+            (text.encode(), "text/csv; header=present"),
+            (written.getvalue().encode(), CSV),
+            saved_array,
+        ):
+            answer = self.post(body, content_type, NPY, name)
+            self.assertEqual(answer.status, 200, (answer.text[:300], body))
+            found = np.load(io.BytesIO(answer.body))
+            np.testing.assert_array_equal(found, array, err_msg=repr(body))
+            answer = self.post(body, content_type, CSV, name)
+            read = pd.read_csv(io.BytesIO(answer.body), header=None, dtype=str if name == "string_2" else None,
+                               keep_default_na=name != "string_2", float_precision="round_trip", lineterminator="\n")
+            np.testing.assert_array_equal(read.to_numpy().astype(array.dtype), array, err_msg=answer.text[:300])
 
     def test_joins_have_as_many_lines_as_requests(self):
         count = 1000

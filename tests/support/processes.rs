@@ -113,6 +113,14 @@ pub fn memory(pid: u32, line: &str) -> u64 {
     kilobytes.parse::<u64>().expect("a number") * 1024
 }
 
+/// The peak of the resident memory of a child process while `run` ran, less its resident memory before, in bytes.
+pub fn peak(pid: u32, run: impl FnOnce()) -> usize {
+    let rest = memory(pid, "VmRSS");
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the process is our child");
+    run();
+    usize::try_from(memory(pid, "VmHWM").saturating_sub(rest)).expect("it fits")
+}
+
 /// The number of threads of a process.
 pub fn threads(pid: u32) -> usize {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));

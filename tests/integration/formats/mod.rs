@@ -3,5 +3,6 @@
 mod batch_transform;
 mod conversion;
 mod custom_attributes;
+mod hostile;
 mod nested_json;
 mod signatures;

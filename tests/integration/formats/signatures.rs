@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use crate::support::{Response, Server, Setup, wait_until};
 
 /// A signature: its name, and its inputs with name, type and shape.
-type Listed = (
+pub type Listed = (
     &'static str,
     &'static [(&'static str, &'static str, &'static [i64])],
 );
 
 /// The response of TensorFlow Serving for these signatures.
-fn metadata(signatures: &[Listed]) -> String {
+pub fn metadata(signatures: &[Listed]) -> String {
     let tensor = |signature: &str, (name, dtype, shape): &(&str, &str, &[i64])| {
         let dims: Vec<Value> = shape
             .iter()

@@ -2,7 +2,6 @@
 //! it is allocated.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::thread;
 
 use crate::support::{
@@ -35,21 +34,8 @@ fn start_with(setup: Setup) -> Server {
     server
 }
 
-/// The value of a line of `/proc/<pid>/status` in bytes.
-fn status(server: &Server, name: &str) -> usize {
-    let text =
-        fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    kilobytes.expect("a line").parse::<usize>().expect("kB") << 10
-}
-
-/// The peak of the server's resident memory while `run` ran, less its resident memory before.
 fn peak(server: &Server, run: impl FnOnce()) -> usize {
-    let rest = status(server, "VmRSS:");
-    fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").expect("the server is our child");
-    run();
-    status(server, "VmHWM:").saturating_sub(rest)
+    processes::peak(server.pid(), run)
 }
 
 fn filled(start: &str, piece: &str, end: &str) -> Vec<u8> {
@@ -326,7 +312,7 @@ def output_handler(response, context):
 #[test]
 fn consecutive_large_requests_leave_no_memory_behind() {
     let server = start_with(Setup::new().var("FAKE_TFS_ANSWER", "echo"));
-    let rest = status(&server, "VmRSS:");
+    let rest = processes::memory(server.pid(), "VmRSS");
     // Of many sizes, so no freed block fits the next body.
     for size in (1..24).map(|step| BODY / 24 * step) {
         let start = "{\"instances\":[\"";
@@ -339,6 +325,6 @@ fn consecutive_large_requests_leave_no_memory_behind() {
         .map_or(1, usize::from)
         .clamp(2, 8);
     wait_until("the memory is returned to the system", || {
-        status(&server, "VmRSS:") < rest + arenas * (8 << 20)
+        processes::memory(server.pid(), "VmRSS") < rest + (arenas * (8 << 20)) as u64
     });
 }
