@@ -180,17 +180,7 @@ fn read_signatures(backend: &Backend, port: u16, models: &[Versions]) -> Result<
                 200 => Signatures::parse(&response.body),
                 _ => None,
             };
-            match signatures {
-                Some(signatures) => backend.signatures.set(name, number, signatures),
-                None => {
-                    log::info!(
-                        "TensorFlow Serving lists no signatures for version {number} of model {name} (status {}); \
-                         bodies are converted without them",
-                        response.status
-                    );
-                    backend.signatures.forget(name, number);
-                }
-            }
+            backend.signatures.set(name, number, signatures);
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ pub struct SignatureTable {
     models: Mutex<HashMap<String, Versions>>,
 }
 
-type Versions = BTreeMap<u64, Arc<Signatures>>;
+type Versions = BTreeMap<u64, Option<Arc<Signatures>>>;
 
 impl SignatureTable {
     /// An empty table. `default_name` is for requests that name no signature.
@@ -26,26 +26,31 @@ impl SignatureTable {
         }
     }
 
-    /// Stores the signatures of a version of a model.
-    pub fn set(&self, model: &str, version: u64, signatures: Signatures) {
-        if let Some(name) = &self.default_name
-            && signatures.get(name).is_none()
-        {
-            log::warn!(
-                "SAGEMAKER_TFS_DEFAULT_SIGNATURE is {name:?}, which version {version} of model {model} does not have; \
-                 it has {}. Requests that name no signature get 400",
-                listed(&signatures)
-            );
-        }
+    /// Stores the signatures of a version of a model, or `None` if TFS lists none. Logs what users should know, once:
+    /// several instances, and each new process of one, report the same.
+    pub fn set(&self, model: &str, version: u64, signatures: Option<Signatures>) {
         let mut models = self.models.lock();
         let versions = models.entry(model.to_owned()).or_default();
-        versions.insert(version, Arc::new(signatures));
-    }
-
-    /// Forgets the signatures of a version of a model.
-    pub fn forget(&self, model: &str, version: u64) {
-        if let Some(versions) = self.models.lock().get_mut(model) {
-            versions.remove(&version);
+        let signatures = signatures.map(Arc::new);
+        if versions.get(&version) == Some(&signatures) {
+            return;
+        }
+        let problem = match (&signatures, &self.default_name) {
+            (None, _) => Some(format!(
+                "TensorFlow Serving lists no signatures for version {version} of model {model}; bodies are converted \
+                 without them"
+            )),
+            (Some(known), Some(name)) if known.get(name).is_none() => Some(format!(
+                "SAGEMAKER_TFS_DEFAULT_SIGNATURE is {name:?}, which version {version} of model {model} does not have; \
+                 it has {}. Requests that name no signature get 400",
+                listed(known)
+            )),
+            _ => None,
+        };
+        versions.insert(version, signatures);
+        drop(models);
+        if let Some(problem) = problem {
+            log::warn!("{problem}");
         }
     }
 
@@ -88,7 +93,7 @@ impl SignatureTable {
             Some(version) => versions.get(&version.parse().ok()?),
             None => versions.values().next_back(),
         };
-        signatures.cloned()
+        signatures.cloned()?
     }
 }
 
@@ -128,8 +133,8 @@ mod tests {
     #[test]
     fn requests_without_a_version_get_the_newest() {
         let table = SignatureTable::default();
-        table.set("m", 9, signatures(&["old", "serving_default"]));
-        table.set("m", 10, signatures(&["new"]));
+        table.set("m", 9, Some(signatures(&["old", "serving_default"])));
+        table.set("m", 10, Some(signatures(&["new"])));
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(
             chosen(&table, Some("009"), None),
@@ -144,8 +149,9 @@ mod tests {
             chosen(&table, None, Some("new")),
             [text("new"), text("new")]
         );
-        table.forget("m", 10);
-        assert_eq!(chosen(&table, None, None), [None, text("serving_default")]);
+        // The newest answers, even if it lists none.
+        table.set("m", 10, None);
+        assert_eq!(chosen(&table, None, None), [None, None]);
         // TFS answers for versions and models that do not exist.
         assert_eq!(chosen(&table, Some("11"), Some("x")), [text("x"), None]);
         assert_eq!(
@@ -161,7 +167,7 @@ mod tests {
     #[test]
     fn an_unknown_name_gets_400_with_the_names_there_are() {
         let table = SignatureTable::new(Some("b".to_owned()));
-        table.set("m", 1, signatures(&["a", "__saved_model_init_op"]));
+        table.set("m", 1, Some(signatures(&["a", "__saved_model_init_op"])));
         let text = |name| table.choose("m", None, name).unwrap_err().text;
         assert_eq!(
             text(Some("c")),
@@ -170,11 +176,8 @@ mod tests {
         assert_eq!(text(None), r#"Model m has no signature "b"; it has "a"."#);
         assert!(table.choose("m", None, Some("a")).is_ok());
         let many: Vec<String> = (0..30).map(|n| format!("s{n}")).collect();
-        table.set(
-            "m",
-            2,
-            signatures(&many.iter().map(String::as_str).collect::<Vec<_>>()),
-        );
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        table.set("m", 2, Some(signatures(&many)));
         assert!(text(None).ends_with("and 10 more."), "{}", text(None));
     }
 }

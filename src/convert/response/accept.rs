@@ -46,8 +46,9 @@ impl Accepted {
         Self::Npz,
     ];
 
-    /// Chooses the format for the header `Accept`: the one of the highest quality, then the one that is listed first.
-    /// `default` applies without a header, and wherever only a wildcard such as `*/*` matches.
+    /// Chooses the format for the header `Accept`: the one of the highest quality; of equals, one that is named rather
+    /// than included by a wildcard such as `*/*`; then the one that is listed first. `default` applies without a header,
+    /// and wherever only a wildcard matches.
     ///
     /// # Errors
     /// 406 if the header accepts no supported format.
@@ -63,7 +64,13 @@ impl Accepted {
             let is_default = format.is_same_type(default);
             // `text/csv` says nothing about the header line, so the default decides that, too.
             let is_preferred = is_default && (!range.is_named() || format.is_csv());
-            let rank = (range.quality, Reverse(index), is_preferred, Reverse(order));
+            let rank = (
+                range.quality,
+                range.is_named(),
+                Reverse(index),
+                is_preferred,
+                Reverse(order),
+            );
             let chosen = match format {
                 Self::Json { .. } if range.is_named() => format,
                 Self::Json { .. } if is_default => default,
