@@ -296,3 +296,53 @@ fn others_are_served_while_a_bomb_is_decompressed() {
         }
     });
 }
+
+/// The worst responses of each kind: the ones that grow most, and the ones that cost most to read.
+#[test]
+fn responses_that_grow_stay_within_the_memory_for_bodies() {
+    let server = start(Setup::new().var("FAKE_TFS_ANSWER", "echo"));
+    let filled = |start: &str, piece: &str, end: &str| {
+        // The model server sends back what it got, which passes unchanged because of its first member.
+        let start = format!("{{\"inputs\":0,\"predictions\":{start}");
+        let count = (LIMIT / 3 - start.len() - end.len()) / piece.len();
+        [&start, &piece.repeat(count), end, "}"]
+            .concat()
+            .into_bytes()
+    };
+    for (name, body) in [
+        ("numbers", filled("[1", ",1", "]")),
+        ("truth values", filled("[true", ",true", "]")),
+        ("empty strings", filled("[\"\"", ",\"\"", "]")),
+        ("control characters", filled("[\"", "\\u0001", "\"]")),
+        ("quotes", filled("[\"", "\\\"", "\"]")),
+        ("surrogates", filled("[\"", "\\ud800", "\"]")),
+        ("short lists", filled("[[1]", ",[1]", "]")),
+        ("empty lists", filled("[[]", ",[]", "]")),
+        (
+            "objects",
+            filled("[{\"a\":1,\"b\":1}", ",{\"a\":1,\"b\":1}", "]"),
+        ),
+        ("members", filled("[{\"\":0", ",\"\":0", "}]")),
+        ("depth", filled("[", "[", "]")),
+        ("spaces", filled("[1", " ", "]")),
+    ] {
+        for accept in [
+            "application/jsonlines",
+            "text/csv",
+            "application/x-npy",
+        ] {
+            let peak = processes::peak(server.pid(), || {
+                let response = server.post("/invocations", &[("Accept", accept)], &body);
+                // No other request uses memory, so 503 with "try again" would be wrong.
+                let expected = [200, 400, 406, 502, 507];
+                assert!(
+                    expected.contains(&response.status),
+                    "{name} as {accept}: {}",
+                    response.status
+                );
+            });
+            assert!(peak <= PEAK, "{name} as {accept}: {} MB", peak >> 20);
+        }
+    }
+    assert!(server.is_healthy());
+}
