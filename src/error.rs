@@ -105,6 +105,15 @@ impl RequestError {
     }
 }
 
+/// A client's text for a message: in quotes, with escapes, and not longer than a message should be.
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

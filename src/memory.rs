@@ -21,6 +21,16 @@ pub fn total() -> Option<u64> {
     total_below(Path::new("/"))
 }
 
+/// The memory for requests, bytes: the configured number, or a quarter of all memory, because TensorFlow Serving needs
+/// memory for each request, too.
+pub fn for_requests(configured: Option<u64>) -> usize {
+    /// When neither a setting nor the system gives a number.
+    const DEFAULT: u64 = 1 << 30;
+    const DIVISOR: u64 = 4;
+    let memory = configured.unwrap_or_else(|| total().map_or(DEFAULT, |total| total / DIVISOR));
+    usize::try_from(memory).unwrap_or(usize::MAX)
+}
+
 fn is_short_below(root: &Path) -> bool {
     let machine = machine_share(&read(&root.join("proc/meminfo")));
     let groups = levels(root).into_iter().filter_map(|level| level.share());

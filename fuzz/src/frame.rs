@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 const PREFIX_BYTES: usize = 12;
 /// The limit of the `frame` module.
-const MAX_HEAD_BYTES: u64 = 1 << 20;
+const MAX_HEAD_BYTES: u64 = 16 << 20;
 /// Bodies up to this size are read and larger ones skipped, to limit the memory of the check.
-const MAX_READ: usize = 1 << 20;
+const MAX_READ: usize = 16 << 20;
 
 pub fn check(data: &[u8]) {
     for pieces in [usize::MAX, 1, 7, 13] {

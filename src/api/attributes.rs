@@ -5,7 +5,7 @@
 
 use crate::config::is_model_name;
 use crate::convert::request::Rows;
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 
 /// The attributes that the server knows. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -103,7 +103,8 @@ fn is_version(text: &str) -> bool {
 
 fn invalid(key: &str, value: &str, accepted: &str) -> RequestError {
     RequestError::bad_request(format!(
-        "Custom attribute {key} is {value:?}; accepted: {accepted}."
+        "Custom attribute {key} is {}; accepted: {accepted}.",
+        shown(value)
     ))
 }
 

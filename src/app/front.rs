@@ -16,12 +16,6 @@ use crate::{descriptors, memory, wait};
 const OTHER_FILES: usize = 256;
 /// File descriptors that a slot may need: a connection to TensorFlow Serving, and an idle one.
 const FILES_PER_SLOT: usize = 2;
-/// Memory for requests, bytes, when neither a setting nor the system gives a number.
-const DEFAULT_REQUEST_MEMORY: u64 = 1 << 30;
-/// Unless a setting says otherwise, requests get all memory divided by this. TensorFlow Serving needs memory for each
-/// request, too.
-const REQUEST_MEMORY_DIVISOR: u64 = 4;
-
 /// Maximum number of requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
 
@@ -60,11 +54,6 @@ impl Drain for Server<Api> {
 }
 
 fn server_settings(config: &Config, mode: &Mode, cpus: usize) -> http::Settings {
-    let memory = config.body_memory.unwrap_or_else(|| {
-        memory::total().map_or(DEFAULT_REQUEST_MEMORY, |total| {
-            total / REQUEST_MEMORY_DIVISOR
-        })
-    });
     let slots = config.slots();
     let files = descriptors::limit();
     let left = files - channel_files(config, mode).min(files / 2);
@@ -78,7 +67,7 @@ fn server_settings(config: &Config, mode: &Mode, cpus: usize) -> http::Settings 
         slots,
         backlog: MAX_BACKLOG,
         deadline: config.deadline,
-        memory: usize::try_from(memory).unwrap_or(usize::MAX),
+        memory: memory::for_requests(config.body_memory),
         // When descriptors are scarce, connections still get half of those left.
         max_connections: left.saturating_sub(reserved).max(left / 2),
     }

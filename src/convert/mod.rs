@@ -5,6 +5,7 @@
 //! model comes as a [`signature`]. Running large conversions on other threads is left to the caller.
 
 pub mod depth;
+mod media_type;
 pub mod request;
 pub mod response;
 pub mod settings;

@@ -22,11 +22,16 @@ pub struct Settings<'a> {
     /// Media type of a response to a request that does not care.
     #[serde(borrow)]
     pub default_accept: Option<Cow<'a, str>>,
+    /// The most memory that one conversion may use, bytes.
+    pub memory: usize,
 }
+
+/// The memory for a conversion when the server does not say.
+const DEFAULT_MEMORY: usize = 1 << 30;
 
 impl<'a> Settings<'a> {
     /// The settings of a request with this target.
-    pub fn new(target: &'a Target, default_accept: Option<&'a str>) -> Self {
+    pub fn new(target: &'a Target, default_accept: Option<&'a str>, memory: usize) -> Self {
         Self {
             rows: target.rows,
             signature_name: target.signature_name.as_deref().map(Cow::Borrowed),
@@ -34,6 +39,7 @@ impl<'a> Settings<'a> {
             csv_header: target.csv_header,
             csv_row: target.csv_row,
             default_accept: default_accept.map(Cow::Borrowed),
+            memory,
         }
     }
 
@@ -52,6 +58,7 @@ impl<'a> Settings<'a> {
             csv_header: CsvHeader::default(),
             csv_row: CsvRow::default(),
             default_accept: None,
+            memory: DEFAULT_MEMORY,
         })
     }
 
@@ -89,9 +96,10 @@ mod tests {
             csv_header: CsvHeader::Auto,
             csv_row: CsvRow::String,
         };
-        let text = Settings::new(&target, Some("text/csv")).to_text();
+        let text = Settings::new(&target, Some("text/csv"), 7).to_text();
         let read = Settings::of(Some(&text));
         assert_eq!(read.default_accept.as_deref(), Some("text/csv"));
+        assert_eq!(read.memory, 7);
         assert_eq!(format!("{:?}", read.target()), format!("{target:?}"));
         for nothing in [None, Some(""), Some("{}")] {
             let target = Settings::of(nothing).target();

@@ -164,6 +164,26 @@ impl Dtype {
     }
 }
 
+impl Dtype {
+    /// The smallest and the largest number of an integer type. TensorFlow Serving reads 8 and 16 bits as 32 bits and
+    /// drops the rest, so numbers must be checked before they are sent.
+    pub fn integer_range(self) -> Option<(i128, i128)> {
+        let signed = |bits: u32| Some((-(1_i128 << (bits - 1)), (1_i128 << (bits - 1)) - 1));
+        let unsigned = |bits: u32| Some((0, (1_i128 << bits) - 1));
+        match self {
+            Self::Int8 => signed(8),
+            Self::Int16 => signed(16),
+            Self::Int32 => signed(32),
+            Self::Int64 => signed(64),
+            Self::Uint8 => unsigned(8),
+            Self::Uint16 => unsigned(16),
+            Self::Uint32 => unsigned(32),
+            Self::Uint64 => unsigned(64),
+            _ => None,
+        }
+    }
+}
+
 impl Signatures {
     /// Reads the body of TensorFlow Serving's response to `GET /v1/models/NAME/metadata`. `None` if it lists no
     /// signatures in a form that is understood.
@@ -349,6 +369,19 @@ mod tests {
         ] {
             assert_eq!(Signatures::parse(body.as_bytes()), None, "{body}");
         }
+    }
+
+    #[test]
+    fn integers_have_the_ranges_of_rust() {
+        for (dtype, low, high) in [
+            (Dtype::Int8, i8::MIN.into(), i8::MAX.into()),
+            (Dtype::Uint16, 0, u16::MAX.into()),
+            (Dtype::Int64, i64::MIN.into(), i64::MAX.into()),
+            (Dtype::Uint64, 0, u64::MAX.into()),
+        ] {
+            assert_eq!(dtype.integer_range(), Some((low, high)));
+        }
+        assert_eq!(Dtype::Float.integer_range(), None);
     }
 
     #[test]

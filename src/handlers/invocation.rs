@@ -42,6 +42,8 @@ pub struct Handlers {
     pub default_model: String,
     /// The formats of requests and responses.
     pub formats: FormatConfig,
+    /// The most memory that a conversion in a Python worker may use, bytes.
+    pub memory: usize,
 }
 
 /// A client's request, with the parts that handlers see.
@@ -304,7 +306,7 @@ impl Handlers {
             request.signature_name,
         )?;
         let target = Target::new(&self.formats, request.rows, Some(choice));
-        Ok(Settings::new(&target, self.formats.default_accept).to_text())
+        Ok(Settings::new(&target, self.formats.default_accept, self.memory).to_text())
     }
 }
 

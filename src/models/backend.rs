@@ -12,6 +12,7 @@ use crate::handlers::invocation::Handlers;
 use crate::handlers::launch::{Launch, label};
 use crate::handlers::pool::Pool;
 use crate::handlers::worker::Worker;
+use crate::memory;
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::lifecycle::Limits;
 use crate::supervisor::unit::{StartFailure, Unit};
@@ -88,6 +89,7 @@ impl HandlerWorkers {
             context_timeout: config.handlers.context_timeout.as_secs(),
             default_model: default_model.to_owned(),
             formats: config.formats.clone(),
+            memory: memory::for_requests(config.body_memory),
         }
     }
 

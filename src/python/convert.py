@@ -5,6 +5,8 @@ A script can use one of them alone: convert a request and write its own `output_
 
 import json
 
+import sagemaker_tfs
+
 
 class Error(ValueError):
     """A request that cannot be converted, or an error of TensorFlow Serving. The client gets `status` and the text."""
@@ -12,6 +14,9 @@ class Error(ValueError):
     def __init__(self, status, text):
         super().__init__(text)
         self.status = status
+
+    def __reduce__(self):
+        return Error, (self.status, str(self))
 
 
 def request(data, context):
@@ -22,7 +27,11 @@ def request(data, context):
     body = data.read() if hasattr(data, "read") else data
     if isinstance(body, str):
         body = body.encode()
-    return _request(bytes(body), context.request_content_type, getattr(context, "conversion", None))
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data must be a file, bytes or str, not {type(data).__name__}")
+    call = sagemaker_tfs.current_call(context)
+    body, call.signature_name = _request(bytes(body), context.request_content_type, call.conversion)
+    return body
 
 
 def response(response, context):
@@ -32,11 +41,13 @@ def response(response, context):
     """
     if response.status_code != 200:
         raise Error(response.status_code, _error_text(response.content))
-    return _response(bytes(response.content), context.accept_header, getattr(context, "conversion", None))
+    call = sagemaker_tfs.current_call(context)
+    return _response(bytes(response.content), context.accept_header, call.conversion, call.signature_name)
 
 
 def _error_text(body):
-    text = body.decode(errors="replace")
+    # TensorFlow Serving escapes some quotes in a way that JSON does not know.
+    text = body.decode(errors="replace").replace("\\'", "'")
     try:
         return json.loads(text)["error"]
     except (ValueError, LookupError, TypeError):

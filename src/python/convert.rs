@@ -1,9 +1,12 @@
 //! The module `convert` of handler scripts: `convert.py`, with the server's conversions as its functions.
 
+use std::sync::Arc;
+
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyTuple};
-use sagemaker_tfs::budget::Buffer;
-use sagemaker_tfs::convert::request::Format;
+use sagemaker_tfs::budget::{Budget, Buffer, NoRoom};
+use sagemaker_tfs::convert::request::{Format, json};
 use sagemaker_tfs::convert::response::{self, Accepted};
 use sagemaker_tfs::convert::settings::Settings;
 use sagemaker_tfs::error::RequestError;
@@ -12,90 +15,106 @@ use crate::source;
 
 const SOURCE: &str = include_str!("convert.py");
 
+/// The keywords of a call, which none of these functions has.
+type Keywords<'a, 'py> = Option<&'a Bound<'py, PyDict>>;
+
 /// A function without arguments that makes the module.
 ///
 /// # Errors
 /// Python's, when memory is used up.
 pub fn maker(py: Python) -> PyResult<Bound<PyCFunction>> {
-    PyCFunction::new_closure(
-        py,
-        None,
-        None,
-        |arguments: &Bound<PyTuple>, _: Option<&Bound<PyDict>>| {
-            module(arguments.py()).map(Bound::unbind)
-        },
-    )
+    let make = |arguments: &Bound<PyTuple>, _: Keywords| module(arguments.py()).map(Bound::unbind);
+    PyCFunction::new_closure(py, None, None, make)
 }
 
 fn module(py: Python) -> PyResult<Bound<PyModule>> {
     let module = source::run(py, SOURCE, c"sagemaker_tfs.convert")?;
-    let request =
-        |arguments: &Bound<PyTuple>, _: Option<&Bound<PyDict>>| -> PyResult<Py<PyBytes>> {
-            let (body, content_type, settings) = arguments.extract()?;
-            let converted = request(arguments.py(), body, content_type, settings);
-            let converted = raised(arguments.py(), converted)?;
-            Ok(PyBytes::new(arguments.py(), &converted).unbind())
-        };
-    let response = |arguments: &Bound<PyTuple>,
-                    _: Option<&Bound<PyDict>>|
-     -> PyResult<(Py<PyBytes>, &'static str)> {
-        let (body, accept, settings) = arguments.extract()?;
-        let converted = response(arguments.py(), body, accept, settings);
-        let (body, content_type) = raised(arguments.py(), converted)?;
-        Ok((PyBytes::new(arguments.py(), &body).unbind(), content_type))
+    let request = |arguments: &Bound<PyTuple>, _: Keywords| {
+        let py = arguments.py();
+        let (body, content_type, settings): (_, Option<String>, Option<String>) =
+            arguments.extract()?;
+        let converted = py.detach(|| request(body, content_type.as_deref(), settings.as_deref()));
+        let (body, signature_name) = raised(py, converted)?;
+        PyResult::Ok((PyBytes::new(py, &body).unbind(), signature_name))
     };
-    module.setattr(
-        "_request",
-        PyCFunction::new_closure(py, None, None, request)?,
-    )?;
-    module.setattr(
-        "_response",
-        PyCFunction::new_closure(py, None, None, response)?,
-    )?;
+    let response = |arguments: &Bound<PyTuple>, _: Keywords| {
+        let py = arguments.py();
+        let (body, accept, settings, signature_name): (
+            _,
+            Option<String>,
+            Option<String>,
+            Option<String>,
+        ) = arguments.extract()?;
+        let converted = py.detach(|| {
+            let settings = Settings::of(settings.as_deref());
+            response(body, accept.as_deref(), settings, signature_name.as_deref())
+        });
+        let (body, content_type) = raised(py, converted)?;
+        PyResult::Ok((PyBytes::new(py, &body).unbind(), content_type))
+    };
+    for (name, function) in [
+        (
+            "_request",
+            PyCFunction::new_closure(py, None, None, request)?,
+        ),
+        (
+            "_response",
+            PyCFunction::new_closure(py, None, None, response)?,
+        ),
+    ] {
+        module.setattr(name, function)?;
+    }
     Ok(module)
 }
 
-fn request(
-    py: Python,
-    body: Vec<u8>,
-    content_type: Option<String>,
-    settings: Option<String>,
-) -> Result<Buffer, RequestError> {
-    py.detach(|| {
-        let target = Settings::of(settings.as_deref()).target();
-        let format = Format::of(content_type.as_deref())?;
-        let mut body = Buffer::from(body);
-        // The signature has been looked up, so the conversion cannot ask for it.
-        let _ = format.to_tfs(&mut body, &target)?;
-        Ok(body)
-    })
+/// A copy of the body whose conversions may use as much memory as the server allows for all requests.
+fn counted(body: PyBackedBytes, settings: &Settings) -> Result<Buffer, NoRoom> {
+    let budget: Arc<Budget> = Budget::new(settings.memory);
+    let mut buffer = budget.arriving(0);
+    buffer.reserve_exact(body.len())?;
+    buffer.extend(&body)?;
+    Ok(buffer)
 }
 
+/// Converts a request. Returns the name of a signature that the body names itself, too.
+fn request(
+    body: PyBackedBytes,
+    content_type: Option<&str>,
+    settings: Option<&str>,
+) -> Result<(Buffer, Option<String>), RequestError> {
+    let settings = Settings::of(settings);
+    let mut body = counted(body, &settings)?;
+    // The signature has been looked up, so the conversion cannot ask for it.
+    let _ = Format::of(content_type)?.to_tfs(&mut body, &settings.target())?;
+    let signature_name = json::signature_name(&body);
+    Ok((body, signature_name))
+}
+
+/// Converts a response to a request that named this signature.
 fn response(
-    py: Python,
-    body: Vec<u8>,
-    accept: Option<String>,
-    settings: Option<String>,
+    body: PyBackedBytes,
+    accept: Option<&str>,
+    settings: Settings,
+    signature_name: Option<&str>,
 ) -> Result<(Buffer, &'static str), RequestError> {
-    py.detach(|| {
-        let settings = Settings::of(settings.as_deref());
-        let default = settings
-            .default_accept
-            .as_deref()
-            .and_then(Accepted::parse_default);
-        let default = default.unwrap_or(Accepted::Json { one_line: false });
-        let accepted = Accepted::negotiate(accept.as_deref(), default)?;
-        let target = settings.target();
-        response::lay_out(200, body.into(), accepted, target.signature.as_deref())
-    })
+    let body = counted(body, &settings).map_err(NoRoom::for_response)?;
+    let default = settings.default_accept.as_deref();
+    let default = default.and_then(Accepted::parse_default);
+    let accepted = Accepted::negotiate(
+        accept,
+        default.unwrap_or(Accepted::Json { one_line: false }),
+    )?;
+    let signature = settings.target().signature;
+    // Of other signatures, nothing is known here.
+    let signature = signature.filter(|known| signature_name.is_none_or(|name| name == known.name));
+    response::lay_out(200, body, accepted, signature.as_deref())
 }
 
 /// Raises `convert.Error` for an error.
 fn raised<T>(py: Python, result: Result<T, RequestError>) -> PyResult<T> {
     result.map_err(|error| {
-        let class = py
-            .import("sagemaker_tfs")
-            .and_then(|m| m.getattr("convert")?.getattr("Error"));
+        let module = py.import("sagemaker_tfs");
+        let class = module.and_then(|module| module.getattr("convert")?.getattr("Error"));
         match class.and_then(|class| class.call1((error.status, error.text))) {
             Ok(error) => PyErr::from_value(error),
             Err(error) => error,

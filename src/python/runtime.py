@@ -7,6 +7,7 @@ It needs only the standard library. It uses `grpc`, `gevent` and `requests` if t
 import codecs
 import collections
 import collections.abc
+import contextvars
 import datetime
 import importlib.machinery
 import importlib.util
@@ -30,7 +31,30 @@ _FIELDS = (
 class Context(collections.namedtuple("Context", _FIELDS)):
     """The script's `context`. What `convert` needs is no field, because scripts unpack and compare fields."""
 
-    conversion = None
+    call = None
+
+    def _replace(self, **fields):
+        other = super()._replace(**fields)
+        other.call = self.call
+        return other
+
+
+class Call:
+    """What `convert` needs to know about a request."""
+
+    def __init__(self, conversion):
+        self.conversion = conversion
+        # The signature that the converted body names itself.
+        self.signature_name = None
+
+
+# The call of this thread or greenlet, for scripts that make a context of their own.
+_call = contextvars.ContextVar("call", default=None)
+
+
+def current_call(context):
+    """Returns the `Call` of a context, or of the function that runs."""
+    return getattr(context, "call", None) or _call.get() or Call(None)
 
 
 _module = None
@@ -157,7 +181,8 @@ def request(
         timeout,
     )
     if conversion is not None:
-        context.conversion = conversion
+        context.call = Call(conversion)
+        _call.set(context.call)
     data = io.BytesIO(body)
     if _handler is not None:
         body, content_type = _for_client(_handler(data, context))
@@ -168,6 +193,8 @@ def request(
 
 def response(context, status, reason, headers, body):
     """Runs `output_handler`. Returns the body and content type for the client."""
+    if context.call is not None:
+        _call.set(context.call)
     return _for_client(_output_handler(Response(status, reason, headers, body, context.rest_uri), context))
 
 

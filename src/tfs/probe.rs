@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
-use crate::budget::Buffer;
-use crate::convert::signature::Signatures;
+use crate::budget::Budget;
 use crate::supervisor::readiness::Readiness;
 use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
 use crate::tfs::message::{Method, TfsRequest, TfsResponse};
 use crate::tfs::outgoing::Outgoing;
+use crate::tfs::signature_reader::SignatureReader;
 use crate::tfs::status::{self, Versions};
 use crate::wait;
 
 /// The time limit of a status request: the response is small and comes at once, or TFS hangs.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest response: signatures of thousands of inputs take a few megabytes.
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// How often to ask for the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,18 +71,20 @@ impl Probe {
                 let port = backend.ports[index].rest;
                 let (mut process, mut pace) = (0, Pace::Off);
                 let mut complained = false;
-                let mut signatures = SignatureReader::default();
+                let mut signatures = SignatureReader::new(&models);
                 loop {
                     match receive.recv_timeout(pace.interval()) {
                         Ok(order) => (process, pace) = order,
                         Err(RecvTimeoutError::Timeout) if pace == Pace::Off => {}
                         Err(RecvTimeoutError::Timeout) => {
                             match readiness_of(&backend.client, port, &models) {
-                                Ok(readiness) => {
+                                Ok(mut readiness) => {
                                     complained = false;
-                                    if readiness == Readiness::Ready {
-                                        // Before the report, so that the first request finds them.
-                                        signatures.read(process, &backend, port, &models);
+                                    if readiness == Readiness::Ready
+                                        && let Err(why) = signatures.read(process, &backend, port)
+                                    {
+                                        // Not yet, so that the first request finds them.
+                                        readiness = Readiness::NotReady(why);
                                     }
                                     report(process, readiness);
                                 }
@@ -120,7 +124,7 @@ pub(super) fn readiness_of(
     let mut first_problem = None;
     for model in models {
         let path = format!("/v1/models/{}", model.name);
-        let readiness = match ask(client, port, &path)? {
+        let readiness = match ask(client, port, &path, TIMEOUT)? {
             Ok(response) => status::of_model(&response, model),
             // It will not answer for the other models either.
             Err(problem) => return Ok(Readiness::NotReady(problem)),
@@ -136,58 +140,13 @@ pub(super) fn readiness_of(
     Ok(first_problem.unwrap_or(Readiness::Ready))
 }
 
-/// Reads the signatures of an instance's models, once for each process.
-#[derive(Debug, Default)]
-struct SignatureReader {
-    /// The process whose signatures have been read, or given up.
-    done: u64,
-    /// How often the current process has not answered.
-    tries: u32,
-}
-
-impl SignatureReader {
-    /// How often to ask a process that does not answer. Conversions work without signatures, too.
-    const MAX_TRIES: u32 = 3;
-
-    /// Asks the instance on this port for the signatures of its models, unless this was done for this process. A
-    /// model server that does not answer is asked again at the next call.
-    fn read(&mut self, process: u64, backend: &Backend, port: u16, models: &[Versions]) {
-        if self.done == process {
-            return;
-        }
-        let Err(why) = read_signatures(backend, port, models) else {
-            (self.done, self.tries) = (process, 0);
-            return;
-        };
-        self.tries += 1;
-        if self.tries == Self::MAX_TRIES {
-            log::warn!("cannot read the signatures of the models: {why}");
-            (self.done, self.tries) = (process, 0);
-        }
-    }
-}
-
-/// Reads the signatures of all versions of these models into the table of `backend`.
-///
-/// # Errors
-/// Why the instance did not answer. An answer without signatures is no error.
-fn read_signatures(backend: &Backend, port: u16, models: &[Versions]) -> Result<(), String> {
-    for Versions { name, numbers } in models {
-        for &number in numbers {
-            let path = format!("/v1/models/{name}/versions/{number}/metadata");
-            let response = ask(&backend.client, port, &path)??;
-            let signatures = match response.status {
-                200 => Signatures::parse(&response.body),
-                _ => None,
-            };
-            backend.signatures.set(name, number, signatures);
-        }
-    }
-    Ok(())
-}
-
 /// Sends a GET request. The outer error is why we could not ask, the inner one why TFS did not answer.
-fn ask(client: &Client, port: u16, path: &str) -> Result<Result<TfsResponse, String>, String> {
+pub(super) fn ask(
+    client: &Client,
+    port: u16,
+    path: &str,
+    limit: Duration,
+) -> Result<Result<TfsResponse, String>, String> {
     let request = TfsRequest {
         method: Method::Get,
         path,
@@ -196,9 +155,10 @@ fn ask(client: &Client, port: u16, path: &str) -> Result<Result<TfsResponse, Str
     };
     let request = Outgoing::new(&request).map_err(|e| e.text)?;
     let address = Address::new(port);
-    let deadline = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + limit;
+    let memory = Budget::new(MAX_RESPONSE_BYTES).arriving(0);
     let send = || loop {
-        match client.send(&address, &request, &Buffer::default(), deadline) {
+        match client.send(&address, &request, &memory, deadline) {
             Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
                 let _ = wait::until(Instant::now() + LOCAL_PAUSE);
             }
@@ -214,7 +174,7 @@ fn ask(client: &Client, port: u16, path: &str) -> Result<Result<TfsResponse, Str
         Err(SendError::Local(why)) => Err(why),
         Err(SendError::Deadline) => Ok(Err(format!(
             "no response to GET {path} within {} s",
-            TIMEOUT.as_secs()
+            limit.as_secs_f64()
         ))),
         other => Ok(other.map_err(|error| error.to_string())),
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::convert::signature::{self, Choice, Signatures};
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 use crate::wait::Mutex;
 
 /// Signatures by model and version. All instances of a backend serve the same models, so they share the table.
@@ -32,8 +32,11 @@ impl SignatureTable {
         let mut models = self.models.lock();
         let versions = models.entry(model.to_owned()).or_default();
         let signatures = signatures.map(Arc::new);
-        if versions.get(&version) == Some(&signatures) {
-            return;
+        match versions.get(&version) {
+            Some(known) if *known == signatures => return,
+            // All processes serve the same files, so what one does not tell is still true.
+            Some(Some(_)) if signatures.is_none() => return,
+            _ => {}
         }
         let problem = match (&signatures, &self.default_name) {
             (None, _) => Some(format!(
@@ -76,7 +79,8 @@ impl SignatureTable {
         let signature = known.as_ref().and_then(|known| known.get(wanted)).cloned();
         if let (Some(name), Some(known), None) = (name, &known, &signature) {
             return Err(RequestError::bad_request(format!(
-                "Model {model} has no signature {name:?}; it has {}.",
+                "Model {model} has no signature {}; it has {}.",
+                shown(name),
                 listed(known)
             )));
         }
@@ -99,9 +103,9 @@ impl SignatureTable {
 
 /// The names of a model's signatures for a message. Those of TensorFlow's own functions take no requests.
 fn listed(signatures: &Signatures) -> String {
-    const MOST: usize = 20;
+    const MOST: usize = 15;
     let names = signatures.names().filter(|name| !name.starts_with("__"));
-    let names: Vec<String> = names.map(|name| format!("{name:?}")).collect();
+    let names: Vec<String> = names.map(shown).collect();
     match names.len() {
         0 => "none".to_owned(),
         1..=MOST => names.join(", "),
@@ -149,11 +153,16 @@ mod tests {
             chosen(&table, None, Some("new")),
             [text("new"), text("new")]
         );
-        // The newest answers, even if it lists none.
+        // What is known stays known, and the newest version answers even if it lists none.
         table.set("m", 10, None);
+        assert_eq!(
+            chosen(&table, None, Some("new")),
+            [text("new"), text("new")]
+        );
+        table.set("m", 11, None);
         assert_eq!(chosen(&table, None, None), [None, None]);
         // TFS answers for versions and models that do not exist.
-        assert_eq!(chosen(&table, Some("11"), Some("x")), [text("x"), None]);
+        assert_eq!(chosen(&table, Some("12"), Some("x")), [text("x"), None]);
         assert_eq!(
             chosen(&table, Some("99999999999999999999"), None),
             [None, None]
@@ -178,6 +187,6 @@ mod tests {
         let many: Vec<String> = (0..30).map(|n| format!("s{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         table.set("m", 2, Some(signatures(&many)));
-        assert!(text(None).ends_with("and 10 more."), "{}", text(None));
+        assert!(text(None).ends_with("and 15 more."), "{}", text(None));
     }
 }

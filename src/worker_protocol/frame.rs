@@ -154,8 +154,9 @@ pub enum Shape {
 }
 
 const PREFIX_BYTES: usize = 12;
-/// Maximum length of a head, bytes. Heads contain the headers of a request or response, which are much smaller.
-const MAX_HEAD_BYTES: usize = 1 << 20;
+/// Maximum length of a head, bytes. Heads contain the headers of a request or response, which are much smaller, and for
+/// scripts that convert the model's signature, which has some 100 bytes for each input.
+const MAX_HEAD_BYTES: usize = 16 << 20;
 /// Maximum length of a body, bytes. A larger length means a broken frame.
 pub const MAX_BODY_BYTES: usize = 1 << 32;
 /// Bodies up to this size are copied behind the head, so that one write sends both.

@@ -79,9 +79,9 @@ impl Record {
         file.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Whether requests for signatures are held.
-    pub fn holds_metadata(&self) -> bool {
-        self.dir.join("hang_metadata").exists()
+    /// What happens to requests for signatures: the text of a file.
+    pub fn metadata_order(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir.join("metadata_order")).ok()
     }
 
     /// How often this key was seen before, by any process with this record directory.

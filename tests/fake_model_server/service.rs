@@ -9,7 +9,8 @@
 //! | `GET /fake/stats` | the counters |
 //!
 //! The state is any text; in the state `hang_status`, status requests are held until it changes. The file
-//! `hang_metadata` in the record directory holds requests for signatures until it is removed. `freeze` holds status
+//! `metadata_order` in the record directory, until it is removed, says what happens to requests for signatures: `exit`
+//! ends the process, and any other text holds those whose path contains it. `freeze` holds status
 //! and inference requests, `hold` only inference requests. `command` applies to inference requests without their own
 //! command (CSV and image requests cannot carry one); `null` removes it.
 //!
@@ -156,8 +157,12 @@ impl Service {
     }
 
     fn metadata(&self, path: &str) -> Option<Vec<u8>> {
-        while self.record.as_ref().is_some_and(Record::holds_metadata) {
-            thread::sleep(Duration::from_millis(5));
+        while let Some(order) = self.record.as_ref().and_then(Record::metadata_order) {
+            match order.as_str() {
+                "exit" => process::exit(3),
+                part if path.contains(part) => thread::sleep(Duration::from_millis(5)),
+                _ => break,
+            }
         }
         let path = ModelPath::parse(path)?;
         self.models.metadata(path.name, path.version)

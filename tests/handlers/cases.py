@@ -89,7 +89,13 @@ def npy(values, dtype):
     return out.getvalue()
 
 
-Loader.add_constructor("!python", lambda loader, node: eval(node.value, {"picture": picture, "npy": npy}))
+def npz(zeros):
+    out = io.BytesIO()
+    np.savez_compressed(out, x=np.zeros(zeros, np.uint8))
+    return out.getvalue()
+
+
+Loader.add_constructor("!python", lambda loader, node: eval(node.value, {"picture": picture, "npy": npy, "npz": npz}))
 
 
 def read_cases():

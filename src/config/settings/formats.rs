@@ -101,9 +101,10 @@ const CSV_ROW_FORMAT: Format<CsvRow> = Format {
 };
 
 /// The values of `SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT`.
-pub const DEFAULT_ACCEPT_TYPES: [&str; 6] = [
+pub const DEFAULT_ACCEPT_TYPES: [&str; 7] = [
     "application/json",
     "application/jsonlines",
+    "application/x-ndjson",
     "text/csv",
     "text/csv; header=present",
     "application/x-npy",
@@ -111,14 +112,20 @@ pub const DEFAULT_ACCEPT_TYPES: [&str; 6] = [
 ];
 
 const MEDIA_TYPE: Format<String> = Format {
-    accepts: "application/json, application/jsonlines, text/csv, text/csv; header=present, application/x-npy or \
-              application/x-npz",
+    accepts: "application/json, application/jsonlines, application/x-ndjson, text/csv, text/csv; header=present, \
+              application/x-npy or application/x-npz",
     parse: |text| media_type(text).map(str::to_owned),
 };
 
-/// The one of [`DEFAULT_ACCEPT_TYPES`] that this text means; case and spaces do not matter.
+/// The one of [`DEFAULT_ACCEPT_TYPES`] that this text means; case and spaces around `;` and `=` do not matter.
 fn media_type(text: &str) -> Option<&'static str> {
-    let normal = |text: &str| text.to_ascii_lowercase().replace([' ', '\t'], "");
+    let trimmed = |text: &str, separator: &str| {
+        text.split(separator)
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(separator)
+    };
+    let normal = |text: &str| trimmed(&trimmed(&text.to_ascii_lowercase(), ";"), "=");
     let wanted = normal(text);
     let mut types = DEFAULT_ACCEPT_TYPES.into_iter();
     types.find(|known| normal(known) == wanted)
@@ -149,7 +156,13 @@ mod tests {
         assert_refuses(&CSV_ROW, &["list", "strings"]);
         assert_refuses(
             &DEFAULT_ACCEPT,
-            &["csv", "text/plain", "*/*", "text/csv, application/json"],
+            &[
+                "csv",
+                "text/plain",
+                "*/*",
+                "tex t/csv",
+                "text/csv, application/json",
+            ],
         );
     }
 
@@ -166,7 +179,7 @@ mod tests {
         }
         let config = read(&[(
             "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",
-            "Text/CSV;header=present",
+            "Text/CSV ;header = present",
         )]);
         assert_eq!(
             config.unwrap().formats.default_accept,

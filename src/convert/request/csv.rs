@@ -59,15 +59,25 @@ pub fn to_tfs(
         Layout::One(input) if !input.nest.is_flat() => rows.nested(input)?,
         // The type is fixed here, so that the loop over fields does not look at it.
         Layout::One(input) => match input.reading {
-            Reading::AsWritten => rows.flat::<true>(input, usize::MAX)?,
-            Reading::Float(digits) => rows.flat::<true>(input, digits)?,
-            Reading::Integer => rows.flat::<false>(input, usize::MAX)?,
+            Reading::AsWritten => rows.flat::<true, true>(input, usize::MAX)?,
+            Reading::Float(digits) => rows.flat::<true, true>(input, digits)?,
+            Reading::Integer(dtype) => match dtype.integer_range() {
+                Some((0, high)) => rows.flat::<false, false>(input, safe_digits(high))?,
+                range => {
+                    rows.flat::<false, true>(input, safe_digits(range.map_or(0, |(_, high)| high)))?
+                }
+            },
             Reading::Bool | Reading::Text => rows.nested(input)?,
         },
     }
     let mut out = rows.out;
     out.extend(b"]}")?;
     Ok(out)
+}
+
+/// Numbers of so many digits do not exceed `high`, nor fall below its negative.
+fn safe_digits(high: i128) -> usize {
+    high.to_string().len() - 1
 }
 
 struct Writer<'a> {
@@ -88,8 +98,8 @@ impl Writer<'_> {
     }
 
     /// Writes rows of at most one list, whose fields are numbers in most cases. Runs of numbers that are valid JSON,
-    /// with their commas, are copied at once. `FRACTIONS` and `digits` are those of [`plain`].
-    fn flat<const FRACTIONS: bool>(
+    /// with their commas, are copied at once. `FRACTIONS`, `NEGATIVE` and `digits` are those of [`plain`].
+    fn flat<const FRACTIONS: bool, const NEGATIVE: bool>(
         &mut self,
         input: &Input,
         digits: usize,
@@ -102,7 +112,7 @@ impl Writer<'_> {
                 let body = self.reader.body;
                 let run = self.reader.at;
                 let mut is_end = false;
-                while let Some(end) = plain::<FRACTIONS>(body, self.reader.at, digits) {
+                while let Some(end) = plain::<FRACTIONS, NEGATIVE>(body, self.reader.at, digits) {
                     self.reader.at = end;
                     fields += 1;
                     is_end = !self.reader.next_field();

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use flate2::bufread::GzDecoder;
 
 use crate::budget::{Buffer, NoRoom};
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 
 /// The most members of a gzip file. Each costs more time than its bytes; parallel compressors write one per 64 KB.
 const MAX_MEMBERS: usize = 100_000;
@@ -32,7 +32,7 @@ pub fn decode(
             415,
             format!(
                 "The Content-Encoding {} is not supported; accepted: gzip, once.",
-                super::npy::shown(encoding)
+                shown(encoding)
             ),
         ));
     }

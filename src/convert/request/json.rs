@@ -14,11 +14,15 @@ use crate::error::RequestError;
 
 mod scan;
 
-use scan::{Broken, FEATURES, Shape, Value, Values, is_key, is_main_key, trim_space};
+use scan::{
+    Broken, FEATURES, SIGNATURE_NAME, Shape, Value, Values, is_key, is_main_key, trim_space,
+};
 
 /// Maximum number of members, apart from the rows, in a request that is joined with others. TensorFlow Serving knows
 /// one such member.
 const MAX_JOINED_MEMBERS: usize = 16;
+/// The longest name of a signature that is looked up.
+const MAX_NAME_BYTES: usize = 4096;
 
 /// Converts a JSON, JSON lines or JSONs body into the body of a request to TensorFlow Serving. If the signature decides
 /// and has not been looked up, the body stays unchanged.
@@ -69,12 +73,13 @@ pub fn signature_name(body: &[u8]) -> Option<String> {
     };
     let mut name = None;
     let scanned = values.each_member(|key, value| {
-        if is_key(key, "signature_name") {
-            name = serde_json::from_slice(value).ok();
+        // Of several, TensorFlow Serving takes the first, and an empty one as none.
+        if name.is_none() && is_key(key, SIGNATURE_NAME) && value.len() <= MAX_NAME_BYTES {
+            name = serde_json::from_slice::<String>(value).ok();
         }
         Ok::<_, Broken>(())
     });
-    scanned.ok().and(name)
+    scanned.ok().and(name).filter(|name| !name.is_empty())
 }
 
 #[derive(Debug)]

@@ -12,7 +12,8 @@ pub mod records;
 mod target;
 
 use crate::budget::Buffer;
-use crate::error::RequestError;
+use crate::convert::media_type::split;
+use crate::error::{RequestError, shown};
 
 pub use self::target::{Conversion, Header, Row, Rows, Target};
 
@@ -46,8 +47,8 @@ impl Format {
         let Some(full) = content_type else {
             return Ok(Self::Json);
         };
-        let (essence, parameters) = full.split_once(';').unwrap_or((full, ""));
-        let essence = essence.trim();
+        let mut parts = split(full, b';');
+        let essence = parts.next().unwrap_or_default().trim();
         let lower = essence.to_ascii_lowercase();
         match lower.as_str() {
             ""
@@ -55,7 +56,7 @@ impl Format {
             | "application/jsonlines"
             | "application/jsons"
             | "application/x-ndjson" => Ok(Self::Json),
-            "text/csv" | "application/csv" => Ok(Self::Csv(csv_header(parameters)?)),
+            "text/csv" | "application/csv" => Ok(Self::Csv(csv_header(parts)?)),
             "application/x-npy" => Ok(Self::Npy),
             "application/x-npz" => Ok(Self::Npz),
             "application/x-image" => Ok(Self::Image),
@@ -65,8 +66,24 @@ impl Format {
             _ if lower.starts_with("image/") => Ok(Self::Image),
             _ => Err(RequestError::new(
                 415,
-                format!("Unsupported Media Type: {essence}; accepted: {ACCEPTED}."),
+                format!(
+                    "Unsupported Media Type: {}; accepted: {ACCEPTED}.",
+                    essence.chars().take(MAX_SHOWN_TYPE).collect::<String>()
+                ),
             )),
+        }
+    }
+
+    /// How many bytes a conversion may write for each byte of the body, roughly: work is done on the worker only if it is
+    /// little.
+    pub fn growth(self, rows: Rows) -> usize {
+        match self {
+            // Names of features are repeated in each row.
+            Self::Csv(_) if rows == Rows::Examples => 100,
+            Self::Json | Self::Csv(_) | Self::Image | Self::Example | Self::Records => 1,
+            Self::Npy => 4,
+            // Compressed.
+            Self::Npz | Self::Binary => 1000,
         }
     }
 
@@ -84,6 +101,12 @@ impl Format {
         if body.is_empty() {
             return Ok(Conversion::Done);
         }
+        let is_text = matches!(self, Self::Json | Self::Csv(_) | Self::Binary);
+        if is_text && body.starts_with(GZIP_MAGIC) {
+            return Err(RequestError::bad_request(
+                "The body is compressed with gzip: send Content-Encoding: gzip.",
+            ));
+        }
         match self {
             Self::Json => return json::to_tfs(body, target),
             Self::Csv(header) => *body = csv::to_tfs(body, header, target)?,
@@ -100,6 +123,12 @@ impl Format {
     }
 }
 
+/// The first bytes of a gzip file. No text begins with them.
+const GZIP_MAGIC: &[u8] = b"\x1f\x8b\x08";
+
+/// The most characters of a content type in a message.
+const MAX_SHOWN_TYPE: usize = 100;
+
 /// The content types that 415 lists.
 pub const ACCEPTED: &str = "application/json, application/jsonlines, application/x-ndjson, text/csv, application/x-npy, \
      application/x-npz, application/x-image, image/*, application/x-tfexample, application/x-tfrecord, \
@@ -109,8 +138,10 @@ pub const ACCEPTED: &str = "application/json, application/jsonlines, application
 ///
 /// # Errors
 /// 400 for another value than `present` and `absent`.
-fn csv_header(parameters: &str) -> Result<Option<Header>, RequestError> {
-    for parameter in parameters.split(';') {
+fn csv_header<'a>(
+    parameters: impl Iterator<Item = &'a str>,
+) -> Result<Option<Header>, RequestError> {
+    for parameter in parameters {
         let Some((name, value)) = parameter.split_once('=') else {
             continue;
         };
@@ -122,7 +153,8 @@ fn csv_header(parameters: &str) -> Result<Option<Header>, RequestError> {
             "present" => Ok(Some(Header::Present)),
             "absent" => Ok(Some(Header::Absent)),
             _ => Err(RequestError::bad_request(format!(
-                "The content type says header={value:?}; accepted: present or absent."
+                "The content type says header={}; accepted: present or absent.",
+                shown(value)
             ))),
         };
     }
@@ -161,6 +193,10 @@ mod tests {
             (Some("application/x-tfexample"), Format::Example),
             (Some("application/x-tfrecord"), Format::Records),
             (Some("application/octet-stream"), Format::Binary),
+            (
+                Some("text/csv; charset=\"a;header=present\""),
+                Format::Csv(None),
+            ),
         ] {
             assert_eq!(
                 Format::of(content_type).unwrap(),

@@ -13,7 +13,7 @@ use self::text::{Conversion, Elements, Unwritable, write_number};
 use super::{Rows, Target};
 use crate::budget::Buffer;
 use crate::convert::signature::Tensor;
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 
 /// The first bytes of a file.
 pub const MAGIC: &[u8] = b"\x93NUMPY";
@@ -22,8 +22,6 @@ pub const MAGIC: &[u8] = b"\x93NUMPY";
 const MAX_EMPTY_LISTS: usize = 10_000;
 /// The most sizes or indices of dimensions that a message shows.
 const MAX_SHOWN_DIMENSIONS: usize = 8;
-/// The most characters of a client's text that a message shows.
-const MAX_SHOWN_CHARACTERS: usize = 80;
 
 /// Converts an npy file. The first dimension counts the rows, unless the signature says that the array is one row.
 ///
@@ -275,14 +273,6 @@ fn list(numbers: &[usize]) -> String {
         parts.push("...".to_owned());
     }
     format!("[{}]", parts.join(", "))
-}
-
-/// The start of a client's text for a message, quoted and escaped.
-pub(super) fn shown(text: &str) -> String {
-    match text.char_indices().nth(MAX_SHOWN_CHARACTERS) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::{Rows, Target};
 use crate::budget::{Buffer, NoRoom};
-use crate::error::RequestError;
+use crate::convert::signature::Kind;
+use crate::error::{RequestError, shown};
 
 /// Bytes of a record before and after its data.
 const LENGTH_BYTES: usize = 8;
@@ -18,8 +19,9 @@ const HEAD_BYTES: usize = LENGTH_BYTES + CHECKSUM_BYTES;
 /// Converts the whole body to one instance.
 ///
 /// # Errors
-/// 413 or 503 when no memory is left for the conversion.
+/// 400 for a target that takes no bytes, 413 or 503 when no memory is left for the conversion.
 pub fn bytes_to_tfs(image: &Buffer, target: &Target) -> Result<Buffer, RequestError> {
+    check_inputs(target)?;
     let nesting = nesting(target);
     let opening = target.opening();
     let mut out = image.sibling();
@@ -79,14 +81,23 @@ fn check_target(target: &Target) -> Result<(), RequestError> {
              use tfs-method=predict with a signature that takes serialized examples.",
         ));
     }
-    match target.signature.as_deref() {
-        Some(signature) if signature.inputs.len() > 1 => Err(RequestError::bad_request(format!(
-            "This format carries one string input, but the signature has {} inputs; send JSON or \
-                 application/x-npz.",
-            signature.inputs.len()
-        ))),
-        _ => Ok(()),
-    }
+    check_inputs(target)
+}
+
+/// Checks that the model takes one input of strings.
+fn check_inputs(target: &Target) -> Result<(), RequestError> {
+    let Some(signature) = &target.signature else {
+        return Ok(());
+    };
+    let problem = match signature.inputs.as_slice() {
+        [] => return Ok(()),
+        [input] if matches!(input.dtype.kind(), Kind::String | Kind::Other) => return Ok(()),
+        [input] => format!("input {} is {}", shown(&input.name), input.description()),
+        inputs => format!("the signature has {} inputs", inputs.len()),
+    };
+    Err(RequestError::bad_request(format!(
+        "This format carries bytes for one string input, and {problem}; send JSON, CSV or a numpy file."
+    )))
 }
 
 /// How many lists are around each row: a model that takes one string per row may want it in a list.

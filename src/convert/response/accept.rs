@@ -2,13 +2,11 @@
 
 use std::cmp::Reverse;
 
-use crate::error::RequestError;
+use crate::convert::media_type::split;
+use crate::error::{RequestError, shown};
 
 /// The media types that responses have, for messages.
 pub const ACCEPTED: &str = "application/json, application/jsonlines, application/x-ndjson, text/csv, application/x-npy, application/x-npz";
-
-/// The most characters of the header that an error repeats.
-const SHOWN: usize = 80;
 
 /// The format of a response with status 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,14 +79,7 @@ impl Accepted {
         });
         let best = offers.max_by_key(|(rank, _)| *rank);
         best.map(|(_, format)| format).ok_or_else(|| {
-            let shown = header.chars().take(SHOWN).flat_map(char::escape_debug);
-            let shown: String = shown.take(SHOWN).collect();
-            let dots = if header.chars().nth(SHOWN).is_some() {
-                "..."
-            } else {
-                ""
-            };
-            let text = format!("Not Acceptable: {shown}{dots}; available: {ACCEPTED}.");
+            let text = format!("Not Acceptable: {}; available: {ACCEPTED}.", shown(header));
             RequestError::new(406, text)
         })
     }
@@ -276,23 +267,6 @@ fn thousandths(text: &str) -> Option<u16> {
     Some(whole + fraction).filter(|&quality| quality <= 1000)
 }
 
-/// The parts between separators that are not inside of quotes.
-fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let whole = rest?;
-        let (mut is_quoted, mut is_escaped) = (false, false);
-        let end = whole.bytes().position(|byte| {
-            let is_end = byte == separator && !is_quoted;
-            is_quoted ^= byte == b'"' && !is_escaped;
-            is_escaped = byte == b'\\' && is_quoted && !is_escaped;
-            is_end
-        });
-        rest = end.map(|end| &whole[end + 1..]);
-        Some(&whole[..end.unwrap_or(whole.len())])
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,12 +390,12 @@ mod tests {
             assert_eq!(error.status, 406, "{accept}");
             assert_eq!(
                 error.text,
-                format!("Not Acceptable: {accept}; available: {ACCEPTED}.")
+                format!("Not Acceptable: {accept:?}; available: {ACCEPTED}.")
             );
         }
         let long = "x\"\u{1}".repeat(10_000);
         let error = Accepted::negotiate(Some(&long), RAW).unwrap_err();
-        assert!(error.text.len() < 300, "{error}");
+        assert!(error.text.len() < 500, "{error}");
     }
 
     #[test]

@@ -243,11 +243,19 @@ impl Array {
             let written = match (leaf, element) {
                 (Leaf::Word(word), _) => write_word(word, element, file)?,
                 (Leaf::Text(content), Element::Text(length)) => {
-                    write_text(plain(content, scratch, start)?, length, file)?
+                    let text = plain(content, scratch, start)?;
+                    if text.last() == Some(&0) {
+                        return Err(ends_in_zero());
+                    }
+                    write_text(text, length, file)?
                 }
                 (Leaf::Bytes(content), Element::Bytes(length)) => {
                     // The content is in the text or in the scratch buffer, so the bytes go straight into the file.
-                    write_bytes(plain(content, scratch, start)?, length, file)?
+                    let end = write_bytes(plain(content, scratch, start)?, length, file)?;
+                    if end == Some(Some(0)) {
+                        return Err(ends_in_zero());
+                    }
+                    end.map(|_| ())
                 }
                 _ => None,
             };
@@ -326,8 +334,20 @@ fn write_text(text: &[u8], length: usize, file: &mut Buffer) -> Result<Option<()
     pad(file, end)
 }
 
-/// Writes bytes from base64, with zeros up to `length` bytes.
-fn write_bytes(base64: &[u8], length: usize, file: &mut Buffer) -> Result<Option<()>, NoRoom> {
+/// numpy fills strings up with zeros, and cannot tell them from zeros of the string.
+fn ends_in_zero() -> Problem {
+    Problem::unfit(
+        "The response has strings that end with a zero byte, which numpy arrays cannot hold. Send Accept: \
+         application/json.",
+    )
+}
+
+/// Writes bytes from base64, with zeros up to `length` bytes. Returns the last byte, if there is one.
+fn write_bytes(
+    base64: &[u8],
+    length: usize,
+    file: &mut Buffer,
+) -> Result<Option<Option<u8>>, NoRoom> {
     let end = file.len() + length;
     // Decoders need room for whole groups of four characters; what is too much is removed.
     let most = base64.len().div_ceil(4) * 3;
@@ -339,7 +359,8 @@ fn write_bytes(base64: &[u8], length: usize, file: &mut Buffer) -> Result<Option
         return Ok(None);
     };
     bytes.truncate(start + written);
-    pad(file, end)
+    let last = bytes[start..].last().copied();
+    Ok(pad(file, end)?.map(|()| last))
 }
 
 /// Appends zeros up to this length. `None` if the file is longer.

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use rawzip::ZipArchiveWriter;
 
 use crate::budget::{Buffer, NoRoom};
+use crate::error::shown;
 
 use super::npy::Arrays;
 use super::problem::Problem;
@@ -17,6 +18,24 @@ const OVERHEAD: usize = 256;
 /// # Errors
 /// For a name that archives cannot have, or when no memory is left.
 pub fn pack(arrays: Arrays, out: Buffer) -> Result<Buffer, Problem> {
+    if let Some(array) = arrays.list.iter().find(|array| !is_path(&array.name)) {
+        return Err(Problem::unfit(format!(
+            "The output {} cannot be the name of a file in an archive. Send Accept: application/json.",
+            shown(&array.name)
+        )));
+    }
+    let mut names: Vec<&str> = arrays
+        .list
+        .iter()
+        .map(|array| array.name.as_str())
+        .collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Problem::unfit(format!(
+            "The response has two outputs with the name {}. Send Accept: application/json.",
+            shown(pair[0])
+        )));
+    }
     let lengths = arrays
         .list
         .iter()
@@ -39,6 +58,12 @@ pub fn pack(arrays: Arrays, out: Buffer) -> Result<Buffer, Problem> {
             None => Problem::unfit(format!("The outputs do not fit into an archive: {error}.")),
         }),
     }
+}
+
+/// Whether an archive keeps the name as it is: a relative path of usual segments.
+fn is_path(name: &str) -> bool {
+    let is_usual = |segment: &str| !matches!(segment, "" | "." | "..");
+    !name.contains(['\\', ':', '\0']) && name.split('/').all(is_usual)
 }
 
 fn write(arrays: Arrays, target: &mut Target) -> Result<(), rawzip::Error> {

@@ -206,7 +206,7 @@ fn channel_survives_a_call_that_cannot_be_sent() {
         number,
         response: Response {
             status: 200,
-            reason: "x".repeat(2 << 20).into(),
+            reason: "x".repeat(20 << 20).into(),
             headers: Vec::new(),
         },
     };

@@ -218,21 +218,53 @@ fn models_without_readable_signatures_are_served_without_them() {
     }
 }
 
-/// A model server that does not answer costs time at the start, but neither the start nor a request.
+/// A model server that does not answer for one model costs time at the start, but neither the start nor a request, and
+/// the other models keep their signatures.
 #[test]
-fn a_model_server_that_hangs_when_asked_is_served_without_signatures() {
-    let setup = setup().file("record/hang_metadata", "");
-    let hung = setup.path("record/hang_metadata");
+fn a_model_server_that_hangs_when_asked_about_one_model_is_served() {
+    let mut setup = Setup::new()
+        .models(&["a/1", "b/1", "c/1"])
+        .file("record/metadata_order", "/b/");
+    for name in ["a", "b", "c"] {
+        setup = setup.file(&format!("model/{name}/metadata-1.json"), &metadata(VECTORS));
+    }
+    let order = setup.path("record/metadata_order");
     let server = setup.start();
+    let rows = |name: &str| {
+        converted(
+            &server,
+            "text/csv",
+            &format!("tfs-model-name={name}"),
+            "1\n",
+        )
+    };
+    for (name, expected) in [
+        ("a", r#"{"instances": [[1]]}"#),
+        ("b", r#"{"instances": [1]}"#),
+        ("c", r#"{"instances": [[1]]}"#),
+    ] {
+        assert_eq!(rows(name), expected, "{name}");
+    }
+    server.wait_for_log("the signatures of version 1 of model b cannot be read");
+    // It is asked again.
+    fs::remove_file(order).expect("the file exists");
+    wait_until("the signature is known", || rows("b") == rows("a"));
+}
+
+/// A question that ends the model server is not asked for ever, and what was known stays known.
+#[test]
+fn a_model_server_that_ends_when_asked_is_not_asked_for_ever() {
+    let server = setup().start();
+    fs::write(server.path("record/metadata_order"), "exit").expect("the folder is ours");
+    let body = r#"{"instances": [1], "fake": {"exit": 1, "fail_first": 1, "key": "end"}}"#;
+    assert_eq!(server.invoke(body).status, 200);
+    server.wait_until_healthy();
     assert_eq!(
         converted(&server, "text/csv", "", "1\n"),
-        r#"{"instances": [1]}"#
+        r#"{"instances": [[1]]}"#
     );
-    // It is asked again.
-    fs::remove_file(hung).expect("the file exists");
-    wait_until("the signature is known", || {
-        converted(&server, "text/csv", "", "1\n") == r#"{"instances": [[1]]}"#
-    });
+    assert_eq!(server.starts().len(), 4);
+    server.wait_for_log("ended 2 times while it was asked for the signatures");
 }
 
 #[test]

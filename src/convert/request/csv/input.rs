@@ -1,7 +1,8 @@
 //! One input of the model: how a field becomes an element, and how the elements of a row nest.
 
 use super::number::{
-    DOUBLE_DIGITS, SINGLE_DIGITS, is_missing, write_bool, write_integer, write_number,
+    DOUBLE_DIGITS, SINGLE_DIGITS, is_missing, write_bool, write_bool_as_number, write_integer,
+    write_number,
 };
 use super::reader::Field;
 use crate::budget::{Buffer, NoRoom};
@@ -15,8 +16,8 @@ pub enum Reading {
     AsWritten,
     /// As floats. Whole numbers of more than this many digits get a fraction.
     Float(usize),
-    /// As whole numbers.
-    Integer,
+    /// As whole numbers of this type.
+    Integer(Dtype),
     /// As truth values.
     Bool,
     /// As text.
@@ -28,7 +29,7 @@ impl Reading {
         match dtype.kind() {
             Kind::Float if dtype == Dtype::Double => Self::Float(DOUBLE_DIGITS),
             Kind::Float => Self::Float(SINGLE_DIGITS),
-            Kind::Integer => Self::Integer,
+            Kind::Integer => Self::Integer(dtype),
             Kind::Bool => Self::Bool,
             Kind::String => Self::Text,
             Kind::Other => Self::AsWritten,
@@ -37,7 +38,7 @@ impl Reading {
 
     /// Writes a field as JSON. `false`: the field cannot be read this way.
     pub fn write(self, field: &Field, out: &mut Buffer) -> Result<bool, NoRoom> {
-        if self == Self::Text || (self == Self::AsWritten && field.is_quoted) {
+        if self == Self::AsWritten && field.is_quoted {
             field.write_text(out)?;
             return Ok(true);
         }
@@ -55,18 +56,31 @@ impl Reading {
                 out.extend(b"NaN")?;
                 Ok(true)
             }
-            Self::Float(digits) => write_number(text, digits, out),
-            Self::Integer => write_integer(text, out),
+            Self::Float(digits) => {
+                Ok(write_number(text, digits, out)? || write_bool_as_number(text, out)?)
+            }
+            Self::Integer(dtype) => {
+                let range = dtype.integer_range().unwrap_or((i128::MIN, i128::MAX));
+                Ok(write_integer(text, range, out)? || write_bool_as_number(text, out)?)
+            }
             Self::Bool => write_bool(text, out),
-            Self::Text => Ok(false),
+            Self::Text => {
+                field.write_text(out)?;
+                Ok(true)
+            }
         }
+    }
+
+    /// Whether a field says nothing, so that it may stand in a header as well as in data.
+    pub fn is_blank(self, field: &Field) -> bool {
+        field.whole().is_some_and(is_missing)
     }
 
     fn expected(self) -> &'static str {
         match self {
             Self::AsWritten | Self::Text => "text",
             Self::Float(_) => "a number",
-            Self::Integer => "a whole number",
+            Self::Integer(_) => "a whole number of its range",
             Self::Bool => "true, false, 1 or 0",
         }
     }
@@ -187,6 +201,13 @@ impl Input {
     ) -> Result<(), RequestError> {
         if self.reading.write(field, out)? {
             return Ok(());
+        }
+        if !field.tail.is_empty() {
+            return Err(RequestError::bad_request(format!(
+                "CSV row {row}, column {column}: text follows the closing quote of {}; write each quote inside of a \
+                 quoted field twice.",
+                field.shortened()
+            )));
         }
         let hint = match row {
             1 => " If the first line is a header, send Content-Type: text/csv; header=present.",

@@ -8,10 +8,15 @@ use super::reader::{Field, Reader};
 use crate::budget::{Buffer, Reservation};
 use crate::convert::request::target::{Header, Row, Rows, Target};
 use crate::convert::signature::{Kind, Tensor};
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 
 /// Input names in a message, so that it stays short.
-const MOST_NAMES: usize = 20;
+const MOST_NAMES: usize = 10;
+/// The most columns that are kept by name.
+const MAX_NAMED_COLUMNS: usize = 100_000;
+/// The most bytes of a name in a header, which every row of the result repeats.
+const MAX_NAME_BYTES: usize = 200;
+const INDEX_HINT: &str = " (pandas writes its index there unless index=False)";
 
 /// How rows are converted.
 #[derive(Debug)]
@@ -130,8 +135,12 @@ impl Planner<'_, '_> {
     fn one(&mut self, tensor: &Tensor) -> Result<Plan, RequestError> {
         let input = Input::of(tensor, self.columns)?;
         if self.header == Header::Auto {
-            let is_data = self.first_row_is_data(|_| &input)?;
-            self.decide(!is_data);
+            let names_input = self.header_columns().is_ok();
+            let is_header = names_input || self.cannot_be_data(|_| Some(&input))?;
+            self.decide(is_header);
+        }
+        if self.header == Header::Present && self.columns > 1 {
+            self.check_first_name()?;
         }
         Ok(self.plan(Layout::One(input)))
     }
@@ -139,7 +148,7 @@ impl Planner<'_, '_> {
     fn several(&mut self) -> Result<Plan, RequestError> {
         if self.header == Header::Auto {
             let names_inputs = self.header_columns().is_ok();
-            let is_header = names_inputs || !self.positions_are_data()?;
+            let is_header = names_inputs || self.positions_cannot_be_data()?;
             self.decide(is_header);
         }
         let columns = match self.header {
@@ -147,20 +156,13 @@ impl Planner<'_, '_> {
             _ => self.positions()?,
         };
         let members = self.inputs.iter().zip(columns).map(|(tensor, columns)| {
-            let name = &tensor.name;
-            if columns.is_empty() {
-                return Err(RequestError::bad_request(format!(
-                    "The CSV header has no column for input {name:?}; the inputs are {}.",
-                    self.names()
-                )));
-            }
             Ok(Member {
-                name: name.clone(),
+                name: tensor.name.clone(),
                 input: Input::of(tensor, columns.len())?,
                 columns,
             })
         });
-        let members = members.collect::<Result<Vec<_>, _>>()?;
+        let members = members.collect::<Result<Vec<_>, RequestError>>()?;
         self.named(members)
     }
 
@@ -172,11 +174,12 @@ impl Planner<'_, '_> {
                  line with the names of the features.",
             ));
         }
+        self.check_columns()?;
         let _memory = self.reserve_columns()?;
         let mut features: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut reader = self.first.clone();
         for column in 0..self.columns {
-            let name = name(&reader.field()?);
+            let name = name(&reader.field()?)?;
             features.entry(name).or_default().push(column);
             reader.next_field();
         }
@@ -226,33 +229,43 @@ impl Planner<'_, '_> {
         };
     }
 
-    /// Whether every field of the first row can be read as its column's input.
-    fn first_row_is_data<'i>(
+    /// Whether no field of the first row can be read as its column's input, apart from those that say nothing.
+    fn cannot_be_data<'i>(
         &self,
-        input: impl Fn(usize) -> &'i Input,
+        input: impl Fn(usize) -> Option<&'i Input>,
     ) -> Result<bool, RequestError> {
         let mut reader = self.first.clone();
         let mut scratch = self.memory.sibling();
+        let mut unreadable = 0;
         for column in 0..self.columns {
             let field = reader.field()?;
-            scratch.consume(scratch.len());
-            if !input(column).reading.write(&field, &mut scratch)? {
-                return Ok(false);
-            }
             reader.next_field();
+            scratch.consume(scratch.len());
+            match input(column) {
+                Some(input) if input.reading.is_blank(&field) => {}
+                Some(input) if !input.reading.write(&field, &mut scratch)? => unreadable += 1,
+                _ => return Ok(false),
+            }
         }
-        Ok(true)
+        Ok(unreadable > 0)
     }
 
-    fn positions_are_data(&self) -> Result<bool, RequestError> {
+    fn positions_cannot_be_data(&self) -> Result<bool, RequestError> {
         if self.columns != self.inputs.len() {
-            return Ok(true); // neither; `positions` says why
+            return Ok(false); // `positions` says what is wrong
         }
-        let inputs: Result<Vec<_>, _> = self.inputs.iter().map(|t| Input::of(t, 1)).collect();
-        let Ok(inputs) = inputs else {
-            return Ok(true);
-        };
-        self.first_row_is_data(|column| &inputs[column])
+        let inputs: Vec<_> = self.inputs.iter().map(|t| Input::of(t, 1).ok()).collect();
+        self.cannot_be_data(|column| inputs[column].as_ref())
+    }
+
+    /// Refuses a header whose first column has no name: that column is an index, not a part of the input.
+    fn check_first_name(&self) -> Result<(), RequestError> {
+        match name(&self.first.clone().field()?)?.is_empty() {
+            false => Ok(()),
+            true => Err(RequestError::bad_request(format!(
+                "The CSV header's column 1 has no name{INDEX_HINT}."
+            ))),
+        }
     }
 
     /// The column of each input by position.
@@ -277,20 +290,17 @@ impl Planner<'_, '_> {
     /// The columns of each input by the header line. An input of several fields has columns of its name with `_0`,
     /// `_1`, ... or `.1`, `.2`, ..., or several of its name.
     fn header_columns(&self) -> Result<Vec<Vec<usize>>, RequestError> {
+        self.check_columns()?;
         let _memory = self.reserve_columns()?;
         let names = self.inputs.iter().map(|tensor| tensor.name.as_str());
         let index: BTreeMap<&str, usize> = names.zip(0..).collect();
-        let mut found: Vec<Vec<(u64, usize)>> = vec![Vec::new(); self.inputs.len()];
+        let mut found: Vec<Vec<(Option<u64>, usize)>> = vec![Vec::new(); self.inputs.len()];
         let mut reader = self.first.clone();
         for column in 0..self.columns {
             let field = reader.field()?;
-            let name = name(&field);
+            let name = name(&field)?;
             let Some((input, number)) = input_of(&name, &index) else {
-                let hint = if name.is_empty() {
-                    " (pandas writes its index there unless index=False)"
-                } else {
-                    ""
-                };
+                let hint = if name.is_empty() { INDEX_HINT } else { "" };
                 return Err(RequestError::bad_request(format!(
                     "The CSV header's column {}, {}{hint}, is no input of the model; the inputs are {}.",
                     column + 1,
@@ -301,16 +311,41 @@ impl Planner<'_, '_> {
             found[input].push((number, column));
             reader.next_field();
         }
-        let columns = found.into_iter().map(|mut columns| {
+        let columns = self.inputs.iter().zip(found).map(|(tensor, mut columns)| {
             columns.sort();
-            columns.into_iter().map(|(_, column)| column).collect()
+            let problem = match columns.as_slice() {
+                [] => "no column",
+                _ if !are_consecutive(&columns) => {
+                    "columns whose numbers do not follow one another"
+                }
+                _ => return Ok(columns.into_iter().map(|(_, column)| column).collect()),
+            };
+            Err(RequestError::bad_request(format!(
+                "The CSV header has {problem} for input {}; the inputs are {}.",
+                shown(&tensor.name),
+                self.names()
+            )))
         });
-        Ok(columns.collect())
+        columns.collect()
+    }
+
+    /// Refuses more columns than are kept by name.
+    fn check_columns(&self) -> Result<(), RequestError> {
+        match self.columns <= MAX_NAMED_COLUMNS {
+            true => Ok(()),
+            false => Err(RequestError::bad_request(format!(
+                "The CSV has {} columns; at most {MAX_NAMED_COLUMNS} are found by their names.",
+                self.columns
+            ))),
+        }
     }
 
     fn names(&self) -> String {
-        let names = self.inputs.iter().map(|tensor| tensor.name.as_str());
-        let names: Vec<&str> = names.take(MOST_NAMES).collect();
+        let names = self
+            .inputs
+            .iter()
+            .map(|tensor| shortened_name(&tensor.name));
+        let names: Vec<String> = names.take(MOST_NAMES).collect();
         let more = match self.inputs.len() - names.len() {
             0 => String::new(),
             more => format!(" and {more} more"),
@@ -320,23 +355,59 @@ impl Planner<'_, '_> {
 }
 
 /// The name in a header's field.
-fn name(field: &Field) -> String {
+///
+/// # Errors
+/// 400 for a name that is too long: names are repeated in every row.
+fn name(field: &Field) -> Result<String, RequestError> {
+    if field.text.len() > MAX_NAME_BYTES {
+        return Err(RequestError::bad_request(format!(
+            "The CSV header has a name of {} bytes, {}; the most is {MAX_NAME_BYTES}.",
+            field.text.len(),
+            field.shortened()
+        )));
+    }
     let text = String::from_utf8_lossy(field.text);
     let text = if field.is_quoted {
         text.replace("\"\"", "\"")
     } else {
         text.into_owned()
     };
-    text.trim().to_owned()
+    Ok(text.trim().to_owned())
 }
 
-/// The input that a column's name means, and the column's number among those of the input.
-fn input_of(name: &str, inputs: &BTreeMap<&str, usize>) -> Option<(usize, u64)> {
+/// The input that a column's name means, and the column's number among those of the input, if the name has one.
+fn input_of(name: &str, inputs: &BTreeMap<&str, usize>) -> Option<(usize, Option<u64>)> {
     if let Some(&input) = inputs.get(name) {
-        return Some((input, 0));
+        return Some((input, None));
     }
     let (prefix, number) = name.rsplit_once(['_', '.'])?;
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     let number = number.parse().ok().filter(|_| is_number)?;
-    Some((*inputs.get(prefix)?, number))
+    Some((*inputs.get(prefix)?, Some(number)))
+}
+
+/// Whether sorted columns have no numbers, or 0, 1, 2, ..., where the first may have none (as pandas writes it), or
+/// 1, 2, 3, ....
+fn are_consecutive(columns: &[(Option<u64>, usize)]) -> bool {
+    if columns.iter().all(|(number, _)| number.is_none()) {
+        return true;
+    }
+    let first = match columns[0].0 {
+        None | Some(0) => 0,
+        Some(_) => 1,
+    };
+    let mut expected = first..;
+    columns.iter().all(|(number, _)| {
+        let expected = expected.next();
+        number.or(Some(first)) == expected
+    })
+}
+
+/// An input's name for a list of names.
+fn shortened_name(name: &str) -> String {
+    const MOST: usize = 60;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
 }

@@ -8,14 +8,20 @@ use crate::budget::{Buffer, NoRoom};
 pub const SINGLE_DIGITS: usize = 7;
 /// See [`SINGLE_DIGITS`].
 pub const DOUBLE_DIGITS: usize = 15;
+/// The most digits of an integer that is read: more than any type has, and few enough for `i128`.
+const MAX_INTEGER_DIGITS: usize = 30;
 
 /// The end of the field at `at` if the field is a valid JSON number. A whole number must have at most `digits` digits.
-/// Without `FRACTIONS`, only whole numbers are valid.
+/// Without `FRACTIONS`, only whole numbers are valid; without `NEGATIVE`, only numbers without a sign.
 #[inline(always)]
-pub fn plain<const FRACTIONS: bool>(body: &[u8], mut at: usize, digits: usize) -> Option<usize> {
+pub fn plain<const FRACTIONS: bool, const NEGATIVE: bool>(
+    body: &[u8],
+    mut at: usize,
+    digits: usize,
+) -> Option<usize> {
     let byte = |at: usize| body.get(at).copied();
     // Without a branch, because processors predict signs badly.
-    at += usize::from(byte(at) == Some(b'-'));
+    at += usize::from(NEGATIVE && byte(at) == Some(b'-'));
     let integer = at;
     at = skip_digits(body, at);
     if at == integer || (byte(integer) == Some(b'0') && at > integer + 1) {
@@ -109,10 +115,33 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn is_zero(&self) -> bool {
+    /// The number if it is whole and has at most [`MAX_INTEGER_DIGITS`] digits.
+    fn integer(&self) -> Option<i128> {
         let fraction = self.fraction.unwrap_or_default();
-        let mut digits = self.integer.iter().chain(fraction);
-        digits.all(|&digit| digit == b'0')
+        let digits = || self.integer.iter().chain(fraction).copied();
+        let all = self.integer.len() + fraction.len();
+        let zeros = digits().take_while(|&digit| digit == b'0').count();
+        if zeros == all {
+            return Some(0);
+        }
+        let exponent = match self.exponent.get(1..) {
+            Some(exponent) => std::str::from_utf8(exponent).ok()?.parse::<i64>().ok()?,
+            None => 0,
+        };
+        // How many of the digits stand before the point.
+        let before = i64::try_from(self.integer.len())
+            .ok()?
+            .checked_add(exponent)?;
+        let before = usize::try_from(before)
+            .ok()
+            .filter(|&before| before > zeros)?;
+        if before - zeros > MAX_INTEGER_DIGITS || digits().skip(before).any(|digit| digit != b'0') {
+            return None;
+        }
+        let padded = digits().chain(std::iter::repeat(b'0'));
+        let number = padded.skip(zeros).take(before - zeros);
+        let number = number.fold(0, |number, digit| number * 10 + i128::from(digit - b'0'));
+        Some(if self.is_negative { -number } else { number })
     }
 }
 
@@ -144,43 +173,48 @@ pub fn write_number(field: &[u8], digits: usize, out: &mut Buffer) -> Result<boo
     Ok(true)
 }
 
-/// Writes `field` as a whole JSON number if it is one in a common spelling, such as `+1`, `007`, `1.0` or `1e3`.
-/// `false`: it is not.
-pub fn write_integer(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
-    /// Up to here, every whole number is exact as a double.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
+/// Writes `field` as a whole JSON number if it is one in a common spelling, such as `+1`, `007`, `1.0` or `1e3`, and
+/// lies between `low` and `high`. `false`: it does not.
+pub fn write_integer(
+    field: &[u8],
+    (low, high): (i128, i128),
+    out: &mut Buffer,
+) -> Result<bool, NoRoom> {
+    let parts = Parts::of(field.trim_ascii());
+    let number = parts.and_then(|parts| parts.integer());
+    match number.filter(|number| (low..=high).contains(number)) {
+        Some(number) => {
+            out.extend(itoa::Buffer::new().format(number).as_bytes())?;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
+}
+
+/// Writes a truth value as 1 or 0 if `field` is one. pandas and R write columns of these as words.
+pub fn write_bool_as_number(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
     let text = field.trim_ascii();
-    let Some(parts) = Parts::of(text) else {
-        return Ok(false);
+    let digit: &[u8] = match () {
+        () if text.eq_ignore_ascii_case(b"true") => b"1",
+        () if text.eq_ignore_ascii_case(b"false") => b"0",
+        () => return Ok(false),
     };
-    if !parts.exponent.is_empty() && !parts.is_zero() {
-        let number: Option<f64> = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
-        return match number {
-            Some(number) if number.fract() == 0.0 && number.abs() <= EXACT => {
-                out.extend(format!("{number:.0}").as_bytes())?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        };
-    }
-    let fraction = parts.fraction.unwrap_or_default();
-    if fraction.iter().any(|&digit| digit != b'0') {
-        return Ok(false);
-    }
-    let is_negative = parts.is_negative && !parts.is_zero();
-    out.extend(if is_negative { b"-" } else { b"" })?;
-    out.extend(parts.significant())?;
+    out.extend(digit)?;
     Ok(true)
 }
 
-/// Writes `field` as `true` or `false` if it is one of these in any case, or 1 or 0. `false`: it is not.
+/// Writes `field` as `true` or `false` if it is one of these in any case, or the number 1 or 0. `false`: it is not.
 pub fn write_bool(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
     let text = field.trim_ascii();
     let is = |word: &[u8]| text.eq_ignore_ascii_case(word);
     let word: &[u8] = match () {
-        () if is(b"true") || is(b"1") => b"true",
-        () if is(b"false") || is(b"0") => b"false",
-        () => return Ok(false),
+        () if is(b"true") => b"true",
+        () if is(b"false") => b"false",
+        () => match Parts::of(text).and_then(|parts| parts.integer()) {
+            Some(1) => b"true",
+            Some(0) => b"false",
+            _ => return Ok(false),
+        },
     };
     out.extend(word)?;
     Ok(true)
@@ -189,10 +223,10 @@ pub fn write_bool(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
 /// Whether `field` is one of the ways in which programs write a missing value.
 pub fn is_missing(field: &[u8]) -> bool {
     let text = field.trim_ascii();
-    text.is_empty()
-        || text == br"\N"
-        || text.eq_ignore_ascii_case(b"na")
-        || text.eq_ignore_ascii_case(b"null")
+    let words: [&[u8]; 8] = [
+        b"", br"\N", b"na", b"null", b"<na>", b"none", b"n/a", b"#n/a",
+    ];
+    words.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 fn sign(text: &[u8]) -> (bool, &[u8]) {

@@ -5,7 +5,7 @@ use memchr::memchr;
 
 use crate::budget::{Buffer, NoRoom};
 use crate::convert::request::target::escape;
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 
 /// A field as it is written.
 #[derive(Debug, Clone, Copy)]
@@ -39,14 +39,12 @@ impl Field<'_> {
         self.tail.is_empty().then_some(self.text)
     }
 
-    /// The field for messages: quoted, and not longer than a message should be.
+    /// The field for messages.
     pub fn shortened(&self) -> String {
-        const MOST: usize = 40;
-        let text = String::from_utf8_lossy(self.text);
-        match text.char_indices().nth(MOST) {
-            Some((end, _)) => format!("{:?}...", &text[..end]),
-            None => format!("{text:?}"),
-        }
+        const MOST_BYTES: usize = 400;
+        shown(&String::from_utf8_lossy(
+            &self.text[..self.text.len().min(MOST_BYTES)],
+        ))
     }
 }
 

@@ -329,6 +329,8 @@ fn floats_are_read_however_they_are_written() {
                 "[NaN,NaN],[NaN,NaN],[NaN,NaN],[NaN,NaN]",
             ),
             ("inf,-Infinity", "[Infinity,-Infinity]"),
+            ("<NA>,None\nn/a,#N/A", "[NaN,NaN],[NaN,NaN]"),
+            ("True,FALSE", "[1,0]"),
             // TensorFlow Serving refuses whole numbers that a float cannot hold exactly.
             ("1234567,12345678", "[1234567,12345678.0]"),
             ("-12345678,\"16777217\"", "[-12345678.0,16777217.0]"),
@@ -345,7 +347,7 @@ fn floats_are_read_however_they_are_written() {
             ),
             ("a,b\n1,2", "column 1: \"a\" is not a number"),
             ("a,b\n1,2", "header=present"),
-            ("1,true", "\"true\" is not a number"),
+            ("1,truth", "\"truth\" is not a number"),
             ("1,\"2\"3", "column 2"),
             (
                 "1,2\n1,2,3",
@@ -381,12 +383,17 @@ fn integers_may_have_a_fraction_of_zero_and_nothing_else() {
                 "9223372036854775807\n-9223372036854775808.0",
                 "9223372036854775807,-9223372036854775808",
             ),
+            (
+                "9007199254740993e1\n1e18\n9007199254740993000e-3",
+                "90071992547409930,1000000000000000000,9007199254740993",
+            ),
+            ("True\nfalse", "1,0"),
         ],
     );
     for (field, part) in [
         (
             "1.5",
-            "\"1.5\" is not a whole number, and input i is int64 of shape [-1]",
+            "\"1.5\" is not a whole number of its range, and input i is int64 of shape [-1]",
         ),
         ("\"\"", "\"\" is not a whole number"),
         ("NA", "\"NA\""),
@@ -394,10 +401,40 @@ fn integers_may_have_a_fraction_of_zero_and_nothing_else() {
         ("NaN", "\"NaN\""),
         ("1e-3", "\"1e-3\""),
         ("1e300", "\"1e300\""),
-        ("9007199254740993e1", "not a whole number"),
+        ("9223372036854775808", "\"9223372036854775808\""),
+        ("4503599627370496.3e0", "whole number"),
+        ("1\"2", "not a whole number"),
         ("abc", "CSV row 2, column 1: \"abc\" is not a whole number"),
     ] {
         assert_refused(&integers, &[(&format!("1\n{field}\n2"), part)]);
+    }
+}
+
+#[test]
+fn integers_lie_in_the_range_of_their_type() {
+    for (dtype, inside, outside) in [
+        (Dtype::Uint8, ["0", "255"], ["256", "-1"]),
+        (Dtype::Int8, ["-128", "127"], ["128", "-129"]),
+        (Dtype::Uint16, ["0.0", "65535"], ["65536", "-0.5"]),
+        (
+            Dtype::Int32,
+            ["-2147483648", "2147483647"],
+            ["2147483648", "1e10"],
+        ),
+        (
+            Dtype::Uint64,
+            ["0", "18446744073709551615"],
+            ["18446744073709551616", "-1"],
+        ),
+    ] {
+        let target = target(vec![tensor("i", dtype, &[-1])]);
+        for field in inside {
+            let expected = field.replace(".0", "");
+            assert_rows(&target, &[(field, &expected)]);
+        }
+        for field in outside {
+            assert_refused(&target, &[(field, "is not a whole number of its range")]);
+        }
     }
 }
 
@@ -416,7 +453,14 @@ fn strings_stay_as_they_are() {
     );
     let one = target(vec![tensor("s", Dtype::String, &[-1])]);
     assert_rows(&one, &[("007\n\"a,b\"", r#""007","a,b""#)]);
-    assert_refused(&one, &[("a,b", "SAGEMAKER_TFS_CSV_ROW=string")]);
+    assert_refused(
+        &one,
+        &[
+            ("a,b", "SAGEMAKER_TFS_CSV_ROW=string"),
+            // Spark escapes quotes with backslashes, by default.
+            (r#""say \"hi\"""#, "text follows the closing quote"),
+        ],
+    );
 }
 
 #[test]
@@ -425,7 +469,7 @@ fn truth_values_have_four_spellings() {
     assert_rows(
         &bools,
         &[(
-            "true,False,\"1\",0\nTRUE,false,1,\" 0\"",
+            "true,False,\"1\",0\nTRUE,false,1.0,\" 0\"",
             "[true,false,true,false],[true,false,true,false]",
         )],
     );
@@ -527,6 +571,7 @@ fn a_header_names_inputs_in_any_order() {
         "pair_0,name,pair_1,age",
         "pair,name,pair,age",
         "pair,name,pair.1,age",
+        "pair_1,name,pair_2,age",
         "\"pair_0\", name ,pair_1,age",
     ] {
         let csv = format!("{header}\n1,007,2,7.0\n3,x,,8\n");
@@ -547,6 +592,12 @@ fn a_header_names_inputs_in_any_order() {
                 "name,age\nx,1",
                 "no column for input \"pair\"; the inputs are age, name, pair.",
             ),
+            (
+                "name,age,pair_0,pair_0\n",
+                "numbers do not follow one another for input \"pair\"",
+            ),
+            ("name,age,pair_5,pair_9\n", "numbers do not follow"),
+            ("name,age,pair,pair_2\n", "numbers do not follow"),
             (
                 "name,age,pair,pair,other\n",
                 "column 5, \"other\", is no input of the model",
@@ -601,7 +652,7 @@ fn without_a_header_inputs_of_one_field_are_read_in_alphabetical_order() {
             ("1,2", r#"{"a": "1", "b": [2]}"#),
         ],
     );
-    assert_refused(&auto, &[("x,y\n1,2", "column 1, \"x\", is no input")]);
+    assert_refused(&auto, &[("x,y\n1,2", "column 2: \"y\" is not a number")]);
 }
 
 #[test]
@@ -616,11 +667,24 @@ fn a_header_is_recognized_only_where_it_cannot_be_data() {
         &[
             ("a,b\n1,2", "[1,2]"),
             ("1,2\n3,4", "[1,2],[3,4]"),
-            ("1,b\n3,4", "[3,4]"),
+            ("x_0,x_1\n3,4", "[3,4]"),
+            (",NA\n3,4", "[NaN,NaN],[3,4]"),
         ],
     );
     let text = with_header(vec![tensor("s", Dtype::String, &[-1])], Header::Auto);
-    assert_rows(&text, &[("s\na", r#""s","a""#)]);
+    assert_rows(&text, &[("s\na", r#""a""#), ("t\na", r#""t","a""#)]);
+    // One wrong field makes no header, or the row would be lost.
+    assert_refused(
+        &numbers(Header::Auto),
+        &[("1,b\n3,4", "column 2: \"b\""), ("1.2.3,1", "column 1")],
+    );
+    assert_refused(
+        &numbers(Header::Present),
+        &[(
+            ",b\n0,1",
+            "column 1 has no name (pandas writes its index there",
+        )],
+    );
     // Nothing says what is data.
     let unknown = |csv_header| Target {
         csv_header,
@@ -691,10 +755,23 @@ fn names_the_signature_in_the_request() {
 }
 
 #[test]
+fn names_that_every_row_repeats_are_short() {
+    let examples = Target {
+        rows: Rows::Examples,
+        csv_header: Header::Present,
+        ..Target::default()
+    };
+    let long = format!("{}\n1\n", "k".repeat(201));
+    assert_refused(&examples, &[(&long, "a name of 201 bytes")]);
+    let wide = format!("{}k\n", "k,".repeat(100_000));
+    assert_refused(&examples, &[(&wide, "100001 columns")]);
+}
+
+#[test]
 fn hostile_rows_cost_no_more_memory_than_they_have_bytes() {
     let budget = crate::budget::Budget::new(1 << 20);
     let mut body = budget.arriving(0);
-    body.extend(&b",".repeat(100_000)).unwrap();
+    body.extend(&b",".repeat(99_999)).unwrap();
     body.extend(b"\n").unwrap();
     let examples = Target {
         rows: Rows::Examples,

@@ -44,7 +44,7 @@ pub enum Shape<'a> {
 }
 
 /// The member of a request that names the signature.
-const SIGNATURE_NAME: &str = "signature_name";
+pub const SIGNATURE_NAME: &str = "signature_name";
 /// The only member of a row in the JSON of SageMaker's own algorithms.
 pub const FEATURES: &str = "features";
 
@@ -56,7 +56,12 @@ pub fn is_main_key(text: &[u8]) -> bool {
 
 /// Whether a key, with its quotes and escapes, means `name`.
 pub fn is_key(text: &[u8], name: &str) -> bool {
+    /// The longest escape of a character: `\u0061`.
+    const LONGEST_ESCAPE: usize = 6;
     let inner = &text[1..text.len() - 1];
+    if inner.len() > LONGEST_ESCAPE * name.len() {
+        return false;
+    }
     if inner.contains(&b'\\') {
         serde_json::from_slice::<String>(text).is_ok_and(|key| key == name)
     } else {

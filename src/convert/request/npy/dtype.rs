@@ -1,6 +1,6 @@
 //! The types of elements that npy files have, and which of them requests can carry.
 
-use super::shown;
+use crate::error::shown;
 
 /// What an element is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

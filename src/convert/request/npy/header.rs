@@ -1,7 +1,8 @@
 //! The head of an npy file: the magic bytes, a version, and a Python dictionary that describes the array.
 
+use super::MAGIC;
 use super::dtype::ElementType;
-use super::{MAGIC, shown};
+use crate::error::shown;
 
 /// The most dimensions that a tensor of TensorFlow has.
 const MAX_RANK: usize = 254;

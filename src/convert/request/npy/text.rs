@@ -28,8 +28,8 @@ pub enum Conversion {
     /// Numbers. Integers up to this one (exclusive) are exact in the type; TensorFlow Serving refuses larger ones unless
     /// they are written as floats.
     ToFloat(u64),
-    /// Whole numbers only.
-    ToInteger,
+    /// Whole numbers from the first to the second.
+    ToInteger(i128, i128),
     /// `true` and `false` only.
     ToBool,
 }
@@ -40,7 +40,10 @@ impl Conversion {
         match dtype.map(|dtype| (dtype, dtype.kind())) {
             Some((Dtype::Double, _)) => Self::ToFloat(DOUBLE_EXACT),
             Some((_, Kind::Float)) => Self::ToFloat(1 << 24),
-            Some((_, Kind::Integer)) => Self::ToInteger,
+            Some((dtype, Kind::Integer)) => {
+                let (low, high) = dtype.integer_range().unwrap_or((i128::MIN, i128::MAX));
+                Self::ToInteger(low, high)
+            }
             Some((_, Kind::Bool)) => Self::ToBool,
             Some((_, Kind::String | Kind::Other)) | None => Self::None,
         }
@@ -236,8 +239,8 @@ fn write_bool(value: bool, conversion: Conversion, text: &mut Vec<u8>) {
     let word: &[u8] = match (conversion, value) {
         (Conversion::None | Conversion::ToBool, true) => b"true",
         (Conversion::None | Conversion::ToBool, false) => b"false",
-        (Conversion::ToFloat(_) | Conversion::ToInteger, true) => b"1",
-        (Conversion::ToFloat(_) | Conversion::ToInteger, false) => b"0",
+        (Conversion::ToFloat(_) | Conversion::ToInteger(..), true) => b"1",
+        (Conversion::ToFloat(_) | Conversion::ToInteger(..), false) => b"0",
     };
     text.extend_from_slice(word);
 }
@@ -254,6 +257,13 @@ fn write_integer(
         }
         write_bool(magnitude == 1, conversion, text);
         return true;
+    }
+    if let Conversion::ToInteger(low, high) = conversion {
+        let magnitude = i128::from(magnitude);
+        let number = if is_negative { -magnitude } else { magnitude };
+        if !(low..=high).contains(&number) {
+            return false;
+        }
     }
     if is_negative {
         text.push(b'-');
@@ -287,7 +297,7 @@ fn write_f64(value: f64, conversion: Conversion, text: &mut Vec<u8>) -> bool {
     const END_SIGNED: f64 = 9_223_372_036_854_775_808.0;
     const END_UNSIGNED: f64 = 2.0 * END_SIGNED;
     match conversion {
-        Conversion::ToInteger => {
+        Conversion::ToInteger(..) => {
             let is_whole = value.trunc() == value && (-END_SIGNED..END_UNSIGNED).contains(&value);
             // The cast is exact for whole numbers in this range.
             is_whole && write_integer(value < 0.0, value.abs() as u64, conversion, text)
@@ -434,7 +444,8 @@ mod tests {
         let f64s = |value: f64| value.to_le_bytes();
         let i64s = |value: i64| value.to_le_bytes();
         let (float, double) = (Some(Dtype::Float), Some(Dtype::Double));
-        let (integer, boolean) = (Some(Dtype::Int32), Some(Dtype::Bool));
+        let (integer, boolean) = (Some(Dtype::Int64), Some(Dtype::Bool));
+        let (small, unsigned) = (Some(Dtype::Uint8), Some(Dtype::Uint64));
         for (description, bytes, dtype, expected) in [
             ("<i8", i64s((1 << 24) - 1), float, Some("16777215")),
             ("<i8", i64s(1 << 24), float, Some("16777216.0")),
@@ -469,10 +480,19 @@ mod tests {
             (
                 "<f8",
                 f64s(18_446_744_073_709_549_568.0),
-                integer,
+                unsigned,
                 Some("18446744073709549568"),
             ),
-            ("<f8", f64s(18_446_744_073_709_551_616.0), integer, None),
+            ("<f8", f64s(18_446_744_073_709_551_616.0), unsigned, None),
+            ("<f8", f64s(18_446_744_073_709_549_568.0), integer, None),
+            ("<f8", f64s(255.0), small, Some("255")),
+            ("<f8", f64s(256.0), small, None),
+            ("<f8", f64s(-1.0), small, None),
+            ("<i8", i64s(255), small, Some("255")),
+            ("<i8", i64s(300), small, None),
+            ("<i8", i64s(-1), small, None),
+            ("<i8", i64s(-1), unsigned, None),
+            ("<u8", [0xff; 8], integer, None),
             ("<f8", f64s(-9_223_372_036_854_777_856.0), integer, None),
             ("<f8", f64s(0.5), integer, None),
             ("<f8", f64s(f64::NAN), integer, None),
