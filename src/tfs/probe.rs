@@ -124,10 +124,13 @@ pub(super) fn readiness_of(
     let mut first_problem = None;
     for model in models {
         let path = format!("/v1/models/{}", model.name);
-        let readiness = match ask(client, port, &path, TIMEOUT)? {
+        let readiness = match ask(client, port, &path, TIMEOUT) {
             Ok(response) => status::of_model(&response, model),
             // It will not answer for the other models either.
-            Err(problem) => return Ok(Readiness::NotReady(problem)),
+            Err(Silence::Ended(problem) | Silence::TooSlow(problem)) => {
+                return Ok(Readiness::NotReady(problem));
+            }
+            Err(Silence::Local(why)) => return Err(why),
         };
         match readiness {
             Readiness::Ready => {}
@@ -140,20 +143,31 @@ pub(super) fn readiness_of(
     Ok(first_problem.unwrap_or(Readiness::Ready))
 }
 
-/// Sends a GET request. The outer error is why we could not ask, the inner one why TFS did not answer.
+/// Why there is no answer, in words.
+#[derive(Debug)]
+pub(super) enum Silence {
+    /// We could not ask, because this server lacks a resource for a connection.
+    Local(String),
+    /// No answer came in time, or one that is too large.
+    TooSlow(String),
+    /// The connection was lost or refused: the process has ended, or not opened its port yet.
+    Ended(String),
+}
+
+/// Sends a GET request to the instance on this port.
 pub(super) fn ask(
     client: &Client,
     port: u16,
     path: &str,
     limit: Duration,
-) -> Result<Result<TfsResponse, String>, String> {
+) -> Result<TfsResponse, Silence> {
     let request = TfsRequest {
         method: Method::Get,
         path,
         content_type: None,
         body: &CheckedBody::default(),
     };
-    let request = Outgoing::new(&request).map_err(|e| e.text)?;
+    let request = Outgoing::new(&request).map_err(|e| Silence::Local(e.text))?;
     let address = Address::new(port);
     let deadline = Instant::now() + limit;
     let memory = Budget::new(MAX_RESPONSE_BYTES).arriving(0);
@@ -170,12 +184,13 @@ pub(super) fn ask(
         Err(SendError::Lost(_)) => send(),
         other => other,
     };
-    match response {
-        Err(SendError::Local(why)) => Err(why),
-        Err(SendError::Deadline) => Ok(Err(format!(
+    response.map_err(|error| match error {
+        SendError::Local(why) => Silence::Local(why),
+        SendError::Deadline => Silence::TooSlow(format!(
             "no response to GET {path} within {} s",
             limit.as_secs_f64()
-        ))),
-        other => Ok(other.map_err(|error| error.to_string())),
-    }
+        )),
+        SendError::Lost(_) | SendError::Refused => Silence::Ended(error.to_string()),
+        SendError::NoRoom(_) | SendError::Cancelled => Silence::TooSlow(error.to_string()),
+    })
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::convert::signature::Signatures;
 use crate::tfs::backend::Backend;
-use crate::tfs::probe::ask;
+use crate::tfs::probe::{Silence, ask};
 use crate::tfs::status::Versions;
 
 /// How often a process is asked before it counts as ready without signatures.
@@ -43,7 +43,7 @@ enum Answer {
     Listed(Option<Signatures>),
     /// Nothing, for this reason.
     None(String),
-    /// Nothing, because it closed the connection for this reason.
+    /// Nothing, because the connection was lost or refused.
     Lost(String),
 }
 
@@ -148,9 +148,9 @@ impl SignatureReader {
 fn answer(backend: &Backend, port: u16, model: &str, version: u64, limit: Duration) -> Answer {
     let path = format!("/v1/models/{model}/versions/{version}/metadata");
     let response = match ask(&backend.client, port, &path, limit) {
-        Ok(Ok(response)) => response,
-        Ok(Err(why)) if why.starts_with("connection lost") => return Answer::Lost(why),
-        Ok(Err(why)) | Err(why) => return Answer::None(why),
+        Ok(response) => response,
+        Err(Silence::Ended(why)) => return Answer::Lost(why),
+        Err(Silence::Local(why) | Silence::TooSlow(why)) => return Answer::None(why),
     };
     match response.status {
         200 => Answer::Listed(Signatures::parse(&response.body)),
