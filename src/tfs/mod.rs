@@ -21,6 +21,7 @@ pub mod message;
 pub mod model;
 pub mod outgoing;
 pub mod probe;
+mod query;
 mod signature_reader;
 pub mod signatures;
 pub mod status;

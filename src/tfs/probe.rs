@@ -4,25 +4,19 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 
-use crate::budget::Budget;
 use crate::supervisor::readiness::Readiness;
 use crate::tfs::backend::Backend;
-use crate::tfs::checked_body::CheckedBody;
-use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
-use crate::tfs::message::{Method, TfsRequest, TfsResponse};
-use crate::tfs::outgoing::Outgoing;
+use crate::tfs::client::Client;
+use crate::tfs::query::{Silence, ask};
 use crate::tfs::signature_reader::SignatureReader;
 use crate::tfs::status::{self, Versions};
-use crate::wait;
 
 /// The time limit of a status request: the response is small and comes at once, or TFS hangs.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest response: signatures of thousands of inputs take a few megabytes.
-const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// How often to ask for the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,56 +135,4 @@ pub(super) fn readiness_of(
         }
     }
     Ok(first_problem.unwrap_or(Readiness::Ready))
-}
-
-/// Why there is no answer, in words.
-#[derive(Debug)]
-pub(super) enum Silence {
-    /// We could not ask, because this server lacks a resource for a connection.
-    Local(String),
-    /// No answer came in time, or one that is too large.
-    TooSlow(String),
-    /// The connection was lost or refused: the process has ended, or not opened its port yet.
-    Ended(String),
-}
-
-/// Sends a GET request to the instance on this port.
-pub(super) fn ask(
-    client: &Client,
-    port: u16,
-    path: &str,
-    limit: Duration,
-) -> Result<TfsResponse, Silence> {
-    let request = TfsRequest {
-        method: Method::Get,
-        path,
-        content_type: None,
-        body: &CheckedBody::default(),
-    };
-    let request = Outgoing::new(&request).map_err(|e| Silence::Local(e.text))?;
-    let address = Address::new(port);
-    let deadline = Instant::now() + limit;
-    let memory = Budget::new(MAX_RESPONSE_BYTES).arriving(0);
-    let send = || loop {
-        match client.send(&address, &request, &memory, deadline) {
-            Err(SendError::Local(_)) if Instant::now() + LOCAL_PAUSE < deadline => {
-                let _ = wait::until(Instant::now() + LOCAL_PAUSE);
-            }
-            other => break other,
-        }
-    };
-    let response = match send() {
-        // TFS may have closed the idle connection just when we used it.
-        Err(SendError::Lost(_)) => send(),
-        other => other,
-    };
-    response.map_err(|error| match error {
-        SendError::Local(why) => Silence::Local(why),
-        SendError::Deadline => Silence::TooSlow(format!(
-            "no response to GET {path} within {} s",
-            limit.as_secs_f64()
-        )),
-        SendError::Lost(_) | SendError::Refused => Silence::Ended(error.to_string()),
-        SendError::NoRoom(_) | SendError::Cancelled => Silence::TooSlow(error.to_string()),
-    })
 }

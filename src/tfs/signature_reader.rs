@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::convert::signature::Signatures;
 use crate::tfs::backend::Backend;
-use crate::tfs::probe::{Silence, ask};
+use crate::tfs::query::{Silence, ask};
 use crate::tfs::status::Versions;
 
 /// How often a process is asked before it counts as ready without signatures.
