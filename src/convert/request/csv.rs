@@ -4,11 +4,13 @@
 //! number becomes a JSON number, and each other field a string. Quotes decide then, and the `csv` crate does not report
 //! which fields were quoted, so `csv/reader.rs` is a parser of its own; tests compare it with that crate.
 
+mod bulk;
 mod input;
 mod layout;
 mod number;
 mod reader;
 
+use self::bulk::Numbers;
 use self::input::{Input, Reading};
 use self::layout::{Layout, Named, Plan};
 use self::number::plain;
@@ -75,6 +77,11 @@ pub fn to_tfs(
     Ok(out)
 }
 
+/// A row with fewer fields left is read field by field: a block holds a few numbers at least.
+const MIN_BULK_FIELDS: usize = 4;
+/// Fields that are read one by one before a block is tried again, because something in the last one was unusual.
+const MAX_SINGLES: usize = 16;
+
 /// Numbers of so many digits do not exceed `high`, nor fall below its negative.
 fn safe_digits(high: i128) -> usize {
     high.to_string().len() - 1
@@ -104,6 +111,11 @@ impl Writer<'_> {
         input: &Input,
         digits: usize,
     ) -> Result<(), RequestError> {
+        let numbers = Numbers {
+            fractions: FRACTIONS,
+            negative: NEGATIVE,
+            digits,
+        };
         let mut is_first = true;
         while self.next_row(&mut is_first)? {
             input.nest.open(&mut self.out)?;
@@ -111,18 +123,34 @@ impl Writer<'_> {
             loop {
                 let body = self.reader.body;
                 let run = self.reader.at;
+                let mut at = run;
+                if self.columns - fields.min(self.columns) >= MIN_BULK_FIELDS {
+                    let (end, skipped) = bulk::skip(body, at, numbers);
+                    at = end;
+                    fields += skipped;
+                }
                 let mut is_end = false;
-                while let Some(end) = plain::<FRACTIONS, NEGATIVE>(body, self.reader.at, digits) {
-                    self.reader.at = end;
+                let mut singles = 0;
+                while let Some(end) = plain::<FRACTIONS, NEGATIVE>(body, at, digits) {
+                    at = end;
                     fields += 1;
-                    is_end = !self.reader.next_field();
+                    singles += 1;
+                    is_end = body.get(at) != Some(&b',');
                     if is_end {
                         break;
                     }
+                    at += 1;
+                    if singles == MAX_SINGLES {
+                        break;
+                    }
                 }
-                self.out.extend(&body[run..self.reader.at])?;
+                self.out.extend(&body[run..at])?;
+                self.reader.at = at;
                 if is_end {
                     break;
+                }
+                if singles == MAX_SINGLES {
+                    continue;
                 }
                 fields += 1;
                 let field = self.reader.field()?;
