@@ -104,10 +104,13 @@ def conversion(bench: Bench) -> Iterator[Row]:
     say("conversion alone")
     output = run(TARGET / "examples" / "convert_speed")
     speeds = {work: float(speed) for work, speed in re.findall(r"^(\w+)_mb_per_s: *([\d.]+)", output, re.MULTILINE)}
-    work = "10 MB CSV (100 numeric columns) to JSON, conversion alone"
-    yield Row(work, speeds.pop("csv"), "MB/s", at_least=(200, 1000))
+    csv = speeds.pop("csv")
+    yield Row("10 MB CSV (100 numeric columns) to JSON, conversion alone", csv, "MB/s", at_least=(200, 1000))
+    ratio = speeds["csv_by_signature"] / csv
+    yield Row("CSV by the model's signature, compared with CSV without", ratio, "x", at_least=(0.9, 1))
+    floors = {"json_to_csv": (250, 500), "json_to_jsonlines": (250, 500), "npy_float32": (150, 300)}
     for work, speed in speeds.items():
-        yield Row(f"{work.replace('_', ' ')}, conversion alone", speed, "MB/s")
+        yield Row(f"{work.replace('_', ' ')}, conversion alone", speed, "MB/s", at_least=floors.get(work, ()))
 
 
 def large_bodies(bench: Bench) -> Iterator[Row]:
