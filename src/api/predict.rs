@@ -121,7 +121,7 @@ impl Api {
         loop {
             let rows = attributes.method.unwrap_or_default().rows();
             let target = Target::new(&self.formats.config, rows, choice.clone());
-            let work = body.len().saturating_mul(format.growth(rows));
+            let work = body.len().saturating_mul(format.growth(&target));
             let result = compute_large(work, move || {
                 let conversion = format.to_tfs(&mut body, &target);
                 conversion.map(|conversion| (body, conversion))

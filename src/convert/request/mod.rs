@@ -76,10 +76,11 @@ impl Format {
 
     /// How many bytes a conversion may write for each byte of the body, roughly: work is done on the worker only if it is
     /// little.
-    pub fn growth(self, rows: Rows) -> usize {
+    pub fn growth(self, target: &Target) -> usize {
+        let inputs = target.signature.as_ref().map_or(0, |s| s.inputs.len());
         match self {
-            // Names of features are repeated in each row.
-            Self::Csv(_) if rows == Rows::Examples => 100,
+            // Each row repeats the names of its features or inputs.
+            Self::Csv(_) if target.rows == Rows::Examples || inputs > 1 => 100,
             Self::Json | Self::Csv(_) | Self::Image | Self::Example | Self::Records => 1,
             Self::Npy => 4,
             // Compressed.

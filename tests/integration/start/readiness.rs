@@ -95,35 +95,42 @@ fn a_model_that_is_loading_is_not_ready() {
     wait_until("the script runs", || server.path("record/started").exists());
     let listener = TcpListener::bind(("127.0.0.1", server.rest_port(0))).unwrap();
 
-    let respond = |state: &str| {
+    let answer = |path: &str, status: &str, body: &str| {
         let (stream, _) = listener.accept().unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .unwrap();
-        let body =
-            format!(r#"{{"model_version_status": [{{"version": "123", "state": "{state}"}}]}}"#);
         let mut head = Vec::new();
         use std::io::{BufRead, BufReader, Write};
         let mut reader = BufReader::new(&stream);
         while !head.ends_with(b"\r\n\r\n") && reader.read_until(b'\n', &mut head).unwrap() > 0 {}
         assert!(
-            head.starts_with(b"GET /v1/models/half_plus_three "),
+            head.starts_with(format!("GET /v1/models/half_plus_three{path} ").as_bytes()),
             "{:?}",
             String::from_utf8_lossy(&head)
         );
         let length = body.len();
         write!(
             &stream,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         )
         .unwrap();
+    };
+    let respond = |state: &str| {
+        let body =
+            format!(r#"{{"model_version_status": [{{"version": "123", "state": "{state}"}}]}}"#);
+        answer("", "200 OK", &body);
     };
     for state in ["START", "LOADING", "LOADING", "UNLOADING"] {
         respond(state);
         assert_eq!(server.ping().status, 502, "{state}");
     }
     thread::scope(|scope| {
-        scope.spawn(|| respond("AVAILABLE"));
+        scope.spawn(|| {
+            respond("AVAILABLE");
+            assert_eq!(server.ping().status, 502, "its signatures are not known");
+            answer("/versions/123/metadata", "404 Not Found", "{}");
+        });
         server.wait_until_healthy();
     });
     // Dropping the server kills it, so the test ends the sleeping script by its process id.
