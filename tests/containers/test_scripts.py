@@ -33,7 +33,8 @@ class Scripts(ContainerCase):
         self.assertIn(f"serves at http://{HOST}:{self.port}", text)
         self.assertIn("already", self.script("start.sh", "--model-dir", self.models(), code=1))
         text = self.curl()
-        self.assertEqual(text.count('"predictions": [3.5, 4.0, 5.5'), 6, text)
+        self.assertEqual(text.count('"predictions": [3.5, 4.0, 5.5'), 5, text)
+        self.assertEqual(text.count("\n3.5\n4.0\n5.5\n"), 1, text)
         self.assertIn("AVAILABLE", text)
         self.assertIn("predictions", self.curl("--data", "1.0", "--type", "text/csv"))
         # A refused request is a failure of the script.
