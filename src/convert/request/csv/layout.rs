@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::input::Input;
+use super::number::is_number;
 use super::reader::{Field, Reader};
 use crate::budget::{Buffer, Reservation};
 use crate::convert::request::target::{Header, Row, Rows, Target};
@@ -243,6 +244,8 @@ impl Planner<'_, '_> {
             scratch.consume(scratch.len());
             match input(column) {
                 Some(input) if input.reading.is_blank(&field) => {}
+                // Wrong data, but no name.
+                _ if !field.tail.is_empty() || is_number(field.text) => return Ok(false),
                 Some(input) if !input.reading.write(&field, &mut scratch)? => unreadable += 1,
                 _ => return Ok(false),
             }
@@ -357,12 +360,18 @@ impl Planner<'_, '_> {
 /// The name in a header's field.
 ///
 /// # Errors
-/// 400 for a name that is too long: names are repeated in every row.
+/// 400 for a name that is too long, because every row repeats it, or whose quotes are wrong.
 fn name(field: &Field) -> Result<String, RequestError> {
     if field.text.len() > MAX_NAME_BYTES {
         return Err(RequestError::bad_request(format!(
             "The CSV header has a name of {} bytes, {}; the most is {MAX_NAME_BYTES}.",
             field.text.len(),
+            field.shortened()
+        )));
+    }
+    if !field.tail.is_empty() {
+        return Err(RequestError::bad_request(format!(
+            "CSV row 1: text follows the closing quote of {}; write each quote inside of a quoted field twice.",
             field.shortened()
         )));
     }

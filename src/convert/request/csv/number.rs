@@ -220,6 +220,12 @@ pub fn write_bool(field: &[u8], out: &mut Buffer) -> Result<bool, NoRoom> {
     Ok(true)
 }
 
+/// Whether `field` is a number in a common spelling, of any size.
+pub fn is_number(field: &[u8]) -> bool {
+    let text = field.trim_ascii();
+    number_word(text).is_some() || Parts::of(text).is_some()
+}
+
 /// Whether `field` is one of the ways in which programs write a missing value.
 pub fn is_missing(field: &[u8]) -> bool {
     let text = field.trim_ascii();

@@ -685,6 +685,27 @@ fn a_header_is_recognized_only_where_it_cannot_be_data() {
             "column 1 has no name (pandas writes its index there",
         )],
     );
+    let typed = |dtype| with_header(vec![tensor("i", dtype, &[-1, 2])], Header::Auto);
+    for (dtype, row) in [
+        (Dtype::Int64, "1.5,2.5"),
+        (Dtype::Uint8, "-1,256"),
+        (Dtype::Bool, "2,3"),
+        (Dtype::Float, "\"a\"b,\"c\"d"),
+    ] {
+        assert_refused(
+            &typed(dtype),
+            &[(&format!("{row}\n1,0"), "CSV row 1, column 1")],
+        );
+        assert_rows(&typed(dtype), &[("a,b\n", "")]);
+    }
+    let quoted = with_header(several(), Header::Present);
+    assert_refused(
+        &quoted,
+        &[(
+            "\"name\"x,age,pair,pair\n",
+            "text follows the closing quote",
+        )],
+    );
     // Nothing says what is data.
     let unknown = |csv_header| Target {
         csv_header,
