@@ -3,12 +3,11 @@
 use crate::budget::Buffer;
 use crate::convert::request::encoding;
 use crate::error::RequestError;
+use crate::http::body::MAX_BODY_BYTES;
 use crate::wait::compute;
 
 /// Bodies that decompress to no more than this are decompressed on the worker; it takes a fraction of a millisecond.
 const SMALL_BYTES: usize = 64 << 10;
-/// The most bytes of a decompressed body, as of one that is not compressed.
-const MAX_BODY_BYTES: usize = 1 << 30;
 
 /// The body without the encoding that the header `Content-Encoding` names. An empty body stays empty.
 ///

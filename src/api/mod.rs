@@ -1,8 +1,8 @@
 //! The routes of the server and their work: [`Api`] is the [`Service`] that the HTTP server runs.
 //!
-//! `route.rs` finds a request's route, once, by method and path. `invoke.rs` and `predict.rs` do inference, `passthrough.rs` forwards
-//! TensorFlow Serving's own API, and `models.rs` manages models in multi-model mode. Converting bodies, calling
-//! TensorFlow Serving and running handlers belong to the modules below.
+//! `route.rs` finds a request's route, once, by method and path. `invoke.rs` and `predict.rs` do inference,
+//! `passthrough.rs` forwards TensorFlow Serving's own API, and `models.rs` manages models in multi-model mode.
+//! Converting bodies, calling TensorFlow Serving and running handlers belong to the modules below.
 //!
 //! A new route is a variant of `Route`, found in `route.rs`, with an arm in `Api::plan` and in `Api::run`.
 

@@ -50,10 +50,9 @@ pub(super) struct Formats {
 impl Formats {
     /// The formats of these settings.
     pub fn new(config: &FormatConfig) -> Self {
-        let default_accept = config.default_accept.and_then(Accepted::parse_default);
         Self {
             config: config.clone(),
-            default_accept: default_accept.unwrap_or(Accepted::Json { one_line: false }),
+            default_accept: Accepted::default_of(config.default_accept),
         }
     }
 }
@@ -142,11 +141,20 @@ impl Api {
 fn choose(model: &ModelBackend, request: &Prediction) -> Result<Choice, RequestError> {
     let serves = model.backend.pool.wait_until_serving(request.deadline);
     serves.map_err(|why| model.backend.unavailable(why))?;
+    lookup(model, request, request.attributes.signature_name)
+}
+
+/// Looks up the signature `name`, or the default one, of the model and version that the request asks for.
+fn lookup(
+    model: &ModelBackend,
+    request: &Prediction,
+    name: Option<&str>,
+) -> Result<Choice, RequestError> {
     let attributes = request.attributes;
     model.backend.signatures.choose(
         attributes.model_name.unwrap_or(&model.default_model),
         attributes.model_version,
-        attributes.signature_name,
+        name,
     )
 }
 
@@ -157,17 +165,8 @@ fn signature_of_response(
     body: &Buffer,
     choice: Option<Choice>,
 ) -> Option<Arc<Signature>> {
-    let attributes = request.attributes;
-    let name = json::signature_name(body);
-    match (name, choice) {
+    match (json::signature_name(body), choice) {
         (None, Some(choice)) => choice.signature,
-        (name, _) => {
-            let choice = model.backend.signatures.choose(
-                attributes.model_name.unwrap_or(&model.default_model),
-                attributes.model_version,
-                name.as_deref(),
-            );
-            choice.ok()?.signature
-        }
+        (name, _) => lookup(model, request, name.as_deref()).ok()?.signature,
     }
 }

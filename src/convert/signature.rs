@@ -262,6 +262,15 @@ impl Tensor {
             .try_fold(1, |product: usize, size| product.checked_mul(size?))
     }
 
+    /// The lists around the element of a row, if a row is one element and the graph takes no other shape: 1 for
+    /// [-1, 1]. 0 otherwise.
+    pub fn lists_around_element(&self) -> usize {
+        match self.row_shape() {
+            Some(sizes) if self.is_strict && self.row_size() == Some(1) => sizes.len(),
+            _ => 0,
+        }
+    }
+
     /// The type and shape, for messages: `float32 of shape [-1, 4]`.
     pub fn description(&self) -> String {
         let dtype = self.dtype.name();

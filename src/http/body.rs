@@ -7,7 +7,7 @@ use crate::error::RequestError;
 use crate::http::head::Head;
 
 /// Largest body accepted. SageMaker's largest payload is 1 GB, in asynchronous inference.
-const MAX_BODY_BYTES: usize = 1 << 30;
+pub const MAX_BODY_BYTES: usize = 1 << 30;
 /// Longest chunk-size line, including its extensions, which are ignored.
 const MAX_CHUNK_LINE_BYTES: usize = 256;
 /// Largest size of all trailers together, which are ignored.

@@ -98,12 +98,8 @@ fn response(
     signature_name: Option<&str>,
 ) -> Result<(Buffer, &'static str), RequestError> {
     let body = counted(body, &settings).map_err(NoRoom::for_response)?;
-    let default = settings.default_accept.as_deref();
-    let default = default.and_then(Accepted::parse_default);
-    let accepted = Accepted::negotiate(
-        accept,
-        default.unwrap_or(Accepted::Json { one_line: false }),
-    )?;
+    let default = Accepted::default_of(settings.default_accept.as_deref());
+    let accepted = Accepted::negotiate(accept, default)?;
     let signature = settings.target().signature;
     // Of other signatures, nothing is known here.
     let signature = signature.filter(|known| signature_name.is_none_or(|name| name == known.name));

@@ -8,6 +8,7 @@ pub mod handlers;
 pub mod http;
 pub mod load;
 pub mod malformed;
+pub mod memory;
 pub mod models;
 pub mod ports;
 pub mod processes;

@@ -14,9 +14,7 @@ use crate::error::RequestError;
 
 mod scan;
 
-use scan::{
-    Broken, FEATURES, SIGNATURE_NAME, Shape, Value, Values, is_key, is_main_key, trim_space,
-};
+use scan::{Broken, FEATURES, Shape, Value, Values, is_key, is_main_key, trim_space};
 
 /// Maximum number of members, apart from the rows, in a request that is joined with others. TensorFlow Serving knows
 /// one such member.
@@ -60,26 +58,13 @@ pub fn to_tfs(body: &mut Buffer, target: &Target) -> Result<Conversion, RequestE
 /// The signature that a request to TensorFlow Serving names itself.
 pub fn signature_name(body: &[u8]) -> Option<String> {
     let mut values = Values { body, at: 0 };
-    let first = values.next_value().ok().flatten()?;
-    let Shape::Request {
-        names_signature: true,
-    } = first.shape
-    else {
+    let Shape::Request { signature_name } = values.next_value().ok()??.shape else {
         return None;
     };
-    let mut values = Values {
-        body: first.text(body),
-        at: 0,
-    };
-    let mut name = None;
-    let scanned = values.each_member(|key, value| {
-        // Of several, TensorFlow Serving takes the first, and an empty one as none.
-        if name.is_none() && is_key(key, SIGNATURE_NAME) && value.len() <= MAX_NAME_BYTES {
-            name = serde_json::from_slice::<String>(value).ok();
-        }
-        Ok::<_, Broken>(())
-    });
-    scanned.ok().and(name).filter(|name| !name.is_empty())
+    let name = signature_name.filter(|name| name.len() <= MAX_NAME_BYTES)?;
+    let name: String = serde_json::from_slice(name).ok()?;
+    // TensorFlow Serving takes an empty one as none.
+    (!name.is_empty()).then_some(name)
 }
 
 #[derive(Debug)]
@@ -154,8 +139,10 @@ fn one_value(body: &Buffer, value: &Value, target: &Target) -> Result<Change, Fa
     let opening = || target.opening();
     let range = || value.range.clone();
     Ok(match value.shape {
-        Shape::Request { names_signature } => match target.signature_member() {
-            Some(member) if !names_signature => Change::Insert(value.range.start + 1, member),
+        Shape::Request { signature_name } => match target.signature_member() {
+            Some(member) if signature_name.is_none() => {
+                Change::Insert(value.range.start + 1, member)
+            }
             _ => Change::None,
         },
         Shape::Instances { has_features: true } if features_are_rows(target)? => {
@@ -282,8 +269,12 @@ fn join(
     target: &Target,
     out: &mut Buffer,
 ) -> Result<(), Failure> {
-    let names_signature =
-        matches!(first.shape, Shape::Request { names_signature } if names_signature);
+    let names_signature = matches!(
+        first.shape,
+        Shape::Request {
+            signature_name: Some(_)
+        }
+    );
     let first = Request::parse(first.text(body))?;
     let first_rows = first.rows()?;
     out.extend(b"{")?;

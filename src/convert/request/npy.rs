@@ -117,12 +117,12 @@ impl<'a> Array<'a> {
     fn fit(&mut self) {
         let Some(input) = self.input else { return };
         let Some(row) = input.row_shape() else { return };
-        let is_each_a_row = input.is_strict && input.row_size() == Some(1);
-        if is_each_a_row && !row.is_empty() && self.shape.len() <= 1 {
+        let lists = input.lists_around_element();
+        if lists > 0 && self.shape.len() <= 1 {
             // Each element is a row.
             self.become_rows();
-            self.shape.resize(1 + row.len(), 1);
-            self.strides.resize(1 + row.len(), 0);
+            self.shape.resize(1 + lists, 1);
+            self.strides.resize(1 + lists, 0);
             return;
         }
         let fits = |(size, wanted): (&usize, &Option<usize>)| wanted.is_none_or(|n| n == *size);

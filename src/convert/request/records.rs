@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::{Rows, Target};
 use crate::budget::{Buffer, NoRoom};
-use crate::convert::signature::Kind;
+use crate::convert::signature::{Kind, Tensor};
 use crate::error::{RequestError, shown};
 
 /// Bytes of a record before and after its data.
@@ -102,12 +102,7 @@ fn check_inputs(target: &Target) -> Result<(), RequestError> {
 
 /// How many lists are around each row: a model that takes one string per row may want it in a list.
 fn nesting(target: &Target) -> usize {
-    match target.only_input() {
-        Some(input) if input.is_strict && input.row_size() == Some(1) => {
-            input.row_shape().map_or(0, <[_]>::len)
-        }
-        _ => 0,
-    }
+    target.only_input().map_or(0, Tensor::lists_around_element)
 }
 
 const BEFORE: &[u8] = br#"{"b64": ""#;

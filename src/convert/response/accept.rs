@@ -101,6 +101,13 @@ impl Accepted {
         })
     }
 
+    /// The format of responses to requests that do not care, by such a setting; JSON as TensorFlow Serving writes it
+    /// without one.
+    pub fn default_of(setting: Option<&str>) -> Self {
+        let format = setting.and_then(Self::parse_default);
+        format.unwrap_or(Self::Json { one_line: false })
+    }
+
     /// Whether the conversion reads the model's signature: for names of columns, and for types of arrays.
     pub fn needs_signature(self) -> bool {
         matches!(self, Self::Csv { header: true } | Self::Npy | Self::Npz)

@@ -8,14 +8,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::budget::{Buffer, NoRoom, Reservation};
 use crate::convert::signature::{Signature, Tensor};
+use crate::error::shown;
 
 use super::answer::{Answer, Content, Outputs, finish, only_output};
 use super::array::{Element, Leaf, Shape, Survey, whole};
 use super::problem::Problem;
 use super::reader::{Reader, unescape};
-
-/// The most characters of an output's name that an error repeats.
-const SHOWN: usize = 80;
 
 /// The arrays of a response.
 pub struct Arrays {
@@ -229,9 +227,9 @@ impl Array {
                  application/json or text/csv.",
             );
         }
-        let name: String = self.name.chars().take(SHOWN).collect();
         Problem::unfit(format!(
-            "The output {name:?} has values of mixed types or null, which no array has. Send Accept: application/json."
+            "The output {} has values of mixed types or null, which no array has. Send Accept: application/json.",
+            shown(&self.name)
         ))
     }
 

@@ -10,27 +10,9 @@ use rawzip::{CompressionMethod, ZipArchiveWriter};
 use serde_json::json;
 
 use super::signatures::{Listed, metadata};
+use crate::support::Setup;
+use crate::support::memory::{LIMIT, PEAK, peak, start};
 use crate::support::server::fake;
-use crate::support::{Server, Setup, processes};
-
-/// `SAGEMAKER_TFS_MAX_BODY_MEMORY_MB`.
-const LIMIT_MB: usize = 64;
-const LIMIT: usize = LIMIT_MB << 20;
-/// The most memory that the server may take above what it needs at rest. The quarter is for the growth of accepted
-/// requests and for the allocator.
-const PEAK: usize = LIMIT + LIMIT / 4;
-
-fn start(setup: Setup) -> Server {
-    let server = setup
-        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
-        .var("FAKE_TFS_RECORD_REQUESTS", 0)
-        .start();
-    // So that memory allocated only once is not measured.
-    for _ in 0..100 {
-        server.assert_serves();
-    }
-    server
-}
 
 fn zeros(bytes: usize, mut to: impl Write) {
     let piece = vec![0; 1 << 20];
@@ -164,7 +146,7 @@ fn bodies_that_grow_stay_within_the_memory_for_bodies() {
             &metadata(&[("serving_default", &[("x", "DT_FLOAT", &[-1, -1])])]),
         );
         let server = start(setup);
-        let peak = processes::peak(server.pid(), || {
+        let peak = peak(&server, || {
             let response = server.post("/invocations", &headers, &body);
             assert!(
                 expected.contains(&response.status),
@@ -191,7 +173,7 @@ fn columns_without_end_are_refused() {
         .file("model/m/metadata-1.json", &metadata(&[TWO_OF_ANY_SIZE]));
     let server = start(setup);
     let columns = [b"b,".repeat(LIMIT / 8), b"a\n".to_vec()].concat();
-    let peak = processes::peak(server.pid(), || {
+    let peak = peak(&server, || {
         let headers = [("Content-Type", "text/csv; header=present")];
         let response = server.post("/invocations", &headers, &columns);
         assert_eq!(response.status, 400, "{}", response.text());
@@ -207,7 +189,7 @@ fn a_response_with_one_long_string_among_many_gets_507() {
     let mut strings = vec![String::new(); 5000];
     strings[0] = "x".repeat(30_000);
     let command = fake(&json!({"body": {"predictions": strings}}));
-    let peak = processes::peak(server.pid(), || {
+    let peak = peak(&server, || {
         for accept in ["application/x-npy", "application/x-npz"] {
             let response = server.post("/invocations", &[("Accept", accept)], command.as_bytes());
             assert_eq!(response.status, 507, "{}", response.text());
@@ -327,7 +309,7 @@ fn responses_that_grow_stay_within_the_memory_for_bodies() {
         ("spaces", filled("[1", " ", "]")),
     ] {
         for accept in ["application/jsonlines", "text/csv", "application/x-npy"] {
-            let peak = processes::peak(server.pid(), || {
+            let peak = peak(&server, || {
                 let response = server.post("/invocations", &[("Accept", accept)], &body);
                 // No other request uses memory, so 503 with "try again" would be wrong.
                 let expected = [200, 400, 406, 502, 507];

@@ -4,38 +4,15 @@
 use std::fmt::Write as _;
 use std::thread;
 
+use crate::support::memory::{LIMIT, PEAK, peak, start as start_with};
 use crate::support::{
     Connection, INSTANCES, Response, Server, Setup, processes, request, wait_until,
 };
 
-/// `SAGEMAKER_TFS_MAX_BODY_MEMORY_MB`.
-const LIMIT_MB: usize = 64;
-const LIMIT: usize = LIMIT_MB << 20;
 /// A body of half the limit.
 const BODY: usize = LIMIT / 2;
-/// The most memory that the server may take above what it needs at rest. The quarter is for the growth of accepted
-/// requests and for the allocator.
-const PEAK: usize = LIMIT + LIMIT / 4;
-
 fn start() -> Server {
     start_with(Setup::new())
-}
-
-fn start_with(setup: Setup) -> Server {
-    processes::raise_own_file_limit();
-    let server = setup
-        .var("SAGEMAKER_TFS_MAX_BODY_MEMORY_MB", LIMIT_MB)
-        .var("FAKE_TFS_RECORD_REQUESTS", 0)
-        .start();
-    // So that memory allocated only once is not measured.
-    for _ in 0..100 {
-        server.assert_serves();
-    }
-    server
-}
-
-fn peak(server: &Server, run: impl FnOnce()) -> usize {
-    processes::peak(server.pid(), run)
 }
 
 fn filled(start: &str, piece: &str, end: &str) -> Vec<u8> {

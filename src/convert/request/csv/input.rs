@@ -71,11 +71,6 @@ impl Reading {
         }
     }
 
-    /// Whether a field says nothing, so that it may stand in a header as well as in data.
-    pub fn is_blank(self, field: &Field) -> bool {
-        field.whole().is_some_and(is_missing)
-    }
-
     fn expected(self) -> &'static str {
         match self {
             Self::AsWritten | Self::Text => "text",

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::input::Input;
-use super::number::is_number;
+use super::number::{is_missing, is_number};
 use super::reader::{Field, Reader};
 use crate::budget::{Buffer, Reservation};
 use crate::convert::request::target::{Header, Row, Rows, Target};
@@ -243,7 +243,8 @@ impl Planner<'_, '_> {
             reader.next_field();
             scratch.consume(scratch.len());
             match input(column) {
-                Some(input) if input.reading.is_blank(&field) => {}
+                // It may stand in a header as well as in data.
+                Some(_) if field.whole().is_some_and(is_missing) => {}
                 // Wrong data, but no name.
                 _ if !field.tail.is_empty() || is_number(field.text) => return Ok(false),
                 Some(input) if !input.reading.write(&field, &mut scratch)? => unreadable += 1,

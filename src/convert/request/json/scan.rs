@@ -29,8 +29,8 @@ impl Value<'_> {
 pub enum Shape<'a> {
     /// An object that is a request to TensorFlow Serving.
     Request {
-        /// Whether it names a signature.
-        names_signature: bool,
+        /// The value of its first member `signature_name`, which TensorFlow Serving takes.
+        signature_name: Option<&'a [u8]>,
     },
     /// A list of lists or a list of objects, which is the list of instances.
     Instances {
@@ -44,7 +44,7 @@ pub enum Shape<'a> {
 }
 
 /// The member of a request that names the signature.
-pub const SIGNATURE_NAME: &str = "signature_name";
+const SIGNATURE_NAME: &str = "signature_name";
 /// The only member of a row in the JSON of SageMaker's own algorithms.
 pub const FEATURES: &str = "features";
 
@@ -101,19 +101,21 @@ impl<'a> Values<'a> {
     }
 
     fn object(&mut self) -> Result<Shape<'a>, Broken> {
-        let (mut is_request, mut names_signature) = (false, false);
+        let (mut is_request, mut signature_name) = (false, None);
         let (mut members, mut features) = (0_usize, None);
         self.each_member(|key, value| {
             members += 1;
             is_request |= is_main_key(key);
-            names_signature |= is_key(key, SIGNATURE_NAME);
+            if is_key(key, SIGNATURE_NAME) {
+                signature_name.get_or_insert(value);
+            }
             if is_key(key, FEATURES) {
                 features = Some(value);
             }
             Ok::<_, Broken>(())
         })?;
         Ok(match features {
-            _ if is_request => Shape::Request { names_signature },
+            _ if is_request => Shape::Request { signature_name },
             Some(features) if members == 1 => Shape::Features(features),
             _ => Shape::Instance,
         })
