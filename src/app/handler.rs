@@ -1,4 +1,5 @@
-//! The steps of the start that prepare the handler script: find or download it, find its Python, install its packages.
+//! The steps of the start that prepare the handler script: find it and its Python, then, once the port is open, download
+//! it and install its packages.
 //!
 //! In multi-model mode this is the script for models that have none of their own; `models/load.rs` prepares those of
 //! single models. Running the workers is left to `handlers`.
@@ -14,32 +15,22 @@ use crate::models::backend::HandlerWorkers;
 use crate::supervisor::handle::SupervisorHandle;
 use crate::tfs::files::Files;
 
-/// Finds the handler script and installs its packages. Returns its workers, which are not started yet; `None` without a
-/// script.
+/// Finds the handler script and its Python, which takes no time worth mentioning. Returns the script's workers, which
+/// are not started yet; `None` without a script.
 ///
 /// # Errors
-/// When the script that SAGEMAKER_PROGRAM names does not exist, its Python does not work, or installing or downloading
-/// fails; [`StartError::Stopped`] when the supervisor stops.
-pub fn prepare(
+/// When the script that SAGEMAKER_PROGRAM names does not exist, or its Python does not work; [`StartError::Stopped`]
+/// when the supervisor stops.
+pub fn find(
     config: &Config,
     default_model: &str,
     files: &Files,
     supervisor: &SupervisorHandle,
 ) -> Result<Option<HandlerWorkers>, StartError> {
-    let folders = folders(config, files, supervisor)?;
-    let program = &config.handlers.program;
-    let Some(script) = handlers::find_in(folders.iter().map(PathBuf::as_path), program) else {
-        // In multi-model mode, models that are loaded later may have the script.
-        if config.handlers.program_is_named && config.multi_model.is_none() {
-            return Err(StartError::failed(format!(
-                "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
-                config.model_dir.join("code").join(program).display()
-            )));
-        }
+    let Some(script) = script(config, files)? else {
         return Ok(None);
     };
     let interpreter = Interpreter::find(&script, supervisor)?;
-    packages::install(&script, &interpreter, supervisor)?;
     // Empty in multi-model mode, where each model has its own ports.
     let ports = &config.instance_ports;
     let directory = files.directory();
@@ -47,25 +38,63 @@ pub fn prepare(
     Ok(Some(HandlerWorkers::new(launch)))
 }
 
-/// The folders whose subfolder `code` may hold the script.
-fn folders(
+/// Downloads the script if it comes from S3, and installs its packages. Both may take minutes, so the port is open by
+/// then, and `/ping` tells what the workers wait for.
+///
+/// # Errors
+/// When the download or the installation fails; [`StartError::Stopped`] when the supervisor stops.
+pub fn complete(
     config: &Config,
+    workers: &HandlerWorkers,
     files: &Files,
     supervisor: &SupervisorHandle,
-) -> Result<Vec<PathBuf>, StartError> {
-    let Some(multi_model) = &config.multi_model else {
-        return Ok(vec![config.model_dir.clone()]);
-    };
-    match &multi_model.universal_handler {
-        Some((bucket, prefix)) => {
-            let folder = files.directory().join("universal");
-            download(config, multi_model, (bucket, prefix), folder, supervisor)
-        }
-        None => {
-            let above = config.model_dir.ancestors().take(2);
-            Ok(above.map(Path::to_owned).collect())
-        }
+) -> Result<(), StartError> {
+    let launch = &workers.launch;
+    if let Some((multi_model, source)) = universal_handler(config) {
+        workers.announce("downloading the handler");
+        let folder = files.directory().join(UNIVERSAL);
+        download(config, multi_model, source, &folder, supervisor)?;
     }
+    if let Some(requirements) = packages::requirements(&launch.script) {
+        workers.announce("installing packages");
+        packages::install(&requirements, &launch.interpreter, supervisor)?;
+    }
+    workers.announce("starting");
+    Ok(())
+}
+
+/// The path of the handler script, where a download will put it if it comes from S3.
+fn script(config: &Config, files: &Files) -> Result<Option<PathBuf>, StartError> {
+    let program = &config.handlers.program;
+    let model_dir = &config.model_dir;
+    if universal_handler(config).is_some() {
+        let folder = files.directory().join(UNIVERSAL);
+        return Ok(Some(folder.join("code").join(program)));
+    }
+    // The shared script of multi-model mode may also be next to the folder of the models.
+    let folders = match config.multi_model {
+        None => 1,
+        Some(_) => 2,
+    };
+    let script = handlers::find_in(model_dir.ancestors().take(folders), program);
+    // In multi-model mode, models that are loaded later may have the script.
+    if script.is_none() && config.handlers.program_is_named && config.multi_model.is_none() {
+        return Err(StartError::failed(format!(
+            "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
+            model_dir.join("code").join(program).display()
+        )));
+    }
+    Ok(script)
+}
+
+/// The folder in the program's directory for the handler from S3.
+const UNIVERSAL: &str = "universal";
+
+/// Bucket and prefix of the handler for all models, if it comes from S3.
+fn universal_handler(config: &Config) -> Option<(&MultiModelConfig, (&str, &str))> {
+    let multi_model = config.multi_model.as_ref()?;
+    let (bucket, prefix) = multi_model.universal_handler.as_ref()?;
+    Some((multi_model, (bucket, prefix)))
 }
 
 /// Fails, because this build cannot download.
@@ -74,9 +103,9 @@ fn download(
     _config: &Config,
     _multi_model: &MultiModelConfig,
     _source: (&str, &str),
-    _folder: PathBuf,
+    _folder: &Path,
     _supervisor: &SupervisorHandle,
-) -> Result<Vec<PathBuf>, StartError> {
+) -> Result<(), StartError> {
     Err(StartError::failed(
         "SAGEMAKER_MULTI_MODEL_UNIVERSAL_BUCKET is set, but this build of sagemaker-tfs cannot download from S3: like \
          images of the flavor slim, it was built without the feature s3; use an image of the flavor python, or build \
@@ -84,23 +113,23 @@ fn download(
     ))
 }
 
-/// Downloads the handler for all models into `folder`. Returns the folders whose subfolder `code` may hold the script.
+/// Downloads the handler for all models below `folder`, so that its script is in the folder `code` there.
 #[cfg(feature = "s3")]
 fn download(
     config: &Config,
     multi_model: &MultiModelConfig,
     (bucket, prefix): (&str, &str),
-    folder: PathBuf,
+    folder: &Path,
     supervisor: &SupervisorHandle,
-) -> Result<Vec<PathBuf>, StartError> {
+) -> Result<(), StartError> {
     log::info!("downloading the handler for all models from s3://{bucket}/{prefix}");
-    let code = folder.join("code");
+    let files = folder.join("files/code");
     let (aws, name, keys) = (
         multi_model.aws.clone(),
         bucket.to_owned(),
         prefix.to_owned(),
     );
-    let target = code.clone();
+    let target = files.clone();
     // A download may take minutes to fail, and must not delay the end of the program.
     let downloaded = supervisor.run_in_thread("download", move || {
         crate::s3::download(&aws, &name, &keys, &target)
@@ -108,13 +137,15 @@ fn download(
     let count = downloaded.map_err(StartError::failed)?;
     log::info!("files downloaded: {count}");
     // The prefix may name the folder `code` itself or the folder that contains it.
-    let folders = vec![folder, code];
     let program = &config.handlers.program;
-    match handlers::find_in(folders.iter().map(PathBuf::as_path), program) {
-        Some(_) => Ok(folders),
-        None => Err(StartError::failed(format!(
+    let mut places = [files.clone(), files.join("code")].into_iter();
+    let Some(code) = places.find(|place| place.join(program).is_file()) else {
+        return Err(StartError::failed(format!(
             "s3://{bucket}/{prefix} has no {program}, neither directly below the prefix nor in a folder code below it \
              (files downloaded: {count})"
-        ))),
-    }
+        )));
+    };
+    let link = folder.join("code");
+    std::os::unix::fs::symlink(code, &link)
+        .map_err(|e| StartError::failed(format!("cannot write {}: {e}", link.display())))
 }

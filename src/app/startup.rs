@@ -1,4 +1,5 @@
-//! The start, step by step and for both modes: models, files, the handler script, GPUs, the port, processes.
+//! The start, step by step and for both modes: models, files, the handler script, GPUs, the port, processes, and what the
+//! script needs.
 //!
 //! A step that runs another program or may block is a task of the supervisor, so a signal or a failure elsewhere can
 //! end the start at any moment ([`StartError::Stopped`]). Loading a model in multi-model mode, while a client waits, is
@@ -46,7 +47,7 @@ pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, St
     };
     let default_model = default_model(config, &models)?;
     let files = Files::write(config, &models)?;
-    let workers = handler::prepare(config, &default_model, &files, supervisor)?;
+    let workers = handler::find(config, &default_model, &files, supervisor)?;
     let gpus = count_gpus(config, supervisor)?;
     let prepared = Prepared {
         config,
@@ -111,10 +112,12 @@ impl Prepared<'_> {
             config, self.files, &backend, models, self.gpus, supervisor, None,
         )
         .map_err(|failure| StartError::failed(failure.text))?;
-        match self.workers {
-            Some(workers) => start_when_available(workers, backend, supervisor.clone()),
-            None => Ok(()),
-        }
+        let Some(workers) = self.workers else {
+            return Ok(());
+        };
+        // While TFS loads the models.
+        handler::complete(config, &workers, self.files, supervisor)?;
+        start_when_available(workers, backend, supervisor.clone())
     }
 
     /// Opens the port for clients that load models.
@@ -139,6 +142,7 @@ impl Prepared<'_> {
         let registry = Registry::new(config, loader);
         front::open(config, Mode::Registry(Box::new(registry)), supervisor)?;
         if let Some(workers) = self.workers {
+            handler::complete(config, &workers, self.files, supervisor)?;
             workers.start(supervisor, None);
         }
         Ok(())

@@ -47,19 +47,16 @@ pub fn streams(prefix: &str) -> Streams {
     }
 }
 
-/// Installs the packages for a script; see [`requirements`].
+/// Installs these packages.
 ///
 /// # Errors
 /// pip's last lines when pip fails; [`StartError::Stopped`] when the server stops.
 pub fn install(
-    script: &Path,
+    requirements: &Path,
     interpreter: &Interpreter,
     supervisor: &SupervisorHandle,
 ) -> Result<(), StartError> {
-    let Some(requirements) = requirements(script) else {
-        return Ok(());
-    };
-    let command = pip(interpreter, &requirements);
+    let command = pip(interpreter, requirements);
     let end = supervisor.run_to_end(command, streams(""))?;
     end.map(drop).map_err(|failure| {
         StartError::failed(format!(

@@ -5,8 +5,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::dispatch::pool::{self, Capacity, Words};
+use crate::dispatch::pool::{self, Capacity, Health, Words};
 use crate::handlers::channels::WorkerChannels;
 
 /// A worker is worn out once it has lost one in this many of its channels.
@@ -14,6 +15,13 @@ pub(super) const WORN_OUT_PART: usize = 4;
 
 /// All workers that run one script.
 pub type Pool = pool::Pool<Channels>;
+
+/// Notes what the `workers` of a pool, none of which has been started, wait for.
+pub fn announce(pool: &Pool, workers: usize, what: &str) {
+    for index in 0..workers {
+        pool.set(index, Health::Coming, what.to_owned(), Instant::now(), None);
+    }
+}
 
 /// The free channels of one process.
 #[derive(Debug)]

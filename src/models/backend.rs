@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::launch::{Launch, label};
-use crate::handlers::pool::Pool;
+use crate::handlers::pool::{self, Pool};
 use crate::handlers::worker::Worker;
 use crate::memory;
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
@@ -55,10 +55,12 @@ impl ModelBackend {
     /// # Errors
     /// What is not ready, and for how long.
     pub fn check(&self) -> Result<(), String> {
-        self.backend.pool.check()?;
-        self.handlers
-            .as_ref()
-            .map_or(Ok(()), |handlers| handlers.pool.check())
+        let handlers = self.handlers.as_ref();
+        let workers = handlers.map_or(Ok(()), |handlers| handlers.pool.check());
+        match (self.backend.pool.check(), workers) {
+            (Err(instances), Err(workers)) => Err(format!("{instances}; {workers}")),
+            (instances, workers) => instances.and(workers),
+        }
     }
 }
 
@@ -91,6 +93,11 @@ impl HandlerWorkers {
             formats: config.formats.clone(),
             memory: memory::for_requests(config.body_memory),
         }
+    }
+
+    /// Shows in `/ping` what the workers, which have not been started, wait for.
+    pub fn announce(&self, what: &str) {
+        pool::announce(&self.pool, self.launch.workers, what);
     }
 
     /// Starts the workers and returns the numbers of their units. `starter` is as in [`start_instances`].
