@@ -2,12 +2,13 @@
 
 Each thread has one event loop, which stays open between calls, so that a session made in one call can be used in the
 next. `greenlets.py` replaces `run` where calls are greenlets.
+
+asyncio is imported when it is needed: most scripts do without, and gevent has to patch the library before that.
 """
 
-import asyncio
 import atexit
+import collections.abc
 import contextlib
-import inspect
 import threading
 import warnings
 
@@ -23,7 +24,7 @@ _loops = []
 
 def result_of(returned):
     """Returns what a function returned, or the result of awaiting it."""
-    if type(returned) in _PLAIN or not inspect.isawaitable(returned):
+    if type(returned) in _PLAIN or not isinstance(returned, collections.abc.Awaitable):
         return returned
     value, error = run(returned)
     if error is None:
@@ -65,6 +66,8 @@ run = _run_on_this_thread
 
 def new_loop():
     """The loop that the script has made for this thread, if it can be used, or a new one."""
+    import asyncio
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,6 +87,8 @@ def close(awaitable):
 
 
 def _cancel(loop, tasks):
+    import asyncio
+
     for task in tasks:
         task.cancel()
     with contextlib.suppress(Exception):
@@ -94,6 +99,8 @@ def _close_loops():
     for loop in _loops:
         if loop.is_closed() or loop.is_running():
             continue
+        import asyncio
+
         tasks = asyncio.all_tasks(loop)
         if tasks:
             _cancel(loop, tasks)

@@ -238,7 +238,15 @@ class _Coroutines:
 
         def start():
             tasks.append(self.loop.create_task(steps))
-            tasks[0].add_done_callback(lambda task: None if task.cancelled() else done.set(task.result()))
+            tasks[0].add_done_callback(finish)
+
+        def finish(task):
+            try:
+                done.set(task.result())
+            except BaseException as error:
+                # Cancelled before its first step, by another call.
+                awaiting.close(awaitable)
+                done.set((None, error))
 
         def cancel():
             for task in tasks:
