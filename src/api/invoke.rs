@@ -1,6 +1,7 @@
 //! Inference: `/invocations`, and `/models/NAME/invoke` in multi-model mode. Finds the model and, if it has one, calls
 //! its handler; `predict.rs` does the rest.
 
+use std::borrow::Cow;
 use std::mem;
 
 use crate::api::Api;
@@ -8,7 +9,9 @@ use crate::api::attributes::{self, Attributes};
 use crate::api::predict::Prediction;
 use crate::error::RequestError;
 use crate::handlers;
+use crate::handlers::answer::Answer;
 use crate::http::Request;
+use crate::http::head::Head;
 use crate::http::response::Response;
 
 impl Api {
@@ -56,13 +59,22 @@ impl Api {
                 content_length: head
                     .first("Content-Length")
                     .and_then(|length| length.parse().ok()),
+                headers: &headers_for_script(head),
                 body,
             };
-            let response = handlers.invoke(&request, deadline)?;
-            return Ok(Response {
-                content_type: Some(response.content_type.into()),
-                ..Response::json(200, response.body)
-            });
+            return match handlers.invoke(&request, deadline)? {
+                Answer::OfModel(error) => self.error_of_model(error, accept.as_deref()),
+                Answer::OfScript {
+                    status,
+                    content_type,
+                    headers,
+                    body,
+                } => Ok(Response {
+                    content_type: Some(content_type.into()),
+                    headers,
+                    ..Response::json(status, body)
+                }),
+            };
         }
         let prediction = Prediction {
             attributes: &attributes,
@@ -83,5 +95,56 @@ fn model_path(attributes: &Attributes, default_model: &str) -> String {
     match attributes.model_version {
         Some(version) => format!("/v1/models/{name}/versions/{version}:{method}"),
         None => format!("/v1/models/{name}:{method}"),
+    }
+}
+
+/// Whether scripts see this header in `context.headers`: SageMaker's, those that follow a request through systems, and
+/// the one that says how to read the body.
+fn is_for_script(name: &str) -> bool {
+    const PREFIX: &str = "x-amzn-sagemaker-";
+    const NAMES: [&str; 4] = [
+        "traceparent",
+        "tracestate",
+        "x-request-id",
+        "content-encoding",
+    ];
+    let start = name.get(..PREFIX.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+        || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// The headers that scripts see: names in lower case, and each once; the values of repeated ones are joined.
+fn headers_for_script(head: &Head) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let mut seen: Vec<(Cow<str>, Cow<str>)> = Vec::new();
+    for (name, value) in head.headers().filter(|(name, _)| is_for_script(name)) {
+        let name = name.to_ascii_lowercase();
+        match seen.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => *values = format!("{values}, {value}").into(),
+            None => seen.push((name.into(), value.into())),
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_see_each_header_once_and_no_other() {
+        let head = "POST /invocations HTTP/1.1\r\nHost: x\r\nX-AMZN-SageMaker-Session-Id: a\r\nAuthorization: secret\r\n\
+            x-request-id: 1\r\nX-Request-ID:  2 \r\nTraceState:\r\nX-Amzn-SageMaker-: \u{e9}\r\nContent-Encoding: gzip\r\n\
+            X-Amzn-SageMaker: no\r\n\r\n";
+        let head = Head::parse(head.into()).unwrap();
+        let seen = headers_for_script(&head);
+        let seen: Vec<_> = seen.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let expected = [
+            ("x-amzn-sagemaker-session-id", "a"),
+            ("x-request-id", "1, 2"),
+            ("tracestate", ""),
+            ("x-amzn-sagemaker-", "\u{e9}"),
+            ("content-encoding", "gzip"),
+        ];
+        assert_eq!(seen, expected);
     }
 }

@@ -81,10 +81,7 @@ impl Api {
             status,
             body: response,
             ..
-        } = match self.mode {
-            Mode::Fixed(_) => response?,
-            Mode::Registry(_) => exhaustion::as_507(response)?,
-        };
+        } = self.in_mode(response)?;
         let signature = match accepted.needs_signature() && status == 200 {
             true => signature_of_response(model, request, &body, choice),
             false => None,
@@ -97,6 +94,34 @@ impl Api {
             content_type: Some(content_type.into()),
             ..Response::json(status, body)
         })
+    }
+
+    /// Lays out an error of TensorFlow Serving that a handler leaves to the server.
+    pub(super) fn error_of_model(
+        &self,
+        response: TfsResponse,
+        accept: Option<&str>,
+    ) -> Result<Response, RequestError> {
+        let TfsResponse { status, body, .. } = self.in_mode(Ok(response))?;
+        // A format that only the script knows is no reason to hide the error.
+        let default = self.formats.default_accept;
+        let accepted = Accepted::negotiate(accept, default).unwrap_or(default);
+        let (body, content_type) = response::lay_out(status, body, accepted, None)?;
+        Ok(Response {
+            content_type: Some(content_type.into()),
+            ..Response::json(status, body)
+        })
+    }
+
+    /// The response, or in multi-model mode the error that SageMaker expects in its place.
+    fn in_mode(
+        &self,
+        response: Result<TfsResponse, RequestError>,
+    ) -> Result<TfsResponse, RequestError> {
+        match self.mode {
+            Mode::Fixed(_) => response,
+            Mode::Registry(_) => exhaustion::as_507(response),
+        }
     }
 
     /// Converts a client's body to the body that TensorFlow Serving expects. Returns the signature, too, if it was

@@ -24,7 +24,7 @@ pub use self::ports::InstancePorts;
 use self::settings::Setting;
 pub use self::settings::aws::AwsConfig;
 pub use self::settings::formats::{CsvHeader, CsvRow, DEFAULT_ACCEPT_TYPES, FormatConfig};
-pub use self::settings::handlers::{HandlerConfig, WorkerClass};
+pub use self::settings::handlers::{HandlerConfig, HandlerErrors, WorkerClass};
 pub use self::settings::model_server::Batching;
 pub use self::settings::multi_model::MultiModelConfig;
 use self::settings::reader::Reader;
@@ -167,7 +167,14 @@ impl Config {
         let single_threaded = r.value(&server::SINGLE_THREADED);
         let deadline = r.value(&server::DEADLINE);
         let (log_level, python_log_level) = r.value(&server::LOG_LEVEL);
-        let handlers = HandlerConfig::read(r, deadline, single_threaded, python_log_level);
+        let tfs_version = r.optional(&model_server::TFS_VERSION);
+        let handlers = HandlerConfig::read(
+            r,
+            deadline,
+            single_threaded,
+            python_log_level,
+            tfs_version.as_deref(),
+        );
 
         let port = r.value(&server::PORT);
         let instances = r.value(&model_server::INSTANCE_COUNT);
@@ -188,7 +195,7 @@ impl Config {
             port,
             model_dir: r.value(&server::MODEL_DIR),
             model_server: r.value(&model_server::MODEL_SERVER),
-            tfs_version: r.optional(&model_server::TFS_VERSION),
+            tfs_version,
             tmp_dir: r.value(&server::TMPDIR),
             deadline: if single_threaded {
                 NO_DEADLINE

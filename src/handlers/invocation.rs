@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use crate::budget::Buffer;
-use crate::config::FormatConfig;
+use crate::config::{FormatConfig, HandlerErrors};
 use crate::convert::request::{Rows, Target};
 use crate::convert::settings::Settings;
 use crate::dispatch::quarantine::{ConcurrencyLimit, Losses};
 use crate::error::RequestError;
+use crate::handlers::answer::{self, Answer};
 use crate::handlers::channels::{Fate, Outcome, Reply};
 use crate::handlers::lease::Lease;
 use crate::handlers::pool::Pool;
@@ -23,7 +24,7 @@ use crate::tfs::backend::Backend;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsRequest, TfsResponse};
 use crate::wait::WaitError;
-use crate::worker_protocol::frame::{Call, Context, Response, Shape};
+use crate::worker_protocol::frame::{Call, Context, Headers, Response, Shape};
 
 /// A handler script with its workers, and the model that it serves.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Handlers {
     pub formats: FormatConfig,
     /// The most memory that a conversion in a Python worker may use, bytes.
     pub memory: usize,
+    /// What a pair does with an error of TensorFlow Serving.
+    pub errors: HandlerErrors,
 }
 
 /// A client's request, with the parts that handlers see.
@@ -69,17 +72,10 @@ pub struct Request<'a> {
     pub accept: Option<&'a str>,
     /// The header `Content-Length`, bytes.
     pub content_length: Option<u64>,
+    /// Other headers that scripts see.
+    pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
     /// The body.
     pub body: &'a Buffer,
-}
-
-/// A handler's result for the client.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// Content type of the body.
-    pub content_type: String,
-    /// The body.
-    pub body: Buffer,
 }
 
 /// Value of `Content-Type` and `Accept` for a request without them.
@@ -169,10 +165,8 @@ impl Handlers {
             .map_err(|why| why.into_error(self.limit))?;
         let context = self.context(lease, request, instance.index())?;
         let call = |number| Call::Request { number, context };
-        match self.call(lease, "handler", call, request.body, request.body, deadline)? {
-            Reply::ForClient { content_type, body } => checked(content_type, body),
-            _ => Err(unexpected_answer()),
-        }
+        let reply = self.call(lease, "handler", call, request.body, request.body, deadline)?;
+        Ok(Answer::of(reply)?)
     }
 
     /// Runs `input_handler`, calls TensorFlow Serving, and runs `output_handler`. The instance named in the context of
@@ -189,8 +183,10 @@ impl Handlers {
         let call = |number| Call::Request { number, context };
         let memory = request.body;
         let reply = self.call(lease, "input_handler", call, memory, memory, deadline)?;
-        let Reply::ForModelServer { content_type, body } = reply else {
-            return Err(unexpected_answer());
+        let (content_type, body) = match reply {
+            Reply::ForModelServer { content_type, body } => (content_type, body),
+            Reply::ForClient { .. } => return Err(answer::unexpected().into()),
+            raised => return Ok(Answer::of(raised)?),
         };
         let body = CheckedBody::check(body)?;
         let tfs_request = TfsRequest {
@@ -201,6 +197,10 @@ impl Handlers {
         };
         let answer = (self.backend).call_chosen(Some(choice), &tfs_request, memory, deadline)?;
         drop(body);
+        let is_error = answer.status != 200;
+        if is_error && self.errors == HandlerErrors::Pass {
+            return Ok(Answer::OfModel(answer));
+        }
         let response = response(&answer);
         let call = |number| Call::Response { number, response };
         match self.call(
@@ -211,8 +211,10 @@ impl Handlers {
             memory,
             deadline,
         )? {
-            Reply::ForClient { content_type, body } => checked(content_type, body),
-            _ => Err(unexpected_answer()),
+            Reply::Raised(_, None) if is_error && self.errors == HandlerErrors::CallOrPass => {
+                Ok(Answer::OfModel(answer))
+            }
+            reply => Ok(Answer::of(reply)?),
         }
     }
 
@@ -227,10 +229,6 @@ impl Handlers {
     ) -> Result<Reply, Failure> {
         let (number, outcome) = lease.call(head, body, memory, deadline);
         let error = match outcome {
-            Outcome::Answered(Reply::Raised(text, status)) => {
-                let status = status.filter(|status| (400..600).contains(status));
-                RequestError::new(status.unwrap_or(500), text)
-            }
             Outcome::Answered(reply) => return Ok(reply),
             Outcome::Abandoned(WaitError::Cancelled) => RequestError::hung_up(),
             Outcome::Abandoned(WaitError::TimedOut) => {
@@ -295,6 +293,7 @@ impl Handlers {
             content_length: request.content_length,
             timeout: self.context_timeout,
             conversion,
+            headers: borrowed(request.headers),
         })
     }
 
@@ -308,6 +307,13 @@ impl Handlers {
         let target = Target::new(&self.formats, request.rows, Some(choice));
         Ok(Settings::new(&target, self.formats.default_accept, self.memory).to_text())
     }
+}
+
+fn borrowed<'a>(headers: &'a [(Cow<'a, str>, Cow<'a, str>)]) -> Headers<'a> {
+    let pairs = headers.iter();
+    pairs
+        .map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value)))
+        .collect()
 }
 
 fn response(answer: &TfsResponse) -> Response<'_> {
@@ -328,18 +334,4 @@ fn response(answer: &TfsResponse) -> Response<'_> {
             })
             .collect(),
     }
-}
-
-/// Checks a handler's content type. It goes into the head of the response, where a control character would break the
-/// head.
-fn checked(content_type: String, body: Buffer) -> Result<Answer, Failure> {
-    if content_type.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        return Ok(Answer { content_type, body });
-    }
-    let text = format!("The handler returned {content_type:?}, which is not a valid content type.");
-    Err(RequestError::new(500, text).into())
-}
-
-fn unexpected_answer() -> Failure {
-    RequestError::new(500, "The Python worker sent an unexpected response.").into()
 }

@@ -5,6 +5,7 @@
 //! the workers, and takes requests through them. Running Python code is left to the second executable, `src/python/`.
 
 mod abandoned_calls;
+pub mod answer;
 pub mod channels;
 pub mod interpreter;
 pub mod invocation;

@@ -194,6 +194,12 @@ impl Head {
             .map(|(_, value)| value.of(&self.text))
     }
 
+    /// Names and values of all headers, as the client sent them, without white space around the values.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let headers = self.headers.iter();
+        headers.map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
+    }
+
     /// The value of the first header with this name.
     pub fn first(&self, name: &'static str) -> Option<&str> {
         self.values(name).next()

@@ -24,6 +24,8 @@ pub struct Response {
     pub body: Buffer,
     /// An additional header.
     pub header: Option<(&'static str, &'static str)>,
+    /// More headers, which a handler chose. They must be checked: their bytes are sent as they are.
+    pub headers: Vec<(String, String)>,
     /// Whether the connection ends after this response.
     pub ends_connection: bool,
 }
@@ -36,6 +38,7 @@ impl Response {
             content_type: None,
             body: Buffer::default(),
             header: None,
+            headers: Vec::new(),
             ends_connection: false,
         }
     }
@@ -47,6 +50,7 @@ impl Response {
             content_type: Some("application/json".into()),
             body: body.into(),
             header: None,
+            headers: Vec::new(),
             ends_connection: false,
         }
     }
@@ -160,6 +164,9 @@ fn head(response: &Response, connection: Option<&str>, date: Option<SystemTime>)
         line("Content-Type: ", content_type);
     }
     if let Some((name, value)) = response.header {
+        line(name, &format_args!(": {value}"));
+    }
+    for (name, value) in &response.headers {
         line(name, &format_args!(": {value}"));
     }
     if has_body(response.status) {

@@ -92,6 +92,7 @@ impl HandlerWorkers {
             default_model: default_model.to_owned(),
             formats: config.formats.clone(),
             memory: memory::for_requests(config.body_memory),
+            errors: config.handlers.errors,
         }
     }
 

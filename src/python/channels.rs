@@ -20,7 +20,7 @@ use sagemaker_tfs::worker_protocol::frame::{self, Answer, Call, Incoming, MAX_BO
 use sagemaker_tfs::worker_protocol::record::{self, Account, Record, Runs};
 
 use crate::hub::{Cooperative, Hub};
-use crate::script::{Returned, Script};
+use crate::script::{Content, Report, Returned, Script};
 
 /// A socket on which calls and answers alternate.
 pub struct Channel {
@@ -183,6 +183,7 @@ impl Channel {
             Ok(returned) => match returned.parts() {
                 Ok((content_type, body)) => {
                     let content_type = content_type.into();
+                    let headers = returned.headers.iter().flatten();
                     let head = match self.context {
                         Some(_) => Answer::ForModelServer {
                             number,
@@ -191,6 +192,9 @@ impl Channel {
                         None => Answer::ForClient {
                             number,
                             content_type,
+                            headers: headers
+                                .map(|(name, value)| (name.into(), value.into()))
+                                .collect(),
                         },
                     };
                     return self.transfer(py, |socket| frame::write(socket, &head, body));
@@ -199,9 +203,15 @@ impl Channel {
             },
             Err(error) => error.clone_ref(py),
         };
-        let (text, status) = script.report(py, &error);
-        let head = Answer::Raised { number, status };
-        self.transfer(py, |socket| frame::write(socket, &head, text.as_bytes()))
+        let Report { content, status } = script.report(py, &error);
+        let (head, body) = match content {
+            Content::Text(text) => (Answer::Raised { number, status }, text.into_bytes()),
+            Content::Json(body) => {
+                let status = status.unwrap_or(500);
+                (Answer::Refused { number, status }, body)
+            }
+        };
+        self.transfer(py, |socket| frame::write(socket, &head, &body))
     }
 }
 

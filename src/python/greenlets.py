@@ -4,12 +4,15 @@ This module is compiled into sagemaker-tfs-python. `runtime.py` calls `install` 
 on, only the script's own computing may block the thread: sockets wait in `wait`, where the hub runs other greenlets.
 """
 
+import collections.abc
 import contextvars
 import functools
 import logging
 import os
 import sys
 import threading
+
+import sagemaker_tfs_awaiting as awaiting
 
 log = logging.getLogger("sagemaker_tfs")
 
@@ -31,6 +34,8 @@ _note_switch = None
 _context = None
 # asyncio's running loop of each greenlet that is switched out.
 _running_loops = {}
+# Runs the coroutines of all calls.
+_coroutines = None
 
 
 def install():
@@ -103,6 +108,7 @@ def serve(channels, note_switch):
     each switch with the place of the greenlet that runs next.
     """
     global _note_switch, _context
+    awaiting.run = _run_coroutine
     _context = contextvars.copy_context()
     hub = _gevent.get_hub()
     _places[hub] = HUB
@@ -122,6 +128,8 @@ def serve(channels, note_switch):
             except BaseException:
                 # A signal handler raised while no call was running; the hub throws that into the main greenlet.
                 continue
+    if _coroutines is not None:
+        _coroutines.end()
 
 
 def _begin(number, watcher, serve_call, closed):
@@ -202,6 +210,123 @@ def _own_event_loops():
 
     policy.get_event_loop = get_event_loop_of_all
     asyncio.BaseEventLoop.run_until_complete = run_until_complete
+
+
+def _run_coroutine(awaitable):
+    """Awaits what a call returned, in the loop of all calls: while it waits, other calls run, and what a call leaves in
+    the loop, such as a session, can be used by the next."""
+    global _coroutines
+    if _coroutines is None or _coroutines.has_ended:
+        _coroutines = _Coroutines()
+    return _coroutines.run(awaitable, _places.get(greenlet.getcurrent(), OTHER))
+
+
+class _Coroutines:
+    """An event loop in a greenlet of its own."""
+
+    def __init__(self):
+        self.loop = awaiting.new_loop()
+        self.waiting = set()
+        self.has_ended = False
+        self.greenlet = _gevent.spawn(self._serve)
+
+    def run(self, awaitable, place):
+        """Awaits in the loop, and returns as `awaiting.outcome` does. `place` is the place of the call."""
+        done = _gevent.event.AsyncResult()
+        steps = _Steps(awaiting.outcome(awaitable), place)
+        tasks = []
+
+        def start():
+            tasks.append(self.loop.create_task(steps))
+            tasks[0].add_done_callback(finish)
+
+        def finish(task):
+            try:
+                done.set(task.result())
+            except BaseException as error:
+                # Cancelled before its first step, by another call.
+                awaiting.close(awaitable)
+                done.set((None, error))
+
+        def cancel():
+            for task in tasks:
+                task.cancel()
+
+        self.waiting.add(done)
+        try:
+            self.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
+            return done.get()
+        except BaseException:
+            # The call is ended from outside, or the loop has ended.
+            if self.has_ended or self.loop.is_closed():
+                steps.close()
+                awaiting.close(awaitable)
+            else:
+                self.loop.call_soon_threadsafe(cancel)
+            raise
+        finally:
+            self.waiting.discard(done)
+
+    def _serve(self):
+        # As for the greenlets of calls.
+        identity = threading.get_ident()
+        threading._active[identity] = threading.main_thread()
+        try:
+            for _ in range(MAX_INTERRUPTIONS):
+                if self.has_ended or self.loop.is_closed():
+                    break
+                try:
+                    self.loop.run_forever()
+                except _gevent.GreenletExit:
+                    break
+                except BaseException:
+                    # A signal handler raised between two steps.
+                    continue
+        finally:
+            self.has_ended = True
+            threading._active.pop(identity, None)
+            for done in self.waiting:
+                done.set_exception(RuntimeError("the event loop ended before the coroutine"))
+
+    def end(self):
+        """Stops the loop, so that functions registered for the end of the process can use it."""
+        self.has_ended = True
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self.greenlet.join(timeout=awaiting.CLEANUP_SECONDS)
+
+
+class _Steps(collections.abc.Coroutine):
+    """A coroutine whose steps count as computing of its call."""
+
+    def __init__(self, coroutine, place):
+        self._coroutine, self._place = coroutine, place
+
+    def send(self, value):
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, *error):
+        return self._step(self._coroutine.throw, *error)
+
+    def close(self):
+        self._coroutine.close()
+
+    def __await__(self):
+        return self
+
+    def _step(self, function, *arguments):
+        current = greenlet.getcurrent()
+        _places[current] = self._place
+        _note_switch(self._place)
+        try:
+            return function(*arguments)
+        finally:
+            _places.pop(current, None)
+            if _note_switch is None:
+                # In a forked process, the coroutines of other calls must not go on a second time.
+                print("sagemaker-tfs-python: a forked process left its coroutine; the process ends", file=sys.stderr)
+                os._exit(1)
+            _note_switch(OTHER)
 
 
 def _watch_switches():

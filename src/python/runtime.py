@@ -20,11 +20,15 @@ import sys
 import traceback
 import urllib.parse
 
+import sagemaker_tfs_awaiting as awaiting
+import sagemaker_tfs_headers as headers_of
+import sagemaker_tfs_refusal as refusal
+
 log = logging.getLogger("sagemaker_tfs")
 
 _FIELDS = (
     "model_name, model_version, method, rest_uri, grpc_port, channel, custom_attributes, request_content_type, "
-    "accept_header, content_length, timeout"
+    "accept_header, content_length, timeout, headers"
 )
 
 
@@ -66,6 +70,8 @@ _make_convert = None
 
 # Maximum length of a content type; real ones are far shorter.
 MAX_CONTENT_TYPE = 8192
+# Maximum length of a refusal's text in the log; the client gets more.
+MAX_NOTE = 300
 
 
 class UnusableScript(Exception):
@@ -165,8 +171,9 @@ def request(
     content_length,
     timeout,
     conversion,
+    headers=None,
 ):
-    """Runs `handler` or `input_handler`. Returns the context, and the body and content type of the result."""
+    """Runs `handler` or `input_handler`. Returns the context, and the body, content type and headers of the result."""
     context = Context(
         model_name,
         model_version,
@@ -179,36 +186,62 @@ def request(
         accept_header,
         content_length,
         timeout,
+        headers_of.NONE if headers is None else headers_of.RequestHeaders(headers),
     )
     if conversion is not None:
         context.call = Call(conversion)
         _call.set(context.call)
     data = io.BytesIO(body)
     if _handler is not None:
-        body, content_type = _for_client(_handler(data, context))
+        result = _for_client(awaiting.result_of(_handler(data, context)))
     else:
-        body, content_type = _for_model_server(_input_handler(data, context))
-    return context, body, content_type
+        result = *_for_model_server(awaiting.result_of(_input_handler(data, context))), None
+    return context, *result
 
 
 def response(context, status, reason, headers, body):
-    """Runs `output_handler`. Returns the body and content type for the client."""
+    """Runs `output_handler`. Returns the body, content type and headers for the client."""
     if context.call is not None:
         _call.set(context.call)
-    return _for_client(_output_handler(Response(status, reason, headers, body, context.rest_uri), context))
+    answer = Response(status, reason, headers, body, context.rest_uri)
+    return _for_client(awaiting.result_of(_output_handler(answer, context)))
 
 
 def report(error, trace):
-    """Writes the traceback to the log, without the frames of this module, unless `convert` blames the request.
+    """Writes the traceback to the log, without the frames of this module, unless the request is to blame.
 
-    Returns the text for the client, and the HTTP status if the error chooses one.
+    Returns what the client gets, in text or as JSON in bytes, and the HTTP status if the error chooses one.
     """
     convert = globals().get("convert")
     if convert is not None and isinstance(error, convert.Error):
         return str(error), error.status
+    status = refusal.status_of(error)
+    content = refusal.text_of(error) if status is None else refusal.content_of(error)
+    if status is None or status >= 500:
+        _write_traceback(error, trace)
+    else:
+        _note_refusal(status, content)
+    return content, status
+
+
+def _note_refusal(status, content):
+    """Logs, in one line, a status that the script chose: a decision rather than a failure."""
+    try:
+        text = content.decode() if isinstance(content, bytes) else content
+        log.info("the handler refused a request with status %d: %s", status, ascii(text[:MAX_NOTE]))
+    except Exception:
+        # The script may have changed how messages are logged, and its change may fail.
+        pass
+
+
+def _write_traceback(error, trace):
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:
+        # Reading an attribute of the exception fails.
+        text = "".join([*traceback.format_tb(trace), f"{type(error).__name__}\n"])
     # The script may have replaced sys.stderr with an object that fails.
     for stream in (sys.stderr, sys.__stderr__):
         try:
@@ -216,10 +249,6 @@ def report(error, trace):
             break
         except Exception:
             continue
-    try:
-        return str(error), None
-    except Exception:
-        return type(error).__name__, None
 
 
 def describe(error, trace):
@@ -237,6 +266,11 @@ def _is_foreign(filename):
 
 
 def _for_client(result):
+    """Returns the body, content type and headers of a function's result. Headers are None if there are none."""
+    headers = None
+    if isinstance(result, (tuple, list)) and len(result) == 3:
+        *result, headers = result
+        headers = headers_of.for_answer(headers) or None
     body, content_type = result
     if content_type is None:
         content_type = "application/json"
@@ -250,7 +284,7 @@ def _for_client(result):
         body = bytes(body)
     elif not isinstance(body, (str, bytes)):
         raise TypeError(f"the body must be str or bytes, not {type(body).__name__}")
-    return body, content_type
+    return body, content_type, headers
 
 
 def _for_model_server(data):

@@ -1,9 +1,9 @@
 //! Loads the handler script and runs its functions, by calling `runtime.py` and, in the class `gevent`, `greenlets.py`.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::{IntoPyDict, PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
-use sagemaker_tfs::worker_protocol::frame::{Context, Response, Shape};
+use sagemaker_tfs::worker_protocol::frame::{Context, Headers, Response, Shape};
 
 use crate::convert;
 use crate::options::Options;
@@ -25,8 +25,29 @@ pub struct Returned<'py> {
     pub body: Bound<'py, PyAny>,
     /// Content type of the body.
     pub content_type: Bound<'py, PyString>,
+    /// Headers for the client, in names and values; `None` if the function adds none.
+    pub headers: Option<Vec<(String, String)>>,
 }
 
+/// What is known of an exception.
+pub struct Report {
+    /// What the client gets: text, or the whole body in JSON.
+    pub content: Content,
+    /// The HTTP status that the exception chooses.
+    pub status: Option<u16>,
+}
+
+/// What the client gets for an exception.
+pub enum Content {
+    /// The text of the error.
+    Text(String),
+    /// The whole body, in JSON.
+    Json(Vec<u8>),
+}
+
+const AWAITING: &str = include_str!("awaiting.py");
+const HEADERS: &str = include_str!("headers.py");
+const REFUSAL: &str = include_str!("refusal.py");
 const RUNTIME: &str = include_str!("runtime.py");
 const GREENLETS: &str = include_str!("greenlets.py");
 
@@ -39,6 +60,10 @@ impl Script {
         Python::attach(|py| {
             let module =
                 |source, name| source::run(py, source, name).map_err(|e: PyErr| e.to_string());
+            // Before the runtime, which imports them.
+            module(AWAITING, c"sagemaker_tfs_awaiting")?;
+            module(HEADERS, c"sagemaker_tfs_headers")?;
+            module(REFUSAL, c"sagemaker_tfs_refusal")?;
             let runtime = module(RUNTIME, c"sagemaker_tfs")?;
             let greenlets = match options.worker_class {
                 WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),
@@ -116,9 +141,21 @@ impl Script {
             context.timeout,
             context.conversion.as_deref(),
         );
-        let result = self.request.bind(py).call1(arguments)?;
-        let (context, body, content_type) = result.extract()?;
-        Ok((context, Returned { body, content_type }))
+        // Many requests have none.
+        let keywords = match context.headers.is_empty() {
+            true => None,
+            false => Some([("headers", pairs(py, &context.headers)?)].into_py_dict(py)?),
+        };
+        let result = self.request.bind(py).call(arguments, keywords.as_ref())?;
+        let (context, body, content_type, headers) = result.extract()?;
+        Ok((
+            context,
+            Returned {
+                body,
+                content_type,
+                headers,
+            },
+        ))
     }
 
     /// Runs `output_handler`.
@@ -132,20 +169,38 @@ impl Script {
         response: &Response,
         body: Bound<'py, PyBytes>,
     ) -> PyResult<Returned<'py>> {
-        let headers = response.headers.iter();
-        let headers = PyList::new(py, headers.map(|(name, value)| (&**name, &**value)))?;
+        let headers = pairs(py, &response.headers)?;
         let arguments = (context, response.status, &*response.reason, headers, body);
         let result = self.response.bind(py).call1(arguments)?;
-        let (body, content_type) = result.extract()?;
-        Ok(Returned { body, content_type })
+        let (body, content_type, headers) = result.extract()?;
+        Ok(Returned {
+            body,
+            content_type,
+            headers,
+        })
     }
 
-    /// Writes the traceback of an exception to the log. Returns the text for the client, and the HTTP status if the
-    /// exception chooses one.
-    pub fn report(&self, py: Python, error: &PyErr) -> (String, Option<u16>) {
+    /// Writes an exception to the log, with its traceback unless it refuses the request.
+    pub fn report(&self, py: Python, error: &PyErr) -> Report {
         let arguments = (error.value(py), error.traceback(py));
         let reported = self.runtime.bind(py).call_method1("report", arguments);
-        let reported = reported.and_then(|reported| reported.extract());
-        reported.unwrap_or_else(|e| (e.to_string(), None))
+        let reported = reported.and_then(|reported| {
+            let (content, status): (Bound<PyAny>, _) = reported.extract()?;
+            let content = match content.cast::<PyBytes>() {
+                Ok(json) => Content::Json(json.as_bytes().to_vec()),
+                Err(_) => Content::Text(content.extract()?),
+            };
+            Ok(Report { content, status })
+        });
+        reported.unwrap_or_else(|e| Report {
+            content: Content::Text(e.to_string()),
+            status: None,
+        })
     }
+}
+
+/// Headers as a list of names and values.
+fn pairs<'py>(py: Python<'py>, headers: &Headers) -> PyResult<Bound<'py, PyList>> {
+    let headers = headers.iter();
+    PyList::new(py, headers.map(|(name, value)| (&**name, &**value)))
 }

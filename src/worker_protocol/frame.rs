@@ -76,7 +76,13 @@ pub struct Context<'a> {
     /// What the server's own conversions need to know, for scripts that use them.
     #[serde(borrow)]
     pub conversion: Option<Cow<'a, str>>,
+    /// Other headers that scripts see: names in lower case, each once, and values.
+    #[serde(borrow)]
+    pub headers: Headers<'a>,
 }
+
+/// Names and values of headers.
+pub type Headers<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 /// The fields of the script's `response`, apart from the body.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -88,7 +94,7 @@ pub struct Response<'a> {
     pub reason: Cow<'a, str>,
     /// Names and values, in TensorFlow Serving's order.
     #[serde(borrow)]
-    pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    pub headers: Headers<'a>,
 }
 
 /// A message of a worker.
@@ -122,6 +128,9 @@ pub enum Answer<'a> {
         /// Content type of the body.
         #[serde(borrow)]
         content_type: Cow<'a, str>,
+        /// Headers that the function adds to the response.
+        #[serde(borrow)]
+        headers: Headers<'a>,
     },
     /// The function raised an exception; the body is its text.
     Raised {
@@ -129,6 +138,14 @@ pub enum Answer<'a> {
         number: u64,
         /// HTTP status that the exception chooses.
         status: Option<u16>,
+    },
+    /// The function raised an exception that chooses the HTTP status and more than a text; the body is JSON for the
+    /// client.
+    Refused {
+        /// Number of the call.
+        number: u64,
+        /// HTTP status that the exception chooses.
+        status: u16,
     },
 }
 
@@ -139,7 +156,8 @@ impl Answer<'_> {
             Self::Loaded { .. } | Self::Failed => 0,
             Self::ForModelServer { number, .. }
             | Self::ForClient { number, .. }
-            | Self::Raised { number, .. } => *number,
+            | Self::Raised { number, .. }
+            | Self::Refused { number, .. } => *number,
         }
     }
 }
@@ -474,7 +492,7 @@ mod tests {
     proptest! {
         #[test]
         fn reads_the_frame_that_was_written(text in ".{0,200}", body: Vec<u8>, drip in 1usize..40) {
-            let head = Answer::ForClient { number: 7, content_type: text.into() };
+            let head = Answer::ForClient { number: 7, content_type: text.into(), headers: Vec::new() };
             let bytes = frame(&head, &body);
             let mut from = Dripping(&bytes, drip);
             let incoming = Incoming::read(&mut from).unwrap().unwrap();
@@ -488,7 +506,7 @@ mod tests {
         fn continues_where_a_read_or_write_failed(
             text in ".{0,200}", length in 0usize..40_000, step in 1usize..30_000, skips: bool,
         ) {
-            let head = Answer::ForClient { number: 7, content_type: text.into() };
+            let head = Answer::ForClient { number: 7, content_type: text.into(), headers: Vec::new() };
             let body = Vec::from_iter((0..length).map(|n| n as u8));
             let mut pipe = Stuttering { bytes: Vec::new(), step, fails: false };
             let mut outgoing = Outgoing::new(&head, &body).unwrap();
@@ -543,6 +561,7 @@ mod tests {
         let head = Answer::ForClient {
             number: 1,
             content_type: "x".repeat(100_000).into(),
+            headers: Vec::new(),
         };
         let body = vec![b'b'; 1_000_000];
         let bytes = frame(&head, &body);
@@ -570,6 +589,7 @@ mod tests {
         let head = Answer::ForClient {
             number: 1,
             content_type,
+            headers: Vec::new(),
         };
         let mut bytes = Vec::new();
         let error = write(&mut bytes, &head, b"").unwrap_err();
@@ -605,6 +625,7 @@ mod tests {
                 content_length: Some(5),
                 timeout: 60,
                 conversion: None,
+                headers: vec![("traceparent".into(), "00-1\t\u{e9}".into())],
             },
         };
         let bytes = frame(&call, b"1,2,3");

@@ -23,9 +23,11 @@ A request has these:
 |---|---|
 | `send` | the body; a list is sent in chunks |
 | `type`, `accept`, `attributes` | headers: Content-Type (application/json by default), Accept, the custom attributes |
+| `headers` | other headers |
 | `text`, `json` | the answer's body, to the byte or by its value; by default it is the body that was sent |
 | `error`, `error with` | the text of the error in the answer, or a part of it |
 | `answer type`, `status` | content type and status of the answer, where they are not the usual ones of these |
+| `answer headers` | headers that the answer must have, or, with null, must not have |
 
 Texts may hold the names of `HandlerCase.check_request`, as `$mark`. `!python` makes a text an expression.
 """
@@ -52,12 +54,14 @@ class Request:
     type: str | None = JSON
     accept: str | None = None
     attributes: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     text: str | bytes | None = None
     json: object = None
     error: str | None = None
     error_with: str | None = None
     answer_type: str | None = None
     status: int | None = None
+    answer_headers: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass

@@ -60,7 +60,7 @@ class HandlerCase(ServerCase):
         body = filled(request.send, names)
         if isinstance(body, list):
             body = [piece.encode() if isinstance(piece, str) else piece for piece in body]
-        answer = self.invoke(server, body, request.type, request.attributes, request.accept)
+        answer = self.invoke(server, body, request.type, request.attributes, request.accept, **request.headers)
         self.check_answer(answer, request, body, names)
 
     def check_answer(self, answer, expected, body, names):
@@ -69,6 +69,8 @@ class HandlerCase(ServerCase):
         self.assertEqual(answer.status, expected.status or (500 if is_error else 200), shown)
         usual_type = JSON if is_error or expected.json is not None else "text/plain"
         self.assertEqual(answer.headers.get("Content-Type"), expected.answer_type or usual_type, shown)
+        for name, value in expected.answer_headers.items():
+            self.assertEqual(answer.headers.get(name), value, name)
         if expected.error is not None:
             self.assertEqual(answer.json(), {"error": filled(expected.error, names)})
         elif expected.error_with is not None:

@@ -3,6 +3,7 @@
 import signal
 import socket
 
+from tests.harness.client import wait_until
 from tests.harness.constants import HOST
 from tests.harness.processes import STOP_SECONDS
 
@@ -28,6 +29,16 @@ class Together(HandlerCase):
         for _ in range(2):
             self.assertEqual(self.texts(self.send(server, bodies)), bodies)
         self.check_stops(server)
+
+    def test_coroutines_of_calls_meet_in_one_loop_where_one_may_cancel_another(self):
+        server = self.serve("coroutines", settings={"SINGLE": "yes"}).wait_ready()
+        self.assertEqual(len(set(self.texts(self.send(server, ["run meet"] * 3)))), 1)
+        (hanging,) = self.send(server, ["run hang"])
+        cancelled = ["run cancel_others"]
+        wait_until(lambda: self.texts(self.send(server, cancelled)) == ["1"], "the other call is not there")
+        self.check_error(hanging.result(), 500)
+        self.check_stops(server)
+        self.assertNotIn("never awaited", server.log())
 
     def test_greenlets_overlap_where_they_wait_and_are_answered_before_the_end(self):
         server = self.serve("asks_model").wait_ready()

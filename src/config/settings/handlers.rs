@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::format::{Format, SECONDS, UP_TO_1000};
+use super::format::{Format, SECONDS, UP_TO_1000, whole_number};
 use super::reader::Reader;
 use super::{Group, TypedSetting, setting};
 
@@ -22,6 +22,14 @@ settings! {
     /// Time limit of one handler call. When a call takes longer, its Python process is killed and restarted. This is
     /// also the lower bound of a request's deadline.
     TIMEOUT: Duration = setting("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", SECONDS).default("30").in_batch_transform("600");
+
+    /// What a pair of handlers does when TensorFlow Serving's status is not 200: `pass` gives the client TensorFlow
+    /// Serving's status and error without a call of `output_handler`, as AWS's images do from 2.20 on. `call` calls
+    /// `output_handler` for every status, as older ones do; what it raises becomes 500 unless it chooses a status.
+    /// `call-or-pass` calls it, too, but passes the error if it raises and chooses no status: scripts written for
+    /// either kind of image work, and a client's mistake never becomes `KeyError: 'predictions'`.
+    ERRORS: HandlerErrors = setting("SAGEMAKER_TFS_HANDLER_ERRORS", HANDLER_ERRORS)
+        .unset_means("`pass` if `SAGEMAKER_TFS_VERSION` is 2.20 or newer, otherwise `call-or-pass`");
 
     /// Name of the handler script.
     PROGRAM: String = setting("SAGEMAKER_PROGRAM", FILE_NAME).default("inference.py");
@@ -46,16 +54,19 @@ pub struct HandlerConfig {
     pub program: String,
     /// Whether a setting names the script, which then must exist.
     pub program_is_named: bool,
+    /// What a pair does with an error of TensorFlow Serving.
+    pub errors: HandlerErrors,
 }
 
 impl HandlerConfig {
     /// Reads the settings. `deadline` is the setting for requests; a longer time limit of calls raises
-    /// `context_timeout`.
+    /// `context_timeout`. `tfs_version` is TensorFlow Serving's version if the settings name it.
     pub(in crate::config) fn read(
         r: &mut Reader,
         deadline: Duration,
         single_threaded: bool,
         log_level: &'static str,
+        tfs_version: Option<&str>,
     ) -> Self {
         let timeout = r.value(&TIMEOUT);
         Self {
@@ -67,8 +78,40 @@ impl HandlerConfig {
             log_level,
             program: r.value(&PROGRAM),
             program_is_named: r.is_given(&PROGRAM),
+            errors: (r.optional(&ERRORS)).unwrap_or_else(|| HandlerErrors::of_version(tfs_version)),
         }
     }
+}
+
+/// What a pair of handlers does when TensorFlow Serving's status is not 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandlerErrors {
+    /// The client gets TensorFlow Serving's status and error; `output_handler` is not called.
+    Pass,
+    /// `output_handler` is called, and what it raises fails the request.
+    Call,
+    /// `output_handler` is called. If it raises an exception that chooses no status, the client gets TensorFlow
+    /// Serving's status and error.
+    CallOrPass,
+}
+
+impl HandlerErrors {
+    /// What scripts for the image with this version of TensorFlow Serving may rely on. AWS's images pass errors from
+    /// 2.20 on. A script for an older one may answer errors itself, so it must be called.
+    fn of_version(version: Option<&str>) -> Self {
+        match version.and_then(major_and_minor) {
+            Some(version) if version >= (2, 20) => Self::Pass,
+            _ => Self::CallOrPass,
+        }
+    }
+}
+
+/// The first two numbers of a version, such as 2.20, 2.20.1 or v2.20-rc1.
+fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+    let (major, rest) = version.trim_start_matches(['v', 'V']).split_once('.')?;
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    let minor = &rest[..end.unwrap_or(rest.len())];
+    Some((whole_number(major)?, whole_number(minor)?))
 }
 
 /// How handler calls may overlap, by gunicorn's names.
@@ -107,6 +150,16 @@ const WORKER_CLASS_NAME: Format<WorkerClass> = Format {
     parse: WorkerClass::from_name,
 };
 
+const HANDLER_ERRORS: Format<HandlerErrors> = Format {
+    accepts: "pass, call or call-or-pass",
+    parse: |text| match text {
+        "pass" => Some(HandlerErrors::Pass),
+        "call" => Some(HandlerErrors::Call),
+        "call-or-pass" => Some(HandlerErrors::CallOrPass),
+        _ => None,
+    },
+};
+
 const FILE_NAME: Format<String> = Format {
     accepts: "a file name in the archive's code directory",
     parse: |text| (!text.contains('/')).then(|| text.to_owned()),
@@ -136,11 +189,46 @@ mod tests {
         assert_refuses(&WORKER_CLASS, &["tornado", "eventlet", "Sync"]);
         assert_refuses(&TIMEOUT, &["0", "86401"]);
         assert_refuses(&PROGRAM, &["../x.py", "code/x.py"]);
+        assert_refuses(&ERRORS, &["Pass", "call or pass", "raise"]);
     }
 
     #[test]
-    fn accepts_the_documented_worker_classes() {
+    fn errors_of_the_model_pass_from_version_2_20_on() {
+        use HandlerErrors::{Call, CallOrPass, Pass};
+        for (version, expected) in [
+            ("2.20", Pass),
+            ("2.20.0", Pass),
+            ("2.20rc1", Pass),
+            ("v2.21-gpu", Pass),
+            ("2.100", Pass),
+            ("3.0", Pass),
+            ("2.19", CallOrPass),
+            ("2.19.1", CallOrPass),
+            ("2.2", CallOrPass),
+            ("1.15", CallOrPass),
+            ("", CallOrPass),
+            ("2", CallOrPass),
+            ("2.", CallOrPass),
+            ("2.x", CallOrPass),
+            ("newest", CallOrPass),
+            ("2.99999999999", CallOrPass),
+            ("-2.20", CallOrPass),
+            ("\u{e9}.\u{661}", CallOrPass),
+        ] {
+            let errors = |more: &[(&str, &str)]| {
+                let version = ("SAGEMAKER_TFS_VERSION", version);
+                read(&[&[version], more].concat()).unwrap().handlers.errors
+            };
+            assert_eq!(errors(&[]), expected, "{version}");
+            assert_eq!(errors(&[(ERRORS.name, "call")]), Call, "{version}");
+        }
+        assert_eq!(read(&[]).unwrap().handlers.errors, CallOrPass);
+    }
+
+    #[test]
+    fn accepts_the_documented_words() {
         assert_accepts_words(&WORKER_CLASS);
+        assert_accepts_words(&ERRORS);
     }
 
     #[test]

@@ -48,11 +48,15 @@ pub enum Reply {
     ForClient {
         /// Content type of the body.
         content_type: String,
+        /// Headers that the function adds.
+        headers: Vec<(String, String)>,
         /// The body of the response to the client.
         body: Buffer,
     },
     /// The function raised an exception with this text, which chooses this HTTP status if it chooses one.
     Raised(String, Option<u16>),
+    /// The function raised an exception that chooses this HTTP status and this JSON body.
+    Refused(u16, Buffer),
 }
 
 /// A call that is being sent, or whose answer is awaited or being read.
@@ -152,14 +156,22 @@ fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
             content_type: content_type.into_owned(),
             body,
         },
-        Answer::ForClient { content_type, .. } => Reply::ForClient {
+        Answer::ForClient {
+            content_type,
+            headers,
+            ..
+        } => Reply::ForClient {
             content_type: content_type.into_owned(),
+            headers: (headers.into_iter())
+                .map(|(name, value)| (name.into_owned(), value.into_owned()))
+                .collect(),
             body,
         },
         Answer::Raised { status, .. } => {
             let text = &body[..body.len().min(MAX_RAISED_BYTES)];
             Reply::Raised(String::from_utf8_lossy(text).into_owned(), status)
         }
+        Answer::Refused { status, .. } => Reply::Refused(status, body),
         Answer::Loaded { .. } | Answer::Failed => {
             return Err(ErrorKind::InvalidData.into());
         }

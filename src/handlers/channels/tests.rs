@@ -42,6 +42,7 @@ fn answer(to: &UnixStream, number: u64, body: &[u8]) {
     let head = Answer::ForClient {
         number,
         content_type,
+        headers: Vec::new(),
     };
     frame::write(to, &head, body).unwrap();
 }
@@ -54,6 +55,7 @@ fn call_on(process: &WorkerChannels, channel: usize, deadline: Instant) -> (u64,
 fn answered(body: &[u8]) -> Outcome {
     Outcome::Answered(Reply::ForClient {
         content_type: "text/plain".into(),
+        headers: Vec::new(),
         body: body.to_vec().into(),
     })
 }
@@ -157,6 +159,7 @@ fn client_that_hangs_up_ends_its_call_at_any_point() {
             let head = Answer::ForClient {
                 number: 1,
                 content_type,
+                headers: Vec::new(),
             };
             frame::write(&mut late, &head, &vec![b'l'; LARGE]).unwrap();
             if answer_part > 0 {
@@ -185,6 +188,7 @@ fn channel_survives_an_answer_that_is_incomplete_at_the_deadline() {
     let head = Answer::ForClient {
         number: 1,
         content_type,
+        headers: Vec::new(),
     };
     frame::write(&mut late, &head, &vec![b'l'; 1 << 20]).unwrap();
     let (_, outcome) = thread::scope(|scope| {

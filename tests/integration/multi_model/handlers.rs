@@ -181,6 +181,37 @@ fn a_pair_of_handlers_calls_its_own_model() {
     assert_eq!(server.stat(1, "requests"), 1);
 }
 
+/// As without a handler: SageMaker unloads other models after 507, and nothing else.
+#[test]
+fn an_error_of_the_model_that_a_pair_leaves_to_the_server_becomes_507_if_memory_is_exhausted() {
+    let script = "import json\n\n\ndef input_handler(data, context):\n    return data.read()\n\n\n\
+                  def output_handler(response, context):\n    \
+                      return json.dumps(response.json()['predictions']), 'text/plain'\n";
+    for errors in ["pass", "call-or-pass"] {
+        let server = Setup::multi_model(1)
+            .var("SAGEMAKER_TFS_HANDLER_ERRORS", errors)
+            .start();
+        server.add_model("m");
+        server.model_file("m", "code/inference.py", script);
+        server.assert_loads("m");
+        for (status, error, expected) in [
+            (429, "OOM when allocating tensor", 507),
+            (429, "timeout while waiting in batching queue", 429),
+            (400, "no", 400),
+        ] {
+            let answer = json!({"fake": {"status": status, "body": {"error": error}}});
+            let response = server.invoke_model("m", answer.to_string());
+            assert_eq!(response.status, expected, "{errors}: {}", response.text());
+            let begin = if expected == 507 {
+                "Memory exhausted: "
+            } else {
+                error
+            };
+            assert!(response.error().starts_with(begin), "{}", response.text());
+        }
+    }
+}
+
 #[test]
 fn two_instances_of_a_model_share_its_handler() {
     let server = Setup::multi_model(2)

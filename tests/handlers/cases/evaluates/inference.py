@@ -3,6 +3,7 @@
 import asyncio  # noqa: F401  (for requests)
 import collections
 import io  # noqa: F401
+import itertools
 import json  # noqa: F401
 import os
 import sys  # noqa: F401
@@ -33,6 +34,31 @@ class Reader:
         size = len(self.content) if size is None or size < 0 else size
         piece, self.content = self.content[:size], self.content[size:]
         return piece
+
+
+class Chooses(Exception):
+    """An exception with these attributes."""
+
+    def __init__(self, text="", **attributes):
+        super().__init__(text)
+        vars(self).update(attributes)
+
+
+class Hostile(Exception):
+    """An exception whose attributes all fail to be read, each in another way."""
+
+    def __getattr__(self, name):
+        raise {"status": KeyboardInterrupt, "title": SystemExit}.get(name, RuntimeError)(name)
+
+
+class Endless(collections.UserDict):
+    """A mapping with ever more keys."""
+
+    def __iter__(self):
+        return map(str, itertools.count())
+
+    def __getitem__(self, name):
+        return name
 
 
 def at(stream, position):
