@@ -144,12 +144,12 @@ fn kserve_paths_lead_to_the_model_server() {
     let path = "/v1/models/half_plus_three:predict";
     assert_eq!(server.post(path, &[], INSTANCES).text(), PREDICTIONS);
     let mut connection = server.connect();
-    connection.send(&request("HEAD", "/v1/models/x/metadata", &[], b""));
+    connection.send(&request("HEAD", "/v1/models/x?y=%41", &[], b""));
     connection.head();
     let got = server.last_request();
     assert_eq!(
         (got.method.as_str(), got.path.as_str()),
-        ("GET", "/v1/models/x/metadata")
+        ("GET", "/v1/models/x?y=%41")
     );
 
     let before = server.requests().len();
