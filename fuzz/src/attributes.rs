@@ -1,11 +1,14 @@
-//! Custom attributes: accepted values are safe in a URL, and other keys change nothing.
+//! Custom attributes: accepted values are safe in a URL, other text changes nothing, and attributes that the Python
+//! container reads are never lost.
 
-use sagemaker_tfs::api::attributes::parse;
+use std::collections::BTreeMap;
+
+use sagemaker_tfs::api::attributes::{Attributes, parse};
 use sagemaker_tfs::config::is_model_name;
 
 pub fn check(data: &[u8]) {
     let header = String::from_utf8_lossy(data);
-    let parsed = parse(&header);
+    let parsed = parse(&header, check_unknown);
     match &parsed {
         Ok(attributes) => {
             if let Some(name) = attributes.model_name {
@@ -19,21 +22,17 @@ pub fn check(data: &[u8]) {
             if let Some(version) = attributes.model_version {
                 assert!(!version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()));
             }
-            // Written out again, the attributes parse to the same values.
-            let mut pairs = Vec::new();
-            let method = attributes.method.map(|m| m.as_str());
-            for (key, value) in [
-                ("tfs-model-name", attributes.model_name),
-                ("tfs-model-version", attributes.model_version),
-                ("tfs-method", method),
-            ] {
-                let last = header
-                    .split(',')
-                    .rfind(|pair| pair.split_once('=').is_some_and(|(k, _)| k.trim() == key));
-                assert_eq!(last.is_some(), value.is_some(), "{key}");
-                pairs.extend(value.map(|value| format!("{key}={value}")));
+            for (name, value) in pairs(attributes) {
+                assert!(header.contains(name) && header.contains(value), "{name}");
             }
-            assert_eq!(parse(&pairs.join(",")).as_ref().ok(), Some(attributes));
+            assert_not_lost(&header, attributes);
+            // Written out again, the attributes parse to the same values.
+            let written = pairs(attributes).map(|(name, value)| format!("{name}={value}"));
+            let written = written.collect::<Vec<_>>().join(",");
+            assert_eq!(
+                parse(&written, check_unknown).as_ref().ok(),
+                Some(attributes)
+            );
         }
         Err(error) => {
             assert_eq!(error.status, 400);
@@ -43,9 +42,55 @@ pub fn check(data: &[u8]) {
         }
     }
     let more = format!("tfs-other=1,{header},other=tfs-model-name");
-    match (&parsed, parse(&more)) {
+    match (&parsed, parse(&more, check_unknown)) {
         (Ok(attributes), Ok(with_more)) => assert_eq!(*attributes, with_more),
         (Err(error), Err(with_more)) => assert_eq!(*error, with_more),
         _ => panic!("other attributes change the result"),
+    }
+}
+
+/// The names are logged.
+fn check_unknown(name: &str) {
+    assert!(name.starts_with("tfs-"), "{name:?}");
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    assert!(name.bytes().all(is_allowed), "{name:?}");
+}
+
+fn pairs<'a>(attributes: &Attributes<'a>) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let method = attributes.method.map(|method| method.as_str());
+    [
+        ("tfs-model-name", attributes.model_name),
+        ("tfs-model-version", attributes.model_version),
+        ("tfs-method", method),
+        ("tfs-signature-name", attributes.signature_name),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// Asserts that what the container reads was read: all matches of `tfs-[a-z-]+=[^,]+`, the last of each name. Spaces
+/// before `=` hide an attribute from the container, and values of spaces are none here.
+fn assert_not_lost(header: &str, attributes: &Attributes) {
+    if header.contains([' ', '\t']) || header.contains(|c: char| !c.is_ascii_graphic()) {
+        return;
+    }
+    let read: BTreeMap<_, _> = pairs(attributes).collect();
+    let mut theirs = BTreeMap::new();
+    let mut rest = header;
+    while let Some(start) = rest.find("tfs-") {
+        rest = &rest[start..];
+        let other = rest.find(|c: char| c != '-' && !c.is_ascii_lowercase());
+        let (name, after) = rest.split_at(other.unwrap_or(rest.len()));
+        let text = after.strip_prefix('=').unwrap_or_default();
+        let value = text.split(',').next().unwrap_or_default();
+        if name.len() > "tfs-".len() && !value.is_empty() {
+            theirs.insert(name, value);
+            rest = &text[value.len()..];
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    for name in ["tfs-model-name", "tfs-model-version", "tfs-method"] {
+        assert_eq!(read.get(name), theirs.get(name), "{name}");
     }
 }

@@ -46,13 +46,58 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The records as the `csv` crate reads them.
-fn records(data: &[u8]) -> Vec<::csv::StringRecord> {
+/// The records as the `csv` crate reads them, without the blanks at the ends of rows.
+pub fn records(data: &[u8]) -> Vec<::csv::StringRecord> {
+    let trimmed = without_outer_blanks(data);
     let mut reader = ::csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
-        .from_reader(data);
+        .from_reader(trimmed.as_slice());
     reader.records().map(|r| r.expect("UTF-8")).collect()
+}
+
+/// The rows without the spaces and tabs at their ends that are not quoted, and without rows of nothing else.
+fn without_outer_blanks(data: &[u8]) -> Vec<u8> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let data = data.strip_prefix(MARK).unwrap_or(data);
+    // The crate drops a byte order mark at the start, and only there.
+    let mut out = MARK.to_vec();
+    let mut row = Vec::new();
+    // How much of the row ends with a closing quote.
+    let (mut is_quoted, mut closed) = (false, 0);
+    for &byte in data {
+        if is_quoted {
+            row.push(byte);
+            if byte == b'"' {
+                (is_quoted, closed) = (false, row.len());
+            }
+            continue;
+        }
+        match byte {
+            b'\n' | b'\r' => end_row(&mut row, &mut closed, &mut out),
+            b' ' | b'\t' if row.is_empty() => {}
+            _ => {
+                let begins_field = row.last().is_none_or(|&last| last == b',');
+                // Directly behind a closing quote, it is the second of two that stand for one.
+                let reopens = closed > 0 && closed == row.len();
+                is_quoted = byte == b'"' && (begins_field || reopens);
+                row.push(byte);
+            }
+        }
+    }
+    end_row(&mut row, &mut closed, &mut out);
+    out
+}
+
+fn end_row(row: &mut Vec<u8>, closed: &mut usize, out: &mut Vec<u8>) {
+    while row.len() > *closed && (row.ends_with(b" ") || row.ends_with(b"\t")) {
+        row.pop();
+    }
+    if !row.is_empty() {
+        out.append(row);
+        out.push(b'\n');
+    }
+    *closed = 0;
 }
 
 /// Asserts that a field matches its text. If the input contains quotes, it is unknown whether this text was quoted.

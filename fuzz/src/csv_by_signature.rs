@@ -9,6 +9,8 @@ use sagemaker_tfs::convert::request::{Header, Target, csv};
 use sagemaker_tfs::convert::signature::{Dtype, Kind, Signature, Tensor};
 use serde_json::Value;
 
+use super::csv::records;
+
 const DTYPES: [Dtype; 5] = [
     Dtype::Float,
     Dtype::Double,
@@ -66,11 +68,7 @@ pub fn check(data: &[u8]) {
         return;
     };
     let rows = json["instances"].as_array().expect("a list");
-    let mut reader = ::csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(body);
-    let mut records: Vec<_> = reader.records().map(|r| r.expect("UTF-8")).collect();
+    let mut records = records(body);
     assert!(records.len() - rows.len() <= 1, "rows of {output}");
     let has_header = records.len() > rows.len();
     assert!(!has_header || csv_header != Header::Absent);

@@ -35,7 +35,7 @@ pub fn check(data: &[u8]) {
     if brackets > MAX_BRACKETS {
         return;
     }
-    let Some(values) = values(body) else {
+    let Some(Parsed { values, commas }) = values(body) else {
         // Broken bodies pass, and TensorFlow Serving refuses them; the conversion must not make one valid.
         if let Some(output) = output {
             let valid = serde_json::from_slice::<Value>(&output).is_ok();
@@ -43,6 +43,10 @@ pub fn check(data: &[u8]) {
         }
         return;
     };
+    if !are_clear(&values, &commas) {
+        assert_eq!(output, None, "commas separate nothing, or not everything");
+        return;
+    }
     let (requests, others): (Vec<_>, Vec<_>) = values.iter().partition(|v| v.is_request());
     match (values.as_slice(), output) {
         // JSON in a string may be a request.
@@ -81,12 +85,12 @@ pub fn check(data: &[u8]) {
 }
 
 /// A top-level value and, if it is an object, its members in order, including duplicates.
-struct Parsed {
+struct Member {
     value: Value,
     members: Vec<(String, Value)>,
 }
 
-impl Parsed {
+impl Member {
     fn is_request(&self) -> bool {
         self.members.iter().any(|(key, _)| is_main(key))
     }
@@ -101,7 +105,7 @@ fn is_instances(list: &[Value]) -> bool {
 }
 
 /// Asserts that the requests differ only in their rows, and that the output has the rows of all.
-fn assert_joined(requests: &[Parsed], output: &[u8]) {
+fn assert_joined(requests: &[Member], output: &[u8]) {
     let mut rows = Vec::new();
     let mut first = None;
     for request in requests {
@@ -124,8 +128,8 @@ fn assert_joined(requests: &[Parsed], output: &[u8]) {
 
 /// Asserts that the output is one object with exactly these members, in any order.
 fn assert_members(output: &[u8], expected: &[(String, Value)]) {
-    let values = values(output).unwrap_or_else(|| panic!("not valid: {}", lossy(output)));
-    let [parsed] = values.as_slice() else {
+    let parsed = values(output).unwrap_or_else(|| panic!("not valid: {}", lossy(output)));
+    let [parsed] = parsed.values.as_slice() else {
         panic!("not one value: {}", lossy(output));
     };
     let sorted = |members: &[(String, Value)]| {
@@ -148,17 +152,44 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The values of a body in order; `None` if one of them is broken.
-fn values(body: &[u8]) -> Option<Vec<Parsed>> {
+/// The values of a body in order, and how many commas stand before the first, between two, and behind the last.
+struct Parsed {
+    values: Vec<Member>,
+    commas: Vec<usize>,
+}
+
+/// Whether one comma or none stands between two values, and in all places alike unless all values have brackets.
+fn are_clear(values: &[Member], commas: &[usize]) -> bool {
+    let [outer_first, between @ .., outer_last] = commas else {
+        return commas == [0];
+    };
+    let has_scalar = values
+        .iter()
+        .any(|v| !v.value.is_array() && !v.value.is_object());
+    let is_mixed = between.contains(&0) && between.contains(&1);
+    (outer_first, outer_last) == (&0, &0)
+        && between.iter().all(|&n| n <= 1)
+        && !(is_mixed && has_scalar)
+}
+
+/// The values of a body; `None` if one of them is broken.
+fn values(body: &[u8]) -> Option<Parsed> {
     let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
-    let mut values = Vec::new();
+    let is_between = |b: &u8| is_space(b) || *b == b',';
+    let mut parsed = Parsed {
+        values: Vec::new(),
+        commas: Vec::new(),
+    };
     let mut rest = body;
     loop {
-        let start = rest.iter().position(|b| !is_space(b));
-        let Some(start) = start else {
-            return Some(values);
-        };
-        rest = &rest[start..];
+        let start = rest.iter().position(|b| !is_between(b));
+        let (between, behind) = rest.split_at(start.unwrap_or(rest.len()));
+        let commas = between.iter().filter(|&&b| b == b',').count();
+        parsed.commas.push(commas);
+        if start.is_none() {
+            return Some(parsed);
+        }
+        rest = behind;
         let length = match rest[0] {
             b'{' | b'[' | b'"' => {
                 let mut stream = Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
@@ -176,7 +207,7 @@ fn values(body: &[u8]) -> Option<Vec<Parsed>> {
             Some(b'{') => serde_json::from_slice::<Members>(text).ok()?.0,
             _ => Vec::new(),
         };
-        values.push(Parsed {
+        parsed.values.push(Member {
             value: serde_json::from_slice(text).ok()?,
             members,
         });

@@ -1,11 +1,22 @@
 //! The `X-Amzn-SageMaker-Custom-Attributes` header: the model, version and method that a request asks for.
 //!
-//! SageMaker limits the header to 1,024 characters. It holds comma-separated `key=value` pairs. Keys that start with
-//! `tfs-` are ours; the server ignores all others.
+//! SageMaker limits the header to 1,024 characters. Attributes are separated by commas. As in the Python container, one
+//! begins wherever `tfs-` begins it, also behind other text, and its value ends at the comma. All other text is ignored.
 
 use crate::config::is_model_name;
 use crate::convert::request::Rows;
 use crate::error::{RequestError, shown};
+use crate::wait::Mutex;
+
+/// The names that the server knows.
+const KNOWN: [&str; 4] = [
+    "tfs-model-name",
+    "tfs-model-version",
+    "tfs-method",
+    "tfs-signature-name",
+];
+/// What every name begins with.
+const PREFIX: &str = "tfs-";
 
 /// The attributes that the server knows. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,50 +62,139 @@ impl Method {
     }
 }
 
-/// Parses the header's value. If a key is repeated, the last value counts.
+/// Parses the header's value. If a name is repeated, the last value counts; an empty value counts as absent. `unknown`
+/// gets the name of each attribute that the server does not know: letters, digits, `-` and `_`.
 ///
 /// # Errors
-/// 400 for an invalid name, version or method.
-pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
+/// 400 for an invalid name, version or method, and for an attribute whose name is only nearly one of those known.
+pub fn parse<'a>(
+    header: &'a str,
+    mut unknown: impl FnMut(&'a str),
+) -> Result<Attributes<'a>, RequestError> {
     let mut attributes = Attributes::default();
-    for pair in header.split(',') {
-        let Some((key, value)) = pair.split_once('=') else {
-            continue;
-        };
-        let value = value.trim();
-        match key.trim() {
-            "tfs-model-name" if is_model_name(value) => attributes.model_name = Some(value),
+    for part in header.split(',') {
+        let spaced = find(part, is_name_byte, str::trim_start);
+        let found = find(part, is_key_byte, |text| text)
+            .or(spaced.filter(|found| KNOWN.contains(&found.name)));
+        let before = found.map_or(part, |found| &part[..found.start]);
+        if let Some(known) = misspelled(before) {
+            return Err(RequestError::bad_request(format!(
+                "Custom attribute {} cannot be read; write {known}=VALUE, in small letters.",
+                shown(part.trim())
+            )));
+        }
+        match found.or(spaced) {
+            // An empty value is how templates write an attribute that is not set.
+            Some(found) if KNOWN.contains(&found.name) && found.value.is_empty() => {}
+            Some(found) if KNOWN.contains(&found.name) => {
+                attributes.set(found.name, found.value)?;
+            }
+            Some(found) => unknown(found.name),
+            None => {}
+        }
+    }
+    Ok(attributes)
+}
+
+impl<'a> Attributes<'a> {
+    fn set(&mut self, name: &str, value: &'a str) -> Result<(), RequestError> {
+        match name {
+            "tfs-model-name" if is_model_name(value) => self.model_name = Some(value),
             "tfs-model-name" => {
                 return Err(invalid(
-                    "tfs-model-name",
+                    name,
                     value,
                     "letters, digits, '.', '_' and '-', starting with a letter or digit, at most 255",
                 ));
             }
-            "tfs-model-version" if is_version(value) => attributes.model_version = Some(value),
-            "tfs-model-version" => {
-                return Err(invalid("tfs-model-version", value, "decimal digits"));
-            }
-            "tfs-signature-name" if !value.is_empty() => attributes.signature_name = Some(value),
-            "tfs-signature-name" => {
-                return Err(invalid(
-                    "tfs-signature-name",
-                    value,
-                    "the name of a signature",
-                ));
-            }
+            "tfs-model-version" if is_version(value) => self.model_version = Some(value),
+            "tfs-model-version" => return Err(invalid(name, value, "decimal digits")),
             "tfs-method" => {
-                attributes.method = Some(match value {
+                self.method = Some(match value {
                     "predict" => Method::Predict,
                     "classify" => Method::Classify,
                     "regress" => Method::Regress,
-                    _ => return Err(invalid("tfs-method", value, "predict, classify or regress")),
+                    _ => return Err(invalid(name, value, "predict, classify or regress")),
                 });
             }
-            _ => {}
+            _ => self.signature_name = Some(value),
         }
+        Ok(())
     }
-    Ok(attributes)
+}
+
+/// An attribute in a part of the header between commas.
+#[derive(Debug, Clone, Copy)]
+struct Found<'a> {
+    /// Where it begins.
+    start: usize,
+    name: &'a str,
+    /// The rest of the part, without surrounding spaces.
+    value: &'a str,
+}
+
+/// The first attribute in a part of the header whose name has only such bytes. `skip` steps over what may stand before
+/// the `=`.
+fn find(part: &str, is_allowed: fn(u8) -> bool, skip: fn(&str) -> &str) -> Option<Found<'_>> {
+    part.match_indices(PREFIX).find_map(|(start, _)| {
+        let rest = &part[start..];
+        let length = rest.bytes().take_while(|&byte| is_allowed(byte)).count();
+        let (name, after) = rest.split_at(length);
+        let value = skip(after).strip_prefix('=')?;
+        (name.len() > PREFIX.len()).then_some(Found {
+            start,
+            name,
+            value: value.trim(),
+        })
+    })
+}
+
+/// Whether the Python container takes the byte for a part of a name.
+fn is_key_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte == b'-'
+}
+
+/// The known name that stands in `text` in another spelling: with capital letters or underscores, or with something
+/// else than `=` behind it. Somebody meant it, so the request must not go to the default model in silence.
+fn misspelled(text: &str) -> Option<&'static str> {
+    let lower = text.to_ascii_lowercase().replace('_', "-");
+    KNOWN.into_iter().find(|known| {
+        lower.match_indices(known).any(|(start, _)| {
+            let (before, after) = (&lower[..start], &lower[start + known.len()..]);
+            let is_word = !before.bytes().next_back().is_some_and(is_name_byte)
+                && !after.bytes().next().is_some_and(is_name_byte);
+            let separator = after.trim_start_matches([' ', '\t', '"', '\'']);
+            is_word && (before.trim().is_empty() || separator.starts_with(['=', ':']))
+        })
+    })
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// Logs once in the life of the process that an attribute is unknown.
+pub fn warn_unknown(name: &str) {
+    /// Clients choose the names, so only so many are kept and logged.
+    const MOST_NAMES: usize = 32;
+    /// The most bytes of a name that are kept and logged. Names are ASCII.
+    const MOST_BYTES: usize = 64;
+    static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let name = &name[..name.len().min(MOST_BYTES)];
+    let mut logged = LOGGED.lock();
+    if logged.len() == MOST_NAMES || logged.iter().any(|known| known == name) {
+        return;
+    }
+    logged.push(name.to_owned());
+    let rest = match logged.len() {
+        MOST_NAMES => " Further unknown attributes are not logged.",
+        _ => "",
+    };
+    drop(logged);
+    log::warn!(
+        "the server ignores the custom attribute {name}; it knows {}.{rest}",
+        KNOWN.join(", ")
+    );
 }
 
 fn is_version(text: &str) -> bool {
@@ -112,57 +212,160 @@ fn invalid(key: &str, value: &str, accepted: &str) -> RequestError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn ignores_unknown_keys() {
-        let parsed = parse(
-            "c000b4f9, tfs-model-name=a.b-c_1 ,x=y=z,tfs-model-version=007,tfs-method=regress, \
-             tfs-signature-name=a/b=c",
-        );
-        assert_eq!(
-            parsed.unwrap(),
-            Attributes {
-                model_name: Some("a.b-c_1"),
-                model_version: Some("007"),
-                method: Some(Method::Regress),
-                signature_name: Some("a/b=c"),
+    /// `/versions/V:METHOD` of a model, and the unknown names, or the status and what its text must contain.
+    fn shown_as(header: &str) -> String {
+        let mut unknown = Vec::new();
+        match parse(header, |name| unknown.push(name)) {
+            Err(error) => format!("{} {}", error.status, error.text),
+            Ok(parsed) => {
+                let mut parts = vec![parsed.model_name.unwrap_or("default").to_owned()];
+                parts.extend(parsed.model_version.map(|v| format!("version {v}")));
+                parts.extend(parsed.method.map(|m| m.as_str().to_owned()));
+                parts.extend(parsed.signature_name.map(|s| format!("signature {s}")));
+                parts.extend(unknown.iter().map(|name| format!("unknown {name}")));
+                parts.join(" ")
             }
-        );
-    }
-
-    #[test]
-    fn returns_no_attributes_for_a_header_without_known_keys() {
-        assert_eq!(parse("").unwrap(), Attributes::default());
-        assert_eq!(parse(",,=,a=b").unwrap(), Attributes::default());
-    }
-
-    #[test]
-    fn the_last_of_repeated_keys_wins() {
-        let parsed = parse("tfs-model-name=a,tfs-model-name=b").unwrap();
-        assert_eq!(parsed.model_name, Some("b"));
-    }
-
-    #[test]
-    fn returns_400_for_invalid_values() {
-        let too_long = format!("tfs-model-name={}", "a".repeat(256));
-        for header in [
-            "tfs-model-name=",
-            "tfs-model-name=../x",
-            "tfs-model-name=.x",
-            "tfs-model-name=a/b",
-            "tfs-model-name=a=b",
-            "tfs-model-name=\u{e9}",
-            too_long.as_str(),
-            "tfs-model-version=",
-            "tfs-model-version=-1",
-            "tfs-model-version=1.0",
-            "tfs-model-version=\u{0661}",
-            "tfs-method=",
-            "tfs-method=Predict",
-            "tfs-method=train",
-            "tfs-signature-name= ",
-        ] {
-            assert_eq!(parse(header).unwrap_err().status, 400, "{header}");
         }
-        assert!(parse(&format!("tfs-model-name={}", "a".repeat(255))).is_ok());
+    }
+
+    /// `(header, what the newest JavaScript of the Python container makes of it, what this server makes of it)`.
+    /// There, the model is what goes into TensorFlow Serving's URL, unchecked.
+    const TABLE: &[(&str, &str, &str)] = &[
+        ("", "default", "default"),
+        ("c000b4f9-df62-4c85", "default", "default"),
+        (",,=,a=b", "default", "default"),
+        ("tfs-model-name=m1", "m1", "m1"),
+        ("a=b,tfs-model-name=m1,c", "m1", "m1"),
+        (
+            "tfs-model-name=a.b-c_1,tfs-model-version=007,tfs-method=regress",
+            "a.b-c_1 version 007 regress",
+            "a.b-c_1 version 007 regress",
+        ),
+        ("tfs-model-name=a,tfs-model-name=b", "b", "b"),
+        // Anywhere in the text between commas.
+        ("a=b;tfs-model-name=m1", "m1", "m1"),
+        ("x tfs-model-name=m1", "m1", "m1"),
+        ("x-tfs-model-name=m1", "m1", "m1"),
+        ("trace=tfs-model-name=m1", "m1", "m1"),
+        ("tfs-x tfs-model-name=m1", "m1", "m1"),
+        ("{tfs-method=regress", "default regress", "default regress"),
+        // An empty value is none.
+        ("tfs-model-name=", "default", "default"),
+        ("tfs-model-name=a,tfs-model-name=", "a", "a"),
+        ("tfs-method=,tfs-model-version=", "default", "default"),
+        // Spaces around a value and before `=` mean nothing here. There, they go into the URL, or hide the attribute.
+        ("tfs-model-name= m1 ", " m1 ", "m1"),
+        ("a, tfs-model-name=m1 ,b", "m1 ", "m1"),
+        ("tfs-model-name =m1", "default", "m1"),
+        ("tfs-model-name= ", " ", "default"),
+        ("tfs-x =tfs-model-name=m1", "m1", "m1"),
+        // A value with `=` is ignored there. Here it is wrong for a name, and the default model would be a surprise.
+        ("tfs-model-name=a=b", "default", "400 tfs-model-name"),
+        (
+            "tfs-model-name=m1;tfs-method=regress",
+            "default",
+            "400 tfs-model-name",
+        ),
+        // Values that change the URL are refused here; with handlers, the newest container refuses them, too.
+        ("tfs-model-name=../x", "../x", "400 tfs-model-name"),
+        ("tfs-model-name=a/b", "a/b", "400 tfs-model-name"),
+        ("tfs-model-name=.x", ".x", "400 tfs-model-name"),
+        ("tfs-model-name=\u{e9}", "\u{e9}", "400 tfs-model-name"),
+        ("\"tfs-model-name=m1\"", "m1\"", "400 tfs-model-name"),
+        (
+            "tfs-model-version=-1",
+            "default version -1",
+            "400 tfs-model-version",
+        ),
+        (
+            "tfs-model-version=1.0",
+            "default version 1.0",
+            "400 tfs-model-version",
+        ),
+        (
+            "tfs-model-version=\u{661}",
+            "default version \u{661}",
+            "400 tfs-model-version",
+        ),
+        ("tfs-method=Predict", "Predict", "400 tfs-method"),
+        ("tfs-method=train", "train", "400 tfs-method"),
+        // Names that somebody meant for us are ignored there.
+        ("tfs-model-name:m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-model-name", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-model-name m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-model-name%3Dm1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs_model_name=m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-model_name=m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-Model-Name=m1", "default", "400 tfs-model-name=VALUE"),
+        ("TFS-Model-Name=m1", "default", "400 tfs-model-name=VALUE"),
+        (
+            "a=b;Tfs_Method : regress",
+            "default",
+            "400 tfs-method=VALUE",
+        ),
+        (
+            "{\"tfs-model-version\": 1}",
+            "default",
+            "400 tfs-model-version=VALUE",
+        ),
+        (
+            "TFS-MODEL-NAME=a tfs-model-name=b",
+            "b",
+            "400 tfs-model-name=VALUE",
+        ),
+        // Text that only mentions them.
+        ("note=tfs-model-name", "default", "default"),
+        ("see tfs_model_name for more", "default", "default"),
+        ("mytfs_model_names=x", "default", "default"),
+        // Ours alone.
+        (
+            "tfs-signature-name=a/b=c",
+            "default",
+            "default signature a/b=c",
+        ),
+        // Unknown ones are ignored there in silence, and here with a warning.
+        ("tfs-model=m1", "default", "default unknown tfs-model"),
+        ("tfs-Foo_2=1,tfs-=x", "default", "default unknown tfs-Foo_2"),
+        (
+            "tfs-1tfs-method=regress",
+            "default regress",
+            "default regress",
+        ),
+        (
+            "tfs-tfs-model-name=a",
+            "default",
+            "default unknown tfs-tfs-model-name",
+        ),
+        (
+            "tfs-x=tfs-model-name=m1",
+            "default",
+            "default unknown tfs-x",
+        ),
+        (
+            "tfs-x=TFS-Model-Name=m1",
+            "default",
+            "default unknown tfs-x",
+        ),
+    ];
+
+    #[test]
+    fn reads_attributes_where_the_python_container_reads_them() {
+        for (header, _theirs, ours) in TABLE {
+            let got = shown_as(header);
+            match ours.strip_prefix("400 ") {
+                Some(part) => assert!(
+                    got.starts_with("400 ") && got.contains(part),
+                    "{header}: {got}"
+                ),
+                None => assert_eq!(got, *ours, "{header}"),
+            }
+        }
+    }
+
+    #[test]
+    fn names_have_at_most_255_characters() {
+        let header = |length| format!("tfs-model-name={}", "a".repeat(length));
+        assert!(parse(&header(255), |_| {}).is_ok());
+        assert_eq!(parse(&header(256), |_| {}).unwrap_err().status, 400);
     }
 }

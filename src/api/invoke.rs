@@ -29,7 +29,10 @@ impl Api {
         } = request;
         let deadline = *deadline;
         let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
-        let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
+        let mut attributes = attributes::parse(
+            custom_attributes.as_deref().unwrap_or_default(),
+            attributes::warn_unknown,
+        )?;
         let model = || {
             let target = head.first("X-Amzn-SageMaker-Target-Model");
             let name = named.or(target).or(attributes.model_name).ok_or_else(|| {

@@ -8,6 +8,7 @@
 
 pub mod attributes;
 mod content_encoding;
+mod execution_parameters;
 mod invoke;
 mod model_bodies;
 mod models;
@@ -29,12 +30,6 @@ use crate::tfs::message::Method;
 
 use predict::Formats;
 use route::{Route, route};
-
-/// Reported by `/execution-parameters` unless the job sets its own value: enough concurrency to keep a model server
-/// busy.
-const DEFAULT_MAX_CONCURRENT_TRANSFORMS: u32 = 8;
-/// The same for the payload: SageMaker's own default.
-const DEFAULT_MAX_PAYLOAD_MB: u32 = 6;
 
 /// The models that the server serves, by the mode it runs in.
 pub enum Mode {
@@ -86,14 +81,14 @@ impl Service for Api {
         let route = route.and_then(|route| match route {
             // TensorFlow Serving would read the body as the next request.
             Route::Tfs(Method::Get, _) if announces_body(head) => Err(RequestError::bad_request(
-                "Below /tfs/, only POST requests may have a body.",
+                "Requests to TensorFlow Serving's own API may have a body only with POST.",
             )),
             route => Ok(route),
         });
         let (lane, max_body) = match &route {
-            Ok(Route::Ping | Route::ExecutionParameters | Route::ListModels(_)) | Err(_) => {
-                (Lane::Immediate, None)
-            }
+            Ok(Route::Ping | Route::Live | Route::Ready | Route::ExecutionParameters)
+            | Ok(Route::ListModels(_))
+            | Err(_) => (Lane::Immediate, None),
             Ok(Route::Invocations | Route::InvokeModel(_) | Route::Tfs(Method::Post, _)) => {
                 (Lane::Request, Some(usize::MAX))
             }
@@ -134,20 +129,15 @@ impl Api {
         Self {
             mode,
             formats: Formats::new(&config.formats),
-            execution_parameters: format!(
-                "{{\"MaxConcurrentTransforms\": {}, \"MaxPayloadInMB\": {}}}",
-                config
-                    .max_concurrent_transforms
-                    .unwrap_or(DEFAULT_MAX_CONCURRENT_TRANSFORMS),
-                config.max_payload_mb.unwrap_or(DEFAULT_MAX_PAYLOAD_MB),
-            )
-            .into_bytes(),
+            execution_parameters: execution_parameters::of(config),
         }
     }
 
     fn run(&self, route: Route, request: &mut Request) -> Result<Response, RequestError> {
         match route {
-            Route::Ping => self.ping(),
+            Route::Ping => self.health(502),
+            Route::Live => Ok(Response::empty()),
+            Route::Ready => self.health(503),
             Route::ExecutionParameters => {
                 Ok(Response::json(200, self.execution_parameters.clone()))
             }
@@ -178,14 +168,15 @@ impl Api {
         }
     }
 
-    fn ping(&self) -> Result<Response, RequestError> {
+    /// 200 while models can be used, otherwise `unhealthy` with the reason.
+    fn health(&self, unhealthy: u16) -> Result<Response, RequestError> {
         let health = match &self.mode {
             Mode::Fixed(backend) => backend.check(),
             Mode::Registry(registry) => registry.check(),
         };
         match health {
             Ok(()) => Ok(Response::empty()),
-            Err(why) => Err(RequestError::new(502, why)),
+            Err(why) => Err(RequestError::new(unhealthy, why)),
         }
     }
 }

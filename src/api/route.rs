@@ -10,12 +10,16 @@ use crate::tfs::message::Method;
 pub enum Route {
     /// `/ping`: SageMaker's health check.
     Ping,
+    /// `/v2/health/live`: KServe's check that the process serves.
+    Live,
+    /// `/v2/health/ready`: KServe's check that models can be used.
+    Ready,
     /// `/execution-parameters`: SageMaker batch transform asks for concurrency and payload limits.
     ExecutionParameters,
     /// `/invocations`: inference.
     Invocations,
-    /// `/tfs/...`: TensorFlow Serving's own API, with the method, path and query to send there. HEAD becomes GET; the
-    /// HTTP server drops the body of the response.
+    /// TensorFlow Serving's own API, below `/tfs/` or at the paths of KServe's first protocol, with the method, path and
+    /// query to send there. HEAD becomes GET; the HTTP server drops the body of the response.
     Tfs(Method, String),
     /// `GET /models?QUERY` in multi-model mode: lists the models.
     ListModels(String),
@@ -37,12 +41,19 @@ pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, Reques
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let (route, accepted) = match path {
         "/ping" => (Route::Ping, "GET, HEAD"),
+        "/v2/health/live" => (Route::Live, "GET, HEAD"),
+        "/v2/health/ready" => (Route::Ready, "GET, HEAD"),
         "/execution-parameters" => (Route::ExecutionParameters, "GET, HEAD"),
         "/invocations" => (Route::Invocations, "POST"),
         _ => match url.strip_prefix("/tfs") {
             Some(inner) if path.starts_with("/tfs/") => match method {
                 "POST" => (Route::Tfs(Method::Post, inner.into()), "GET, HEAD, POST"),
                 _ => (Route::Tfs(Method::Get, inner.into()), "GET, HEAD, POST"),
+            },
+            _ if path.starts_with("/v1/models/") => match model_call(path) {
+                Some(Call::Infer) => (Route::Tfs(Method::Post, url.into()), "POST"),
+                Some(Call::Ask) => (Route::Tfs(Method::Get, url.into()), "GET, HEAD"),
+                None => return Err(RequestError::new(404, "Not Found")),
             },
             _ if multi_model && path == "/models" => match method {
                 "POST" => (Route::LoadModel, "GET, POST"),
@@ -70,6 +81,36 @@ pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, Reques
     }
 }
 
+/// What a path of KServe's first protocol, which took its paths from TensorFlow Serving, does.
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    /// Inference.
+    Infer,
+    /// The status or the metadata of a model.
+    Ask,
+}
+
+/// What `/v1/models/NAME`, with `/versions/V` or `/labels/L` or neither, and `:METHOD` or `/metadata` or neither, does;
+/// `None` for another path. Empty and other wrong names are left to the checks that all paths for TensorFlow Serving
+/// pass.
+fn model_call(path: &str) -> Option<Call> {
+    let path = path.strip_prefix("/v1/models/")?;
+    let (path, method) = match path.split_once(':') {
+        Some((path, method)) => (path, Some(method)),
+        None => (path, None),
+    };
+    let segments: Vec<&str> = path.split('/').collect();
+    let rest = match segments[1..] {
+        ["versions" | "labels", _, ref rest @ ..] => rest,
+        ref rest => rest,
+    };
+    match (rest, method) {
+        ([], Some("predict" | "classify" | "regress")) => Some(Call::Infer),
+        ([] | ["metadata"], None) => Some(Call::Ask),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +134,8 @@ mod tests {
                 Route::Tfs(Method::Post, "/v1/models/m:predict?q".into()),
             ),
             ("HEAD", "/tfs/", Route::Tfs(Method::Get, "/".into())),
+            ("GET", "/v2/health/live", Route::Live),
+            ("HEAD", "/v2/health/ready?x", Route::Ready),
             (
                 "GET",
                 "/tfs/http://other/x",
@@ -104,6 +147,59 @@ mod tests {
                 expected,
                 "{method} {url}"
             );
+        }
+    }
+
+    #[test]
+    fn finds_the_paths_of_kserve_in_both_modes() {
+        let (get, post) = (Method::Get, Method::Post);
+        for (method, url, expected) in [
+            ("GET", "/v1/models/m", get),
+            ("HEAD", "/v1/models/m?x=:predict", get),
+            ("GET", "/v1/models/m/metadata", get),
+            ("GET", "/v1/models/m/versions/1", get),
+            ("GET", "/v1/models/m/labels/stable/metadata", get),
+            ("GET", "/v1/models/versions", get),
+            ("POST", "/v1/models/m:predict", post),
+            ("POST", "/v1/models/m:classify?x=y", post),
+            ("POST", "/v1/models/m/versions/1:regress", post),
+            ("POST", "/v1/models/m/labels/stable:predict", post),
+            // Refused before they reach TensorFlow Serving, like those below /tfs/.
+            ("GET", "/v1/models/..", get),
+            ("GET", "/v1/models//versions/1", get),
+        ] {
+            for multi_model in [false, true] {
+                let expected = Route::Tfs(expected, url.into());
+                assert_eq!(route(method, url, multi_model).unwrap(), expected, "{url}");
+            }
+        }
+        for (method, url, status) in [
+            ("GET", "/v1", 404),
+            ("GET", "/v1/models", 404),
+            ("GET", "/v1/other/m", 404),
+            ("POST", "/v1/models/m:predict:predict", 404),
+            ("POST", "/v1/models/m:Predict", 404),
+            ("POST", "/v1/models/m:explain", 404),
+            ("POST", "/v1/models/m/infer", 404),
+            ("POST", "/v1/models/m/metadata:predict", 404),
+            ("GET", "/v1/models/m/", 404),
+            ("GET", "/v1/models/m/versions", 404),
+            ("GET", "/v1/models/m/versions/1/labels/a", 404),
+            ("GET", "/v1/models/m/../../x", 404),
+            ("GET", "//v1/models/m", 404),
+            ("GET", "/v2", 404),
+            ("GET", "/v2/health", 404),
+            ("GET", "/v2/health/live/", 404),
+            ("GET", "/v2/models/m/ready", 404),
+            ("POST", "/v2/models/m/infer", 404),
+            ("GET", "/v1/models/m:predict", 405),
+            ("POST", "/v1/models/m", 405),
+            ("DELETE", "/v1/models/m/metadata", 405),
+            ("POST", "/v2/health/live", 405),
+            ("PUT", "/v2/health/ready", 405),
+        ] {
+            let error = route(method, url, false).unwrap_err();
+            assert_eq!(error.status, status, "{method} {url}");
         }
     }
 

@@ -228,8 +228,11 @@ class Formats(ServerCase):
                     self.check_files(name, values, random)
 
     def check_files(self, name, values, random):
-        frame = pd.DataFrame(values, columns=["one", "two"])
         quoting = int(random.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
+        if name == "string_2" and quoting == csv.QUOTE_MINIMAL:
+            # Without quotes, blanks at the ends of rows do not count.
+            values = np.array([[text.strip(" \t") for text in row] for row in values], object)
+        frame = pd.DataFrame(values, columns=["one", "two"])
         end = str(random.choice(["\n", "\r\n"]))
         text = frame.to_csv(index=False, quoting=quoting, lineterminator=end, na_rep=str(random.choice(["", "NA", "nan"])))
         written = io.StringIO()

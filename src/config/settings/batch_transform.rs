@@ -10,12 +10,13 @@ settings! {
     BATCH: bool = setting("SAGEMAKER_BATCH", BOOL).default("false");
 
     /// Concurrent requests of a batch transform job. A value above 512, the usual number of requests at work at once
-    /// (64 with threads), raises that number. `/execution-parameters` reports the value, or 8 when it is unset.
+    /// (64 with threads), raises that number. `/execution-parameters` reports the value; when it is unset, 8, or fewer
+    /// if the payload is set, so that both together are at most 100 MB, the most that SageMaker allows.
     MAX_CONCURRENT: u32 = setting(
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", whole!("a whole number", 0..=10000, "; 0 counts as unset"));
 
-    /// Largest payload of a batch transform job, in MB. `/execution-parameters` reports the value, or 6 when it is
-    /// unset.
+    /// Largest payload of a batch transform job, in MB; 0 means no limit. `/execution-parameters` reports the value;
+    /// when it is unset, 6, or less if the number of concurrent requests is set.
     MAX_PAYLOAD: u32 = setting("SAGEMAKER_MAX_PAYLOAD_IN_MB", NOT_NEGATIVE);
 
     /// How the job distributes records among requests. The server checks the value, but treats both strategies alike.

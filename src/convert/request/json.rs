@@ -26,8 +26,9 @@ const MAX_NAME_BYTES: usize = 4096;
 /// and has not been looked up, the body stays unchanged.
 ///
 /// # Errors
-/// 400 when the body contains several requests to TensorFlow Serving that cannot be joined into one, or JSON in a JSON
-/// string; 413 or 503 when no memory is left for the conversion.
+/// 400 when the body contains several requests to TensorFlow Serving that cannot be joined into one, JSON in a JSON
+/// string, or commas between values that do not separate them clearly; 413 or 503 when no memory is left for the
+/// conversion.
 pub fn to_tfs(body: &mut Buffer, target: &Target) -> Result<Conversion, RequestError> {
     if body.starts_with(b"\xef\xbb\xbf") {
         body.consume(3); // a byte order mark, which TensorFlow Serving does not accept
@@ -42,6 +43,19 @@ pub fn to_tfs(body: &mut Buffer, target: &Target) -> Result<Conversion, RequestE
         Err(Failure::JsonInString) => {
             return Err(RequestError::bad_request(
                 "The body is JSON inside a JSON string: it was encoded twice. Send the inner JSON.",
+            ));
+        }
+        Err(Failure::StrayComma) => {
+            return Err(RequestError::bad_request(
+                "The body has a comma with no JSON value before or behind it. Between two values, one comma or none is \
+                 accepted; there is none before the first value and after the last.",
+            ));
+        }
+        Err(Failure::MixedCommas) => {
+            return Err(RequestError::bad_request(
+                "Some of the body's JSON values have commas between them, and others only white space, so it is not \
+                 clear what a row is. Separate all values alike, put each row into a list, or send Content-Type: \
+                 text/csv if the body is CSV.",
             ));
         }
         Err(Failure::NotJoinable) => {
@@ -73,6 +87,10 @@ enum Failure {
     Broken,
     /// The body contains several values, some of them requests that cannot be joined.
     NotJoinable,
+    /// A comma stands before the first value, after the last, or behind another comma.
+    StrayComma,
+    /// Commas separate some values but not all, and not all of the values are lists or objects.
+    MixedCommas,
     /// The body is a string that contains JSON.
     JsonInString,
     /// The signature decides, and has not been looked up.
@@ -103,11 +121,20 @@ enum Change {
 }
 
 fn convert(body: &Buffer, target: &Target) -> Result<Change, Failure> {
-    let mut values = Values { body, at: 0 };
-    let Some(first) = values.next_value()? else {
+    let mut rows = Several {
+        values: Values { body, at: 0 },
+        has_comma: false,
+        has_gap: false,
+        has_scalar: false,
+    };
+    if rows.values.skip_comma() {
+        return Err(Failure::StrayComma);
+    }
+    let Some(first) = rows.values.next_value()? else {
         return Ok(Change::None);
     };
-    let Some(second) = values.next_value()? else {
+    rows.has_scalar = is_scalar(&first, body);
+    let Some(second) = rows.next()? else {
         return one_value(body, &first, target);
     };
     let mut out = body.sibling();
@@ -116,7 +143,7 @@ fn convert(body: &Buffer, target: &Target) -> Result<Change, Failure> {
     let likely = opening.len() + body.len() + body.len() / 8 + 16;
     out.reserve_likely(likely, body.len())?;
     if let Shape::Request { .. } = first.shape {
-        join(body, &first, second, values, target, &mut out)?;
+        join(body, &first, second, rows, target, &mut out)?;
         return Ok(Change::Replace(out));
     }
     out.extend(opening.as_bytes())?;
@@ -129,10 +156,51 @@ fn convert(body: &Buffer, target: &Target) -> Result<Change, Failure> {
         }
         out.extend(b", ")?;
         write_row(&value, body, target, &mut out)?;
-        next = values.next_value()?;
+        next = rows.next()?;
     }
     out.extend(b"]}")?;
     Ok(Change::Replace(out))
+}
+
+/// Steps over several top-level values and what separates them.
+struct Several<'a> {
+    values: Values<'a>,
+    /// Whether a comma separated two values.
+    has_comma: bool,
+    /// Whether two values had no comma between them.
+    has_gap: bool,
+    /// Whether a value is neither a list nor an object.
+    has_scalar: bool,
+}
+
+impl<'a> Several<'a> {
+    /// The next value behind another; `None` at the end.
+    ///
+    /// Numbers with commas in some gaps and line ends in others are CSV with a wrong content type. As instances, its
+    /// rows would be lost. Lists and objects show themselves where a row ends.
+    fn next(&mut self) -> Result<Option<Value<'a>>, Failure> {
+        let is_comma = self.values.skip_comma();
+        if is_comma && self.values.skip_comma() {
+            return Err(Failure::StrayComma);
+        }
+        let Some(value) = self.values.next_value()? else {
+            return match is_comma {
+                true => Err(Failure::StrayComma),
+                false => Ok(None),
+            };
+        };
+        self.has_comma |= is_comma;
+        self.has_gap |= !is_comma;
+        self.has_scalar |= is_scalar(&value, self.values.body);
+        if self.has_comma && self.has_gap && self.has_scalar {
+            return Err(Failure::MixedCommas);
+        }
+        Ok(Some(value))
+    }
+}
+
+fn is_scalar(value: &Value, body: &[u8]) -> bool {
+    !matches!(body[value.range.start], b'[' | b'{')
 }
 
 fn one_value(body: &Buffer, value: &Value, target: &Target) -> Result<Change, Failure> {
@@ -265,7 +333,7 @@ fn join(
     body: &[u8],
     first: &Value,
     second: Value,
-    mut values: Values,
+    mut rows: Several,
     target: &Target,
     out: &mut Buffer,
 ) -> Result<(), Failure> {
@@ -302,13 +370,13 @@ fn join(
         if !request.is_alike(&first) {
             return Err(Failure::NotJoinable);
         }
-        let rows = request.rows()?;
-        if !rows.is_empty() {
+        let more = request.rows()?;
+        if !more.is_empty() {
             out.extend(if empty { b"" } else { b", " })?;
-            out.extend(rows)?;
+            out.extend(more)?;
             empty = false;
         }
-        next = values.next_value()?;
+        next = rows.next()?;
     }
     out.extend(b"]}")?;
     Ok(())

@@ -30,6 +30,14 @@ fn execution_parameters_come_from_the_job_and_omit_the_strategy() {
             json!({"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 6}),
         ),
         (
+            vec![(payload, "50")],
+            json!({"MaxConcurrentTransforms": 2, "MaxPayloadInMB": 50}),
+        ),
+        (
+            vec![(concurrent, "100")],
+            json!({"MaxConcurrentTransforms": 100, "MaxPayloadInMB": 1}),
+        ),
+        (
             vec![(payload, "0"), ("SAGEMAKER_BATCH_STRATEGY", "SingleRecord")],
             json!({"MaxConcurrentTransforms": 8, "MaxPayloadInMB": 0}),
         ),
@@ -41,5 +49,13 @@ fn execution_parameters_come_from_the_job_and_omit_the_strategy() {
         assert_eq!(response.header("content-type"), Some("application/json"));
         let got: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(got, expected, "{vars:?}");
+        let is_much = vars.contains(&(payload, "25"));
+        let warning = "are more than the 100 MB that SageMaker allows";
+        assert_eq!(
+            server.log().contains(warning),
+            is_much,
+            "{vars:?}: {}",
+            server.log()
+        );
     }
 }

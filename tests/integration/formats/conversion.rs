@@ -55,6 +55,17 @@ const JSON: &[(&str, &str)] = &[
     ),
     ("\"a b\" \"}{\"", r#"{"instances": ["a b", "}{"]}"#),
     ("NaN\nNaN", r#"{"instances": [NaN, NaN]}"#),
+    // With commas between them.
+    ("1,2,3", r#"{"instances": [1, 2, 3]}"#),
+    ("[1],[2]", r#"{"instances": [[1], [2]]}"#),
+    (
+        "{\"x\": 1},\r\n{\"x\": 2}\r\n",
+        r#"{"instances": [{"x": 1}, {"x": 2}]}"#,
+    ),
+    (
+        "{\"instances\": [1]},{\"instances\": [2]}",
+        r#"{"instances": [1, 2]}"#,
+    ),
     // Several requests with the same signature become one.
     (
         "{\"instances\": [1]}\n{\"instances\": [2, 3]}\n{\"instances\": []}",
@@ -131,6 +142,31 @@ fn content_types_ignore_parameters_and_case_and_default_to_json() {
 }
 
 #[test]
+fn commas_that_separate_nothing_or_not_everything_are_refused() {
+    let server = Setup::new().start();
+    for (body, part) in [
+        ("1,2,", "a comma with no JSON value"),
+        ("{\"x\": 1},\n{\"x\": 2},\n", "a comma with no JSON value"),
+        (",[1]", "a comma with no JSON value"),
+        ("1,,2", "a comma with no JSON value"),
+        ("1.0,2.0\n3.0,4.0\n", "text/csv"),
+    ] {
+        let response = server.invoke(body);
+        assert_eq!(response.status, 400, "{body:?}: {}", response.text());
+        assert!(
+            response.error().contains(part),
+            "{body:?}: {}",
+            response.error()
+        );
+    }
+    assert!(
+        server.requests().is_empty(),
+        "TensorFlow Serving was not asked"
+    );
+    server.assert_serves();
+}
+
+#[test]
 fn csv_rows_become_instances() {
     let server = Setup::new().start();
     for (body, expected) in [
@@ -149,6 +185,8 @@ fn csv_rows_become_instances() {
         ("\"two\nlines\",1", r#"["two\nlines",1]"#),
         ("1,,2", r#"[1,"",2]"#),
         ("0x10,1_000,1 2", r#"["0x10","1_000","1 2"]"#),
+        ("  1, 2 \n \t\n\t3,4\t\r\n  ", "[1,2],[3,4]"),
+        (" a \n\" b \"", r#""a"," b ""#),
     ] {
         let got = converted(&server, Some("text/csv"), body.as_bytes());
         let inner = got

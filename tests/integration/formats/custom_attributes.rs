@@ -31,6 +31,14 @@ fn attributes_select_model_version_and_method() {
             "a=b=c, tfs-method=classify , trace=tfs-model-name=x,,tfs-model-name=other",
             "/v1/models/other:classify",
         ),
+        // Behind other text, as in the Python container.
+        ("a=b;tfs-model-name=other", "/v1/models/other:predict"),
+        ("trace tfs-method=regress", "/v1/models/default:regress"),
+        // An empty value is none.
+        (
+            "tfs-model-name=,tfs-model-version=,tfs-method= ",
+            "/v1/models/default:predict",
+        ),
         (&long, "/v1/models/other:predict"),
     ] {
         let response = invoke_with(&server, attributes);
@@ -63,7 +71,6 @@ fn invalid_attributes_are_refused() {
     let server = Setup::new().start();
     let too_long = format!("tfs-model-name={}", "a".repeat(256));
     for (attributes, named) in [
-        ("tfs-model-name=", "tfs-model-name"),
         ("tfs-model-name=../../secret", "tfs-model-name"),
         ("tfs-model-name=-a", "tfs-model-name"),
         ("tfs-model-name=a/b", "tfs-model-name"),
@@ -71,13 +78,17 @@ fn invalid_attributes_are_refused() {
         ("tfs-model-name=a%2fb", "tfs-model-name"),
         ("tfs-model-name=a b", "tfs-model-name"),
         (&too_long, "tfs-model-name"),
-        ("tfs-model-version=", "tfs-model-version"),
         ("tfs-model-version=latest", "tfs-model-version"),
         ("tfs-model-version=-1", "tfs-model-version"),
         ("tfs-model-version=1/2", "tfs-model-version"),
-        ("tfs-method=", "tfs-method"),
         ("tfs-method=Predict", "tfs-method"),
         ("tfs-method=train", "tfs-method"),
+        ("tfs-model-name=a;tfs-method=regress", "tfs-model-name"),
+        // Meant for the server, but written so that it would get lost.
+        ("tfs-model-name:half_plus_three", "tfs-model-name=VALUE"),
+        ("tfs_model_name=half_plus_three", "tfs-model-name=VALUE"),
+        ("a;TFS-Model-Name=half_plus_three", "tfs-model-name=VALUE"),
+        ("{\"tfs-model-version\": 1}", "tfs-model-version=VALUE"),
     ] {
         let response = invoke_with(&server, attributes);
         assert_eq!(response.status, 400, "{attributes:?}: {}", response.text());
@@ -90,5 +101,41 @@ fn invalid_attributes_are_refused() {
     assert!(
         server.requests().is_empty(),
         "TensorFlow Serving was not asked"
+    );
+}
+
+/// Whoever mistypes an attribute can find out, but nobody can fill the log.
+#[test]
+fn unknown_attributes_are_logged_once_each_and_only_some_of_them() {
+    let server = Setup::new().start();
+    let long = "x".repeat(300);
+    for _ in 0..2 {
+        assert_eq!(invoke_with(&server, "tfs-modelname=a").status, 200);
+        assert_eq!(invoke_with(&server, &format!("tfs-{long}=a")).status, 200);
+    }
+    server.wait_for_log("tfs-xxxx");
+    for number in 0..50 {
+        assert_eq!(invoke_with(&server, &format!("tfs-{number}=a")).status, 200);
+    }
+    server.wait_for_log("Further unknown attributes are not logged");
+    let log = server.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("ignores the custom attribute"))
+        .collect();
+    assert_eq!(lines.len(), 32, "{log}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.contains("WARN") && line.len() < 500),
+        "{log}"
+    );
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains(" tfs-modelname;"))
+            .count(),
+        1,
+        "{log}"
     );
 }

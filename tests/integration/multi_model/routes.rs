@@ -22,7 +22,7 @@ fn other_methods_get_405_with_the_allowed_methods() {
         assert_eq!(response.header("allow"), Some(allowed), "{method} {path}");
         assert!(response.error().contains(path), "{}", response.error());
     }
-    for path in ["/model", "/models2", "/", "/v1/models/m"] {
+    for path in ["/model", "/models2", "/", "/v1/models", "/v2/models/m"] {
         assert_eq!(server.get(path).error(), "Not Found", "{path}");
     }
     assert_eq!(server.loaded(), ["m"]);
@@ -93,6 +93,36 @@ fn the_model_servers_own_api_is_available_below_tfs() {
     );
     assert_eq!(server.get("/tfs/v1/other").status, 404);
     assert_eq!(server.get("/tfs/").status, 404);
+}
+
+#[test]
+fn kserve_paths_lead_to_the_loaded_model() {
+    let server = Setup::multi_model(2).var("FAKE_TFS_ANSWER", "echo").start();
+    server.add_loaded(&["one", "two"]);
+    let status = server.get("/v1/models/one/versions/1");
+    assert_eq!(status.status, 200);
+    assert!(status.text().contains("AVAILABLE"), "{}", status.text());
+    let body = b"{ \"instances\" :[1,\n2]}";
+    for path in [
+        "/v1/models/two:predict",
+        "/v1/models/two/versions/1:classify",
+    ] {
+        let response = server.post(path, &[], body);
+        assert_eq!(
+            (response.status, response.body.as_slice()),
+            (200, &body[..]),
+            "{path}"
+        );
+        assert_eq!(server.last_request().path, path);
+    }
+    let response = server.post("/v1/models/three:predict", &[], body);
+    assert_eq!(response.status, 404);
+    assert_eq!(response.error(), "Model three is not loaded yet.");
+    server.assert_unloads("two");
+    assert_eq!(server.post("/v1/models/two:predict", &[], body).status, 404);
+    for path in ["/v2/health/live", "/v2/health/ready"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
 }
 
 /// `/ping` reports on the server alone: SageMaker replaces a container whose ping fails, with all its models.

@@ -1,5 +1,8 @@
 //! Splits CSV into rows and fields (RFC 4180), and keeps what the `csv` crate's reader does not report: which fields
 //! were quoted.
+//!
+//! Blanks (spaces and tabs) at the ends of a row are not part of it, and a line of nothing else is no row: the Python
+//! container reads it so, and people indent and pad CSV. Blanks inside of quotes, and around other fields, stay.
 
 use memchr::memchr;
 
@@ -69,10 +72,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Begins the next row; `false` at the end of the body.
+    /// Begins the next row, behind its leading blanks; `false` at the end of the body.
     pub fn next_row(&mut self) -> bool {
-        while matches!(self.peek(), Some(b'\n' | b'\r')) {
-            self.at += 1; // blank lines, and the \n of \r\n
+        while matches!(self.peek(), Some(b'\n' | b'\r' | b' ' | b'\t')) {
+            self.at += 1; // blank lines, the \n of \r\n, and leading blanks
         }
         let has_more = self.at < self.body.len();
         self.row += usize::from(has_more);
@@ -136,15 +139,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Steps over the rest of the line, whatever it contains.
+    /// Returns the current line as it stands, with all blanks, and stops at its end. Call it at the start of a row.
     pub fn line(&mut self) -> &'a [u8] {
+        while self.at > 0 && is_blank(self.body[self.at - 1]) {
+            self.at -= 1;
+        }
         let rest = &self.body[self.at..];
         let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
         self.at += end;
         &rest[..end]
     }
 
-    /// Returns the bytes up to the next comma or line end, and stops there.
+    /// Returns the bytes up to the next comma or line end, and stops there. Blanks before a line end do not count.
     fn bare_part(&mut self) -> &'a [u8] {
         let rest = &self.body[self.at..];
         let length = rest
@@ -152,13 +158,25 @@ impl<'a> Reader<'a> {
             .position(|b| matches!(b, b',' | b'\n' | b'\r'))
             .unwrap_or(rest.len());
         self.at += length;
-        &rest[..length]
+        let mut part = &rest[..length];
+        if self.peek() != Some(b',') {
+            while let [before @ .., last] = part
+                && is_blank(*last)
+            {
+                part = before;
+            }
+        }
+        part
     }
 
     /// The byte at the current position.
     pub fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// The number, from 1, of the row that contains the byte at `at`.

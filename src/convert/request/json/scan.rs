@@ -100,6 +100,14 @@ impl<'a> Values<'a> {
         }))
     }
 
+    /// Steps over white space and a comma between top-level values; `false` if there is none.
+    pub fn skip_comma(&mut self) -> bool {
+        self.skip_space();
+        let is_comma = self.peek() == Some(b',');
+        self.at += usize::from(is_comma);
+        is_comma
+    }
+
     fn object(&mut self) -> Result<Shape<'a>, Broken> {
         let (mut is_request, mut signature_name) = (false, None);
         let (mut members, mut features) = (0_usize, None);
@@ -191,10 +199,7 @@ impl<'a> Values<'a> {
     /// # Errors
     /// For broken structure.
     pub fn next_element(&mut self) -> Result<Option<Value<'a>>, Broken> {
-        self.skip_space();
-        if self.peek() == Some(b',') {
-            self.at += 1;
-        }
+        self.skip_comma();
         self.skip_space();
         if self.peek() == Some(b']') {
             return Ok(None);

@@ -88,6 +88,54 @@ fn converts_several_values_to_instances_on_lines_or_not() {
 }
 
 #[test]
+fn values_may_have_commas_between_them() {
+    for (body, expected) in [
+        ("1,2,3", "[1, 2, 3]"),
+        ("1.0 ,\t2.0,\n5.0\n", "[1.0, 2.0, 5.0]"),
+        ("[1],[2]", "[[1], [2]]"),
+        ("[1]\n,[2]", "[[1], [2]]"),
+        ("\"a,\",\"b\"", "[\"a,\", \"b\"]"),
+        (r#"{"x":1},{"x":2}"#, r#"[{"x":1}, {"x":2}]"#),
+        ("{\"x\":1},\n{\"x\":2}\n", r#"[{"x":1}, {"x":2}]"#),
+        ("[[1]],[[2]]", "[[[1]], [[2]]]"),
+        ("null,NaN,true", "[null, NaN, true]"),
+        // Where all values have brackets, it is clear what a row is.
+        ("[1],[2]\n[3][4],\n{}", "[[1], [2], [3], [4], {}]"),
+    ] {
+        let expected = format!("{{\"instances\": {expected}}}");
+        assert_eq!(converted(body), expected, "{body}");
+    }
+    assert_eq!(
+        converted("{\"instances\": [1]},\n{\"instances\": [2]}"),
+        "{\"instances\": [1, 2]}"
+    );
+}
+
+#[test]
+fn refuses_commas_that_do_not_separate_values_clearly() {
+    for (body, part) in [
+        (",", "a comma with no JSON value"),
+        (",1", "a comma with no JSON value"),
+        ("1,", "a comma with no JSON value"),
+        ("1,,2", "a comma with no JSON value"),
+        ("1, ,2", "a comma with no JSON value"),
+        ("{\"x\":1},\n{\"x\":2},\n", "a comma with no JSON value"),
+        ("{\"instances\": [1]},", "a comma with no JSON value"),
+        ("[1],[2],,[3]", "a comma with no JSON value"),
+        // CSV that says it is JSON.
+        ("1,2\n3,4", "text/csv"),
+        ("1 2,3", "text/csv"),
+        ("a,b\n1,2", "text/csv"),
+        ("[1],[2]\n3", "text/csv"),
+        ("{},\"a\" \"b\"", "text/csv"),
+    ] {
+        let error = convert_text(body).unwrap_err();
+        assert_eq!(error.status, 400, "{body}");
+        assert!(error.text.contains(part), "{body}: {error}");
+    }
+}
+
+#[test]
 fn joins_several_requests() {
     for (body, expected) in [
         (
@@ -176,9 +224,9 @@ fn leaves_broken_bodies_unchanged_for_tensorflow_serving_to_refuse() {
         "\"a\\",
         "]",
         "}",
-        ",",
         ":",
-        "1, 2",
+        "1, 2]",
+        "[1],{",
         "{\"a\" 1}",
         "{1: 2}",
         "{\"instances\": [1}",
@@ -218,6 +266,23 @@ fn is_list_of_one_kind(value: &Json) -> bool {
 }
 
 proptest! {
+    /// Values with commas between them are what a parser reads in a list of them.
+    #[test]
+    fn reads_values_with_commas_like_a_list(
+        values in prop::collection::vec((any_json(), "[ \t\r\n]{0,3}", "[ \t\r\n]{0,3}"), 2..6),
+        is_pretty in any::<bool>(),
+    ) {
+        let texts = values.iter().map(|(value, before, after)| {
+            let value = if is_pretty { format!("{value:#}") } else { value.to_string() };
+            format!("{before}{value}{after}")
+        });
+        let body = texts.collect::<Vec<_>>().join(",");
+        let list: Json = serde_json::from_str(&format!("[{body}]")).unwrap();
+        let output = convert_text(&body).unwrap();
+        let output: Json = serde_json::from_str(&output).unwrap();
+        prop_assert_eq!(output, json!({ "instances": list }));
+    }
+
     /// Splits any values, on lines or not and pretty or not, where a real parser splits them.
     #[test]
     fn splits_values_like_a_parser(
