@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # Builds an image with sagemaker-tfs and TensorFlow Serving.
 #
-#   ./scripts/build.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|slim] [options]
+#   ./scripts/build.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|full|slim] [options]
 #
 #   --version x.y[.z]          of TensorFlow Serving, one of docker/versions.toml; default: 2.19
 #   --arch cpu|gpu|eia         processor type; default: cpu
-#   --flavor python|slim       with Python for handlers (the default), or without
+#   --flavor python|full|slim  with Python for handlers (the default), also with the packages that Amazon's images have, or
+#                              without Python
 #   --repository NAME          name of the image; default: sagemaker-tensorflow-serving, with -eia for eia
 #   --base-image IMAGE         a Debian or Ubuntu, which the image begins with
 #   --rust-image IMAGE         the image with Rust for the build stage
-#   --python-packages "A B"    Debian packages for handlers, such as python3-grpcio; default: python3-requests
+#   --python-packages "A B"    Debian packages for handlers, such as python3-grpcio; default: python3-requests, none for full
 #   --executables DIR          take the executables from DIR, made by scripts/executables.sh on a system with the
 #                              same C library and Python as the base image; default: build them in the image
+#   --wheels DIR               take the packages of the flavor full from DIR, where pip has downloaded them for the
+#                              Python of the base image; default: download them from PyPI
 #   --model-server SOURCE      take tensorflow_model_server from a file, or from a .tar.gz with it; each at a path
 #                              or an address (https://, s3://); default: from the image of that version
 #   --model-server-image IMAGE the image to take it from
@@ -32,6 +35,7 @@ base_image=
 rust_image=
 python_packages=
 executables=
+wheels=
 model_server=
 model_server_image=
 sha256=
@@ -46,6 +50,7 @@ while (($#)); do
       --rust-image) rust_image=$(option_value "$@") ;;
       --python-packages) python_packages=$(option_value "$@") ;;
       --executables) executables=$(option_value "$@") ;;
+      --wheels) wheels=$(option_value "$@") ;;
       --model-server) model_server=$(option_value "$@") ;;
       --model-server-image) model_server_image=$(option_value "$@") ;;
       --sha256) sha256=$(option_value "$@") ;;
@@ -66,6 +71,9 @@ resolve
   fail "for eia take the newest archive of $(version_value "$short_version" eia) (list it with \"aws s3 ls\")" \
     "and name it: --model-server s3://... --sha256 ..."
 [[ $model_server != s3://* ]] || ((dry_run)) || command -v aws >/dev/null || fail "the AWS CLI (aws) is missing"
+[[ $flavor != slim || -z $python_packages ]] || fail "--python-packages is for images with Python; --flavor slim has none"
+[[ $flavor == full || -z $wheels ]] || fail "--wheels is for --flavor full"
+[[ -z $wheels || -n $(compgen -G "$wheels/*.whl") ]] || fail "there are no wheels in $wheels; docs/DEPLOYING.md has the command"
 if [[ -n $executables ]]; then
   wanted=(sagemaker-tfs)
   [[ $flavor == slim ]] || wanted+=(sagemaker-tfs-python)
@@ -89,6 +97,10 @@ fi
 run cp -R Cargo.toml Cargo.lock build.rs src docker scripts "$context/"
 if [[ -n $executables ]]; then
   run cp -R "$executables"/. "$context/docker/input/"
+fi
+if [[ -n $wheels ]]; then
+  run mkdir "$context/docker/input/wheels"
+  run cp "$wheels"/*.whl "$context/docker/input/wheels/"
 fi
 if [[ -n $model_server ]]; then
   fetched=$context/docker/input/model-server

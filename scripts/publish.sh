@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pushes an image that build.sh has built to a repository of your account in Amazon ECR.
 #
-#   ./scripts/publish.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|slim] [options]
+#   ./scripts/publish.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|full|slim] [options]
 #
 #   --region REGION     default: AWS_REGION, AWS_DEFAULT_REGION, or the AWS CLI's
 #   --account ACCOUNT   default: the one of your credentials

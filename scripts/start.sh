@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts a container of an image that build.sh has built, as SageMaker does, and waits until it serves.
 #
-#   ./scripts/start.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|slim] [options]
+#   ./scripts/start.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|full|slim] [options]
 #
 #   --model-dir DIR     the models; default: the example half_plus_three, once demo.sh has made it in .models
 #   --multi-model       multi-model mode: DIR becomes /opt/ml/models, and models are loaded with POST /models

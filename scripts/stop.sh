@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stops a container that start.sh has started, as SageMaker does: SIGTERM first, which lets it finish its requests.
 #
-#   ./scripts/stop.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|slim] [--repository NAME]
+#   ./scripts/stop.sh [--version x.y[.z]] [--arch cpu|gpu|eia] [--flavor python|full|slim] [--repository NAME]
 #                     [--name NAME] [--dry-run]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

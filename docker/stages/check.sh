@@ -39,6 +39,16 @@ packages=$(dpkg-query --show --showformat '${db:Status-Status} ${Package} ${Vers
     printf ',\n    {"type": "library", "name": "%s", "version": "%s", "purl": "%s?arch=%s"}' \
       "$name" "$number" "$purl" "$architecture"
   done)
+# Packages that pip has installed. Names on PyPI have one form.
+if [ -n "$python" ]; then
+  packages=$packages$(python3 -c '
+import importlib.metadata, re, sysconfig
+found = {(re.sub("[-_.]+", "-", one.metadata["Name"]).lower(), one.version)
+         for one in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])}
+for name, version in sorted(found):
+    print(f""",\n    {{"type": "library", "name": "{name}", "version": "{version}", "purl": "pkg:pypi/{name}@{version}"}}""", end="")
+')
+fi
 sum=$(sha256sum "$model_server")
 mkdir -p "${sbom%/*}"
 cat >"$sbom" <<END

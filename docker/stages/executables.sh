@@ -12,7 +12,10 @@ case $EXECUTABLES in
     apt-get install -y -qq --no-install-recommends $packages
     export CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/local/rustup
     export PATH="$CARGO_HOME/bin:$PATH"
-    set -- --out /built --flavor "$FLAVOR"
+    # The flavor full has the executables of the flavor python.
+    flavor=python
+    [ "$FLAVOR" != slim ] || flavor=slim
+    set -- --out /built --flavor "$flavor"
     [ "$AUDIT" = on ] || set -- "$@" --no-audit
     scripts/executables.sh "$@"
     from=/built

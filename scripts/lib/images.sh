@@ -94,7 +94,7 @@ resolve() {
   [[ $arch =~ ^(cpu|gpu|eia)$ ]] || fail "--arch is $arch; it can be cpu, gpu or eia"
   [[ -n $(version_value "$short_version" "$arch") ]] ||
     fail "there is no TensorFlow Serving $short_version for $arch; $VERSIONS_FILE says which there are"
-  [[ $flavor =~ ^(python|slim)$ ]] || fail "--flavor is $flavor; it can be python or slim"
+  [[ $flavor =~ ^(python|full|slim)$ ]] || fail "--flavor is $flavor; it can be python, full or slim"
 
   # SageMaker's names: the processor type is part of the repository for eia only, and of the tag for the others.
   if [[ -z $repository ]]; then

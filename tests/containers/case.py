@@ -8,6 +8,7 @@ when it is interrupted.
 import atexit
 import contextlib
 import functools
+import hashlib
 import http.client
 import json
 import os
@@ -15,6 +16,8 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import time
 import unittest
 import uuid
@@ -22,10 +25,11 @@ from pathlib import Path
 
 from tests.harness.case import ServerCase
 from tests.harness.client import Failure, request, run, wait_until
-from tests.harness.constants import FAKE_MODEL_SERVER, PREDICTIONS, ROOT
+from tests.harness.constants import FAKE_MODEL_SERVER, MODELS, PREDICTIONS, ROOT, STAND_IN
 from tests.harness.processes import interrupt_on_signals
 
 BASES = ROOT / "target" / "containers"
+LOCK = ROOT / "docker" / "full" / "lock.txt"
 EXECUTABLES = {"python": Path(os.environ.get("SAGEMAKER_TFS_TEST_EXECUTABLES", ROOT / "target" / "executables"))}
 EXECUTABLES["slim"] = EXECUTABLES["python"].with_name(f"{EXECUTABLES['python'].name}-slim")
 
@@ -112,9 +116,26 @@ def build(*options, base=True, code=0):
 
 
 @functools.cache
+def wheels():
+    """A folder with the packages of the flavor full, for the Python of our base image: builds have no network but Debian's."""
+    folder = BASES / f"wheels-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    if not folder.exists():
+        new = folder.with_suffix(f".{os.getpid()}.new")
+        command = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "--quiet", "download", "--no-deps"]
+        command += ["--require-hashes", "--only-binary", ":all:", "--requirement", LOCK, "--dest", new]
+        try:
+            run(*command, timeout=BUILD_SECONDS)
+        except Failure as failure:
+            raise unittest.SkipTest(f"SKIPPED: the packages cannot be downloaded: {failure}") from None
+        new.rename(folder)
+    return folder
+
+
+@functools.cache
 def image(flavor):
     """The image of this flavor, with the fake model server in place of TensorFlow Serving."""
-    build("--version", "2.19", "--arch", "cpu", "--flavor", flavor, "--model-server", FAKE_MODEL_SERVER)
+    options = ("--wheels", wheels()) if flavor == "full" else ()
+    build("--version", "2.19", "--arch", "cpu", "--flavor", flavor, "--model-server", FAKE_MODEL_SERVER, *options)
     return f"{RUN}/serving:2.19-cpu" + ("" if flavor == "python" else f"-{flavor}")
 
 
@@ -217,6 +238,33 @@ class ContainerCase(ServerCase):
 
     def serve(self, flavor="slim", models=None, **options):
         return self.container(image(flavor), models or self.models(), **options).wait_ready()
+
+    def tensorflow_models(self, *names):
+        """A model directory with copies of models that scripts/make_models.py makes: links would lead out of a container."""
+        folder = self.folder()
+        for name in names:
+            if not (MODELS / name).exists():
+                self.skipTest(f"SKIPPED: there are no models in {MODELS}; scripts/demo.sh makes them")
+            shutil.copytree(MODELS / name, folder / name)
+        return folder
+
+    def serve_tensorflow(self, flavor, models, env=None):
+        """TensorFlow really computes: the environment of the tests comes in read-only volumes, and its stand-in takes the
+        place of TensorFlow Serving."""
+        environment = Path(sys.prefix).resolve()
+        # The links of a virtual environment lead to its Python: both are where they are outside.
+        folders = {environment, ROOT / "scripts"}
+        # The image has the system's Python, in the same version.
+        if not sys.base_prefix.startswith("/usr"):
+            folders |= {Path(sys.base_prefix), Path(sysconfig.get_path("stdlib"))}
+        options = [word for folder in sorted(folders) for word in ("--volume", f"{folder}:{folder}:ro")]
+        env = {
+            "SAGEMAKER_TFS_MODEL_SERVER": STAND_IN,
+            "MODEL_SERVER_PYTHON": environment / "bin" / "python3",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **(env or {}),
+        }
+        return self.serve(flavor, models, env=env, options=options)
 
     def check_predictions(self, answer):
         self.check(answer, PREDICTIONS)

@@ -2,11 +2,8 @@
 multi-model mode, and with TensorFlow."""
 
 import json
-import sys
-import sysconfig
-from pathlib import Path
 
-from tests.harness.constants import CSV, INSTANCES, JSON_LINES, MODELS, ROOT, STAND_IN
+from tests.harness.constants import CSV, INSTANCES, JSON_LINES
 
 from .case import ContainerCase, engine_or_skip
 
@@ -110,28 +107,9 @@ class MultiModel(ContainerCase):
 
 
 class TensorFlow(ContainerCase):
-    """TensorFlow really computes: the environment of the tests comes in read-only volumes, and its stand-in takes the
-    place of TensorFlow Serving."""
-
     def test_predictions(self):
-        if not MODELS.exists():
-            self.skipTest(f"SKIPPED: there are no models in {MODELS}; scripts/demo.sh makes them")
-        environment = Path(sys.prefix).resolve()
-        # The links of a virtual environment lead to its Python: both are where they are outside.
-        folders = {environment, ROOT / "scripts"}
-        # The image has the system's Python, in the same version.
-        if not sys.base_prefix.startswith("/usr"):
-            folders |= {Path(sys.base_prefix), Path(sysconfig.get_path("stdlib"))}
-        options = [word for folder in sorted(folders) for word in ("--volume", f"{folder}:{folder}:ro")]
-        env = {
-            "SAGEMAKER_TFS_MODEL_SERVER": STAND_IN,
-            "MODEL_SERVER_PYTHON": environment / "bin" / "python3",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            "SAGEMAKER_TFS_ENABLE_BATCHING": "true",
-        }
-        inside = "/opt/ml/model/half_plus_three"
-        models = (MODELS / "half_plus_three").resolve()
-        container = self.serve("python", models, inside=inside, env=env, options=options)
+        models = self.tensorflow_models("half_plus_three")
+        container = self.serve_tensorflow("python", models, {"SAGEMAKER_TFS_ENABLE_BATCHING": "true"})
         self.check_predictions(self.invoke(container, INSTANCES))
         self.check_predictions(self.invoke(container, "1.0\n2.0\n5.0\n", CSV))
         version = "tfs-model-name=half_plus_three,tfs-model-version=123"
