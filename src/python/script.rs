@@ -27,6 +27,7 @@ pub struct Returned<'py> {
     pub content_type: Bound<'py, PyString>,
 }
 
+const RESPONSE: &str = include_str!("response.py");
 const RUNTIME: &str = include_str!("runtime.py");
 const GREENLETS: &str = include_str!("greenlets.py");
 
@@ -39,6 +40,8 @@ impl Script {
         Python::attach(|py| {
             let module =
                 |source, name| source::run(py, source, name).map_err(|e: PyErr| e.to_string());
+            // Before the runtime, which imports it.
+            module(RESPONSE, c"sagemaker_tfs_response")?;
             let runtime = module(RUNTIME, c"sagemaker_tfs")?;
             let greenlets = match options.worker_class {
                 WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),
