@@ -67,8 +67,8 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     /// The header `Accept`.
     pub accept: Option<&'a str>,
-    /// The header `Content-Length`, bytes.
-    pub content_length: Option<u64>,
+    /// Length of the body, bytes.
+    pub content_length: u64,
     /// The body.
     pub body: &'a Buffer,
 }

@@ -6,6 +6,7 @@ It needs only the standard library. It uses `requests` if the script has importe
 import codecs
 import collections.abc
 import datetime
+import functools
 import io
 import json
 import re
@@ -49,6 +50,55 @@ class Headers(collections.abc.MutableMapping):
         return Headers(self._pairs.values())
 
 
+class Request:
+    """What the server sent to TensorFlow Serving, with the interface of `requests.PreparedRequest`.
+
+    It lives while TensorFlow Serving works, and a worker may have hundreds of them, so it keeps no large body.
+    """
+
+    method = "POST"
+
+    def __init__(self, url, content_type, body):
+        self.url = url
+        self._content_type = content_type
+        self._body = body if len(body) <= MAX_KEPT_BODY else None
+        self._length = _length(body) if self._body is None else None
+
+    @property
+    def body(self):
+        if self._body is None:
+            raise AttributeError(f"request.body is kept up to a length of {MAX_KEPT_BODY}, not for {self._length} bytes")
+        return self._body
+
+    @functools.cached_property
+    def headers(self):
+        length = _length(self._body) if self._length is None else self._length
+        return Headers([("Content-Type", self._content_type), ("Content-Length", str(length))])
+
+    def __repr__(self):
+        return f"<PreparedRequest [{self.method}]>"
+
+
+# The longest body that `Request` keeps, in bytes or characters. A worker may hold 512 requests.
+MAX_KEPT_BODY = 256 << 10
+
+
+def _length(body):
+    return len(body) if isinstance(body, bytes) or body.isascii() else len(body.encode())
+
+
+class Raw(io.BytesIO):
+    """The response's body as a file, with the interface of `urllib3.HTTPResponse` that does not need its connection."""
+
+    def __init__(self, response):
+        super().__init__(response.content)
+        self.status, self.reason, self.headers = response.status_code, response.reason, response.headers
+
+    def read(self, amt=-1, decode_content=None):
+        # TensorFlow Serving's body has no encoding by now.
+        return super().read(amt)
+
+
 class HTTPError(IOError):
     """Raised by `raise_for_status` if the script does not use `requests`."""
 
@@ -61,15 +111,16 @@ class Response:
     """TensorFlow Serving's response, with the interface of `requests.Response`."""
 
     is_redirect = is_permanent_redirect = False
-    next = request = None
+    next = None
     # The server measures time; the script gets none.
     elapsed = datetime.timedelta()
 
-    def __init__(self, status_code, reason, headers, content, url):
+    def __init__(self, status_code, reason, headers, content, request):
         self.status_code = status_code
         self.reason = reason
         self.content = content
-        self.url = url
+        self.request = request
+        self.url = request.url
         self.headers = Headers((name.title(), value) for name, value in headers)
         self.history, self.cookies, self.links = [], {}, {}
         self.encoding = _encoding(self.headers.get("Content-Type", ""))
@@ -91,9 +142,9 @@ class Response:
         except LookupError:
             return str(self.content, errors="replace")
 
-    @property
+    @functools.cached_property
     def raw(self):
-        return io.BytesIO(self.content)
+        return Raw(self)
 
     def json(self, **options):
         try:

@@ -5,7 +5,6 @@ It needs only the standard library. It uses `grpc` and `gevent` if the script's 
 """
 
 import collections
-import collections.abc
 import contextvars
 import importlib.machinery
 import importlib.util
@@ -14,9 +13,11 @@ import logging
 import os
 import sys
 import traceback
-import urllib.parse
 
-from sagemaker_tfs_response import Response
+from sagemaker_tfs_hints import hint
+from sagemaker_tfs_request_body import encode as _for_model_server
+from sagemaker_tfs_response import Request, Response
+from sagemaker_tfs_standard_library import provide_submodules
 
 log = logging.getLogger("sagemaker_tfs")
 
@@ -27,9 +28,12 @@ _FIELDS = (
 
 
 class Context(collections.namedtuple("Context", _FIELDS)):
-    """The script's `context`. What `convert` needs is no field, because scripts unpack and compare fields."""
+    """The script's `context`. What `convert` and `response` need is no field, because scripts unpack and compare
+    fields."""
 
     call = None
+    # The `Request` of `response`.
+    sent = None
 
     def _replace(self, **fields):
         other = super()._replace(**fields)
@@ -89,7 +93,12 @@ def load(path, prefix, packages, level, greenlets, make_convert):
     folder = os.path.dirname(path)
     # Before installed packages, as with gunicorn, because an archive may contain another version of a package.
     places = (folder, os.path.join(folder, "lib"))
-    sys.path[:0] = [place for place in places if os.path.isdir(place)]
+    places = [place for place in places if os.path.isdir(place)]
+    sys.path[:0] = places
+    if packages is not None:
+        places.append(os.fspath(packages))
+    # For processes that the script starts.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*places, os.environ.get("PYTHONPATH")]))
     sys.argv = [path]
     # Before the import of the script, because modules that it imports must be patched, too. The functions of the script
     # are not known yet, so the process is patched for a pair, too, as with gunicorn.
@@ -98,10 +107,8 @@ def load(path, prefix, packages, level, greenlets, make_convert):
         _grpc = _import_grpc()
         if _grpc is not None:
             greenlets.install_grpc()
-    # Existing scripts expect the module name `inference`, whatever the file's name, and no entry in sys.modules.
-    loader = importlib.machinery.SourceFileLoader("inference", path)
-    _module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
-    loader.exec_module(_module)
+    provide_submodules()
+    _module = _import_script(path)
 
     _handler = getattr(_module, "handler", None)
     _input_handler = getattr(_module, "input_handler", None)
@@ -116,6 +123,23 @@ def load(path, prefix, packages, level, greenlets, make_convert):
     if _grpc is None:
         _grpc = _import_grpc()
     return _handler is not None, has_gevent, "convert" in globals()
+
+
+def _import_script(path):
+    """Runs the script as the module `inference`, whatever the file's name, because existing scripts expect that name.
+
+    The module is registered first: dataclasses, `typing` and `pickle` look up their module by its name, and modules
+    that import `inference` get the script and no package of that name.
+    """
+    loader = importlib.machinery.SourceFileLoader("inference", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
+    sys.modules["inference"] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop("inference", None)
+        raise
+    return module
 
 
 def __getattr__(name):
@@ -186,6 +210,7 @@ def request(
         body, content_type = _for_client(_handler(data, context))
     else:
         body, content_type = _for_model_server(_input_handler(data, context))
+        context.sent = Request(rest_uri, content_type, body)
     return context, body, content_type
 
 
@@ -193,7 +218,7 @@ def response(context, status, reason, headers, body):
     """Runs `output_handler`. Returns the body and content type for the client."""
     if context.call is not None:
         _call.set(context.call)
-    return _for_client(_output_handler(Response(status, reason, headers, body, context.rest_uri), context))
+    return _for_client(_output_handler(Response(status, reason, headers, body, context.sent), context))
 
 
 def report(error, trace):
@@ -206,7 +231,7 @@ def report(error, trace):
         return str(error), error.status
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
+    text = "".join(traceback.format_exception(type(error), error, trace)) + hint(error)
     # The script may have replaced sys.stderr with an object that fails.
     for stream in (sys.stderr, sys.__stderr__):
         try:
@@ -227,7 +252,7 @@ def describe(error, trace):
     # The script's users need no frames of this module and of the import machinery.
     while trace is not None and _is_foreign(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    return ("".join(traceback.format_exception(type(error), error, trace)) + hint(error)).rstrip()
 
 
 def _is_foreign(filename):
@@ -249,40 +274,3 @@ def _for_client(result):
     elif not isinstance(body, (str, bytes)):
         raise TypeError(f"the body must be str or bytes, not {type(body).__name__}")
     return body, content_type
-
-
-def _for_model_server(data):
-    """Returns the body and content type that `requests.post(data=...)` would send, with JSON as the default type."""
-    json_type = "application/json"
-    if isinstance(data, (str, bytes)):
-        return data, json_type
-    if data is None:
-        return b"", json_type
-    if isinstance(data, (bytearray, memoryview)):
-        return bytes(data), json_type
-    if hasattr(data, "read"):
-        data = data.read()
-        return (data, json_type) if isinstance(data, (str, bytes)) else (bytes(data), json_type)
-    if isinstance(data, collections.abc.Mapping) or _is_pairs(data):
-        return _form(data), "application/x-www-form-urlencoded"
-    if hasattr(data, "__iter__"):
-        parts = (part.encode() if isinstance(part, str) else part for part in data)
-        return b"".join(parts), json_type
-    raise TypeError(f"input_handler must return str, bytes, a file or an iterable of bytes, not {type(data).__name__}")
-
-
-def _form(data):
-    pairs = data.items() if isinstance(data, collections.abc.Mapping) else data
-    fields = []
-    for name, values in pairs:
-        several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes))
-        fields += [(name, value) for value in (values if several else [values]) if value is not None]
-    return urllib.parse.urlencode(fields)
-
-
-def _is_pairs(data):
-    return (
-        isinstance(data, (list, tuple))
-        and len(data) > 0
-        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in data)
-    )

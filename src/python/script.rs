@@ -1,5 +1,7 @@
 //! Loads the handler script and runs its functions, by calling `runtime.py` and, in the class `gevent`, `greenlets.py`.
 
+use std::ffi::CStr;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
@@ -27,7 +29,19 @@ pub struct Returned<'py> {
     pub content_type: Bound<'py, PyString>,
 }
 
-const RESPONSE: &str = include_str!("response.py");
+/// The modules that the runtime imports, with their names.
+const PARTS: [(&str, &CStr); 4] = [
+    (include_str!("hints.py"), c"sagemaker_tfs_hints"),
+    (
+        include_str!("request_body.py"),
+        c"sagemaker_tfs_request_body",
+    ),
+    (include_str!("response.py"), c"sagemaker_tfs_response"),
+    (
+        include_str!("standard_library.py"),
+        c"sagemaker_tfs_standard_library",
+    ),
+];
 const RUNTIME: &str = include_str!("runtime.py");
 const GREENLETS: &str = include_str!("greenlets.py");
 
@@ -40,8 +54,9 @@ impl Script {
         Python::attach(|py| {
             let module =
                 |source, name| source::run(py, source, name).map_err(|e: PyErr| e.to_string());
-            // Before the runtime, which imports it.
-            module(RESPONSE, c"sagemaker_tfs_response")?;
+            for (source, name) in PARTS {
+                module(source, name)?;
+            }
             let runtime = module(RUNTIME, c"sagemaker_tfs")?;
             let greenlets = match options.worker_class {
                 WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),

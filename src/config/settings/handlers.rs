@@ -23,6 +23,9 @@ settings! {
     /// also the lower bound of a request's deadline.
     TIMEOUT: Duration = setting("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", SECONDS).default("30").in_batch_transform("600");
 
+    /// Level of Python's root logger in handlers.
+    LOG_LEVEL: &'static str = setting("SAGEMAKER_TFS_HANDLER_LOGLEVEL", PYTHON_LEVEL).default("info");
+
     /// Name of the handler script.
     PROGRAM: String = setting("SAGEMAKER_PROGRAM", FILE_NAME).default("inference.py");
 }
@@ -40,7 +43,7 @@ pub struct HandlerConfig {
     pub timeout: Option<Duration>,
     /// Value of `context.timeout`: the deadline of a request.
     pub context_timeout: Duration,
-    /// Python's name for the log level.
+    /// Level of Python's root logger, by Python's name.
     pub log_level: &'static str,
     /// File name of the script in `code/`.
     pub program: String,
@@ -55,7 +58,6 @@ impl HandlerConfig {
         r: &mut Reader,
         deadline: Duration,
         single_threaded: bool,
-        log_level: &'static str,
     ) -> Self {
         let timeout = r.value(&TIMEOUT);
         Self {
@@ -64,7 +66,7 @@ impl HandlerConfig {
             worker_class: r.value(&WORKER_CLASS),
             timeout: (!single_threaded).then_some(timeout),
             context_timeout: deadline.max(timeout),
-            log_level,
+            log_level: r.value(&LOG_LEVEL),
             program: r.value(&PROGRAM),
             program_is_named: r.is_given(&PROGRAM),
         }
@@ -107,6 +109,16 @@ const WORKER_CLASS_NAME: Format<WorkerClass> = Format {
     parse: WorkerClass::from_name,
 };
 
+const PYTHON_LEVEL: Format<&'static str> = Format {
+    accepts: "debug, info, warning, error or critical",
+    parse: |text| {
+        let names = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+        names
+            .into_iter()
+            .find(|name| name.eq_ignore_ascii_case(text))
+    },
+};
+
 const FILE_NAME: Format<String> = Format {
     accepts: "a file name in the archive's code directory",
     parse: |text| (!text.contains('/')).then(|| text.to_owned()),
@@ -125,8 +137,20 @@ mod tests {
         assert_eq!(handlers.worker_class, WorkerClass::Gevent);
         assert_eq!(handlers.timeout, Some(Duration::from_secs(30)));
         assert_eq!(handlers.context_timeout, Duration::from_secs(60));
+        assert_eq!(handlers.log_level, "INFO");
         assert_eq!(handlers.program, "inference.py");
         assert!(!handlers.program_is_named);
+    }
+
+    #[test]
+    fn level_of_handlers_is_not_the_servers() {
+        let level = |name, value| read(&[(name, value)]).unwrap().handlers.log_level;
+        assert_eq!(level("SAGEMAKER_GUNICORN_LOGLEVEL", "error"), "INFO");
+        assert_eq!(
+            level("SAGEMAKER_TFS_HANDLER_LOGLEVEL", "Critical"),
+            "CRITICAL"
+        );
+        assert_accepts_words(&LOG_LEVEL);
     }
 
     #[test]
@@ -135,6 +159,7 @@ mod tests {
         assert_refuses(&THREADS, &["x", "1001"]);
         assert_refuses(&WORKER_CLASS, &["tornado", "eventlet", "Sync"]);
         assert_refuses(&TIMEOUT, &["0", "86401"]);
+        assert_refuses(&LOG_LEVEL, &["warn", "loud", "10"]);
         assert_refuses(&PROGRAM, &["../x.py", "code/x.py"]);
     }
 
