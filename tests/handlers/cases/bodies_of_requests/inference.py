@@ -40,6 +40,12 @@ def input_handler(data, context):
 
 
 def output_handler(response, context):
-    sent = (response.content, response.request.headers["Content-Type"] == FORM)
+    request = response.request
+    sent = (response.content, request.headers["Content-Type"] == FORM)
     assert sent == expected, f"{sent} instead of {expected}"
+    assert request.headers["Content-Length"] == str(len(response.content))
+    # None: too long to be kept.
+    body = getattr(request, "body", None)
+    body = body.encode() if isinstance(body, str) else body
+    assert body == (response.content if len(response.content) <= 256 << 10 else None)
     return "the same", "text/plain"
