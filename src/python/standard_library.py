@@ -12,12 +12,11 @@ import os
 import sys
 
 # Measured with the versions of the older images (gunicorn 20.1, falcon 3.1) and of the newest. Left out are submodules
-# that their packages import themselves, such as those of asyncio, json and multiprocessing.
+# that their packages import themselves, such as those of asyncio, html, json and multiprocessing.
 _SUBMODULES = {
     "concurrent": "futures",
     "email": "base64mime charset encoders errors feedparser header iterators message parser quoprimime utils",
     "encodings": "idna",
-    "html": "entities",
     "http": "client cookiejar cookies",
     "importlib": "abc machinery metadata readers resources util",
     "logging": "config handlers",

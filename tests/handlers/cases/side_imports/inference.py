@@ -2,7 +2,6 @@
 
 import concurrent
 import email
-import html  # beside this script; hides the standard module
 import http
 import importlib
 import json
@@ -11,8 +10,6 @@ import multiprocessing
 import os
 import urllib
 import xml
-
-assert html.ORDER == ["html"], "it ran before the script imported it"
 
 USED = [
     concurrent.futures.ThreadPoolExecutor,
