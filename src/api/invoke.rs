@@ -45,8 +45,13 @@ impl Api {
             Ok(name)
         };
         let model_backend = self.backend(model, deadline)?;
-        let content_type = head.first("Content-Type");
-        let accept = head.list("Accept");
+        // A header without a value counts as absent.
+        let content_type = head
+            .first("Content-Type")
+            .filter(|value| !value.trim().is_empty());
+        let accept = head
+            .list("Accept")
+            .filter(|list| !list.trim_matches([' ', '\t', ',']).is_empty());
         let path = model_path(&attributes, &model_backend.default_model);
         if let Some(handlers) = &model_backend.handlers {
             let request = handlers::invocation::Request {
@@ -59,9 +64,7 @@ impl Api {
                 path: &path,
                 content_type,
                 accept: accept.as_deref(),
-                content_length: head
-                    .first("Content-Length")
-                    .and_then(|length| length.parse().ok()),
+                content_length: body.len() as u64,
                 headers: &headers_for_script(head),
                 body,
             };

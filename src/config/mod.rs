@@ -166,15 +166,8 @@ impl Config {
 
         let single_threaded = r.value(&server::SINGLE_THREADED);
         let deadline = r.value(&server::DEADLINE);
-        let (log_level, python_log_level) = r.value(&server::LOG_LEVEL);
         let tfs_version = r.optional(&model_server::TFS_VERSION);
-        let handlers = HandlerConfig::read(
-            r,
-            deadline,
-            single_threaded,
-            python_log_level,
-            tfs_version.as_deref(),
-        );
+        let handlers = HandlerConfig::read(r, deadline, single_threaded, tfs_version.as_deref());
 
         let port = r.value(&server::PORT);
         let instances = r.value(&model_server::INSTANCE_COUNT);
@@ -206,7 +199,7 @@ impl Config {
                 .optional(&server::BODY_MEMORY)
                 .map(|megabytes| u64::from(megabytes) << 20),
             front_log_level: r.value(&server::FRONT_LOG_LEVEL),
-            log_level,
+            log_level: r.value(&server::LOG_LEVEL),
             workers: r.value(&server::WORKERS),
             single_threaded,
             default_model_name: r.optional(&model_server::DEFAULT_MODEL_NAME),

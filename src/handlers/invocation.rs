@@ -70,8 +70,8 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     /// The header `Accept`.
     pub accept: Option<&'a str>,
-    /// The header `Content-Length`, bytes.
-    pub content_length: Option<u64>,
+    /// Length of the body, bytes.
+    pub content_length: u64,
     /// Other headers that scripts see.
     pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
     /// The body.

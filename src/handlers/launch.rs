@@ -39,7 +39,7 @@ pub struct Launch {
     pub worker_class: WorkerClass,
     /// The number of calls that may be sent to a worker at once.
     pub channels: usize,
-    /// Python's name for the log level.
+    /// Level of Python's root logger, by Python's name.
     pub log_level: &'static str,
     /// The folder with packages that were installed for this script alone.
     pub packages: Option<PathBuf>,

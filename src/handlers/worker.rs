@@ -202,7 +202,7 @@ impl Unit for Worker {
         let name = self.name();
         if let Phase::Down { reason, .. } | Phase::Ending { reason } = phase {
             // The last line of a traceback, because clients see this text.
-            self.last_failure = reason.lines().last().unwrap_or_default().to_owned();
+            self.last_failure = last_line(reason).to_owned();
         }
         let (health, what) = match phase {
             Phase::Ready => (Health::Ready, phase.to_string()),
@@ -315,6 +315,14 @@ impl Unit for Worker {
     }
 }
 
+/// The last line of a traceback that is no hint.
+fn last_line(reason: &str) -> &str {
+    let mut lines = reason.lines().rev();
+    lines
+        .find(|line| !line.starts_with("hint: "))
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,7 +411,7 @@ mod tests {
         };
         let first = problem(&down("Traceback\nValueError: no"), 1);
         assert!(first.contains("down (ValueError: no)"), "{first}");
-        let second = problem(&down("Traceback\nValueError: no"), 2);
+        let second = problem(&down("Traceback\nValueError: no\nhint: yes"), 2);
         assert!(second.contains("failing (ValueError: no)"), "{second}");
         let again = problem(&Phase::Starting, 2);
         assert!(again.contains("failing (ValueError: no)"), "{again}");

@@ -22,7 +22,7 @@ pub struct Options {
     pub packages: Option<PathBuf>,
     /// How calls may overlap.
     pub worker_class: WorkerClass,
-    /// Python's name for the log level.
+    /// Level of Python's root logger, by Python's name.
     pub log_level: String,
     /// File descriptor of the record of calls.
     pub record: i32,

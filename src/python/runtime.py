@@ -1,24 +1,23 @@
-"""Loads and calls a handler script, and defines the objects that the script sees: data, context and response.
+"""Loads and calls a handler script, and defines two of the objects that the script sees: data and context.
 
 This module is compiled into sagemaker-tfs-python, which calls `load`, `request`, `response`, `report` and `describe`.
-It needs only the standard library. It uses `grpc`, `gevent` and `requests` if the script's environment has them.
+It needs only the standard library. It uses `grpc` and `gevent` if the script's environment has them.
 """
 
-import codecs
 import collections
-import collections.abc
 import contextvars
-import datetime
 import importlib.machinery
 import importlib.util
 import io
-import json
 import logging
 import os
-import re
 import sys
 import traceback
-import urllib.parse
+
+from sagemaker_tfs_hints import hint
+from sagemaker_tfs_request_body import encode as _for_model_server
+from sagemaker_tfs_response import Request, Response
+from sagemaker_tfs_standard_library import provide_submodules
 
 import sagemaker_tfs_awaiting as awaiting
 import sagemaker_tfs_headers as headers_of
@@ -33,9 +32,12 @@ _FIELDS = (
 
 
 class Context(collections.namedtuple("Context", _FIELDS)):
-    """The script's `context`. What `convert` needs is no field, because scripts unpack and compare fields."""
+    """The script's `context`. What `convert` and `response` need is no field, because scripts unpack and compare
+    fields."""
 
     call = None
+    # The `Request` of `response`.
+    sent = None
 
     def _replace(self, **fields):
         other = super()._replace(**fields)
@@ -97,7 +99,12 @@ def load(path, prefix, packages, level, greenlets, make_convert):
     folder = os.path.dirname(path)
     # Before installed packages, as with gunicorn, because an archive may contain another version of a package.
     places = (folder, os.path.join(folder, "lib"))
-    sys.path[:0] = [place for place in places if os.path.isdir(place)]
+    places = [place for place in places if os.path.isdir(place)]
+    sys.path[:0] = places
+    if packages is not None:
+        places.append(os.fspath(packages))
+    # For processes that the script starts.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*places, os.environ.get("PYTHONPATH")]))
     sys.argv = [path]
     # Before the import of the script, because modules that it imports must be patched, too. The functions of the script
     # are not known yet, so the process is patched for a pair, too, as with gunicorn.
@@ -106,10 +113,8 @@ def load(path, prefix, packages, level, greenlets, make_convert):
         _grpc = _import_grpc()
         if _grpc is not None:
             greenlets.install_grpc()
-    # Existing scripts expect the module name `inference`, whatever the file's name, and no entry in sys.modules.
-    loader = importlib.machinery.SourceFileLoader("inference", path)
-    _module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
-    loader.exec_module(_module)
+    provide_submodules()
+    _module = _import_script(path)
 
     _handler = getattr(_module, "handler", None)
     _input_handler = getattr(_module, "input_handler", None)
@@ -124,6 +129,23 @@ def load(path, prefix, packages, level, greenlets, make_convert):
     if _grpc is None:
         _grpc = _import_grpc()
     return _handler is not None, has_gevent, "convert" in globals()
+
+
+def _import_script(path):
+    """Runs the script as the module `inference`, whatever the file's name, because existing scripts expect that name.
+
+    The module is registered first: dataclasses, `typing` and `pickle` look up their module by its name, and modules
+    that import `inference` get the script and no package of that name.
+    """
+    loader = importlib.machinery.SourceFileLoader("inference", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("inference", path, loader=loader))
+    sys.modules["inference"] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop("inference", None)
+        raise
+    return module
 
 
 def __getattr__(name):
@@ -195,7 +217,9 @@ def request(
     if _handler is not None:
         result = _for_client(awaiting.result_of(_handler(data, context)))
     else:
-        result = *_for_model_server(awaiting.result_of(_input_handler(data, context))), None
+        body, content_type = _for_model_server(awaiting.result_of(_input_handler(data, context)))
+        context.sent = Request(rest_uri, content_type, body)
+        result = body, content_type, None
     return context, *result
 
 
@@ -203,7 +227,7 @@ def response(context, status, reason, headers, body):
     """Runs `output_handler`. Returns the body, content type and headers for the client."""
     if context.call is not None:
         _call.set(context.call)
-    answer = Response(status, reason, headers, body, context.rest_uri)
+    answer = Response(status, reason, headers, body, context.sent)
     return _for_client(awaiting.result_of(_output_handler(answer, context)))
 
 
@@ -238,7 +262,7 @@ def _write_traceback(error, trace):
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace))
+        text = "".join(traceback.format_exception(type(error), error, trace)) + hint(error)
     except Exception:
         # Reading an attribute of the exception fails.
         text = "".join([*traceback.format_tb(trace), f"{type(error).__name__}\n"])
@@ -258,7 +282,7 @@ def describe(error, trace):
     # The script's users need no frames of this module and of the import machinery.
     while trace is not None and _is_foreign(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    return ("".join(traceback.format_exception(type(error), error, trace)) + hint(error)).rstrip()
 
 
 def _is_foreign(filename):
@@ -285,179 +309,3 @@ def _for_client(result):
     elif not isinstance(body, (str, bytes)):
         raise TypeError(f"the body must be str or bytes, not {type(body).__name__}")
     return body, content_type, headers
-
-
-def _for_model_server(data):
-    """Returns the body and content type that `requests.post(data=...)` would send, with JSON as the default type."""
-    json_type = "application/json"
-    if isinstance(data, (str, bytes)):
-        return data, json_type
-    if data is None:
-        return b"", json_type
-    if isinstance(data, (bytearray, memoryview)):
-        return bytes(data), json_type
-    if hasattr(data, "read"):
-        data = data.read()
-        return (data, json_type) if isinstance(data, (str, bytes)) else (bytes(data), json_type)
-    if isinstance(data, collections.abc.Mapping) or _is_pairs(data):
-        return _form(data), "application/x-www-form-urlencoded"
-    if hasattr(data, "__iter__"):
-        parts = (part.encode() if isinstance(part, str) else part for part in data)
-        return b"".join(parts), json_type
-    raise TypeError(f"input_handler must return str, bytes, a file or an iterable of bytes, not {type(data).__name__}")
-
-
-def _form(data):
-    pairs = data.items() if isinstance(data, collections.abc.Mapping) else data
-    fields = []
-    for name, values in pairs:
-        several = hasattr(values, "__iter__") and not isinstance(values, (str, bytes))
-        fields += [(name, value) for value in (values if several else [values]) if value is not None]
-    return urllib.parse.urlencode(fields)
-
-
-def _is_pairs(data):
-    return (
-        isinstance(data, (list, tuple))
-        and len(data) > 0
-        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in data)
-    )
-
-
-class Headers(collections.abc.MutableMapping):
-    """Headers by name. The case of names does not matter."""
-
-    def __init__(self, pairs=()):
-        self._pairs = {}
-        for name, value in pairs:
-            known = self._pairs.get(name.lower())
-            self[name] = value if known is None else f"{known[1]}, {value}"
-
-    def __getitem__(self, name):
-        return self._pairs[name.lower()][1]
-
-    def __setitem__(self, name, value):
-        self._pairs[name.lower()] = (name, value)
-
-    def __delitem__(self, name):
-        del self._pairs[name.lower()]
-
-    def __iter__(self):
-        return (name for name, _ in self._pairs.values())
-
-    def __len__(self):
-        return len(self._pairs)
-
-    def __eq__(self, other):
-        if not isinstance(other, collections.abc.Mapping):
-            return NotImplemented
-        other = other if isinstance(other, Headers) else Headers(other.items())
-        return {k: v for k, (_, v) in self._pairs.items()} == {k: v for k, (_, v) in other._pairs.items()}
-
-    def __repr__(self):
-        return repr(dict(self.items()))
-
-    def copy(self):
-        return Headers(self._pairs.values())
-
-
-class HTTPError(IOError):
-    """Raised by `raise_for_status` if the script does not use `requests`."""
-
-    def __init__(self, message, response):
-        super().__init__(message)
-        self.response = response
-
-
-class Response:
-    """TensorFlow Serving's response, with the interface of `requests.Response`."""
-
-    is_redirect = is_permanent_redirect = False
-    next = request = None
-    # The server measures time; the script gets none.
-    elapsed = datetime.timedelta()
-
-    def __init__(self, status_code, reason, headers, content, url):
-        self.status_code = status_code
-        self.reason = reason
-        self.content = content
-        self.url = url
-        self.headers = Headers((name.title(), value) for name, value in headers)
-        self.history, self.cookies, self.links = [], {}, {}
-        self.encoding = _encoding(self.headers.get("Content-Type", ""))
-
-    @property
-    def ok(self):
-        return not 400 <= self.status_code < 600
-
-    __bool__ = ok.fget
-
-    @property
-    def apparent_encoding(self):
-        return "utf-8"
-
-    @property
-    def text(self):
-        try:
-            return str(self.content, self.encoding or self.apparent_encoding, errors="replace")
-        except LookupError:
-            return str(self.content, errors="replace")
-
-    @property
-    def raw(self):
-        return io.BytesIO(self.content)
-
-    def json(self, **options):
-        try:
-            # Without an encoding, json detects it.
-            return json.loads(self.text if self.encoding else self.content, **options)
-        except ValueError as error:
-            requests = sys.modules.get("requests")
-            if requests is None or not isinstance(error, json.JSONDecodeError):
-                raise
-            raise requests.exceptions.JSONDecodeError(error.msg, error.doc, error.pos) from None
-
-    def raise_for_status(self):
-        if self.ok:
-            return
-        kind = "Client" if self.status_code < 500 else "Server"
-        text = f"{self.status_code} {kind} Error: {self.reason} for url: {self.url}"
-        requests = sys.modules.get("requests")
-        # A script that catches the error of requests has imported requests.
-        error = HTTPError if requests is None else requests.exceptions.HTTPError
-        raise error(text, response=self)
-
-    def iter_content(self, chunk_size=1, decode_unicode=False):
-        step = chunk_size or max(len(self.content), 1)
-        pieces = (self.content[start : start + step] for start in range(0, len(self.content), step))
-        if decode_unicode and self.encoding:
-            return codecs.iterdecode(pieces, self.encoding, errors="replace")
-        return pieces
-
-    def iter_lines(self, chunk_size=512, decode_unicode=False, delimiter=None):
-        text = self.text if decode_unicode and self.encoding else self.content
-        return iter(text.split(delimiter) if delimiter else text.splitlines())
-
-    def __iter__(self):
-        return self.iter_content(128)
-
-    def __repr__(self):
-        return f"<Response [{self.status_code}]>"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def close(self):
-        pass
-
-
-def _encoding(content_type):
-    charset = re.search(r"charset\s*=\s*[\"']?([^\s;\"']+)", content_type, re.IGNORECASE)
-    if charset:
-        return charset.group(1)
-    if "text" in content_type:
-        return "ISO-8859-1"
-    return "utf-8" if "application/json" in content_type else None

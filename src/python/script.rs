@@ -1,5 +1,7 @@
 //! Loads the handler script and runs its functions, by calling `runtime.py` and, in the class `gevent`, `greenlets.py`.
 
+use std::ffi::CStr;
+
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
@@ -45,9 +47,22 @@ pub enum Content {
     Json(Vec<u8>),
 }
 
-const AWAITING: &str = include_str!("awaiting.py");
-const HEADERS: &str = include_str!("headers.py");
-const REFUSAL: &str = include_str!("refusal.py");
+/// The modules that the runtime imports, with their names.
+const PARTS: [(&str, &CStr); 7] = [
+    (include_str!("awaiting.py"), c"sagemaker_tfs_awaiting"),
+    (include_str!("headers.py"), c"sagemaker_tfs_headers"),
+    (include_str!("hints.py"), c"sagemaker_tfs_hints"),
+    (include_str!("refusal.py"), c"sagemaker_tfs_refusal"),
+    (
+        include_str!("request_body.py"),
+        c"sagemaker_tfs_request_body",
+    ),
+    (include_str!("response.py"), c"sagemaker_tfs_response"),
+    (
+        include_str!("standard_library.py"),
+        c"sagemaker_tfs_standard_library",
+    ),
+];
 const RUNTIME: &str = include_str!("runtime.py");
 const GREENLETS: &str = include_str!("greenlets.py");
 
@@ -60,10 +75,9 @@ impl Script {
         Python::attach(|py| {
             let module =
                 |source, name| source::run(py, source, name).map_err(|e: PyErr| e.to_string());
-            // Before the runtime, which imports them.
-            module(AWAITING, c"sagemaker_tfs_awaiting")?;
-            module(HEADERS, c"sagemaker_tfs_headers")?;
-            module(REFUSAL, c"sagemaker_tfs_refusal")?;
+            for (source, name) in PARTS {
+                module(source, name)?;
+            }
             let runtime = module(RUNTIME, c"sagemaker_tfs")?;
             let greenlets = match options.worker_class {
                 WorkerClass::Gevent => Some(module(GREENLETS, c"sagemaker_tfs_greenlets")?),

@@ -70,7 +70,7 @@ pub struct Context<'a> {
     #[serde(borrow)]
     pub accept_header: Cow<'a, str>,
     /// The header `Content-Length`, bytes.
-    pub content_length: Option<u64>,
+    pub content_length: u64,
     /// The deadline of a request, seconds.
     pub timeout: u64,
     /// What the server's own conversions need to know, for scripts that use them.
@@ -622,7 +622,7 @@ mod tests {
                 custom_attributes: Some("a=\"\u{e9}\"\\".into()),
                 request_content_type: "text/csv".into(),
                 accept_header: "*/*".into(),
-                content_length: Some(5),
+                content_length: 5,
                 timeout: 60,
                 conversion: None,
                 headers: vec![("traceparent".into(), "00-1\t\u{e9}".into())],

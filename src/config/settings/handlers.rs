@@ -30,6 +30,8 @@ settings! {
     /// either kind of image work, and a client's mistake never becomes `KeyError: 'predictions'`.
     ERRORS: HandlerErrors = setting("SAGEMAKER_TFS_HANDLER_ERRORS", HANDLER_ERRORS)
         .unset_means("`pass` if `SAGEMAKER_TFS_VERSION` is 2.20 or newer, otherwise `call-or-pass`");
+    /// Level of Python's root logger in handlers.
+    LOG_LEVEL: &'static str = setting("SAGEMAKER_TFS_HANDLER_LOGLEVEL", PYTHON_LEVEL).default("info");
 
     /// Name of the handler script.
     PROGRAM: String = setting("SAGEMAKER_PROGRAM", FILE_NAME).default("inference.py");
@@ -48,7 +50,7 @@ pub struct HandlerConfig {
     pub timeout: Option<Duration>,
     /// Value of `context.timeout`: the deadline of a request.
     pub context_timeout: Duration,
-    /// Python's name for the log level.
+    /// Level of Python's root logger, by Python's name.
     pub log_level: &'static str,
     /// File name of the script in `code/`.
     pub program: String,
@@ -65,7 +67,6 @@ impl HandlerConfig {
         r: &mut Reader,
         deadline: Duration,
         single_threaded: bool,
-        log_level: &'static str,
         tfs_version: Option<&str>,
     ) -> Self {
         let timeout = r.value(&TIMEOUT);
@@ -75,7 +76,7 @@ impl HandlerConfig {
             worker_class: r.value(&WORKER_CLASS),
             timeout: (!single_threaded).then_some(timeout),
             context_timeout: deadline.max(timeout),
-            log_level,
+            log_level: r.value(&LOG_LEVEL),
             program: r.value(&PROGRAM),
             program_is_named: r.is_given(&PROGRAM),
             errors: (r.optional(&ERRORS)).unwrap_or_else(|| HandlerErrors::of_version(tfs_version)),
@@ -160,6 +161,16 @@ const HANDLER_ERRORS: Format<HandlerErrors> = Format {
     },
 };
 
+const PYTHON_LEVEL: Format<&'static str> = Format {
+    accepts: "debug, info, warning, error or critical",
+    parse: |text| {
+        let names = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+        names
+            .into_iter()
+            .find(|name| name.eq_ignore_ascii_case(text))
+    },
+};
+
 const FILE_NAME: Format<String> = Format {
     accepts: "a file name in the archive's code directory",
     parse: |text| (!text.contains('/')).then(|| text.to_owned()),
@@ -178,8 +189,20 @@ mod tests {
         assert_eq!(handlers.worker_class, WorkerClass::Gevent);
         assert_eq!(handlers.timeout, Some(Duration::from_secs(30)));
         assert_eq!(handlers.context_timeout, Duration::from_secs(60));
+        assert_eq!(handlers.log_level, "INFO");
         assert_eq!(handlers.program, "inference.py");
         assert!(!handlers.program_is_named);
+    }
+
+    #[test]
+    fn level_of_handlers_is_not_the_servers() {
+        let level = |name, value| read(&[(name, value)]).unwrap().handlers.log_level;
+        assert_eq!(level("SAGEMAKER_GUNICORN_LOGLEVEL", "error"), "INFO");
+        assert_eq!(
+            level("SAGEMAKER_TFS_HANDLER_LOGLEVEL", "Critical"),
+            "CRITICAL"
+        );
+        assert_accepts_words(&LOG_LEVEL);
     }
 
     #[test]
@@ -188,6 +211,7 @@ mod tests {
         assert_refuses(&THREADS, &["x", "1001"]);
         assert_refuses(&WORKER_CLASS, &["tornado", "eventlet", "Sync"]);
         assert_refuses(&TIMEOUT, &["0", "86401"]);
+        assert_refuses(&LOG_LEVEL, &["warn", "loud", "10"]);
         assert_refuses(&PROGRAM, &["../x.py", "code/x.py"]);
         assert_refuses(&ERRORS, &["Pass", "call or pass", "raise"]);
     }

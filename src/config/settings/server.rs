@@ -29,8 +29,8 @@ settings! {
     /// Level of access lines. With `info` or `debug`, the server logs one for each request.
     FRONT_LOG_LEVEL: LevelFilter = setting("SAGEMAKER_TFS_NGINX_LOGLEVEL", NGINX_LEVEL).default("error");
 
-    /// Log level of the rest of the server and of handlers.
-    LOG_LEVEL: (LevelFilter, &'static str) = setting("SAGEMAKER_GUNICORN_LOGLEVEL", GUNICORN_LEVEL).default("info");
+    /// Log level of the rest of the server. Handlers have a level of their own.
+    LOG_LEVEL: LevelFilter = setting("SAGEMAKER_GUNICORN_LOGLEVEL", GUNICORN_LEVEL).default("info");
 
     /// For debugging a handler: one request at a time, one Python process with the terminal, no deadlines.
     SINGLE_THREADED: bool = setting("SAGEMAKER_TFS_SINGLE_THREADED", BOOL).flag("single-threaded").default("false");
@@ -90,16 +90,15 @@ const NGINX_LEVEL: Format<LevelFilter> = Format {
     },
 };
 
-/// gunicorn's level names, parsed into the program's level and Python's name for it.
-const GUNICORN_LEVEL: Format<(LevelFilter, &'static str)> = Format {
+/// gunicorn's level names.
+const GUNICORN_LEVEL: Format<LevelFilter> = Format {
     accepts: "debug, info, warning, error or critical",
     parse: |text| {
         Some(match text.to_ascii_lowercase().as_str() {
-            "debug" => (LevelFilter::Debug, "DEBUG"),
-            "info" => (LevelFilter::Info, "INFO"),
-            "warning" => (LevelFilter::Warn, "WARNING"),
-            "error" => (LevelFilter::Error, "ERROR"),
-            "critical" => (LevelFilter::Error, "CRITICAL"),
+            "debug" => LevelFilter::Debug,
+            "info" => LevelFilter::Info,
+            "warning" => LevelFilter::Warn,
+            "error" | "critical" => LevelFilter::Error,
             _ => return None,
         })
     },
@@ -119,7 +118,6 @@ mod tests {
         assert_eq!(config.deadline, Duration::from_secs(60));
         assert_eq!(config.front_log_level, LevelFilter::Error);
         assert_eq!(config.log_level, LevelFilter::Info);
-        assert_eq!(config.handlers.log_level, "INFO");
         assert!(!config.single_threaded);
         assert_eq!(config.workers, Workers::Coroutines(4));
         assert_eq!(config.body_memory, None);
@@ -165,8 +163,8 @@ mod tests {
             assert_eq!(FRONT_LOG_LEVEL.parse(name), Some(level), "{name}");
         }
         for (name, level) in [
-            ("Warning", (LevelFilter::Warn, "WARNING")),
-            ("critical", (LevelFilter::Error, "CRITICAL")),
+            ("Warning", LevelFilter::Warn),
+            ("critical", LevelFilter::Error),
         ] {
             assert_eq!(LOG_LEVEL.parse(name), Some(level), "{name}");
         }

@@ -119,6 +119,8 @@ fn content_types_ignore_parameters_and_case_and_default_to_json() {
     let server = Setup::new().start();
     for (content_type, expected) in [
         (None, r#"{"instances": [[1,2]]}"#),
+        (Some(""), r#"{"instances": [[1,2]]}"#),
+        (Some(" \t "), r#"{"instances": [[1,2]]}"#),
         (
             Some("Application/JSON; charset=utf-8"),
             r#"{"instances": [[1,2]]}"#,

@@ -53,6 +53,7 @@ fn exceptions_at_import_are_reported_with_their_traceback() {
         &[
             "Traceback (most recent call last)",
             "line 1, in <module>",
+            "hint: add the package that has the module numpi to code/requirements.txt or code/lib",
             "No module named 'numpi'",
         ],
     );

@@ -25,6 +25,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("SAGEMAKER_GUNICORN_WORKER_CLASS", "eventlet", "gevent"),
     ("SAGEMAKER_GUNICORN_TIMEOUT_SECONDS", "0", "seconds"),
     ("SAGEMAKER_GUNICORN_LOGLEVEL", "loud", "info"),
+    ("SAGEMAKER_TFS_HANDLER_LOGLEVEL", "warn", "warning"),
     (
         "SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS",
         "60s",

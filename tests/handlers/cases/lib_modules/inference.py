@@ -4,10 +4,11 @@ import json
 
 import beside
 import inner.deep as deep
+import xml
 from both import WHERE
 
 
 def handler(data, context):
     import late  # only now
 
-    return json.dumps([beside.NAME, deep.name(), WHERE, late.NAME]), "application/json"
+    return json.dumps([beside.NAME, deep.name(), WHERE, late.NAME, xml.NAME]), "application/json"

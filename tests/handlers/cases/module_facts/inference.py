@@ -17,8 +17,6 @@ AT_IMPORT = in_module()
 
 @dataclass
 class Facts:
-    """Dataclasses work in modules that are not in sys.modules, as long as annotations are no strings."""
-
     value: object = None
 
 

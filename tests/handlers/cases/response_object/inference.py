@@ -4,7 +4,9 @@ import json
 
 
 def input_handler(data, context):
-    return data.read()
+    global sent
+    sent = data.read()
+    return sent
 
 
 def output_handler(response, context):
@@ -29,6 +31,13 @@ def output_handler(response, context):
         "text lines": list(response.iter_lines(decode_unicode=True)) == response.text.splitlines(),
         "repr": repr(response),
     }
+    request, raw = response.request, response.raw
+    types = [request.headers[name] for name in ("content-type", "content-length")]
+    seen["request"] = [request.method, request.url, *types, request.body == sent]
+    # A file that stays where it is.
+    start = response.raw.read(3) + response.raw.read(2, decode_content=True)
+    same = start + raw.read() == response.content
+    seen["raw"] = [raw.status, raw.headers["Content-Type"], start == response.content[:5], same, raw.read().decode()]
     try:
         headers["X-Absent"]
     except KeyError:

@@ -1,0 +1,4 @@
+import sys
+
+assert hasattr(sys.modules["inference"], "beside"), "imported before the script asks for it"
+NAME = "hides a package of Python"
