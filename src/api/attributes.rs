@@ -10,7 +10,7 @@ use crate::error::{RequestError, shown};
 /// The attributes that the server knows. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {
-    /// `tfs-model-name`: a valid model name.
+    /// `tfs-model-name`: a valid model name, or another one that a model has.
     pub model_name: Option<&'a str>,
     /// `tfs-model-version`: decimal digits.
     pub model_version: Option<&'a str>,
@@ -51,11 +51,22 @@ impl Method {
     }
 }
 
-/// Parses the header's value. If a key is repeated, the last value counts.
+/// Parses the header's value for models with valid names. If a key is repeated, the last value counts.
 ///
 /// # Errors
 /// 400 for an invalid name, version or method.
 pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
+    parse_for(header, |_| false)
+}
+
+/// The same, where models may have other names, too.
+///
+/// # Errors
+/// 400 for an invalid name, version or method.
+pub fn parse_for(
+    header: &str,
+    is_other_name: impl Fn(&str) -> bool,
+) -> Result<Attributes<'_>, RequestError> {
     let mut attributes = Attributes::default();
     for pair in header.split(',') {
         let Some((key, value)) = pair.split_once('=') else {
@@ -63,7 +74,9 @@ pub fn parse(header: &str) -> Result<Attributes<'_>, RequestError> {
         };
         let value = value.trim();
         match key.trim() {
-            "tfs-model-name" if is_model_name(value) => attributes.model_name = Some(value),
+            "tfs-model-name" if is_model_name(value) || is_other_name(value) => {
+                attributes.model_name = Some(value)
+            }
             "tfs-model-name" => {
                 return Err(invalid(
                     "tfs-model-name",

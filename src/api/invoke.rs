@@ -26,7 +26,10 @@ impl Api {
         } = request;
         let deadline = *deadline;
         let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
-        let mut attributes = attributes::parse(custom_attributes.as_deref().unwrap_or_default())?;
+        let header = custom_attributes.as_deref().unwrap_or_default();
+        let mut attributes = attributes::parse_for(header, |name| self.name_of(name).is_some())?;
+        let for_tfs = |name| self.name_of(name).unwrap_or(name);
+        attributes.model_name = attributes.model_name.map(for_tfs);
         let model = || {
             let target = head.first("X-Amzn-SageMaker-Target-Model");
             let name = named.or(target).or(attributes.model_name).ok_or_else(|| {

@@ -178,6 +178,15 @@ impl Api {
         }
     }
 
+    /// The name towards TensorFlow Serving of the model in the folder of this name. In multi-model mode, folders do not
+    /// count.
+    fn name_of(&self, folder: &str) -> Option<&str> {
+        match &self.mode {
+            Mode::Fixed(backend) => backend.name_of(folder),
+            Mode::Registry(_) => None,
+        }
+    }
+
     fn ping(&self) -> Result<Response, RequestError> {
         let health = match &self.mode {
             Mode::Fixed(backend) => backend.check(),

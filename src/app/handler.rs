@@ -11,6 +11,7 @@ use crate::handlers::interpreter::Interpreter;
 use crate::handlers::launch::Launch;
 use crate::handlers::{self, packages};
 use crate::models::backend::HandlerWorkers;
+use crate::models::remarks;
 use crate::supervisor::handle::SupervisorHandle;
 use crate::tfs::files::Files;
 
@@ -18,7 +19,7 @@ use crate::tfs::files::Files;
 /// script.
 ///
 /// # Errors
-/// When the script that SAGEMAKER_PROGRAM names does not exist, its Python does not work, or installing or downloading
+/// When the script that SAGEMAKER_PROGRAM names does not exist although there is a folder `code`, its Python does not work, or installing or downloading
 /// fails; [`StartError::Stopped`] when the supervisor stops.
 pub fn prepare(
     config: &Config,
@@ -29,22 +30,48 @@ pub fn prepare(
     let folders = folders(config, files, supervisor)?;
     let program = &config.handlers.program;
     let Some(script) = handlers::find_in(folders.iter().map(PathBuf::as_path), program) else {
-        // In multi-model mode, models that are loaded later may have the script.
-        if config.handlers.program_is_named && config.multi_model.is_none() {
-            return Err(StartError::failed(format!(
-                "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
-                config.model_dir.join("code").join(program).display()
-            )));
-        }
-        return Ok(None);
+        return match &config.multi_model {
+            None => without_script(config).map(|()| None),
+            Some(_) => {
+                // Models that are loaded later may have the script.
+                let codes = folders.iter().map(|folder| folder.join("code"));
+                remarks::warn(
+                    codes
+                        .filter_map(|code| remarks::about_code(&code, program))
+                        .collect(),
+                );
+                Ok(None)
+            }
+        };
     };
-    let interpreter = Interpreter::find(&script, supervisor)?;
-    packages::install(&script, &interpreter, supervisor)?;
+    let interpreter = Interpreter::find(&script.path, supervisor)?;
+    packages::install(&script.code, &interpreter, supervisor)?;
     // Empty in multi-model mode, where each model has its own ports.
     let ports = &config.instance_ports;
     let directory = files.directory();
     let launch = Launch::new(config, script, interpreter, directory, ports, default_model);
     Ok(Some(HandlerWorkers::new(launch)))
+}
+
+/// Refuses a start without the script that SAGEMAKER_PROGRAM names, if the archive has a folder for it. The SageMaker SDK
+/// sets the variable for some archives that have none.
+fn without_script(config: &Config) -> Result<(), StartError> {
+    let program = &config.handlers.program;
+    let code = config.model_dir.join("code");
+    if !config.handlers.program_is_named {
+        return Ok(());
+    }
+    if code.is_dir() {
+        return Err(StartError::failed(format!(
+            "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
+            code.join(program).display()
+        )));
+    }
+    log::warn!(
+        "SAGEMAKER_PROGRAM is {program:?}, but there is no folder {}: requests are served without a handler",
+        code.display()
+    );
+    Ok(())
 }
 
 /// The folders whose subfolder `code` may hold the script.

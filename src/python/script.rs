@@ -46,6 +46,7 @@ impl Script {
             };
             let arguments = (
                 &options.script,
+                &options.code,
                 &options.prefix,
                 &options.packages,
                 &options.log_level,
