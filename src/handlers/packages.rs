@@ -78,6 +78,7 @@ fn is_cause(line: &str) -> bool {
         "ERROR: ",
         "error: ",
         "fatal error: ",
+        "Could not fetch URL ",
         "ModuleNotFoundError: ",
     ];
     words.iter().any(|word| line.starts_with(word)) || line.contains(": fatal error: ")
