@@ -14,6 +14,7 @@ pub fn check(data: &[u8]) {
         .chunks_exact(2)
         .map(|pair| Model {
             name: String::from_utf8_lossy(pair[0]).into_owned(),
+            other_name: None,
             path: OsStr::from_bytes(pair[1]).into(),
             versions: vec![pair[1].len() as u64, u64::MAX],
             lone: false,

@@ -53,7 +53,7 @@ class SavedModel:
 
 
 def _load(session, path):
-    if not os.path.exists(f"{path}/saved_model.pb"):
+    if not any(os.path.exists(f"{path}/saved_model.{ending}") for ending in ("pb", "pbtxt", "cpb")):
         raise not_found(f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}")
     try:
         return tf.compat.v1.saved_model.loader.load(session, ["serve"], path)

@@ -21,7 +21,7 @@ const PREFIX: &str = "tfs-";
 /// The attributes that the server knows. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {
-    /// `tfs-model-name`: a valid model name.
+    /// `tfs-model-name`: a valid model name, or another one that a model has.
     pub model_name: Option<&'a str>,
     /// `tfs-model-version`: decimal digits.
     pub model_version: Option<&'a str>,
@@ -62,13 +62,15 @@ impl Method {
     }
 }
 
-/// Parses the header's value. If a name is repeated, the last value counts; an empty value counts as absent. `unknown`
-/// gets the name of each attribute that the server does not know: letters, digits, `-` and `_`.
+/// Parses the header's value. If a name is repeated, the last value counts; an empty value counts as absent.
+/// `is_other_name` tells names of models that are not valid, but that a model has all the same. `unknown` gets the name
+/// of each attribute that the server does not know: letters, digits, `-` and `_`.
 ///
 /// # Errors
 /// 400 for an invalid name, version or method, and for an attribute whose name is only nearly one of those known.
 pub fn parse<'a>(
     header: &'a str,
+    is_other_name: impl Fn(&str) -> bool,
     mut unknown: impl FnMut(&'a str),
 ) -> Result<Attributes<'a>, RequestError> {
     let mut attributes = Attributes::default();
@@ -87,7 +89,7 @@ pub fn parse<'a>(
             // An empty value is how templates write an attribute that is not set.
             Some(found) if KNOWN.contains(&found.name) && found.value.is_empty() => {}
             Some(found) if KNOWN.contains(&found.name) => {
-                attributes.set(found.name, found.value)?;
+                attributes.set(found.name, found.value, &is_other_name)?;
             }
             Some(found) => unknown(found.name),
             None => {}
@@ -97,9 +99,16 @@ pub fn parse<'a>(
 }
 
 impl<'a> Attributes<'a> {
-    fn set(&mut self, name: &str, value: &'a str) -> Result<(), RequestError> {
+    fn set(
+        &mut self,
+        name: &str,
+        value: &'a str,
+        is_other_name: impl Fn(&str) -> bool,
+    ) -> Result<(), RequestError> {
         match name {
-            "tfs-model-name" if is_model_name(value) => self.model_name = Some(value),
+            "tfs-model-name" if is_model_name(value) || is_other_name(value) => {
+                self.model_name = Some(value);
+            }
             "tfs-model-name" => {
                 return Err(invalid(
                     name,
@@ -215,7 +224,7 @@ mod tests {
     /// `/versions/V:METHOD` of a model, and the unknown names, or the status and what its text must contain.
     fn shown_as(header: &str) -> String {
         let mut unknown = Vec::new();
-        match parse(header, |name| unknown.push(name)) {
+        match parse(header, |_| false, |name| unknown.push(name)) {
             Err(error) => format!("{} {}", error.status, error.text),
             Ok(parsed) => {
                 let mut parts = vec![parsed.model_name.unwrap_or("default").to_owned()];
@@ -365,7 +374,10 @@ mod tests {
     #[test]
     fn names_have_at_most_255_characters() {
         let header = |length| format!("tfs-model-name={}", "a".repeat(length));
-        assert!(parse(&header(255), |_| {}).is_ok());
-        assert_eq!(parse(&header(256), |_| {}).unwrap_err().status, 400);
+        assert!(parse(&header(255), |_| false, |_| {}).is_ok());
+        assert_eq!(
+            parse(&header(256), |_| false, |_| {}).unwrap_err().status,
+            400
+        );
     }
 }

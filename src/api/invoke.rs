@@ -29,10 +29,11 @@ impl Api {
         } = request;
         let deadline = *deadline;
         let custom_attributes = head.list("X-Amzn-SageMaker-Custom-Attributes");
-        let mut attributes = attributes::parse(
-            custom_attributes.as_deref().unwrap_or_default(),
-            attributes::warn_unknown,
-        )?;
+        let header = custom_attributes.as_deref().unwrap_or_default();
+        let is_other_name = |name: &str| self.name_of(name).is_some();
+        let mut attributes = attributes::parse(header, is_other_name, attributes::warn_unknown)?;
+        let for_tfs = |name| self.name_of(name).unwrap_or(name);
+        attributes.model_name = attributes.model_name.map(for_tfs);
         let model = || {
             let target = head.first("X-Amzn-SageMaker-Target-Model");
             let name = named.or(target).or(attributes.model_name).ok_or_else(|| {

@@ -168,6 +168,15 @@ impl Api {
         }
     }
 
+    /// The name towards TensorFlow Serving of the model in the folder of this name. In multi-model mode, folders do not
+    /// count.
+    fn name_of(&self, folder: &str) -> Option<&str> {
+        match &self.mode {
+            Mode::Fixed(backend) => backend.name_of(folder),
+            Mode::Registry(_) => None,
+        }
+    }
+
     /// 200 while models can be used, otherwise `unhealthy` with the reason.
     fn health(&self, unhealthy: u16) -> Result<Response, RequestError> {
         let health = match &self.mode {

@@ -27,13 +27,14 @@ impl Api {
         let encoding = head.list("Content-Encoding");
         let body = content_encoding::decoded(std::mem::take(body), encoding.as_deref())?;
         let body = CheckedBody::check(body)?;
+        let path = self.with_name_for_tfs(path);
         let sent = TfsRequest {
             method,
-            path,
+            path: &path,
             content_type: head.first("Content-Type"),
             body: &body,
         };
-        let model_backend = self.backend(|| Ok(model_in(path)), *deadline)?;
+        let model_backend = self.backend(|| Ok(model_in(&path)), *deadline)?;
         let response = model_backend.backend.call(&sent, &body, *deadline)?;
         Ok(Response {
             content_type: response.content_type().map(|t| Cow::Owned(t.to_owned())),
@@ -42,8 +43,50 @@ impl Api {
     }
 }
 
-/// The name of the model in a path of TensorFlow Serving's REST API; empty if the path names none.
+impl Api {
+    /// The path with TensorFlow Serving's name for the model, if the path has the name of the model's folder.
+    fn with_name_for_tfs<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        let (name, tail) = split(path);
+        match self.name_of(&percent_decoded(name)) {
+            Some(for_tfs) if for_tfs != name => Cow::Owned(format!("{MODELS}{for_tfs}{tail}")),
+            _ => Cow::Borrowed(path),
+        }
+    }
+}
+
+/// Where models are in TensorFlow Serving's REST API.
+const MODELS: &str = "/v1/models/";
+
+/// The name of the model of TensorFlow Serving's REST API; empty if the path names none.
 fn model_in(path: &str) -> &str {
-    let rest = path.strip_prefix("/v1/models/").unwrap_or_default();
-    rest.split(['/', ':', '?']).next().unwrap_or_default()
+    split(path).0
+}
+
+/// The name of the model in a path, and what follows it.
+fn split(path: &str) -> (&str, &str) {
+    let rest = path.strip_prefix(MODELS).unwrap_or_default();
+    rest.split_at(rest.find(['/', ':', '?']).unwrap_or(rest.len()))
+}
+
+/// The text without percent-encoding. What is encoded wrongly stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail
+            .get(..2)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (first, byte) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }

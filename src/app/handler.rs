@@ -10,8 +10,9 @@ use crate::config::{Config, MultiModelConfig};
 use crate::error::StartError;
 use crate::handlers::interpreter::Interpreter;
 use crate::handlers::launch::Launch;
-use crate::handlers::{self, packages};
+use crate::handlers::{self, Script, packages};
 use crate::models::backend::HandlerWorkers;
+use crate::models::remarks;
 use crate::supervisor::handle::SupervisorHandle;
 use crate::tfs::files::Files;
 
@@ -19,8 +20,8 @@ use crate::tfs::files::Files;
 /// are not started yet; `None` without a script.
 ///
 /// # Errors
-/// When the script that SAGEMAKER_PROGRAM names does not exist, or its Python does not work; [`StartError::Stopped`]
-/// when the supervisor stops.
+/// When the script that SAGEMAKER_PROGRAM names does not exist although there is a folder `code`, or its Python does not
+/// work; [`StartError::Stopped`] when the supervisor stops.
 pub fn find(
     config: &Config,
     default_model: &str,
@@ -30,7 +31,7 @@ pub fn find(
     let Some(script) = script(config, files)? else {
         return Ok(None);
     };
-    let interpreter = Interpreter::find(&script, supervisor)?;
+    let interpreter = Interpreter::find(&script.path, supervisor)?;
     // Empty in multi-model mode, where each model has its own ports.
     let ports = &config.instance_ports;
     let directory = files.directory();
@@ -55,7 +56,7 @@ pub fn complete(
         let folder = files.directory().join(UNIVERSAL);
         download(config, multi_model, source, &folder, supervisor)?;
     }
-    if let Some(requirements) = packages::requirements(&launch.script) {
+    if let Some(requirements) = packages::requirements(&launch.code) {
         workers.announce("installing packages");
         packages::install(&requirements, &launch.interpreter, supervisor)?;
     }
@@ -63,28 +64,53 @@ pub fn complete(
     Ok(())
 }
 
-/// The path of the handler script, where a download will put it if it comes from S3.
-fn script(config: &Config, files: &Files) -> Result<Option<PathBuf>, StartError> {
+/// The handler script; if it comes from S3, where a download will put it.
+fn script(config: &Config, files: &Files) -> Result<Option<Script>, StartError> {
     let program = &config.handlers.program;
-    let model_dir = &config.model_dir;
     if universal_handler(config).is_some() {
-        let folder = files.directory().join(UNIVERSAL);
-        return Ok(Some(folder.join("code").join(program)));
+        let code = files.directory().join(UNIVERSAL).join(handlers::CODE);
+        let path = code.join(handlers::below_code(program));
+        return Ok(Some(Script { path, code }));
     }
-    // The shared script of multi-model mode may also be next to the folder of the models.
-    let folders = match config.multi_model {
-        None => 1,
-        Some(_) => 2,
-    };
-    let script = handlers::find_in(model_dir.ancestors().take(folders), program);
-    // In multi-model mode, models that are loaded later may have the script.
-    if script.is_none() && config.handlers.program_is_named && config.multi_model.is_none() {
-        return Err(StartError::failed(format!(
-            "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
-            model_dir.join("code").join(program).display()
-        )));
+    let model_dir = &config.model_dir;
+    if config.multi_model.is_none() {
+        let script = handlers::find(model_dir, program);
+        return match script {
+            None => without_script(config).map(|()| None),
+            script => Ok(script),
+        };
+    }
+    // The shared script may also be next to the folder of the models.
+    let folders = || model_dir.ancestors().take(2);
+    let script = handlers::find_in(folders(), program);
+    if script.is_none() {
+        // Models that are loaded later may have the script.
+        let codes = folders().map(|folder| folder.join(handlers::CODE));
+        let about = |code: PathBuf| remarks::about_code(&code, program);
+        remarks::warn(codes.filter_map(about).collect());
     }
     Ok(script)
+}
+
+/// Refuses a start without the script that SAGEMAKER_PROGRAM names, if the archive has a folder for it. The SageMaker SDK
+/// sets the variable for some archives that have none.
+fn without_script(config: &Config) -> Result<(), StartError> {
+    let program = &config.handlers.program;
+    let code = config.model_dir.join(handlers::CODE);
+    if !config.handlers.program_is_named {
+        return Ok(());
+    }
+    if code.is_dir() {
+        return Err(StartError::failed(format!(
+            "SAGEMAKER_PROGRAM is {program:?}, but {} does not exist",
+            code.join(program).display()
+        )));
+    }
+    log::warn!(
+        "SAGEMAKER_PROGRAM is {program:?}, but there is no folder {}: requests are served without a handler",
+        code.display()
+    );
+    Ok(())
 }
 
 /// The folder in the program's directory for the handler from S3.
@@ -137,15 +163,16 @@ fn download(
     let count = downloaded.map_err(StartError::failed)?;
     log::info!("files downloaded: {count}");
     // The prefix may name the folder `code` itself or the folder that contains it.
-    let program = &config.handlers.program;
-    let mut places = [files.clone(), files.join("code")].into_iter();
+    let program = handlers::below_code(&config.handlers.program);
+    let mut places = [files.clone(), files.join(handlers::CODE)].into_iter();
     let Some(code) = places.find(|place| place.join(program).is_file()) else {
         return Err(StartError::failed(format!(
-            "s3://{bucket}/{prefix} has no {program}, neither directly below the prefix nor in a folder code below it \
-             (files downloaded: {count})"
+            "s3://{bucket}/{prefix} has no {}, neither directly below the prefix nor in a folder code below it \
+             (files downloaded: {count})",
+            program.display()
         )));
     };
-    let link = folder.join("code");
+    let link = folder.join(handlers::CODE);
     std::os::unix::fs::symlink(code, &link)
         .map_err(|e| StartError::failed(format!("cannot write {}: {e}", link.display())))
 }

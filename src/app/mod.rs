@@ -44,6 +44,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 fn start_and_serve(config: &Config) -> Result<(), StartError> {
     start_log(config)?;
     log::info!("sagemaker-tfs {}", env!("CARGO_PKG_VERSION"));
+    for remark in &config.remarks {
+        log::warn!("{remark}");
+    }
     inherited::warn();
     descriptors::raise_limit();
     // Before any child exists, so that no signal is missed.

@@ -16,7 +16,7 @@ use crate::models::backend::{self, HandlerWorkers, ModelBackend};
 use crate::models::load::Loader;
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
-use crate::models::{self, Model};
+use crate::models::{self, Found, Model, remarks};
 use crate::supervisor::handle::SupervisorHandle;
 use crate::tfs::backend::Backend;
 use crate::tfs::files::Files;
@@ -42,7 +42,7 @@ struct Prepared<'a> {
 pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, StartError> {
     // In multi-model mode, clients load models later.
     let models = match config.multi_model {
-        None => models::discover(&config.model_dir)?,
+        None => find_models(config)?,
         Some(_) => Vec::new(),
     };
     let default_model = default_model(config, &models)?;
@@ -63,6 +63,14 @@ pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, St
     Ok(files)
 }
 
+/// Finds the models, and warns about scripts that have no effect.
+fn find_models(config: &Config) -> Result<Vec<Model>, StartError> {
+    let Found { models, search } = models::discover(&config.model_dir)?;
+    let program = &config.handlers.program;
+    remarks::warn(remarks::about_scripts(&search, &[&search.root], program));
+    Ok(models)
+}
+
 /// The model for requests that name no model; empty without models.
 fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError> {
     for model in models {
@@ -78,9 +86,11 @@ fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError
     };
     match &config.default_model_name {
         None => Ok(first.name.clone()),
-        Some(name) if models.iter().any(|m| m.name == *name) => Ok(name.clone()),
         Some(name) => {
-            let names: Vec<_> = models.iter().map(|m| m.name.as_str()).collect();
+            if let Some(model) = models.iter().find(|model| model.is_named(name)) {
+                return Ok(model.name.clone());
+            }
+            let names: Vec<_> = models.iter().map(|m| m.folder_name()).collect();
             Err(StartError::failed(format!(
                 "SAGEMAKER_TFS_DEFAULT_MODEL_NAME is {name:?}, but the models found are: {}",
                 names.join(", ")
@@ -106,7 +116,8 @@ impl Prepared<'_> {
     fn serve_models(self, models: &[Model], default_model: &str) -> Result<(), StartError> {
         let (config, supervisor) = (self.config, self.supervisor);
         let backend = backend::backend(config, &config.instance_ports);
-        let served = ModelBackend::new(&backend, self.workers.as_ref(), default_model, config);
+        let mut served = ModelBackend::new(&backend, self.workers.as_ref(), default_model, config);
+        served.set_names(models);
         front::open(config, Mode::Fixed(Box::new(served)), supervisor)?;
         backend::start_instances(
             config, self.files, &backend, models, self.gpus, supervisor, None,

@@ -10,6 +10,7 @@ mod ports;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+mod unknown;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -87,6 +88,8 @@ pub struct Config {
     pub handlers: HandlerConfig,
     /// Settings of multi-model mode; `None`: the mode is off.
     pub multi_model: Option<MultiModelConfig>,
+    /// Sentences about variables that have no effect.
+    pub remarks: Vec<String>,
 }
 
 /// The environment variables and command-line options, not parsed yet.
@@ -149,7 +152,8 @@ impl Config {
     /// [`StartError::Settings`] with one line for each wrong value.
     pub fn read(vars: &Vars, cpus: u32) -> Result<Self, StartError> {
         let mut reader = Reader::new(vars, cpus);
-        let config = Self::read_all(&mut reader);
+        let mut config = Self::read_all(&mut reader);
+        config.remarks = unknown::remarks(vars.environment.iter(), &config.model_dir);
         let problems = reader.finish();
         if problems.is_empty() {
             Ok(config)
@@ -167,7 +171,14 @@ impl Config {
         let single_threaded = r.value(&server::SINGLE_THREADED);
         let deadline = r.value(&server::DEADLINE);
         let tfs_version = r.optional(&model_server::TFS_VERSION);
-        let handlers = HandlerConfig::read(r, deadline, single_threaded, tfs_version.as_deref());
+        let model_dir = r.value(&server::MODEL_DIR);
+        let handlers = HandlerConfig::read(
+            r,
+            &model_dir,
+            deadline,
+            single_threaded,
+            tfs_version.as_deref(),
+        );
 
         let port = r.value(&server::PORT);
         let instances = r.value(&model_server::INSTANCE_COUNT);
@@ -186,7 +197,7 @@ impl Config {
         Self {
             listen: r.value(&server::LISTEN),
             port,
-            model_dir: r.value(&server::MODEL_DIR),
+            model_dir,
             model_server: r.value(&model_server::MODEL_SERVER),
             tfs_version,
             tmp_dir: r.value(&server::TMPDIR),
@@ -219,6 +230,7 @@ impl Config {
             formats: FormatConfig::read(r),
             handlers,
             multi_model,
+            remarks: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::config::{Config, InstancePorts, WorkerClass};
 use crate::descriptors;
+use crate::handlers::Script;
 use crate::handlers::interpreter::Interpreter;
 use crate::worker_protocol::record::Record;
 
@@ -33,6 +34,8 @@ pub struct Launch {
     pub program: PathBuf,
     /// The handler script.
     pub script: PathBuf,
+    /// The folder `code` that holds it.
+    pub code: PathBuf,
     /// The Python that runs the script.
     pub interpreter: Interpreter,
     /// How calls may overlap.
@@ -61,7 +64,7 @@ impl Launch {
     /// working directory if the server's is read-only.
     pub fn new(
         config: &Config,
-        script: PathBuf,
+        script: Script,
         interpreter: Interpreter,
         writable: &Path,
         ports: &[InstancePorts],
@@ -81,7 +84,8 @@ impl Launch {
                 PROGRAM.into()
             },
             // Absolute, because the worker may have another working directory.
-            script: std::path::absolute(&script).unwrap_or(script),
+            script: std::path::absolute(&script.path).unwrap_or(script.path),
+            code: std::path::absolute(&script.code).unwrap_or(script.code),
             interpreter,
             packages: None,
             model: None,
@@ -148,6 +152,7 @@ impl Launch {
         let mut args: Vec<OsString> = Vec::new();
         let mut arg = |name: &str, value: OsString| args.extend([name.into(), value]);
         arg("--script", self.script.clone().into());
+        arg("--code", self.code.clone().into());
         arg("--python", self.interpreter.executable.clone().into());
         arg("--python-version", self.interpreter.version.clone().into());
         arg("--prefix", self.interpreter.prefix.clone().into());

@@ -17,14 +17,35 @@ pub mod worker;
 
 use std::path::{Path, PathBuf};
 
-/// The path of the handler script in a model directory, if the script exists.
-pub fn find(model_dir: &Path, program: &str) -> Option<PathBuf> {
-    let script = model_dir.join("code").join(program);
-    script.is_file().then_some(script)
+/// The folder of a handler script in a model's archive.
+pub const CODE: &str = "code";
+
+/// A handler script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// Its path.
+    pub path: PathBuf,
+    /// The folder `code` that holds it, directly or in a subfolder.
+    pub code: PathBuf,
+}
+
+/// The handler script in a model directory, if it exists. `program` is a path below the folder `code`, and may name that
+/// folder itself.
+pub fn find(model_dir: &Path, program: &str) -> Option<Script> {
+    let code = model_dir.join(CODE);
+    let mut names = [Path::new(program), below_code(program)].into_iter();
+    let path = names.find_map(|name| Some(code.join(name)).filter(|path| path.is_file()))?;
+    Some(Script { path, code })
+}
+
+/// The path of a program below the folder `code`, without that folder.
+pub fn below_code(program: &str) -> &Path {
+    let program = Path::new(program);
+    program.strip_prefix(CODE).unwrap_or(program)
 }
 
 /// The handler script of the first of these folders that has the script in its subfolder `code`.
-pub fn find_in<'a>(folders: impl IntoIterator<Item = &'a Path>, program: &str) -> Option<PathBuf> {
+pub fn find_in<'a>(folders: impl IntoIterator<Item = &'a Path>, program: &str) -> Option<Script> {
     folders.into_iter().find_map(|folder| find(folder, program))
 }
 
@@ -40,7 +61,10 @@ mod tests {
         assert_eq!(find(dir.path(), "inference.py"), None);
         let script = dir.path().join("code/inference.py");
         std::fs::write(&script, "").unwrap();
-        assert_eq!(find(dir.path(), "inference.py"), Some(script));
-        assert_eq!(find(dir.path(), "other.py"), None);
+        let path = |program| find(dir.path(), program).map(|script| script.path);
+        assert_eq!(path("inference.py"), Some(script.clone()));
+        assert_eq!(path("code/inference.py"), Some(script));
+        assert_eq!(path("other.py"), None);
+        assert_eq!(path("code"), None);
     }
 }

@@ -93,6 +93,7 @@ impl Worker {
             false => Streams::Log {
                 target: LOG_TARGET,
                 prefix: format!("{}: ", self.label),
+                is_cause: None,
             },
         };
         let mut inherited: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
@@ -341,6 +342,7 @@ mod tests {
             model: None,
             program: "/no/such/program".into(),
             script: "/code/inference.py".into(),
+            code: "/code".into(),
             interpreter: Interpreter {
                 executable: "python3".into(),
                 version: "3.11.7".to_owned(),

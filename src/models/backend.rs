@@ -3,6 +3,7 @@
 //! Both startup and the loads of multi-model mode create them here. The callers decide when to start what, and what
 //! happens when a start fails.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -33,6 +34,9 @@ pub struct ModelBackend {
     pub handlers: Option<Handlers>,
     /// The model for requests that name no model.
     pub default_model: String,
+    /// The names of the models towards TFS, by the names of their folders; empty in multi-model mode, where folders do
+    /// not count.
+    names: BTreeMap<String, String>,
 }
 
 impl ModelBackend {
@@ -47,7 +51,19 @@ impl ModelBackend {
             backend: Arc::clone(backend),
             handlers: workers.map(|workers| workers.handlers(backend, default_model, config)),
             default_model: default_model.to_owned(),
+            names: BTreeMap::new(),
         }
+    }
+
+    /// Makes the names of these models' folders known, which clients may use.
+    pub fn set_names(&mut self, models: &[Model]) {
+        let pair = |model: &Model| (model.folder_name().to_owned(), model.name.clone());
+        self.names = models.iter().map(pair).collect();
+    }
+
+    /// The name towards TFS of the model in the folder of this name.
+    pub fn name_of(&self, folder: &str) -> Option<&str> {
+        self.names.get(folder).map(String::as_str)
     }
 
     /// Checks that requests can be served now.

@@ -1,169 +1,128 @@
-//! Finds models on disk: every `saved_model.pb` below the model directory in a folder whose name is a version number.
+//! Decides which models a directory holds: a SavedModel in a folder whose name is a version number is a version of the
+//! model that the folder above it is named after.
 //!
-//! A model is the folder that contains version folders, and the folder's name is the model's name. docs/GUIDE.md has
-//! the rules with examples.
+//! What cannot be served is left out with a warning if something else can. docs/GUIDE.md has the rules with examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::config::is_model_name;
 use crate::error::StartError;
+use crate::models::formats::Mistaken;
+use crate::models::names::Names;
+use crate::models::remarks::{self, shortened};
+use crate::models::search::{MAX_LISTED, SAVED_MODELS, Search};
 use crate::tfs::model::Model;
 
-const SAVED_MODEL: &str = "saved_model.pb";
-/// The deepest level of folders that we search, so that circular links cannot loop forever.
-const MAX_DEPTH: usize = 20;
-/// The most paths that the message about a directory without models lists.
-const MAX_LISTED: usize = 30;
+/// What [`discover`] found.
+#[derive(Debug)]
+pub struct Found {
+    /// The models, sorted by the names of their folders. At least one.
+    pub models: Vec<Model>,
+    /// Everything that the search noted.
+    pub search: Search,
+}
 
-/// Finds all models below `dir`, sorted by name.
+/// Finds all models below `dir`. Warns about what is not served.
 ///
 /// # Errors
-/// When there is no model, two models have the same name or two folders the same version, a name cannot be used in a
-/// URL, a version number is too large for TFS, or a folder cannot be read.
-pub fn discover(dir: &Path) -> Result<Vec<Model>, StartError> {
+/// When there is no model that can be served, or two models have the same name or two folders the same version, or the
+/// directory cannot be read.
+pub fn discover(dir: &Path) -> Result<Found, StartError> {
     // Does not resolve links, because the model is named after the link. A path without a name (`..`) must be resolved.
     let absolute = match std::path::absolute(dir) {
         Ok(path) if path.file_name().is_some() && path.is_dir() => Ok(path),
         _ => dir.canonicalize(),
     };
-    let dir = &absolute.map_err(|e| {
-        StartError::failed(format!(
-            "cannot read the model directory {}: {e}",
-            dir.display()
-        ))
-    })?;
-    let mut search = Search::default();
-    search.visit(dir, 0)?;
+    let unreadable = |e| {
+        let dir = dir.display();
+        StartError::failed(format!("cannot read the model directory {dir}: {e}"))
+    };
+    let dir = &absolute.map_err(unreadable)?;
+    let search = Search::of(dir).map_err(unreadable)?;
 
+    let mut problems = Vec::new();
+    let mut folders = Vec::new();
+    for (path, versions) in &search.versions {
+        let numbers = version_numbers(path, versions, &mut problems)?;
+        if !numbers.is_empty() {
+            folders.push((path.clone(), numbers, false));
+        }
+    }
     if search.versions.is_empty() {
-        return match search.lone.as_slice() {
-            [path] => Ok(vec![Model {
-                name: model_name(path)?,
-                path: path.clone(),
-                versions: vec![1],
-                lone: true,
-            }]),
-            [] => Err(nothing_found(dir, &search.seen)),
-            several => Err(StartError::failed(format!(
-                "several {SAVED_MODEL} files below {}, but none in a version folder: {}; move each to \
-                 <model name>/<version number>/",
-                dir.display(),
-                list(several)
-            ))),
-        };
+        match search.lone.as_slice() {
+            [] => {}
+            [path] => folders.push((path.clone(), vec![1], true)),
+            several => return Err(StartError::failed(several_lone(dir, several))),
+        }
     }
-    for path in &search.lone {
-        log::warn!(
-            "{} is not served: the name of its folder is not a version number",
-            path.join(SAVED_MODEL).display()
-        );
+    let models = named(folders, &mut problems)?;
+    if models.is_empty() {
+        return Err(nothing_found(dir, &search, &problems));
     }
+    for problem in &problems {
+        log::warn!("{problem}");
+    }
+    remarks::warn(remarks::about_models(&search, &models));
+    Ok(Found { models, search })
+}
 
-    let mut by_name: BTreeMap<String, Model> = BTreeMap::new();
-    for (path, versions) in search.versions {
-        let model = Model {
-            name: model_name(&path)?,
-            versions: version_numbers(&path, &versions)?,
-            path,
-            lone: false,
+/// A folder of a model, its versions, and whether it is lone.
+type Folder = (PathBuf, Vec<u64>, bool);
+
+/// Names the models after their folders. Notes a problem for a folder that cannot give a name.
+fn named(folders: Vec<Folder>, problems: &mut Vec<String>) -> Result<Vec<Model>, StartError> {
+    let mut by_name: BTreeMap<String, Folder> = BTreeMap::new();
+    for folder in folders {
+        let Some(name) = folder.0.file_name().and_then(|name| name.to_str()) else {
+            problems.push(format!(
+                "{:?} is not served: the name of the folder is not valid UTF-8; rename it",
+                folder.0
+            ));
+            continue;
         };
-        if let Some(other) = by_name.get(&model.name) {
+        if let Some((other, ..)) = by_name.get(name) {
             return Err(StartError::failed(format!(
-                "two models are named {:?}: {} and {}; rename one of the folders",
-                model.name,
-                other.path.display(),
-                model.path.display()
+                "two models are named {name:?}: {} and {}; rename one of the folders",
+                other.display(),
+                folder.0.display()
             )));
         }
-        by_name.insert(model.name.clone(), model);
+        by_name.insert(name.to_owned(), folder);
     }
-    Ok(by_name.into_values().collect())
-}
-
-#[derive(Default)]
-struct Search {
-    /// The names of the version folders, by model folder.
-    versions: BTreeMap<PathBuf, BTreeSet<String>>,
-    /// Folders with a `saved_model.pb` whose names are not version numbers.
-    lone: Vec<PathBuf>,
-    /// The first paths that we saw, for the message when there is no model.
-    seen: Vec<PathBuf>,
-}
-
-impl Search {
-    fn visit(&mut self, dir: &Path, depth: usize) -> Result<(), StartError> {
-        let unreadable = |e| StartError::failed(format!("cannot read {}: {e}", dir.display()));
-        let mut entries = std::fs::read_dir(dir)
-            .map_err(unreadable)?
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(unreadable)?;
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        for entry in entries {
-            let (name, path) = (entry.file_name(), entry.path());
-            if self.seen.len() < MAX_LISTED {
-                self.seen.push(path.clone());
+    let mut names = Names::new(by_name.keys().map(String::as_str));
+    let models = by_name
+        .into_iter()
+        .map(|(folder_name, (path, versions, lone))| {
+            let name = names.for_tfs(&folder_name);
+            let other_name = (name != folder_name).then_some(folder_name);
+            Model {
+                name,
+                other_name,
+                path,
+                versions,
+                lone,
             }
-            if path.is_dir() {
-                let hidden = name.as_encoded_bytes().starts_with(b".");
-                if depth < MAX_DEPTH && !hidden && !leads_upwards(dir, &path) {
-                    self.visit(&path, depth + 1)?;
-                }
-            } else if name == SAVED_MODEL {
-                self.found(dir);
-            }
-        }
-        Ok(())
-    }
-
-    fn found(&mut self, dir: &Path) {
-        match (dir.parent(), dir.file_name().and_then(|n| n.to_str())) {
-            (Some(model), Some(version)) if version.bytes().all(|b| b.is_ascii_digit()) => {
-                self.versions
-                    .entry(model.to_path_buf())
-                    .or_default()
-                    .insert(version.to_owned());
-            }
-            _ => self.lone.push(dir.to_path_buf()),
-        }
-    }
+        });
+    Ok(models.collect())
 }
 
-/// Whether `path`, an entry of `dir`, is a link to `dir` or to a folder above it.
-fn leads_upwards(dir: &Path, path: &Path) -> bool {
-    path.is_symlink()
-        && match (dir.canonicalize(), path.canonicalize()) {
-            (Ok(dir), Ok(target)) => dir.starts_with(target),
-            _ => false,
-        }
-}
-
-fn model_name(path: &Path) -> Result<String, StartError> {
-    match path.file_name().and_then(|n| n.to_str()) {
-        Some(name) if is_model_name(name) => Ok(name.to_owned()),
-        _ => Err(StartError::failed(format!(
-            "the name of the model folder {} cannot be used in a URL; rename it so that it has only letters, digits, \
-             '.', '_' and '-' and starts with a letter or digit",
-            path.display()
-        ))),
-    }
-}
-
-fn version_numbers(model: &Path, folders: &BTreeSet<String>) -> Result<Vec<u64>, StartError> {
+fn version_numbers(
+    model: &Path,
+    folders: &BTreeSet<String>,
+    problems: &mut Vec<String>,
+) -> Result<Vec<u64>, StartError> {
     let mut numbers: BTreeMap<u64, &str> = BTreeMap::new();
     for folder in folders {
         // TFS stores a version number in a signed 64-bit integer.
-        let number = folder
-            .parse()
-            .ok()
-            .filter(|&n| n <= i64::MAX as u64)
-            .ok_or_else(|| {
-                StartError::failed(format!(
-                    "the version folder {} has a larger number than TensorFlow Serving supports ({})",
-                    model.join(folder).display(),
-                    i64::MAX
-                ))
-            })?;
+        let number = folder.parse().ok().filter(|&n| n <= i64::MAX as u64);
+        let Some(number) = number else {
+            problems.push(format!(
+                "{} is not served: its version number is larger than TensorFlow Serving supports ({})",
+                model.join(folder).display(),
+                i64::MAX
+            ));
+            continue;
+        };
         if let Some(other) = numbers.insert(number, folder) {
             return Err(StartError::failed(format!(
                 "the folders {other} and {folder} in {} are the same version, {number}; remove one",
@@ -174,7 +133,16 @@ fn version_numbers(model: &Path, folders: &BTreeSet<String>) -> Result<Vec<u64>,
     Ok(numbers.into_keys().collect())
 }
 
-fn nothing_found(dir: &Path, seen: &[PathBuf]) -> StartError {
+fn several_lone(dir: &Path, folders: &[PathBuf]) -> String {
+    format!(
+        "several SavedModels below {}, but none in a version folder: {}; move each to <model name>/<version number>/",
+        dir.display(),
+        list(folders)
+    )
+}
+
+fn nothing_found(dir: &Path, search: &Search, problems: &[String]) -> StartError {
+    let seen = &search.seen;
     let what_is_there = if seen.is_empty() {
         "it is empty".to_owned()
     } else {
@@ -185,12 +153,22 @@ fn nothing_found(dir: &Path, seen: &[PathBuf]) -> StartError {
         };
         format!("it contains {}{more}", list(seen))
     };
-    StartError::failed(format!(
-        "no model found in {}: {what_is_there}. Expected: <model name>/<version number>/{SAVED_MODEL}, for \
-         example {}",
+    let mut text = format!(
+        "no model found in {}: {what_is_there}. Expected: <model name>/<version number>/{}, for example {}",
         dir.display(),
-        dir.join("my_model/1").join(SAVED_MODEL).display()
-    ))
+        SAVED_MODELS[0],
+        dir.join("my_model/1").join(SAVED_MODELS[0]).display()
+    );
+    let skipped = search
+        .skipped
+        .iter()
+        .map(|why| format!("not searched: {why}"));
+    let mistaken = Mistaken::sentences(search.mistaken.iter());
+    let all = problems.iter().cloned().chain(skipped).chain(mistaken);
+    for sentence in shortened(all.collect()) {
+        text += &format!(". {sentence}");
+    }
+    StartError::failed(text)
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -210,7 +188,7 @@ mod tests {
         fs::create_dir(&dir).unwrap();
         for folder in folders {
             fs::create_dir_all(dir.join(folder)).unwrap();
-            fs::write(dir.join(folder).join(SAVED_MODEL), "").unwrap();
+            fs::write(dir.join(folder).join(SAVED_MODELS[0]), "").unwrap();
         }
         (temp, dir)
     }
@@ -220,8 +198,9 @@ mod tests {
 
     fn found(folders: &[&str]) -> Result<Vec<Found>, String> {
         let (_temp, dir) = dir_with(folders);
-        let models = discover(&dir).map_err(|e| e.to_string())?;
-        Ok(models
+        let found = discover(&dir).map_err(|e| e.to_string())?;
+        Ok(found
+            .models
             .into_iter()
             .map(|m| {
                 let path = m.path.strip_prefix(&dir).unwrap().display().to_string();
@@ -296,7 +275,7 @@ mod tests {
         assert!(
             found(&["a", "b"])
                 .unwrap_err()
-                .contains("several saved_model.pb")
+                .contains("several SavedModels")
         );
     }
 
@@ -316,14 +295,46 @@ mod tests {
     }
 
     #[test]
-    fn refuses_versions_and_names_that_tensorflow_serving_cannot_serve() {
+    fn leaves_out_versions_that_tensorflow_serving_cannot_serve() {
         assert!(found(&["m/9223372036854775807"]).is_ok());
-        assert!(
-            found(&["m/9223372036854775808"])
-                .unwrap_err()
-                .contains("larger number")
+        let error = found(&["m/9223372036854775808"]).unwrap_err();
+        assert!(error.contains("larger than TensorFlow Serving"), "{error}");
+        assert_eq!(
+            found(&["m/9223372036854775808", "m/2", "n/99999999999999999999"]).unwrap(),
+            one("m", "m", &[2], false)
         );
-        assert!(found(&["my model/1"]).unwrap_err().contains("rename it"));
+    }
+
+    #[test]
+    fn serves_folders_of_any_name() {
+        assert_eq!(found(&["my model/1"]).unwrap()[0].0, "my_model");
+        assert_eq!(found(&["_export/1"]).unwrap()[0].0, "_export");
+        let (_temp, dir) = dir_with(&["\u{e9}t\u{e9}/1"]);
+        let model = &discover(&dir).unwrap().models[0];
+        assert!(model.is_named("\u{e9}t\u{e9}") && model.is_named("_t_"));
+    }
+
+    #[test]
+    fn a_folder_whose_name_is_not_utf8_is_left_out() {
+        use std::os::unix::ffi::OsStrExt;
+        let (_temp, dir) = dir_with(&["good/1"]);
+        let bad = dir.join(std::ffi::OsStr::from_bytes(b"bad\xff"));
+        fs::create_dir_all(bad.join("1")).unwrap();
+        fs::write(bad.join("1/saved_model.pb"), "").unwrap();
+        assert_eq!(discover(&dir).unwrap().models.len(), 1);
+        fs::remove_dir_all(dir.join("good")).unwrap();
+        let error = discover(&dir).unwrap_err().to_string();
+        assert!(error.contains("UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_saved_model_may_be_text_or_in_chunks() {
+        let (_temp, dir) = dir_with(&[]);
+        for (version, name) in [("1", "saved_model.pbtxt"), ("2", "saved_model.cpb")] {
+            fs::create_dir_all(dir.join("m").join(version)).unwrap();
+            fs::write(dir.join("m").join(version).join(name), "").unwrap();
+        }
+        assert_eq!(discover(&dir).unwrap().models[0].versions, [1, 2]);
     }
 
     #[test]
@@ -351,8 +362,8 @@ mod tests {
         let (_temp, dir) = dir_with(&["1"]);
         let link = dir.with_file_name("served");
         std::os::unix::fs::symlink(&dir, &link).unwrap();
-        assert_eq!(discover(&link).unwrap()[0].name, "served");
-        assert_eq!(discover(&dir.join("1/..")).unwrap()[0].name, "model");
+        assert_eq!(discover(&link).unwrap().models[0].name, "served");
+        assert_eq!(discover(&dir.join("1/..")).unwrap().models[0].name, "model");
     }
 
     #[test]
@@ -361,12 +372,13 @@ mod tests {
         std::os::unix::fs::symlink(dir.join("real"), dir.join("linked")).unwrap();
         let names: Vec<_> = discover(&dir)
             .unwrap()
+            .models
             .into_iter()
             .map(|m| m.name)
             .collect();
         assert_eq!(names, ["linked", "real"]);
         fs::remove_file(dir.join("linked")).unwrap();
         std::os::unix::fs::symlink(&dir, dir.join("loop")).unwrap();
-        assert_eq!(discover(&dir).unwrap().len(), 1);
+        assert_eq!(discover(&dir).unwrap().models.len(), 1);
     }
 }

@@ -20,6 +20,8 @@ use crate::models::Model;
 use crate::models::backend::{self, HandlerWorkers, ModelBackend};
 use crate::models::location::find_model;
 use crate::models::ports::PortPool;
+use crate::models::remarks;
+use crate::models::search::Search;
 use crate::models::semaphore::Semaphore;
 use crate::supervisor::child::Streams;
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
@@ -156,7 +158,7 @@ enum StepError {
 impl Load<'_> {
     fn run(mut self, url: &str) -> Result<Loaded, RequestError> {
         let config = &self.loader.config;
-        let model = find_model(self.name, url)?;
+        let (model, search) = find_model(self.name, url)?;
         self.resources.ports = self.take_ports()?;
         let directory = self.write_files(&model)?;
         let backend = backend::backend(config, &self.resources.ports);
@@ -174,7 +176,7 @@ impl Load<'_> {
         .map_err(|failure| load_error(self.name, &failure))?;
         // Packages are installed while TFS loads the model. But workers start only when it is loaded, because a script
         // may send requests to the model at import.
-        let workers = self.own_workers(&model, Path::new(url), &directory)?;
+        let workers = self.own_workers(&model, &search, Path::new(url), &directory)?;
         for _ in 0..self.resources.ports.len() {
             self.wait(&started).map_err(|error| self.explain(error))?;
         }
@@ -217,18 +219,23 @@ impl Load<'_> {
     fn own_workers(
         &mut self,
         model: &Model,
+        search: &Search,
         url: &Path,
         directory: &Path,
     ) -> Result<Option<HandlerWorkers>, RequestError> {
         // The script is in the folder of the versions, or in a folder above that up to `url`.
         let folders = model.path.ancestors();
-        let folders = folders.take_while(|folder| folder.starts_with(url));
+        let folders = Vec::from_iter(folders.take_while(|folder| folder.starts_with(url)));
         let config = &self.loader.config;
-        let Some(script) = handlers::find_in(folders, &config.handlers.program) else {
+        let program = &config.handlers.program;
+        for sentence in remarks::shortened(remarks::about_scripts(search, &folders, program)) {
+            log::warn!("model {}: {sentence}", self.name);
+        }
+        let Some(script) = handlers::find_in(folders, program) else {
             return Ok(None);
         };
         let interpreter = self.interpreter()?;
-        let packages = self.install_packages(&script, &interpreter, directory)?;
+        let packages = self.install_packages(&script.code, &interpreter, directory)?;
         let ports = &self.resources.ports;
         let mut launch = Launch::new(config, script, interpreter, directory, ports, self.name);
         launch.model = Some(self.name.to_owned());
@@ -239,11 +246,11 @@ impl Load<'_> {
     /// Installs the packages that the script requires, if any, into a folder of this model.
     fn install_packages(
         &mut self,
-        script: &Path,
+        code: &Path,
         interpreter: &Interpreter,
         directory: &Path,
     ) -> Result<Option<PathBuf>, RequestError> {
-        let Some(requirements) = packages::requirements(script) else {
+        let Some(requirements) = packages::requirements(code) else {
             return Ok(None);
         };
         let target = directory.join("packages");
@@ -274,8 +281,7 @@ impl Load<'_> {
             let text = format!("The model's handler needs python3, which does not work: {why}");
             RequestError::new(500, text)
         };
-        let streams = packages::streams("python3: ");
-        let output = match self.run_task(Interpreter::question(), streams) {
+        let output = match self.run_task(Interpreter::question(), Streams::Captured) {
             Ok(output) => output,
             Err(StepError::Failed(failure)) => return Err(missing(&failure.text)),
             Err(error) => return Err(self.explain(error)),

@@ -4,16 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::RequestError;
-use crate::models::{Model, discover};
+use crate::models::Model;
+use crate::models::discovery::{Found, discover};
+use crate::models::search::Search;
 
 /// System folders, in which we never look for models.
 const SYSTEM_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-/// Finds the model below `url` and gives it the name under which it is loaded.
+/// Finds the model below `url` and gives it the name under which it is loaded. Returns what else was found, too.
 ///
 /// # Errors
 /// 404 when there is no model, 400 when there are several or the folder belongs to the system.
-pub fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
+pub fn find_model(name: &str, url: &str) -> Result<(Model, Search), RequestError> {
     let none = || {
         let text = format!("Could not find valid base path {url} for servable {name}");
         RequestError::new(404, text)
@@ -27,17 +29,21 @@ pub fn find_model(name: &str, url: &str) -> Result<Model, RequestError> {
     if is_of_the_system(&real) || is_of_the_system(Path::new(url)) {
         return Err(holds_none());
     }
-    let models = discover(Path::new(url)).map_err(|e| {
+    let Found { models, search } = discover(Path::new(url)).map_err(|e| {
         log::warn!("model {name}: {e}");
         none()
     })?;
     match models.as_slice() {
         // The archive may contain links to any folder.
         [model] if leads_to_the_system(&model.path) => Err(holds_none()),
-        [model] => Ok(Model {
-            name: name.to_owned(),
-            ..model.clone()
-        }),
+        [model] => {
+            let model = Model {
+                name: name.to_owned(),
+                other_name: None,
+                ..model.clone()
+            };
+            Ok((model, search))
+        }
         several => Err(RequestError::bad_request(format!(
             "url {url:?} holds {} models; load each of them from its own folder.",
             several.len()
@@ -77,7 +83,7 @@ mod tests {
             std::fs::write(folder.join("saved_model.pb"), "").unwrap();
         };
         add("export/Servo/1");
-        let model = find_model("n", url).unwrap();
+        let (model, _) = find_model("n", url).unwrap();
         assert_eq!((model.name.as_str(), &model.versions), ("n", &vec![1]));
         add("other/1");
         assert_eq!(find_model("n", url).unwrap_err().status, 400);

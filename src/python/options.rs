@@ -12,6 +12,8 @@ use sagemaker_tfs::worker_protocol::frame::Shape;
 pub struct Options {
     /// The handler script.
     pub script: PathBuf,
+    /// The folder `code` that holds it.
+    pub code: PathBuf,
     /// `sys.executable` of the Python that the worker starts as.
     pub python: PathBuf,
     /// The version of that Python.
@@ -52,6 +54,7 @@ impl Options {
         let mut parser = lexopt::Parser::from_args(args);
         let mut options = Self {
             script: PathBuf::new(),
+            code: PathBuf::new(),
             python: PathBuf::new(),
             python_version: String::new(),
             prefix: PathBuf::new(),
@@ -64,6 +67,7 @@ impl Options {
         while let Some(arg) = parser.next()? {
             match arg {
                 Long("script") => options.script = parser.value()?.into(),
+                Long("code") => options.code = parser.value()?.into(),
                 Long("python") => options.python = parser.value()?.into(),
                 Long("python-version") => options.python_version = parser.value()?.string()?,
                 Long("prefix") => options.prefix = parser.value()?.into(),

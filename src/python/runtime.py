@@ -80,12 +80,12 @@ class UnusableScript(Exception):
     """The script cannot be used, for a reason that needs no traceback."""
 
 
-def load(path, prefix, packages, level, greenlets, make_convert):
+def load(path, code, prefix, packages, level, greenlets, make_convert):
     """Imports the script. Returns whether it has a single `handler`, whether the worker uses gevent, and whether the
     script uses `convert`.
 
-    `greenlets` is the module `greenlets.py`, or None unless the worker class is gevent. `make_convert` makes the module
-    `convert`.
+    `code` is the folder that holds the script, directly or in a subfolder. `greenlets` is the module `greenlets.py`, or
+    None unless the worker class is gevent. `make_convert` makes the module `convert`.
     """
     global _module, _handler, _input_handler, _output_handler, _grpc, _make_convert
     _make_convert = make_convert
@@ -96,9 +96,9 @@ def load(path, prefix, packages, level, greenlets, make_convert):
     if packages is not None:
         # First on the path, so that the script's own packages take precedence over installed ones.
         sys.path.insert(0, os.fspath(packages))
-    folder = os.path.dirname(path)
+    code = os.fspath(code)
     # Before installed packages, as with gunicorn, because an archive may contain another version of a package.
-    places = (folder, os.path.join(folder, "lib"))
+    places = dict.fromkeys((code, os.path.dirname(path), os.path.join(code, "lib")))
     places = [place for place in places if os.path.isdir(place)]
     sys.path[:0] = places
     if packages is not None:

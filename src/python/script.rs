@@ -85,6 +85,7 @@ impl Script {
             };
             let arguments = (
                 &options.script,
+                &options.code,
                 &options.prefix,
                 &options.packages,
                 &options.log_level,

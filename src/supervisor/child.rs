@@ -22,6 +22,8 @@ use crate::supervisor::unit::ProcessHandle;
 const KEPT_LINES: usize = 10;
 /// The same for a program that we run for its output, which may have a line for each device.
 const KEPT_CAPTURED_LINES: usize = 256;
+/// The number of lines kept that say why the process failed.
+const KEPT_CAUSES: usize = 5;
 /// Longer lines are split, so that a process that writes no line breaks cannot exhaust our memory.
 const MAX_LINE_BYTES: u64 = 16 * 1024;
 /// How long to wait for the last output of a process that has ended. A process that it left behind may keep the pipe
@@ -37,6 +39,9 @@ pub enum Streams {
         target: &'static str,
         /// Tells processes of the same program apart, for example `0: `.
         prefix: String,
+        /// Whether a line says why the program fails. The first of these lines are kept for the message about its end,
+        /// however many lines follow.
+        is_cause: Option<fn(&str) -> bool>,
     },
     /// No input; the last lines of output are kept for the caller and not logged.
     Captured,
@@ -55,8 +60,16 @@ pub struct Child {
 
 #[derive(Debug)]
 struct Output {
-    lines: Arc<Mutex<VecDeque<String>>>,
+    lines: Arc<Mutex<Kept>>,
     ended: Receiver<()>,
+}
+
+/// The lines that are kept for the message about the end of a process.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The first lines that say why it failed, unless they are among the last lines.
+    causes: Vec<String>,
+    last: VecDeque<String>,
 }
 
 impl Child {
@@ -127,7 +140,8 @@ impl ProcessHandle for Child {
         };
         let _ = output.ended.recv_timeout(LAST_OUTPUT_WAIT);
         let lines = output.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Vec::from_iter(lines.iter().map(String::as_str)).join("\n")
+        let all = lines.causes.iter().chain(&lines.last);
+        Vec::from_iter(all.map(String::as_str)).join("\n")
     }
 }
 
@@ -162,7 +176,7 @@ impl Output {
         streams: Streams,
         watch: impl FnMut(&str) + Send + 'static,
     ) -> io::Result<Self> {
-        let lines = Arc::new(Mutex::new(VecDeque::new()));
+        let lines = Arc::new(Mutex::new(Kept::default()));
         let (end, ended) = bounded(1);
         let kept = Arc::clone(&lines);
         let label = match &streams {
@@ -185,12 +199,13 @@ impl Output {
 fn collect(
     output: PipeReader,
     streams: &Streams,
-    kept: &Mutex<VecDeque<String>>,
+    kept: &Mutex<Kept>,
     mut watch: impl FnMut(&str),
 ) -> io::Result<()> {
-    let limit = match streams {
-        Streams::Captured => KEPT_CAPTURED_LINES,
-        _ => KEPT_LINES,
+    let (limit, is_cause) = match streams {
+        Streams::Captured => (KEPT_CAPTURED_LINES, None),
+        Streams::Log { is_cause, .. } => (KEPT_LINES, *is_cause),
+        Streams::Inherited => (KEPT_LINES, None),
     };
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
@@ -201,14 +216,18 @@ fn collect(
             return Ok(());
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        if let Streams::Log { target, prefix } = streams {
+        if let Streams::Log { target, prefix, .. } = streams {
             log::info!(target: target, "{prefix}{text}");
         }
         let mut lines = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == limit {
-            lines.pop_front();
+        if lines.last.len() == limit
+            && let Some(line) = lines.last.pop_front()
+            && lines.causes.len() < KEPT_CAUSES
+            && is_cause.is_some_and(|is_cause| is_cause(&line))
+        {
+            lines.causes.push(line);
         }
-        lines.push_back(text.clone());
+        lines.last.push_back(text.clone());
         drop(lines);
         watch(&text);
     }
@@ -238,6 +257,7 @@ mod tests {
         Streams::Log {
             target: "test",
             prefix: "0: ".into(),
+            is_cause: Some(|line| line.starts_with("why")),
         }
     }
 

@@ -146,6 +146,7 @@ mod tests {
         config.tmp_dir = temp.path().into();
         let model = Model {
             name: "m".into(),
+            other_name: None,
             path: "/somewhere/m".into(),
             versions: vec![1],
             lone: true,

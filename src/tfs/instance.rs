@@ -162,6 +162,7 @@ impl Unit for Instance {
         let streams = Streams::Log {
             target: LOG_TARGET,
             prefix: format!("{}: ", self.label),
+            is_cause: None,
         };
         let program = launch.program.display();
         let watch = self.watch_for_unknown_flags(process);

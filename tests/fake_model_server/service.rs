@@ -321,7 +321,7 @@ fn depth(json: &[u8]) -> usize {
     deepest
 }
 
-/// `/v1/models/NAME[/versions/V][:VERB]`
+/// `/v1/models/NAME[/versions/V][:VERB]`. The name is not decoded, as in TensorFlow Serving up to 2.2.
 struct ModelPath<'a> {
     name: &'a str,
     version: Option<&'a str>,

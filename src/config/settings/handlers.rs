@@ -1,6 +1,7 @@
 //! Settings of Python handlers: the numbers of processes and threads, the overlap of calls, and the time limit of a
 //! call.
 
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use super::format::{Format, SECONDS, UP_TO_1000, whole_number};
@@ -30,11 +31,12 @@ settings! {
     /// either kind of image work, and a client's mistake never becomes `KeyError: 'predictions'`.
     ERRORS: HandlerErrors = setting("SAGEMAKER_TFS_HANDLER_ERRORS", HANDLER_ERRORS)
         .unset_means("`pass` if `SAGEMAKER_TFS_VERSION` is 2.20 or newer, otherwise `call-or-pass`");
+
     /// Level of Python's root logger in handlers.
     LOG_LEVEL: &'static str = setting("SAGEMAKER_TFS_HANDLER_LOGLEVEL", PYTHON_LEVEL).default("info");
 
-    /// Name of the handler script.
-    PROGRAM: String = setting("SAGEMAKER_PROGRAM", FILE_NAME).default("inference.py");
+    /// The handler script.
+    PROGRAM: String = setting("SAGEMAKER_PROGRAM", SCRIPT).default("inference.py");
 }
 
 /// Settings of Python handlers.
@@ -52,7 +54,7 @@ pub struct HandlerConfig {
     pub context_timeout: Duration,
     /// Level of Python's root logger, by Python's name.
     pub log_level: &'static str,
-    /// File name of the script in `code/`.
+    /// Path of the script below `code/`, possibly with that folder itself.
     pub program: String,
     /// Whether a setting names the script, which then must exist.
     pub program_is_named: bool,
@@ -61,15 +63,21 @@ pub struct HandlerConfig {
 }
 
 impl HandlerConfig {
-    /// Reads the settings. `deadline` is the setting for requests; a longer time limit of calls raises
-    /// `context_timeout`. `tfs_version` is TensorFlow Serving's version if the settings name it.
+    /// Reads the settings. `model_dir` is the model directory. `deadline` is the setting for requests; a longer time
+    /// limit of calls raises `context_timeout`. `tfs_version` is TensorFlow Serving's version if the settings name it.
     pub(in crate::config) fn read(
         r: &mut Reader,
+        model_dir: &Path,
         deadline: Duration,
         single_threaded: bool,
         tfs_version: Option<&str>,
     ) -> Self {
         let timeout = r.value(&TIMEOUT);
+        let program = r.value(&PROGRAM);
+        let program = below_code(&program, model_dir).unwrap_or_else(|| {
+            r.refuse(&PROGRAM);
+            program
+        });
         Self {
             workers: r.value(&WORKERS),
             threads: r.value(&THREADS),
@@ -77,7 +85,7 @@ impl HandlerConfig {
             timeout: (!single_threaded).then_some(timeout),
             context_timeout: deadline.max(timeout),
             log_level: r.value(&LOG_LEVEL),
-            program: r.value(&PROGRAM),
+            program,
             program_is_named: r.is_given(&PROGRAM),
             errors: (r.optional(&ERRORS)).unwrap_or_else(|| HandlerErrors::of_version(tfs_version)),
         }
@@ -171,10 +179,28 @@ const PYTHON_LEVEL: Format<&'static str> = Format {
     },
 };
 
-const FILE_NAME: Format<String> = Format {
-    accepts: "a file name in the archive's code directory",
-    parse: |text| (!text.contains('/')).then(|| text.to_owned()),
+const SCRIPT: Format<String> = Format {
+    accepts: "the path of a file in the archive's folder code, from that folder on",
+    parse: |text| {
+        let leads_up = Path::new(text)
+            .components()
+            .any(|c| c == Component::ParentDir);
+        (!leads_up && !text.ends_with('/')).then(|| text.to_owned())
+    },
 };
+
+/// The path of a script below the folder `code` of the model directory. `None` for an absolute path to another place.
+fn below_code(program: &str, model_dir: &Path) -> Option<String> {
+    match Path::new(program).is_absolute() {
+        false => Some(program.to_owned()),
+        true => {
+            let below = Path::new(program)
+                .strip_prefix(model_dir.join("code"))
+                .ok()?;
+            Some(below.to_str()?.to_owned()).filter(|below| !below.is_empty())
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -212,8 +238,17 @@ mod tests {
         assert_refuses(&WORKER_CLASS, &["tornado", "eventlet", "Sync"]);
         assert_refuses(&TIMEOUT, &["0", "86401"]);
         assert_refuses(&LOG_LEVEL, &["warn", "loud", "10"]);
-        assert_refuses(&PROGRAM, &["../x.py", "code/x.py"]);
         assert_refuses(&ERRORS, &["Pass", "call or pass", "raise"]);
+        assert_refuses(
+            &PROGRAM,
+            &[
+                "../x.py",
+                "code/../x.py",
+                "sub/",
+                "/elsewhere/x.py",
+                "/opt/ml/model/code",
+            ],
+        );
     }
 
     #[test]
@@ -262,5 +297,17 @@ mod tests {
             .handlers;
         assert_eq!(handlers.program, "inference.py");
         assert!(handlers.program_is_named);
+    }
+
+    #[test]
+    fn a_script_may_be_in_a_subfolder() {
+        for (given, program) in [
+            ("sub/x.py", "sub/x.py"),
+            ("code/x.py", "code/x.py"),
+            ("/opt/ml/model/code/sub/x.py", "sub/x.py"),
+        ] {
+            let handlers = read(&[("SAGEMAKER_PROGRAM", given)]).unwrap().handlers;
+            assert_eq!(handlers.program, program);
+        }
     }
 }

@@ -139,3 +139,46 @@ fn unknown_attributes_are_logged_once_each_and_only_some_of_them() {
         "{log}"
     );
 }
+
+/// Names that are no valid model names name a model only if its folder is called so. Its name towards TensorFlow Serving
+/// needs no escape, which old versions would not understand.
+#[test]
+fn models_have_the_names_of_their_folders_whatever_these_are() {
+    let folders = [
+        "_export/1",
+        "a b/1",
+        "a_b/1",
+        "bert+head/1",
+        "\u{e9}toile/1",
+    ];
+    let setup = Setup::new().models(&folders);
+    let server = setup.var("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", "a b").start();
+    for (name, served) in [
+        ("_export", "_export"),
+        ("a b", "a_b_2"),
+        ("a_b", "a_b"),
+        ("a_b_2", "a_b_2"),
+        ("bert+head", "bert+head"),
+        ("\u{e9}toile", "_toile"),
+    ] {
+        let response = invoke_with(&server, &format!("x=y, tfs-model-name={name}"));
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
+        let path = format!("/v1/models/{served}:predict");
+        assert_eq!(server.last_request().path, path);
+
+        let escaped = name.replace(' ', "%20").replace('\u{e9}', "%C3%A9");
+        let target = format!("/tfs/v1/models/{escaped}:predict");
+        let response = server.post(&target, &[], INSTANCES);
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
+        assert_eq!(server.last_request().path, path);
+    }
+    assert_eq!(server.invoke(INSTANCES).status, 200);
+    assert_eq!(server.last_request().path, "/v1/models/a_b_2:predict");
+    for name in ["_other", "c d", "a%20b", "../a b", "\u{e9}"] {
+        let response = invoke_with(&server, &format!("tfs-model-name={name}"));
+        assert_eq!(response.status, 400, "{name}: {}", response.text());
+    }
+    let status = server.get("/tfs/v1/models/a%20b");
+    assert_eq!(status.status, 200, "{}", status.text());
+    server.assert_serves();
+}

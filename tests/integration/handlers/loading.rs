@@ -100,6 +100,65 @@ fn requirements_are_ignored_with_a_warning_if_lib_exists() {
     server.assert_handlers_serve(1);
 }
 
+/// The SageMaker SDK puts a file that it is told to add into `lib`.
+#[test]
+fn requirements_in_lib_are_installed_if_lib_holds_nothing_else() {
+    let setup = Setup::new()
+        .handler(SLOW)
+        .file("model/code/lib/requirements.txt", ABSENT);
+    let named = [
+        "model/code/lib/requirements.txt",
+        "no-such-package-here==1.0",
+    ];
+    assert_refused(setup, &named);
+}
+
+/// What pip prints after the cause, such as the output of a build, must not hide the cause.
+#[test]
+fn a_failed_install_shows_the_cause_however_much_follows() {
+    let fake = |setup: &Setup| {
+        let python = setup.path("bin/python3").display().to_string();
+        format!(
+            "if [ \"$1\" = -m ]; then\n\
+             echo Collecting x\n\
+             for n in 1 2 3 4 5 6 7 8 9; do echo \"ERROR: cause $n\"; done\n\
+             seq 1 1000; echo 'the end'; exit 1; fi\n{}",
+            edited_python(&format!("1s|.*|{python}|"))
+        )
+    };
+    let setup = Setup::new()
+        .handler(SLOW)
+        .file("model/code/requirements.txt", "x\n");
+    let script = fake(&setup);
+    let ended = assert_refused(
+        setup.script("bin/python3", &script),
+        &["ERROR: cause 1", "ERROR: cause 5", "the end"],
+    );
+    let reason = ended.stderr.split("sagemaker-tfs: ").last().unwrap();
+    assert!(
+        !reason.contains("cause 6") && !reason.contains("Collecting"),
+        "{reason}"
+    );
+    assert!(reason.lines().count() < 20, "{reason}");
+}
+
+/// A script may be in a subfolder; files beside it and those in `code` can be imported.
+#[test]
+fn a_script_in_a_subfolder_finds_its_modules() {
+    for program in ["sub/handler.py", "code/sub/handler.py"] {
+        let script = "import beside, shared\n\
+                      def handler(data, context):\n    return beside.NAME + shared.NAME, 'text/plain'\n";
+        let server = Setup::new()
+            .file("model/code/sub/handler.py", script)
+            .file("model/code/sub/beside.py", "NAME = 'beside '\n")
+            .file("model/code/sub/shared.py", "NAME = 'not this'\n")
+            .file("model/code/shared.py", "NAME = 'shared'\n")
+            .var("SAGEMAKER_PROGRAM", program)
+            .start();
+        assert_eq!(server.invoke("{}").text(), "beside shared");
+    }
+}
+
 /// A `python3` whose pip never ends and has a child process.
 fn endless_pip(setup: Setup) -> Setup {
     let fake = setup.path("bin/python3").display().to_string();

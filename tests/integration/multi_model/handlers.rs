@@ -92,6 +92,7 @@ fn each_model_uses_the_script_and_modules_in_its_own_folder() {
         assert_eq!(server.invoke_model("none", INSTANCES).text(), PREDICTIONS);
     }
     assert_eq!(server.python_workers().len(), 3);
+    assert!(!server.log().contains("[pip]"), "nothing was installed");
 }
 
 /// A folder above the URL may belong to somebody else.
@@ -281,4 +282,25 @@ fn an_unload_waits_for_calls_and_then_ends_the_worker() {
     assert_unloaded(&unload.response(), "m");
     assert!(server.python_workers().is_empty());
     server.assert_no_model_left();
+}
+
+#[test]
+fn a_load_says_which_scripts_have_no_effect() {
+    let server = Setup::multi_model(1).start();
+    // The name of the folder inside does not count.
+    server.model_file("m", "my \u{e9} model/1/saved_model.pb", "");
+    server.model_file("m", "my \u{e9} model/1/code/inference.py", "");
+    server.model_file("m", "inference.py", "");
+    server.assert_loads("m");
+    assert_eq!(server.invoke_model("m", INSTANCES).text(), PREDICTIONS);
+    let folder = server.url("m");
+    let log = server.log();
+    for text in [
+        format!(
+            "model m: {folder}/my \u{e9} model/1/code has no effect: the folder for the handler script is {folder}/code"
+        ),
+        format!("model m: {folder}/inference.py has no effect"),
+    ] {
+        assert!(log.contains(&text), "{text} in {log}");
+    }
 }

@@ -1,5 +1,6 @@
 //! From the start to the first response, and starts that are refused.
 
+mod archives;
 mod discovery;
 mod limits;
 mod linkage;

@@ -116,6 +116,25 @@ fn a_server_runs_without_rights_and_with_one_writable_folder() {
     ended.assert_nothing_left();
 }
 
+/// A folder that cannot be read does not keep the others from being served.
+#[test]
+fn an_unreadable_folder_in_the_model_directory_is_named() {
+    let test = "an_unreadable_folder_in_the_model_directory_is_named";
+    let setup = Setup::new().file("model/private/m/1/saved_model.pb", "");
+    let private = setup.path("model/private");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o000)).expect("the test owns it");
+    let Some(setup) = confine(test, setup, "true") else {
+        return;
+    };
+    let server = setup.start();
+    server.assert_serves();
+    let text = format!(
+        "not searched for models: {}: Permission denied",
+        private.display()
+    );
+    server.wait_for_log(&text);
+}
+
 #[test]
 fn models_are_loaded_and_unloaded_without_rights() {
     let test = "models_are_loaded_and_unloaded_without_rights";
