@@ -4,9 +4,11 @@
 //! happens when a start fails.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
+use crate::config::settings::tuning::WARMUP_REQUEST;
 use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::launch::{Launch, label};
@@ -33,6 +35,8 @@ pub struct ModelBackend {
     pub handlers: Option<Handlers>,
     /// The model for requests that name no model.
     pub default_model: String,
+    /// Whether the requests of `SAGEMAKER_TFS_WARMUP_REQUEST` have been answered; set by the start.
+    pub is_warm: Arc<AtomicBool>,
 }
 
 impl ModelBackend {
@@ -47,6 +51,7 @@ impl ModelBackend {
             backend: Arc::clone(backend),
             handlers: workers.map(|workers| workers.handlers(backend, default_model, config)),
             default_model: default_model.to_owned(),
+            is_warm: Arc::new(AtomicBool::new(config.warm_up_requests.is_empty())),
         }
     }
 
@@ -56,9 +61,16 @@ impl ModelBackend {
     /// What is not ready, and for how long.
     pub fn check(&self) -> Result<(), String> {
         self.backend.pool.check()?;
-        self.handlers
-            .as_ref()
-            .map_or(Ok(()), |handlers| handlers.pool.check())
+        if let Some(handlers) = &self.handlers {
+            handlers.pool.check()?;
+        }
+        if !self.is_warm.load(Ordering::Acquire) {
+            return Err(format!(
+                "warming up: {} is not answered yet",
+                WARMUP_REQUEST.name
+            ));
+        }
+        Ok(())
     }
 }
 
