@@ -203,7 +203,19 @@ impl Config {
         let tfs_version = r.optional(&model_server::TFS_VERSION);
         let extra_args = extra_args::read(r, tfs_version.as_deref(), instances);
         let (batching, without_effect) = Batching::read(r);
-        refuse_contradictions(r);
+        refuse_in_multi_model_mode(r);
+        let session_parallelism = r.optional(&tuning::SESSION_PARALLELISM);
+        let inter_op_parallelism = r.optional(&model_server::INTER_OP);
+        let intra_op_parallelism = r.optional(&model_server::INTRA_OP);
+        for (other, name) in [
+            (inter_op_parallelism, model_server::INTER_OP.name),
+            (intra_op_parallelism, model_server::INTRA_OP.name),
+        ] {
+            if session_parallelism.is_some() && other.is_some() {
+                let session = tuning::SESSION_PARALLELISM.name;
+                r.note(format!("{session} and {name} exclude each other"));
+            }
+        }
 
         Self {
             listen: r.value(&server::LISTEN),
@@ -227,14 +239,14 @@ impl Config {
             default_model_name: r.optional(&model_server::DEFAULT_MODEL_NAME),
             instance_ports,
             wait_time: r.value(&model_server::WAIT_TIME),
-            inter_op_parallelism: r.optional(&model_server::INTER_OP),
-            intra_op_parallelism: r.optional(&model_server::INTRA_OP),
+            inter_op_parallelism,
+            intra_op_parallelism,
             gpu_memory_margin: r.value(&model_server::GPU_MARGIN),
             batching,
             without_effect,
             warm_up_requests: r.optional(&tuning::WARMUP_REQUEST).unwrap_or_default(),
             warm_up_iterations: r.optional(&tuning::WARMUP_ITERATIONS),
-            session_parallelism: r.optional(&tuning::SESSION_PARALLELISM),
+            session_parallelism,
             xla_cpu: r.value(&tuning::XLA_CPU),
             version_labels: r.optional(&tuning::VERSION_LABELS).unwrap_or_default(),
             extra_args,
@@ -275,8 +287,8 @@ impl Config {
     }
 }
 
-/// Notes a problem for each pair of settings of which only one can have an effect.
-fn refuse_contradictions(r: &mut Reader) {
+/// Notes a problem for each setting that has no effect in this mode.
+fn refuse_in_multi_model_mode(r: &mut Reader) {
     if r.circumstances.multi_model {
         let later = "cannot be used in multi-model mode, where clients load models later";
         for (setting, instead) in [
@@ -289,15 +301,6 @@ fn refuse_contradictions(r: &mut Reader) {
             if r.is_given(setting) {
                 r.note(format!("{} {later}{instead}", setting.name));
             }
-        }
-    }
-    for other in [&model_server::INTER_OP, &model_server::INTRA_OP] {
-        let session: &Setting = &tuning::SESSION_PARALLELISM;
-        if r.is_given(session) && r.is_given(other) {
-            r.note(format!(
-                "{} and {} exclude each other",
-                session.name, other.name
-            ));
         }
     }
 }

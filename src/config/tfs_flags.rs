@@ -151,7 +151,9 @@ impl Flag {
 
 /// Whether the table ends before this version, which may have flags that the table lacks.
 pub fn is_beyond_the_table(version: &str) -> bool {
-    is_at_least(newest(), version) == Some(false)
+    // A later patch of the newest version has no new flags.
+    let minor = |version: &str| numbers(version).map(|n| (n.first().copied(), n.get(1).copied()));
+    minor(version).is_some_and(|version| Some(version) > minor(newest()))
 }
 
 /// Whether `version` is `other` or a later version, as far as both name numbers; `None` if one of them is no version.
