@@ -116,7 +116,9 @@ impl WarmUp {
                 Ok(()) => {
                     is_warm.store(true, Ordering::Release);
                     let seconds = begun.elapsed().as_secs_f64();
-                    log::info!("warm-up: {count} requests answered within {seconds:.2} s");
+                    log::info!(
+                        "warm-up: answered {count} of {count} requests within {seconds:.2} s"
+                    );
                 }
                 Err(error) => supervisor.fail(error),
             }

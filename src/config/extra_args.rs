@@ -12,7 +12,7 @@ use crate::config::tfs_flags::{self, Own};
 /// The most names that a message lists.
 const MAX_LISTED: usize = 3;
 /// Names that differ in more letters than this are not alike.
-const MAX_DIFFERENCE: usize = 8;
+const MAX_DIFFERENCE: usize = 4;
 
 /// The words of the setting. Notes a problem for each word that is not a flag, or not one that users may give.
 /// `instances` is the number of processes of a model, and `version` that of TensorFlow Serving, if it is known.

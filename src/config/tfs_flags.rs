@@ -1,7 +1,6 @@
 //! The flags of TensorFlow Serving: which versions have them, and which ones the server sets itself.
 //!
-//! `tfs_flags.tsv` has a line for each flag: its name, the first version that has it, and the last one seen. It was made
-//! from the output of `--help` of the published programs.
+//! `tfs_flags.tsv` has a line for each flag: its name, the first version that has it, and the last one seen.
 
 use crate::config::settings::Setting;
 use crate::config::settings::batching::{BATCHING, PER_MODEL_BATCHING};
@@ -80,6 +79,9 @@ static OWN: &[(&str, Own)] = &[
     ),
     ("model_name", Own::Never(Some(&DEFAULT_MODEL_NAME.setting))),
     ("model_base_path", Own::Never(None)),
+    // It makes TensorFlow Serving ignore the flags for batching, threads and GPUs.
+    ("platform_config_file", Own::Never(None)),
+    // It makes TensorFlow Serving print its version and end.
     ("version", Own::Never(None)),
 ];
 

@@ -148,7 +148,7 @@ fn tuning_flags(config: &Config) -> Vec<(&'static str, String)> {
             number(config.warm_up_iterations),
         ),
         ("xla_cpu_compilation_enabled", yes(config.xla_cpu)),
-        // The server opens its ports before the versions with labels are loaded.
+        // Without it, TFS refuses labels at its start, because no version is loaded yet.
         (
             "allow_version_labels_for_unavailable_models",
             yes(!config.version_labels.is_empty()),

@@ -33,7 +33,7 @@ class WarmUp(ServerCase):
         self.check(self.invoke(server, INSTANCES), PREDICTIONS)
 
     def test_a_broken_file_ends_the_start_with_tensorflow_servings_reason(self):
-        for content, reason in ((b"no record", "in TFRecord format"), (None, "Failed to parse warmup record")):
+        for content, reason in ((b"no record" * 9, "in TFRecord format"), (None, "Failed to parse warmup record")):
             folder, version = self.models()
             (version / FILE).parent.mkdir()
             if content:
@@ -51,7 +51,7 @@ class WarmUp(ServerCase):
             if expected:
                 self.check_refused(server, expected)
             else:
-                self.wait_for_log(server.wait_ready(), "warm-up: 1 requests answered")
+                self.wait_for_log(server.wait_ready(), "warm-up: answered 1 of 1 requests")
 
     def test_labels(self):
         env = {"SAGEMAKER_TFS_VERSION_LABELS": "stable=123,canary=124"}

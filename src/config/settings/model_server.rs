@@ -14,9 +14,10 @@ settings! {
     MODEL_SERVER: PathBuf = setting("SAGEMAKER_TFS_MODEL_SERVER", text("a program on PATH, or a path to one"))
         .flag("model-server").default("tensorflow_model_server");
 
-    /// Version of TensorFlow Serving. It decides which flags the server refuses or passes. The images set it.
+    /// Version of TensorFlow Serving. It decides which flags SAGEMAKER_TFS_EXTRA_ARGS may have, and whether the server
+    /// makes TensorFlow Serving look for models only once (from 1.14 on). The images set it.
     TFS_VERSION: String = setting("SAGEMAKER_TFS_VERSION", text("a version, such as 2.19"))
-        .unset_means("version that the program prints with `--version`");
+        .unset_means("unknown; for messages, what the program prints with `--version`");
 
     /// Model for requests that name no model.
     DEFAULT_MODEL_NAME: String = setting("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", MODEL_NAME)

@@ -38,9 +38,12 @@ fn the_files_are_sent_in_their_order_with_their_types_before_ping_is_200() {
         .collect();
     assert_eq!(
         bodies,
-        [r#"{"instances":[[1.5, 2]]}"#, r#"{"instances":[[7,"x"]]}"#]
+        [
+            r#"{"instances": [[1.5, 2]]}"#,
+            r#"{"instances": [[7,"x"]]}"#
+        ]
     );
-    server.wait_for_log("warm-up: 2 requests answered within ");
+    server.wait_for_log("warm-up: answered 2 of 2 requests within ");
     server.assert_serves();
 }
 
@@ -78,7 +81,7 @@ fn a_model_that_refuses_its_warm_up_request_is_not_served() {
     let ended = commanded(&json!({"status": 400, "body": {"error": "not \u{7} mine"}})).run();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let reason = ended.reason();
-    let expected = "model/warm.json failed: status 400: {\"error\":\"not \\\\u0007 mine\"}";
+    let expected = "model/warm.json failed: status 400: {\"error\":\"not \\u0007 mine\"}";
     assert!(reason.contains(expected), "{reason}");
     ended.assert_nothing_left();
 
@@ -108,7 +111,7 @@ fn a_request_that_ends_the_model_server_each_time_ends_the_start() {
 fn a_busy_model_gets_the_request_again_until_the_wait_time_is_over() {
     let server = commanded(&json!({"status": 503, "fail_first": 2, "key": "warm"})).start();
     server.wait_for_log("warm.json: status 503: ");
-    server.wait_for_log("warm-up: 1 requests answered");
+    server.wait_for_log("warm-up: answered 1 of 1 requests");
 
     let ended = commanded(&json!({"status": 503}))
         .var("SAGEMAKER_TFS_WAIT_TIME_SECONDS", 1)
