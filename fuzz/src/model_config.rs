@@ -21,7 +21,11 @@ pub fn check(data: &[u8]) {
         })
         .collect();
 
-    let text = model_config(&models);
+    let label = |model: &Model| vec![(model.name.clone(), 7)];
+    let labels = models
+        .iter()
+        .map(|model| (model.name.clone(), label(model)));
+    let text = model_config(&models, &labels.collect());
     assert!(
         text.bytes().all(|b| matches!(b, b'\n' | b' '..=b'~')),
         "{text}"
@@ -32,11 +36,16 @@ pub fn check(data: &[u8]) {
         let specific = Value::Message(versions.collect());
         let policy = Value::Message(vec![("specific".into(), specific)]);
         let path = model.path.as_os_str().as_bytes();
+        let label = vec![
+            ("key".into(), Value::Text(model.name.clone().into_bytes())),
+            ("value".into(), Value::Bare("7".into())),
+        ];
         let config = vec![
             ("name".into(), Value::Text(model.name.clone().into_bytes())),
             ("base_path".into(), Value::Text(path.to_vec())),
             ("model_platform".into(), Value::Text(b"tensorflow".to_vec())),
             ("model_version_policy".into(), policy),
+            ("version_labels".into(), Value::Message(label)),
         ];
         ("config".into(), Value::Message(config))
     });

@@ -20,6 +20,10 @@ FLAGS = (  # name, default, meaning
     ("rest_api_timeout_in_ms", 30000, "time for running the model in a REST request"),
     ("model_config_file", "", "text protobuf ModelServerConfig with the models to serve"),
     ("max_num_load_retries", 5, "accepted; a model is loaded once"),
+    ("file_system_poll_wait_seconds", 1, "accepted; a model is looked for once"),
+    ("allow_version_labels_for_unavailable_models", False, "accepted; they are always allowed"),
+    ("num_request_iterations_for_warmup", 1, "how often each request of a warm-up file is run"),
+    ("xla_cpu_compilation_enabled", False, "accepted, without effect"),
     ("enable_batching", False, "queue requests as batches"),
     ("batching_parameters_file", "", "text protobuf BatchingParameters"),
     ("tensorflow_intra_op_parallelism", 0, "threads inside one operation; 0: automatic"),
@@ -34,6 +38,13 @@ _BATCHING_DEFAULTS = {
 }
 # tensorflow-serving-api does not ship BatchingParameters. All its fields that count here wrap a whole number.
 _BATCHING_FIELD = re.compile(rf"\s*({'|'.join(_BATCHING_DEFAULTS)})\s*\{{\s*value\s*:\s*(\d+)\s*\}}\s*")
+
+# Accepted, without effect: each request runs by itself.
+_OTHER_FIELD = re.compile(
+    r"\s*(allowed_batch_sizes\s*:\s*\d+|pad_variable_length_inputs\s*:\s*(true|false)"
+    r"|enable_large_batch_splitting\s*\{\s*value\s*:\s*(true|false)\s*\}"
+    r"|max_execution_batch_size\s*\{\s*value\s*:\s*\d+\s*\})\s*"
+)
 
 
 def parse_flags(arguments):
@@ -71,5 +82,5 @@ def batching(flags):
         return None
     path = flags.batching_parameters_file
     text = pathlib.Path(path).read_text(encoding="utf-8") if path else ""
-    check(not _BATCHING_FIELD.sub("", text), f"Invalid protobuf file: '{path}'")
+    check(not _OTHER_FIELD.sub("", _BATCHING_FIELD.sub("", text)), f"Invalid protobuf file: '{path}'")
     return _BATCHING_DEFAULTS | {name: int(value) for name, value in _BATCHING_FIELD.findall(text)}

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from local_model_server import inference
-from local_model_server.errors import HOST, ServingError, check, invalid_argument
+from local_model_server.errors import HOST, ServingError, invalid_argument
 
 _FIELDS = {  # of smaller whole numbers: int_val
     "float32": "float_val",
@@ -51,9 +51,10 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _predict(self, request):
         spec = request.model_spec
-        check(not spec.version_label, f"Unrecognized servable version label: {spec.version_label}")
-        servable = self._servables.find(spec.name, spec.version.value if spec.HasField("version") else None)
-        inputs = {alias: _to_array(alias, proto) for alias, proto in request.inputs.items()}
+        version = spec.version.value if spec.HasField("version") else None
+        label = spec.version_label if spec.HasField("version_label") else None
+        servable = self._servables.find(spec.name, version, label)
+        inputs = {alias: to_array(alias, proto) for alias, proto in request.inputs.items()}
         outputs = inference.predict(servable.model, spec.signature_name, inputs, request.output_filter)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = servable.name
@@ -64,7 +65,7 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
 
-def _to_array(alias, proto):
+def to_array(alias, proto):
     try:
         return tf.make_ndarray(proto)
     except (TypeError, ValueError) as error:

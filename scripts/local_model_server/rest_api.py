@@ -10,6 +10,7 @@ import re
 import socketserver
 import sys
 import threading
+from functools import partial
 from urllib.parse import unquote
 
 import tensorflow as tf
@@ -21,7 +22,7 @@ from local_model_server import inference, json_requests, json_responses
 from local_model_server.errors import HOST, ServingError, check, invalid_argument, not_found
 from local_model_server.json_text import INDENT, encode, parse, quote
 
-_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(/metadata|:predict|:classify|:regress)?", re.IGNORECASE)
+_PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata|:predict|:classify|:regress)?", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -102,20 +103,22 @@ class RestApi:
 
     def _process(self, method, path, body):
         match = _PATH.fullmatch(path)
-        call = (match[3] or "").lower() if match else None
+        call = (match[4] or "").lower() if match else None
         is_run = call in (":predict", ":classify", ":regress")
         check(match and method == ("POST" if is_run else "GET"), f"Malformed request: {method} {path}")
-        name, version = unquote(match[1]), match[2] and int(match[2])
+        name, version, label = unquote(match[1]), match[2] and int(match[2]), match[3] and unquote(match[3])
         if is_run:
-            return self._run(call, name, version, parse(body))
+            return self._run(call, partial(self._servables.find, name, version, label), parse(body))
+        if label:
+            version = self._servables.find(name, label=label).version
         return self._metadata(name, version) if call else self._status(name, version)
 
-    def _run(self, call, name, version, document):
+    def _run(self, call, find, document):
         signature = json_requests.signature_name(document)
         if call == ":predict":
-            return self._predict(self._servables.find(name, version).model, signature, document)
+            return self._predict(find().model, signature, document)
         examples = json_requests.serialized_examples(document)
-        model = self._servables.find(name, version).model
+        model = find().model
         if call == ":classify":
             return json_responses.classifications(*inference.classify(model, signature, examples, self._timeout_ms))
         return json_responses.regressions(inference.regress(model, signature, examples, self._timeout_ms))

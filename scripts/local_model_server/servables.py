@@ -12,7 +12,8 @@ from threading import Semaphore, Thread
 
 from grpc import StatusCode
 
-from local_model_server.errors import ServingError, not_found
+from local_model_server import warm_up
+from local_model_server.errors import ServingError, check, not_found
 from local_model_server.saved_model import BatchQueue, SavedModel
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ class Servable:
     def load(self, flags, new_queue):
         what = f"{{name: {self.name} version: {self.version}}}"
         try:
-            self.model = SavedModel(self.path, flags, new_queue and new_queue())
+            model = SavedModel(self.path, flags, new_queue and new_queue())
+            warm_up.play(model, self.path, flags.num_request_iterations_for_warmup)
+            self.model = model
             log.info("Successfully loaded servable version %s", what)
         except ServingError as error:
             log.error("Servable %s cannot be loaded: %s", what, error)
@@ -46,6 +49,7 @@ class Servables:
     def __init__(self, configs, flags, batching):
         new_queue = batching and partial(BatchQueue, Semaphore(batching["num_batch_threads"]), batching)
         self._models = {config.name: _versions_to_serve(config) for config in configs}  # newest first
+        self._labels = {config.name: dict(config.version_labels) for config in configs}
         newest = [versions[0] for versions in self._models.values()]
         for servable in newest:
             servable.load(flags, new_queue)
@@ -66,8 +70,11 @@ class Servables:
         """The Servables of a model, or that of one version."""
         return [servable for servable in self._models.get(name, []) if version in (None, servable.version)]
 
-    def find(self, name, version=None):
-        """The Servable for a request: the newest that is loaded, or the version that the request names."""
+    def find(self, name, version=None, label=None):
+        """The Servable for a request: the newest that is loaded, or the one whose version or label it names."""
+        if label is not None:
+            version = self._labels.get(name, {}).get(label)
+            check(version is not None, f"Unrecognized servable version label: {label}")
         for servable in self.versions(name, version):
             if servable.model:
                 return servable

@@ -1,7 +1,8 @@
 //! The running program, from a checked [`Config`] to the exit code.
 //!
 //! This file is the outline. `signals.rs` chooses the signals to handle, `startup.rs` takes the steps of the start for
-//! both modes, `handler.rs` takes the steps that prepare a handler script, and `front.rs` opens the port.
+//! both modes, `handler.rs` takes the steps that prepare a handler script, `front.rs` opens the port, and `warm_up.rs`
+//! sends the first requests.
 //!
 //! The start fails in one of two places: in a step in `startup.rs` and below, or in the first start of a process, which
 //! the supervisor reports with the text of [`Unit::refusal`](crate::supervisor::unit::Unit::refusal). Both end the
@@ -11,6 +12,7 @@ mod front;
 mod handler;
 mod signals;
 mod startup;
+mod warm_up;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};

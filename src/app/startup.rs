@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::Mode;
+use crate::app::warm_up::WarmUp;
 use crate::app::{front, handler, start_thread};
+use crate::config::settings::batching::BATCHING;
 use crate::config::{Config, MultiModelConfig};
 use crate::error::StartError;
 use crate::models::backend::{self, HandlerWorkers, ModelBackend};
 use crate::models::load::Loader;
 use crate::models::ports::PortPool;
 use crate::models::registry::Registry;
-use crate::models::{self, Found, Model, remarks};
+use crate::models::{self, Found, Model, labels, remarks};
 use crate::supervisor::handle::SupervisorHandle;
 use crate::tfs::backend::Backend;
-use crate::tfs::files::Files;
+use crate::tfs::files::{self, Files};
 use crate::tfs::gpu;
 
 /// The deadline of one round of a wait without a limit.
@@ -46,7 +48,10 @@ pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, St
         Some(_) => Vec::new(),
     };
     let default_model = default_model(config, &models)?;
-    let files = Files::write(config, &models)?;
+    let labels = labels::by_model(&config.version_labels, &models, &default_model)?;
+    let warm_up = WarmUp::new(config)?;
+    report_settings(config);
+    let files = Files::write(config, &models, &labels)?;
     let workers = handler::find(config, &default_model, &files, supervisor)?;
     let gpus = count_gpus(config, supervisor)?;
     let prepared = Prepared {
@@ -57,7 +62,7 @@ pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, St
         gpus,
     };
     match &config.multi_model {
-        None => prepared.serve_models(&models, &default_model)?,
+        None => prepared.serve_models(&models, &default_model, warm_up)?,
         Some(multi_model) => prepared.serve_registry(multi_model)?,
     }
     Ok(files)
@@ -99,6 +104,21 @@ fn default_model(config: &Config, models: &[Model]) -> Result<String, StartError
     }
 }
 
+/// Logs what follows from several settings together, and which have no effect.
+fn report_settings(config: &Config) {
+    if let Some(batching) = &config.batching {
+        let parameters = files::batching_parameters(batching);
+        log::info!(
+            "batching parameters: {}",
+            parameters.trim_end().replace('\n', ", ")
+        );
+    }
+    if !config.without_effect.is_empty() {
+        let names = config.without_effect.join(", ");
+        log::warn!("{names}: no effect without {}=true", BATCHING.name);
+    }
+}
+
 /// The number of GPUs if several instances share them; otherwise 0, because a single instance needs no share.
 fn count_gpus(config: &Config, supervisor: &SupervisorHandle) -> Result<u32, StartError> {
     let instances = match &config.multi_model {
@@ -113,16 +133,34 @@ fn count_gpus(config: &Config, supervisor: &SupervisorHandle) -> Result<u32, Sta
 
 impl Prepared<'_> {
     /// Opens the port and starts the processes for these models.
-    fn serve_models(self, models: &[Model], default_model: &str) -> Result<(), StartError> {
+    fn serve_models(
+        self,
+        models: &[Model],
+        default_model: &str,
+        warm_up: WarmUp,
+    ) -> Result<(), StartError> {
         let (config, supervisor) = (self.config, self.supervisor);
         let backend = backend::backend(config, &config.instance_ports);
         let mut served = ModelBackend::new(&backend, self.workers.as_ref(), default_model, config);
         served.set_names(models);
+        let is_warm = Arc::clone(&served.is_warm);
         front::open(config, Mode::Fixed(Box::new(served)), supervisor)?;
         backend::start_instances(
             config, self.files, &backend, models, self.gpus, supervisor, None,
         )
         .map_err(|failure| StartError::failed(failure.text))?;
+        let instances = Arc::clone(&backend.pool);
+        let workers = self
+            .workers
+            .as_ref()
+            .map(|workers| Arc::clone(&workers.pool));
+        let is_serving = move || {
+            until(|deadline| instances.wait_until_serving(deadline).is_ok());
+            if let Some(workers) = workers {
+                until(|deadline| workers.wait_until_serving(deadline).is_ok());
+            }
+        };
+        warm_up.start(is_serving, is_warm, supervisor.clone())?;
         let Some(workers) = self.workers else {
             return Ok(());
         };
@@ -160,6 +198,11 @@ impl Prepared<'_> {
     }
 }
 
+/// Waits without a limit, in rounds. `wait` waits up to a deadline and returns whether the wait is over.
+fn until(wait: impl Fn(Instant) -> bool) {
+    while !wait(Instant::now() + WAIT_ROUND) {}
+}
+
 /// Starts workers once the models are AVAILABLE, because a script may use the models while it is being loaded.
 fn start_when_available(
     workers: HandlerWorkers,
@@ -167,10 +210,7 @@ fn start_when_available(
     supervisor: SupervisorHandle,
 ) -> Result<(), StartError> {
     let wait = move || {
-        while (backend.pool)
-            .wait_until_serving(Instant::now() + WAIT_ROUND)
-            .is_err()
-        {}
+        until(|deadline| backend.pool.wait_until_serving(deadline).is_ok());
         workers.start(&supervisor, None);
     };
     start_thread("handlers", wait).map(drop)

@@ -5,11 +5,13 @@
 //! environment. The settings are declared in [`settings`]; this file checks them against each other and derives numbers
 //! from them.
 
+mod extra_args;
 mod model_name;
 mod ports;
 pub mod settings;
 #[cfg(test)]
 mod testing;
+pub mod tfs_flags;
 mod unknown;
 
 use std::collections::HashMap;
@@ -24,13 +26,14 @@ pub use self::model_name::is_model_name;
 pub use self::ports::InstancePorts;
 use self::settings::Setting;
 pub use self::settings::aws::AwsConfig;
+pub use self::settings::batching::Batching;
 pub use self::settings::formats::{CsvHeader, CsvRow, DEFAULT_ACCEPT_TYPES, FormatConfig};
 pub use self::settings::handlers::{HandlerConfig, HandlerErrors, WorkerClass};
-pub use self::settings::model_server::Batching;
 pub use self::settings::multi_model::MultiModelConfig;
 use self::settings::reader::Reader;
 pub use self::settings::server::Workers;
-use self::settings::{batch_transform, model_server, multi_model, server};
+pub use self::settings::tuning::VersionLabel;
+use self::settings::{batch_transform, model_server, multi_model, server, tuning};
 use crate::error::StartError;
 
 /// All settings, checked.
@@ -74,6 +77,20 @@ pub struct Config {
     pub gpu_memory_margin: f64,
     /// Batching parameters; `None`: batching is off.
     pub batching: Option<Batching>,
+    /// The names of settings that are given but have no effect.
+    pub without_effect: Vec<&'static str>,
+    /// Files with requests to send before `/ping` answers 200; relative ones are in the model directory.
+    pub warm_up_requests: Vec<PathBuf>,
+    /// Value of `--num_request_iterations_for_warmup`.
+    pub warm_up_iterations: Option<u32>,
+    /// Value of `--tensorflow_session_parallelism`.
+    pub session_parallelism: Option<u32>,
+    /// Whether TensorFlow Serving compiles models for the CPU with XLA.
+    pub xla_cpu: bool,
+    /// Names for versions of models.
+    pub version_labels: Vec<VersionLabel>,
+    /// More flags for TensorFlow Serving, one word each.
+    pub extra_args: Vec<String>,
     /// Value of `OMP_NUM_THREADS` for child processes.
     pub omp_num_threads: String,
     /// Whether this is a batch transform job.
@@ -194,6 +211,23 @@ impl Config {
             Vec::new()
         });
 
+        let tfs_version = r.optional(&model_server::TFS_VERSION);
+        let extra_args = extra_args::read(r, tfs_version.as_deref(), instances);
+        let (batching, without_effect) = Batching::read(r);
+        refuse_in_multi_model_mode(r);
+        let session_parallelism = r.optional(&tuning::SESSION_PARALLELISM);
+        let inter_op_parallelism = r.optional(&model_server::INTER_OP);
+        let intra_op_parallelism = r.optional(&model_server::INTRA_OP);
+        for (other, name) in [
+            (inter_op_parallelism, model_server::INTER_OP.name),
+            (intra_op_parallelism, model_server::INTRA_OP.name),
+        ] {
+            if session_parallelism.is_some() && other.is_some() {
+                let session = tuning::SESSION_PARALLELISM.name;
+                r.note(format!("{session} and {name} exclude each other"));
+            }
+        }
+
         Self {
             listen: r.value(&server::LISTEN),
             port,
@@ -216,10 +250,17 @@ impl Config {
             default_model_name: r.optional(&model_server::DEFAULT_MODEL_NAME),
             instance_ports,
             wait_time: r.value(&model_server::WAIT_TIME),
-            inter_op_parallelism: r.optional(&model_server::INTER_OP),
-            intra_op_parallelism: r.optional(&model_server::INTRA_OP),
+            inter_op_parallelism,
+            intra_op_parallelism,
             gpu_memory_margin: r.value(&model_server::GPU_MARGIN),
-            batching: Batching::read(r),
+            batching,
+            without_effect,
+            warm_up_requests: r.optional(&tuning::WARMUP_REQUEST).unwrap_or_default(),
+            warm_up_iterations: r.optional(&tuning::WARMUP_ITERATIONS),
+            session_parallelism,
+            xla_cpu: r.value(&tuning::XLA_CPU),
+            version_labels: r.optional(&tuning::VERSION_LABELS).unwrap_or_default(),
+            extra_args,
             omp_num_threads: r.value(&model_server::OMP_THREADS),
             batch_transform: r.circumstances.batch_transform,
             // SageMaker's API allows 0 to mean "not set".
@@ -255,6 +296,24 @@ impl Config {
             Workers::Coroutines(_) => DEFAULT_SLOTS,
             Workers::Threads => DEFAULT_SLOTS_ON_THREADS,
         })
+    }
+}
+
+/// Notes a problem for each setting that has no effect in this mode.
+fn refuse_in_multi_model_mode(r: &mut Reader) {
+    if r.circumstances.multi_model {
+        let later = "cannot be used in multi-model mode, where clients load models later";
+        for (setting, instead) in [
+            (
+                &tuning::WARMUP_REQUEST.setting,
+                "; put warm-up files into the models instead",
+            ),
+            (&tuning::VERSION_LABELS.setting, ""),
+        ] {
+            if r.is_given(setting) {
+                r.note(format!("{} {later}{instead}", setting.name));
+            }
+        }
     }
 }
 

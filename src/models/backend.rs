@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 
+use crate::config::settings::tuning::WARMUP_REQUEST;
 use crate::config::{Config, InstancePorts};
 use crate::handlers::invocation::Handlers;
 use crate::handlers::launch::{Launch, label};
@@ -37,6 +39,8 @@ pub struct ModelBackend {
     /// The names of the models towards TFS, by the names of their folders; empty in multi-model mode, where folders do
     /// not count.
     names: BTreeMap<String, String>,
+    /// Whether the requests of `SAGEMAKER_TFS_WARMUP_REQUEST` have been answered; set by the start.
+    pub is_warm: Arc<AtomicBool>,
 }
 
 impl ModelBackend {
@@ -52,6 +56,7 @@ impl ModelBackend {
             handlers: workers.map(|workers| workers.handlers(backend, default_model, config)),
             default_model: default_model.to_owned(),
             names: BTreeMap::new(),
+            is_warm: Arc::new(AtomicBool::new(config.warm_up_requests.is_empty())),
         }
     }
 
@@ -74,9 +79,16 @@ impl ModelBackend {
         let handlers = self.handlers.as_ref();
         let workers = handlers.map_or(Ok(()), |handlers| handlers.pool.check());
         match (self.backend.pool.check(), workers) {
-            (Err(instances), Err(workers)) => Err(format!("{instances}; {workers}")),
-            (instances, workers) => instances.and(workers),
+            (Err(instances), Err(workers)) => return Err(format!("{instances}; {workers}")),
+            (instances, workers) => instances.and(workers)?,
         }
+        if !self.is_warm.load(Ordering::Acquire) {
+            return Err(format!(
+                "warming up: {} is not answered yet",
+                WARMUP_REQUEST.name
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ use crate::supervisor::child::Streams;
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::unit::StartFailure;
 use crate::tfs::files::Files;
+use crate::tfs::model::Labels;
 
 /// Loads models, and releases their resources again.
 pub struct Loader {
@@ -210,8 +211,12 @@ impl Load<'_> {
 
     /// Writes TFS's config files. Returns the private directory of the model.
     fn write_files(&mut self, model: &Model) -> Result<PathBuf, RequestError> {
-        let files = Files::write(&self.loader.config, std::slice::from_ref(model))
-            .map_err(|e| RequestError::new(507, e.to_string()))?;
+        let files = Files::write(
+            &self.loader.config,
+            std::slice::from_ref(model),
+            &Labels::new(),
+        )
+        .map_err(|e| RequestError::new(507, e.to_string()))?;
         Ok(self.files.insert(files).directory().to_owned())
     }
 

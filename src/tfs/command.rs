@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::config::tfs_flags::is_at_least;
 use crate::config::{Config, InstancePorts};
 use crate::tfs::files::Files;
 use crate::tfs::gpu;
@@ -44,6 +45,10 @@ pub fn in_flight(config: &Config) -> usize {
         .model_slots()
         .min(batched.max(asked).max(MAX_IN_FLIGHT))
 }
+
+/// TFS looks for new versions every second, which an archive never gets. From this version on, 0 makes it look once, at
+/// the start (RELEASE.md of TFS 1.14.0). Before, 0 made it look without a pause, and a negative number not even once.
+const LOOKS_ONCE_SINCE: &str = "1.14";
 
 /// How to start each instance; there is one for each pair of `ports`, on a machine with `gpus` GPUs.
 pub fn launches(config: &Config, files: &Files, ports: &[InstancePorts], gpus: u32) -> Vec<Launch> {
@@ -93,12 +98,17 @@ fn launch(
         flag("enable_batching", "true".into());
         flag("batching_parameters_file", path.clone().into());
     }
+    for (name, value) in tuning_flags(config) {
+        flag(name, value.into());
+    }
     if let Some(fraction) = placement.memory_fraction {
         flag(
             "per_process_gpu_memory_fraction",
             fraction.to_string().into(),
         );
     }
+
+    args.extend(config.extra_args.iter().map(OsString::from));
 
     let mut env = vec![("OMP_NUM_THREADS", config.omp_num_threads.clone())];
     if let Some(device) = placement.visible_device {
@@ -111,6 +121,43 @@ fn launch(
         env,
         ports,
     }
+}
+
+/// The flags that only some settings or versions need.
+fn tuning_flags(config: &Config) -> Vec<(&'static str, String)> {
+    let yes = |is_on: bool| is_on.then(|| "true".to_owned());
+    let number = |n: Option<u32>| n.map(|n| n.to_string());
+    let version = config.tfs_version.as_deref();
+    let looks_once = version.and_then(|version| is_at_least(version, LOOKS_ONCE_SINCE));
+    let per_model = config
+        .batching
+        .as_ref()
+        .is_some_and(|batching| batching.per_model);
+    let all = [
+        (
+            "file_system_poll_wait_seconds",
+            (looks_once == Some(true)).then(|| "0".to_owned()),
+        ),
+        ("enable_per_model_batching_parameters", yes(per_model)),
+        (
+            "tensorflow_session_parallelism",
+            number(config.session_parallelism),
+        ),
+        (
+            "num_request_iterations_for_warmup",
+            number(config.warm_up_iterations),
+        ),
+        ("xla_cpu_compilation_enabled", yes(config.xla_cpu)),
+        // Without it, TFS refuses labels at its start, because no version is loaded yet.
+        (
+            "allow_version_labels_for_unavailable_models",
+            yes(!config.version_labels.is_empty()),
+        ),
+    ];
+    let given = all.into_iter();
+    given
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::config::{Batching, Config};
 use crate::error::StartError;
-use crate::tfs::model::Model;
+use crate::tfs::model::{Labels, Model};
 
 /// The files and their directory, which are removed when this is dropped.
 #[derive(Debug)]
@@ -30,11 +30,12 @@ impl Files {
         self.directory.path()
     }
 
-    /// Writes the files for these models into a new directory that only this user can enter.
+    /// Writes the files for these models, with names for some of their versions, into a new directory that only this
+    /// user can enter.
     ///
     /// # Errors
     /// When the directory or a file cannot be created in `config.tmp_dir`.
-    pub fn write(config: &Config, models: &[Model]) -> Result<Self, StartError> {
+    pub fn write(config: &Config, models: &[Model], labels: &Labels) -> Result<Self, StartError> {
         let failed = |path: &Path, e: std::io::Error| {
             StartError::failed(format!(
                 "cannot write {}: {e}; set TMPDIR to a writable directory",
@@ -65,7 +66,7 @@ impl Files {
             }
         };
         Ok(Self {
-            models: write("models.config", model_config(&served))?,
+            models: write("models.config", model_config(&served, labels))?,
             batching: match &config.batching {
                 Some(batching) => Some(write("batching.config", batching_parameters(batching))?),
                 None => None,
@@ -75,8 +76,8 @@ impl Files {
     }
 }
 
-/// The text of a `ModelServerConfig` for these models.
-pub fn model_config(models: &[Model]) -> String {
+/// The text of a `ModelServerConfig` for these models, with names for some of their versions.
+pub fn model_config(models: &[Model], labels: &Labels) -> String {
     let mut text = String::from("model_config_list {\n");
     for model in models {
         let versions: Vec<_> = model
@@ -84,13 +85,19 @@ pub fn model_config(models: &[Model]) -> String {
             .iter()
             .map(|v| format!("versions: {v}"))
             .collect();
+        let of_model = labels.get(&model.name).into_iter().flatten();
+        let labels = of_model.map(|(label, version)| {
+            let label = quoted(label.as_bytes());
+            format!("    version_labels {{ key: {label} value: {version} }}\n")
+        });
         writeln!(
             text,
             "  config {{\n    name: {}\n    base_path: {}\n    model_platform: 'tensorflow'\n    \
-             model_version_policy {{ specific {{ {} }} }}\n  }}",
+             model_version_policy {{ specific {{ {} }} }}\n{}  }}",
             quoted(model.name.as_bytes()),
             quoted(model.path.as_os_str().as_bytes()),
-            versions.join(" ")
+            versions.join(" "),
+            labels.collect::<String>()
         )
         .expect("writing to memory does not fail");
     }
@@ -99,14 +106,28 @@ pub fn model_config(models: &[Model]) -> String {
 
 /// The text of `BatchingParameters`.
 pub fn batching_parameters(batching: &Batching) -> String {
-    format!(
+    let mut text = format!(
         "max_batch_size {{ value: {} }}\nbatch_timeout_micros {{ value: {} }}\nnum_batch_threads {{ value: {} }}\n\
          max_enqueued_batches {{ value: {} }}\n",
         batching.max_batch_size,
         batching.batch_timeout_micros,
         batching.num_batch_threads,
         batching.max_enqueued_batches
-    )
+    );
+    // Only if they are set, because old versions do not know all of them.
+    for size in &batching.allowed_batch_sizes {
+        text += &format!("allowed_batch_sizes: {size}\n");
+    }
+    if batching.pad_variable_length_inputs {
+        text += "pad_variable_length_inputs: true\n";
+    }
+    if let Some(most) = batching.splitting {
+        text += "enable_large_batch_splitting { value: true }\n";
+        if let Some(most) = most {
+            text += &format!("max_execution_batch_size {{ value: {most} }}\n");
+        }
+    }
+    text
 }
 
 /// A string literal of the text protobuf format. It must be able to hold any byte, as names of folders can.
@@ -151,7 +172,7 @@ mod tests {
             versions: vec![1],
             lone: true,
         };
-        let files = Files::write(&config, &[model]).unwrap();
+        let files = Files::write(&config, &[model], &Labels::new()).unwrap();
         assert_eq!(files.batching, None);
         let directory = files.models.parent().unwrap().to_path_buf();
         let mode = std::fs::metadata(&directory).unwrap().permissions().mode();
@@ -171,7 +192,9 @@ mod tests {
     fn an_error_names_the_directory_and_tmpdir() {
         let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
         config.tmp_dir = "/absent".into();
-        let error = Files::write(&config, &[]).unwrap_err().to_string();
+        let error = Files::write(&config, &[], &Labels::new())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("/absent") && error.contains("TMPDIR"),
             "{error}"

@@ -1,53 +1,10 @@
-//! The flags that we pass to TFS, and the error message for a version that does not know one of them.
+//! The error message for a version of TFS that does not know a flag which we pass.
 //!
 //! TFS itself only prints `unknown argument: ...` and continues without the flag, so the setting behind it would
-//! silently have no effect.
+//! silently have no effect. `config/tfs_flags.rs` has the flags of all versions.
 
-use crate::config::settings::Setting;
-use crate::config::settings::model_server::{BATCHING, INSTANCE_COUNT, INTER_OP, INTRA_OP};
-
-struct Flag {
-    name: &'static str,
-    /// The first version of TFS that has the flag.
-    since: &'static str,
-    /// The setting that makes us pass the flag; `None` if we always pass it.
-    setting: Option<&'static Setting>,
-}
-
-const fn flag(name: &'static str, since: &'static str, setting: Option<&'static Setting>) -> Flag {
-    Flag {
-        name,
-        since,
-        setting,
-    }
-}
-
-/// All flags that we pass. The versions are those of the TFS releases that added them.
-const FLAGS: &[Flag] = &[
-    flag("port", "1.4", None),
-    flag("model_config_file", "1.4", None),
-    flag("rest_api_port", "1.8", None),
-    flag("rest_api_num_threads", "1.8", None),
-    flag("rest_api_timeout_in_ms", "1.8", None),
-    flag("max_num_load_retries", "1.11", None),
-    flag("enable_batching", "1.4", Some(&BATCHING.setting)),
-    flag("batching_parameters_file", "1.4", Some(&BATCHING.setting)),
-    flag(
-        "per_process_gpu_memory_fraction",
-        "1.5",
-        Some(&INSTANCE_COUNT.setting),
-    ),
-    flag(
-        "tensorflow_inter_op_parallelism",
-        "1.13",
-        Some(&INTER_OP.setting),
-    ),
-    flag(
-        "tensorflow_intra_op_parallelism",
-        "1.13",
-        Some(&INTRA_OP.setting),
-    ),
-];
+use crate::config::settings::tuning::EXTRA_ARGS;
+use crate::config::tfs_flags::{self, Own};
 
 /// The beginning of TFS's message about a flag that it does not know.
 const UNKNOWN: &str = "unknown argument: ";
@@ -61,17 +18,20 @@ pub fn unknown_argument(line: &str) -> Option<&str> {
 pub fn refusal(argument: &str, version: Option<&str>) -> String {
     let name = argument.trim_start_matches('-');
     let name = name.split('=').next().unwrap_or(name);
-    let known = FLAGS.iter().find(|flag| flag.name == name);
     let mut text = match version {
         Some(version) => format!("TensorFlow Serving {version} does not know the flag --{name}"),
         None => format!("this TensorFlow Serving does not know the flag --{name}"),
     };
-    if let Some(flag) = known {
-        text += &format!(", which version {} added", flag.since);
+    if let Some(flag) = tfs_flags::find(name) {
+        text += &format!(", which version {} added", flag.added());
     }
-    text += &match known.and_then(|flag| flag.setting) {
-        Some(setting) => format!("; unset {}, or use a newer version", setting.name),
-        None => "; use a newer version".to_owned(),
+    text += &match tfs_flags::own(name) {
+        Some(Own::For(setting)) => format!("; unset {}, or use a newer version", setting.name),
+        Some(_) => "; use a newer version".to_owned(),
+        None => format!(
+            "; remove it from {}, or use a version that has it",
+            EXTRA_ARGS.name
+        ),
     };
     text
 }
@@ -102,8 +62,9 @@ mod tests {
              use a newer version"
         );
         assert_eq!(
-            refusal("stray", None),
-            "this TensorFlow Serving does not know the flag --stray; use a newer version"
+            refusal("--mixed_precision=bfloat16", Some("2.12")),
+            "TensorFlow Serving 2.12 does not know the flag --mixed_precision, which version 2.15.1 added; remove it \
+             from SAGEMAKER_TFS_EXTRA_ARGS, or use a version that has it"
         );
     }
 
@@ -140,42 +101,73 @@ mod tests {
         flags.retain(|(name, _)| *name != "model_status"); // a route, not a flag
         assert_eq!(flags.len(), 4);
         for (name, version) in flags {
-            let flag = FLAGS.iter().find(|flag| flag.name == name);
-            let since = flag.map(|flag| flag.since);
+            let since = tfs_flags::find(name).map(|flag| flag.added());
             assert_eq!(since, version.split('"').next(), "{name}");
         }
     }
 
     #[test]
     fn the_table_lists_exactly_the_flags_that_we_pass() {
-        use crate::config::settings::model_server::TFS_VERSION;
+        use std::collections::BTreeMap;
+
+        use crate::config::settings::{batching, model_server, tuning};
         use crate::config::{Config, Vars};
         use crate::tfs::command::launches;
         use crate::tfs::files::Files;
 
-        let vars = [
-            (INTER_OP.name, "2"),
-            (INTRA_OP.name, "2"),
-            (INSTANCE_COUNT.name, "2"),
-            (BATCHING.name, "true"),
-            (TFS_VERSION.name, "1.12"),
-        ];
-        let vars = vars.map(|(name, value)| (name.into(), value.into()));
-        let config = Config::read(&Vars::from_variables(vars), 1).unwrap();
-        let files = Files::write(&config, &[]).unwrap();
-        let launches = launches(&config, &files, &config.instance_ports, 2);
-        let mut passed: Vec<_> = launches[0]
-            .args
+        let passed = |more: &[(&'static str, &str)]| {
+            let vars = [
+                (model_server::INSTANCE_COUNT.name, "2"),
+                (batching::BATCHING.name, "true"),
+                (batching::PER_MODEL_BATCHING.name, "true"),
+                (tuning::WARMUP_ITERATIONS.name, "3"),
+                (tuning::XLA_CPU.name, "true"),
+                (tuning::VERSION_LABELS.name, "stable=1"),
+                (model_server::TFS_VERSION.name, "2.19"),
+            ];
+            let vars = [&vars, more].concat().into_iter();
+            let vars = vars.map(|(name, value)| (name.into(), value.into()));
+            let config = Config::read(&Vars::from_variables(vars), 1).unwrap();
+            let files = Files::write(&config, &[], &BTreeMap::new()).unwrap();
+            let launches = launches(&config, &files, &config.instance_ports, 2);
+            assert_eq!(launches[0].version.as_deref(), Some("2.19"));
+            let args = launches[0]
+                .args
+                .iter()
+                .map(|arg| arg.to_str().unwrap().to_owned());
+            args.collect::<Vec<_>>()
+        };
+        let name = |arg: &String| {
+            arg.trim_start_matches('-')
+                .split('=')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        let one = passed(&[
+            (model_server::INTER_OP.name, "2"),
+            (model_server::INTRA_OP.name, "2"),
+        ]);
+        let other = passed(&[
+            (tuning::SESSION_PARALLELISM.name, "2"),
+            (
+                tuning::EXTRA_ARGS.name,
+                "--enable_profiler '--saved_model_tags=a b'",
+            ),
+        ]);
+        assert_eq!(
+            other[other.len() - 2..],
+            ["--enable_profiler", "--saved_model_tags=a b"]
+        );
+        let mut passed: Vec<_> = one
             .iter()
-            .map(|arg| {
-                let arg = arg.to_str().unwrap().trim_start_matches('-');
-                arg.split('=').next().unwrap().to_owned()
-            })
+            .chain(&other[..other.len() - 2])
+            .map(name)
             .collect();
-        let mut listed: Vec<_> = FLAGS.iter().map(|flag| flag.name.to_owned()).collect();
+        let mut listed: Vec<_> = tfs_flags::passed().collect();
         passed.sort();
-        listed.sort();
+        passed.dedup();
+        listed.sort_unstable();
         assert_eq!(passed, listed);
-        assert_eq!(launches[0].version.as_deref(), Some("1.12"));
     }
 }

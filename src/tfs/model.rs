@@ -1,6 +1,10 @@
 //! A model for TFS to serve. `models` finds the models on disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// The names of versions, by model: pairs of a name and a version.
+pub type Labels = BTreeMap<String, Vec<(String, u64)>>;
 
 /// A model and the versions of it that TFS serves.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,12 @@ from tests.harness.constants import FAKE_MODEL_SERVER
 # A folder may have this name.
 ODD = 'it\'s "a" dürre\\r\\303 模型\n\tordner'
 BATCHING_FIELDS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+FURTHER_FIELDS = {
+    "SAGEMAKER_TFS_ALLOWED_BATCH_SIZES": "4,8",
+    "SAGEMAKER_TFS_PAD_VARIABLE_LENGTH_INPUTS": "true",
+    "SAGEMAKER_TFS_ENABLE_LARGE_BATCH_SPLITTING": "true",
+    "SAGEMAKER_TFS_MAX_EXECUTION_BATCH_SIZE": "4",
+}
 
 
 def batching_parameters():
@@ -23,11 +29,16 @@ def batching_parameters():
     file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
     message = file.message_type.add(name="BatchingParameters")
     kind = {"label": "LABEL_OPTIONAL", "type": "TYPE_MESSAGE", "type_name": ".google.protobuf.Int64Value"}
-    for number, name in enumerate(BATCHING_FIELDS, start=1):
+    for number, name in enumerate((*BATCHING_FIELDS, "max_execution_batch_size"), start=1):
         message.field.add(name=name, number=number, **kind)
-    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
-    descriptor = descriptor_pool.Default().FindMessageTypeByName("tensorflow.serving.BatchingParameters")
-    return message_factory.GetMessageClass(descriptor)()
+    message.field.add(name="allowed_batch_sizes", number=6, label="LABEL_REPEATED", type="TYPE_INT64")
+    message.field.add(name="pad_variable_length_inputs", number=7, label="LABEL_OPTIONAL", type="TYPE_BOOL")
+    kind["type_name"] = ".google.protobuf.BoolValue"
+    message.field.add(name="enable_large_batch_splitting", number=8, **kind)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters"))()
 
 
 class ConfigFiles(ServerCase):
@@ -73,6 +84,22 @@ class ConfigFiles(ServerCase):
         record = self.record(self.empty_model(self.folder() / "model", "1"), {"SAGEMAKER_TFS_MAX_BATCH_SIZE": "5"})
         self.assertIsNone(record["batching_config"])
         self.assertFalse([word for word in record["argv"] if "batching" in word])
+
+    def test_labels_of_versions(self):
+        model_dir = self.empty_model(self.folder() / "model", "1", "2")
+        record = self.record(model_dir, {"SAGEMAKER_TFS_VERSION_LABELS": "stable=1,a.b-c_1=2"})
+        config = text_format.Parse(record["model_config"], model_server_config_pb2.ModelServerConfig())
+        (model,) = config.model_config_list.config
+        self.assertEqual(dict(model.version_labels), {"stable": 1, "a.b-c_1": 2})
+
+    def test_further_batching_parameters(self):
+        env = {"SAGEMAKER_TFS_ENABLE_BATCHING": "true", **FURTHER_FIELDS}
+        record = self.record(self.empty_model(self.folder() / "model", "1"), env)
+        parameters = text_format.Parse(record["batching_config"], batching_parameters())
+        self.assertEqual(list(parameters.allowed_batch_sizes), [4, 8])
+        self.assertTrue(parameters.pad_variable_length_inputs)
+        self.assertTrue(parameters.enable_large_batch_splitting.value)
+        self.assertEqual(parameters.max_execution_batch_size.value, 4)
 
     def test_batching(self):
         cpus = len(os.sched_getaffinity(0))

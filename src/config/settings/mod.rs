@@ -29,6 +29,7 @@ macro_rules! settings {
 
 pub mod aws;
 pub mod batch_transform;
+pub mod batching;
 mod format;
 pub mod formats;
 pub mod handlers;
@@ -36,11 +37,14 @@ pub mod model_server;
 pub mod multi_model;
 pub(super) mod reader;
 pub mod server;
+pub mod tuning;
 
 /// All groups, in the order of `docs/SETTINGS.md`.
-static GROUPS: [&Group; 7] = [
+static GROUPS: [&Group; 9] = [
     &server::GROUP,
     &model_server::GROUP,
+    &batching::GROUP,
+    &tuning::GROUP,
     &formats::GROUP,
     &batch_transform::GROUP,
     &handlers::GROUP,

@@ -1,10 +1,9 @@
-//! Settings of TensorFlow Serving: its program, its instances and their ports, and the values passed on to it.
+//! Settings of TensorFlow Serving: its program, its instances and their ports, threads and GPUs.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::format::{self, BOOL, Format, NOT_NEGATIVE, POSITIVE, SECONDS, UP_TO_1000, text};
-use super::reader::Reader;
+use super::format::{self, Format, NOT_NEGATIVE, POSITIVE, SECONDS, UP_TO_1000, text};
 use super::{Group, TypedSetting, setting};
 
 settings! {
@@ -14,9 +13,10 @@ settings! {
     MODEL_SERVER: PathBuf = setting("SAGEMAKER_TFS_MODEL_SERVER", text("a program on PATH, or a path to one"))
         .flag("model-server").default("tensorflow_model_server");
 
-    /// Version of TensorFlow Serving, for messages about flags that this version does not know. The images set it.
+    /// Version of TensorFlow Serving. It decides which flags SAGEMAKER_TFS_EXTRA_ARGS may have, and whether the server
+    /// makes TensorFlow Serving look for models only once (from 1.14 on). The images set it.
     TFS_VERSION: String = setting("SAGEMAKER_TFS_VERSION", text("a version, such as 2.19"))
-        .unset_means("version that the program prints with `--version`");
+        .unset_means("unknown; for messages, what the program prints with `--version`");
 
     /// Model for requests that name no model.
     DEFAULT_MODEL_NAME: String = setting("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", MODEL_NAME)
@@ -42,52 +42,8 @@ settings! {
     /// GPU divide the rest among them.
     GPU_MARGIN: f64 = setting("SAGEMAKER_TFS_FRACTIONAL_GPU_MEM_MARGIN", FRACTION).default("0.2");
 
-    /// Whether TensorFlow Serving merges concurrent requests into batches.
-    BATCHING: bool = setting("SAGEMAKER_TFS_ENABLE_BATCHING", BOOL).default("false");
-
-    /// Batching parameter `max_batch_size`: maximum number of requests in a batch.
-    MAX_BATCH_SIZE: u32 = setting("SAGEMAKER_TFS_MAX_BATCH_SIZE", POSITIVE).default("8");
-
-    /// Batching parameter `batch_timeout_micros`: maximum wait for a batch to fill, in microseconds.
-    BATCH_TIMEOUT: u32 = setting("SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS", NOT_NEGATIVE).default("1000");
-
-    /// Batching parameter `num_batch_threads`: number of batches processed at once.
-    BATCH_THREADS: u32 = setting("SAGEMAKER_TFS_NUM_BATCH_THREADS", POSITIVE).default_cpus(u32::MAX);
-
-    /// Batching parameter `max_enqueued_batches`: maximum number of waiting batches.
-    // A batch transform job does not retry a refused request, so its queue is practically unlimited.
-    MAX_ENQUEUED: u32 = setting("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", POSITIVE)
-        .default_cpus(u32::MAX).in_batch_transform("100000000");
-
     /// Number of OpenMP threads; passed on to TensorFlow Serving and to handlers.
     OMP_THREADS: String = setting("OMP_NUM_THREADS", NUMBERS).default("1");
-}
-
-/// TensorFlow Serving's batching parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batching {
-    /// Maximum number of requests in a batch.
-    pub max_batch_size: u32,
-    /// Maximum wait for a batch to fill, microseconds.
-    pub batch_timeout_micros: u32,
-    /// Number of batches processed at once.
-    pub num_batch_threads: u32,
-    /// Maximum number of waiting batches; TensorFlow Serving refuses more.
-    pub max_enqueued_batches: u32,
-}
-
-impl Batching {
-    /// Reads and checks all batching settings; `None` when batching is off.
-    pub(in crate::config) fn read(r: &mut Reader) -> Option<Self> {
-        let is_on = r.value(&BATCHING);
-        let batching = Self {
-            max_batch_size: r.value(&MAX_BATCH_SIZE),
-            batch_timeout_micros: r.value(&BATCH_TIMEOUT),
-            num_batch_threads: r.value(&BATCH_THREADS),
-            max_enqueued_batches: r.value(&MAX_ENQUEUED),
-        };
-        is_on.then_some(batching)
-    }
 }
 
 const MODEL_NAME: Format<String> = Format {
@@ -164,11 +120,6 @@ mod tests {
         assert_refuses(&INTER_OP, &["two", "-1"]);
         assert_refuses(&INTRA_OP, &["1.5", "2147483648"]);
         assert_refuses(&GPU_MARGIN, &["1", "-0.1", "nan", "20%"]);
-        assert_refuses(&BATCHING, &["1", "yes"]);
-        assert_refuses(&MAX_BATCH_SIZE, &["0"]);
-        assert_refuses(&BATCH_TIMEOUT, &["-5", "1.5"]);
-        assert_refuses(&BATCH_THREADS, &["+4", "0"]);
-        assert_refuses(&MAX_ENQUEUED, &["99999999999", "0"]);
         assert_refuses(&OMP_THREADS, &["0", "4,", "4, 2"]);
     }
 
@@ -179,35 +130,5 @@ mod tests {
         assert_eq!(GPU_MARGIN.parse("0"), Some(0.0));
         assert_eq!(OMP_THREADS.parse("4,2").as_deref(), Some("4,2"));
         assert_eq!(DEFAULT_MODEL_NAME.parse("a.b").as_deref(), Some("a.b"));
-    }
-
-    #[test]
-    fn reads_batching_defaults_and_values() {
-        let on = ("SAGEMAKER_TFS_ENABLE_BATCHING", "TRUE");
-        assert_eq!(
-            read(&[on]).unwrap().batching.unwrap(),
-            Batching {
-                max_batch_size: 8,
-                batch_timeout_micros: 1000,
-                num_batch_threads: 4,
-                max_enqueued_batches: 4,
-            }
-        );
-        let all = read(&[
-            on,
-            ("SAGEMAKER_TFS_MAX_BATCH_SIZE", "64"),
-            ("SAGEMAKER_TFS_BATCH_TIMEOUT_MICROS", "0"),
-            ("SAGEMAKER_TFS_NUM_BATCH_THREADS", "2"),
-            ("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", "3"),
-        ]);
-        assert_eq!(
-            all.unwrap().batching.unwrap(),
-            Batching {
-                max_batch_size: 64,
-                batch_timeout_micros: 0,
-                num_batch_threads: 2,
-                max_enqueued_batches: 3,
-            }
-        );
     }
 }

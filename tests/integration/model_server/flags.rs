@@ -32,6 +32,12 @@ fn by_default_tensorflow_serving_gets_only_the_basic_flags() {
         "tensorflow_inter_op_parallelism",
         "tensorflow_intra_op_parallelism",
         "per_process_gpu_memory_fraction",
+        "file_system_poll_wait_seconds",
+        "enable_per_model_batching_parameters",
+        "tensorflow_session_parallelism",
+        "num_request_iterations_for_warmup",
+        "xla_cpu_compilation_enabled",
+        "allow_version_labels_for_unavailable_models",
     ] {
         assert_eq!(start.flag(absent), None, "--{absent}");
     }
@@ -79,6 +85,30 @@ fn variables_become_flags_and_environment() {
                 ("OMP_NUM_THREADS", ""),
             ],
             vec![("tensorflow_inter_op_parallelism", None)],
+            "1",
+        ),
+        (
+            vec![
+                ("SAGEMAKER_TFS_SESSION_PARALLELISM", "2"),
+                ("SAGEMAKER_TFS_WARMUP_ITERATIONS", "3"),
+                ("SAGEMAKER_TFS_ENABLE_XLA_CPU", "True"),
+            ],
+            vec![
+                ("tensorflow_session_parallelism", Some("2")),
+                ("num_request_iterations_for_warmup", Some("3")),
+                ("xla_cpu_compilation_enabled", Some("true")),
+            ],
+            "1",
+        ),
+        // Versions before 1.14 would look for new versions of the model without a pause.
+        (
+            vec![("SAGEMAKER_TFS_VERSION", "1.14")],
+            vec![("file_system_poll_wait_seconds", Some("0"))],
+            "1",
+        ),
+        (
+            vec![("SAGEMAKER_TFS_VERSION", "1.13.1")],
+            vec![("file_system_poll_wait_seconds", None)],
             "1",
         ),
         // TensorFlow Serving's own limit follows the deadline of a request, which is the larger of two settings.
@@ -148,13 +178,154 @@ fn batching_is_configured_by_a_file() {
 }
 
 #[test]
-fn batching_parameters_without_batching_do_nothing() {
-    let (_server, start) = start_with(&[
+fn further_batching_parameters_are_written_only_if_they_are_set() {
+    let (server, start) = start_with(&[
+        ("SAGEMAKER_TFS_ENABLE_BATCHING", "true"),
+        ("SAGEMAKER_TFS_NUM_BATCH_THREADS", "2"),
+        ("SAGEMAKER_TFS_MAX_ENQUEUED_BATCHES", "3"),
+        ("SAGEMAKER_TFS_ALLOWED_BATCH_SIZES", "1,4,8"),
+        ("SAGEMAKER_TFS_PAD_VARIABLE_LENGTH_INPUTS", "true"),
+        ("SAGEMAKER_TFS_ENABLE_LARGE_BATCH_SPLITTING", "true"),
+        ("SAGEMAKER_TFS_MAX_EXECUTION_BATCH_SIZE", "4"),
+        ("SAGEMAKER_TFS_ENABLE_PER_MODEL_BATCHING", "true"),
+    ]);
+    let expected = "max_batch_size { value: 8 }\nbatch_timeout_micros { value: 1000 }\n\
+                    num_batch_threads { value: 2 }\nmax_enqueued_batches { value: 3 }\n\
+                    allowed_batch_sizes: 1\nallowed_batch_sizes: 4\nallowed_batch_sizes: 8\n\
+                    pad_variable_length_inputs: true\nenable_large_batch_splitting { value: true }\n\
+                    max_execution_batch_size { value: 4 }\n";
+    assert_eq!(start.batching_config.as_deref(), Some(expected));
+    assert_eq!(
+        start.flag("enable_per_model_batching_parameters"),
+        Some("true")
+    );
+    let line = expected.trim_end().replace('\n', ", ");
+    server.wait_for_log(&format!("batching parameters: {line}"));
+}
+
+#[test]
+fn labels_of_versions_are_in_the_model_config() {
+    let models = ["a/1", "a/2", "b/7"];
+    let server = Setup::new()
+        .models(&models)
+        .var(
+            "SAGEMAKER_TFS_VERSION_LABELS",
+            "stable=1,canary=2,b:stable=7",
+        )
+        .start();
+    let start = server.wait_for_start(0);
+    assert_eq!(
+        start.flag("allow_version_labels_for_unavailable_models"),
+        Some("true")
+    );
+    let labels = "    version_labels { key: 'stable' value: 1 }\n    version_labels { key: 'canary' value: 2 }\n  }\n";
+    assert!(
+        start.model_config.contains(labels),
+        "{}",
+        start.model_config
+    );
+    assert_eq!(start.models()[1].2, [7]);
+    // The path of a label reaches TensorFlow Serving as it is.
+    let path = "/v1/models/a/labels/stable:predict";
+    server.post(&format!("/tfs{path}"), &[], b"{}");
+    assert_eq!(server.last_request().path, path);
+
+    let ended = Setup::new()
+        .models(&models)
+        .var("SAGEMAKER_TFS_VERSION_LABELS", "stable=3")
+        .run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert_eq!(
+        ended.reason(),
+        "SAGEMAKER_TFS_VERSION_LABELS: model a has no version 3 for the label stable; it has [1, 2]"
+    );
+    assert!(ended.starts.is_empty(), "no model server was started");
+}
+
+const EXTRA_ARGS: &str = "SAGEMAKER_TFS_EXTRA_ARGS";
+
+#[test]
+fn further_flags_reach_every_instance_as_words() {
+    let words = [
+        "--enable_profiler",
+        "--saved_model_tags=a b,'c'",
+        "--num_load_threads=2",
+    ];
+    let text = "--enable_profiler --saved_model_tags=\"a b,'c'\"\t--num_load_threads=2";
+    let server = Setup::new().instances(2).var(EXTRA_ARGS, text).start();
+    for index in 0..2 {
+        assert!(
+            server
+                .wait_for_start(index)
+                .args
+                .ends_with(&words.map(String::from))
+        );
+    }
+    let server = Setup::multi_model(1).var(EXTRA_ARGS, text).start();
+    server.add_model("m");
+    assert_eq!(server.load("m").status, 200);
+    assert!(
+        server
+            .wait_for_start(0)
+            .args
+            .ends_with(&words.map(String::from))
+    );
+}
+
+#[test]
+fn wrong_further_flags_are_refused_before_anything_starts() {
+    for (text, version, expected) in [
+        (
+            "--rest_api_port=1 --num_load_thread=2",
+            "2.19",
+            "SAGEMAKER_TFS_EXTRA_ARGS: the server decides about --rest_api_port; set SAGEMAKER_SAFE_PORT_RANGE instead\n\
+             SAGEMAKER_TFS_EXTRA_ARGS: no version of TensorFlow Serving has --num_load_thread; similar flags: \
+             --num_load_threads, --num_unload_threads",
+        ),
+        (
+            "--mixed_precision=bfloat16",
+            "2.12",
+            "SAGEMAKER_TFS_EXTRA_ARGS: TensorFlow Serving 2.12 does not have --mixed_precision, which version 2.15.1 \
+             added",
+        ),
+    ] {
+        let ended = Setup::new()
+            .var(EXTRA_ARGS, text)
+            .var("SAGEMAKER_TFS_VERSION", version)
+            .run();
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert_eq!(ended.reason(), expected);
+        assert!(ended.starts.is_empty(), "no model server was started");
+    }
+}
+
+#[test]
+fn a_further_flag_that_the_model_server_itself_does_not_know_ends_the_start() {
+    let ended = Setup::new()
+        .var(EXTRA_ARGS, "--mixed_precision=bfloat16")
+        .var("FAKE_TFS_UNKNOWN_FLAG", "mixed_precision")
+        .run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for expected in [
+        "1.12.3 does not know the flag --mixed_precision",
+        "remove it from SAGEMAKER_TFS_EXTRA_ARGS",
+    ] {
+        assert!(ended.reason().contains(expected), "{}", ended.reason());
+    }
+    ended.assert_nothing_left();
+}
+
+#[test]
+fn batching_parameters_without_batching_do_nothing_and_the_log_says_so() {
+    let (server, start) = start_with(&[
         ("SAGEMAKER_TFS_ENABLE_BATCHING", "False"),
         ("SAGEMAKER_TFS_MAX_BATCH_SIZE", "64"),
     ]);
     assert_eq!(start.flag("enable_batching"), None);
     assert_eq!(start.batching_config, None);
+    server.wait_for_log(
+        "SAGEMAKER_TFS_MAX_BATCH_SIZE: no effect without SAGEMAKER_TFS_ENABLE_BATCHING=true",
+    );
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod readiness;
 mod refusals;
 mod signals;
 mod unprivileged;
+mod warm_up;
 mod wrong_settings;
