@@ -51,16 +51,8 @@ BUCKET = "my-bucket"
 REGION = "eu-west-1"
 KEY = "AKIDLOCAL"
 
+setUpModule = engine_or_skip
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-
-
-def setUpModule():
-    engine_or_skip()
-    if not SDK.exists():
-        raise unittest.SkipTest("SKIPPED: the SDK is not installed: scripts/test.sh installs it into target/tools/sdk-v2")
-    compose = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
-    if not compose and not shutil.which("docker-compose"):
-        raise unittest.SkipTest("SKIPPED: there is no docker compose, which the SDK's local mode uses")
 
 
 def recipe(word):
@@ -71,9 +63,36 @@ def recipe(word):
     return first + found
 
 
+class Version3(ContainerCase):
+    """What ModelBuilder starts in its mode LOCAL_CONTAINER. The SDK itself pulls the image from a registry, and takes port 8501."""
+
+    def test_a_container_on_the_port_that_it_publishes(self):
+        env = {
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "LOCAL_PYTHON": "3.12.1",
+            # From the recipe.
+            "SAGEMAKER_BIND_TO_PORT": "8501",
+            "SAGEMAKER_SAFE_PORT_RANGE": "9000-9999",
+        }
+        folder = self.folder()
+        self.empty_model(folder, "1")
+        (folder / "code").mkdir()
+        (folder / "code" / "inference.py").write_text("def handler(data, context): return data.read(), 'text/plain'\n")
+        options = ("--publish", f"{HOST}::8501")
+        container = self.container(image("python"), folder, env=env, options=options)
+        container.port = int(docker("port", container.id, "8501").rpartition(":")[2])
+        container.wait_ready()
+        self.check(self.invoke(container, "1.0", "text/csv"), "1.0", content_type="text/plain")
+
+
+@unittest.skipIf(not SDK.exists(), "SKIPPED: the SDK is not installed: scripts/test.sh installs it into target/tools/sdk-v2")
 class LocalMode(ContainerCase):
     @classmethod
     def setUpClass(cls):
+        compose = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
+        if not compose and not shutil.which("docker-compose"):
+            raise unittest.SkipTest("SKIPPED: there is no docker compose, which the SDK's local mode uses")
         s3 = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
         s3.start()
         cls.clean_up(s3.stop)

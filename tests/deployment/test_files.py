@@ -47,6 +47,19 @@ class Dockerfiles(unittest.TestCase):
             self.assertIn(f"tensorflow/serving:{version}.", DOCKERFILES[arch])
 
 
+class Lock(unittest.TestCase):
+    """Of the packages of the flavor full."""
+
+    def test_it_has_checksums_and_everything_that_is_wanted(self):
+        texts = {name: (DOCKER / "full" / f"{name}.txt").read_text() for name in ("packages", "packages-no-deps", "lock")}
+        locked = re.findall(r"^([\w-]+)==\S+.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+$", texts["lock"], re.M)
+        self.assertEqual(len(locked), len(re.findall(r"^[^#\s]", texts["lock"], re.M)))
+        wanted = {name for text in list(texts.values())[:2] for name in re.findall(r"^[\w-]+", text, re.M)}
+        self.assertLessEqual(wanted, set(locked))
+        # tensorflow-serving-api must not bring it.
+        self.assertFalse([name for name in locked if name.startswith("tensorflow") and name not in wanted])
+
+
 class Kubernetes(unittest.TestCase):
     def setUp(self):
         self.deployment = documents("kubernetes/deployment.yaml")
