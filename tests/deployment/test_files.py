@@ -3,6 +3,7 @@
 The checkers are those of scripts/requirements/images.txt.
 """
 
+import ast
 import re
 import sys
 import unittest
@@ -58,6 +59,11 @@ class Lock(unittest.TestCase):
         self.assertLessEqual(wanted, set(locked))
         # tensorflow-serving-api must not bring it.
         self.assertFalse([name for name in locked if name.startswith("tensorflow") and name not in wanted])
+        hints = ROOT / "src" / "python" / "hints.py"
+        if not hints.exists():
+            self.skipTest("SKIPPED: there is no table of the modules whose absence names the flavor full")
+        (table,) = re.findall(r"^_PACKAGES = (\{.*?^\})", hints.read_text(), re.M | re.S)
+        self.assertLessEqual({text.split()[0] for text in ast.literal_eval(table).values()}, set(locked))
 
 
 class Kubernetes(unittest.TestCase):
