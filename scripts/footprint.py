@@ -105,7 +105,9 @@ def measure(case):
 
 
 def table(heading, *rows):
-    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in ([heading, *FLAVORS], ["---"] * (1 + len(FLAVORS)), *rows))
+    return "".join(
+        f"| {' | '.join(map(str, row))} |\n" for row in ([heading, *FLAVORS], ["---"] * (1 + len(FLAVORS)), *rows)
+    )
 
 
 def main():

@@ -1,4 +1,4 @@
-"""The flavor full: the packages that scripts find in Amazon's images, in the locked versions, and gRPC without TensorFlow."""
+"""The flavor full: its packages, in the locked versions, and gRPC without TensorFlow."""
 
 import json
 import re
@@ -20,6 +20,8 @@ for name in sys.argv[1:]:
 found = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
 print(json.dumps({one.metadata["Name"].lower().replace("_", "-").replace(".", "-"): one.version for one in found}))
 """
+
+
 def wanted():
     """The packages that the flavor promises."""
     texts = [(ROOT / "docker" / "full" / name).read_text() for name in ("packages.txt", "packages-no-deps.txt")]

@@ -52,7 +52,9 @@ class Lock(unittest.TestCase):
     """Of the packages of the flavor full."""
 
     def test_it_has_checksums_and_everything_that_is_wanted(self):
-        texts = {name: (DOCKER / "full" / f"{name}.txt").read_text() for name in ("packages", "packages-no-deps", "lock")}
+        texts = {
+            name: (DOCKER / "full" / f"{name}.txt").read_text() for name in ("packages", "packages-no-deps", "lock")
+        }
         locked = re.findall(r"^([\w-]+)==\S+.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+$", texts["lock"], re.M)
         self.assertEqual(len(locked), len(re.findall(r"^[^#\s]", texts["lock"], re.M)))
         wanted = {name for text in list(texts.values())[:2] for name in re.findall(r"^[\w-]+", text, re.M)}

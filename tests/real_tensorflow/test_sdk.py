@@ -1,6 +1,6 @@
-"""The SageMaker SDK with TensorFlow behind the server: its serializers and deserializers in pairs, and the archives of its ModelBuilder.
+"""The SageMaker SDK: its serializers and deserializers in pairs, and the archives of its ModelBuilder.
 
-The SDK is installed in environments of its own, target/tools/sdk and target/tools/sdk-v3, whose Python runs the programs below.
+It is installed in environments of its own, target/tools/sdk and target/tools/sdk-v3. Their Python runs the programs here.
 """
 
 import json
@@ -15,7 +15,7 @@ from tests.harness.constants import MODELS, ROOT
 
 SDK = ROOT / "target" / "tools" / "sdk" / "bin" / "python"
 SDK_V3 = ROOT / "target" / "tools" / "sdk-v3" / "bin"
-# What ModelBuilder's build() does to a folder with an MLflow model before it goes into an archive. build() itself asks AWS.
+# What ModelBuilder's build(), which asks AWS, does to a folder with an MLflow model before it goes into an archive.
 BUILDER = """
 import sys
 from pathlib import Path
@@ -98,7 +98,9 @@ class Sdk(ServerCase):
             with self.subTest(serializer=serializer, deserializer=deserializer):
                 self.assertEqual((status, (content_type, value)), (200, VALUES[deserializer]))
 
-    @unittest.skipUnless((SDK_V3 / "python").exists(), "SKIPPED: scripts/test.sh installs the SDK into target/tools/sdk-v3")
+    @unittest.skipUnless(
+        (SDK_V3 / "python").exists(), "SKIPPED: scripts/test.sh installs the SDK into target/tools/sdk-v3"
+    )
     def test_an_archive_of_model_builder_with_its_handler(self):
         folder = self.folder()
         # The folder of a model that MLflow has saved.
