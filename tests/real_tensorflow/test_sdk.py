@@ -1,6 +1,6 @@
 """The SageMaker SDK: its serializers and deserializers in pairs, and the archives of its ModelBuilder.
 
-It is installed in environments of its own, target/tools/sdk and target/tools/sdk-v3. Their Python runs the programs here.
+It is installed in environments of its own, target/tools/sdk and target/tools/sdk-v3. Their Python runs the programs.
 """
 
 import json
