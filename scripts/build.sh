@@ -138,7 +138,8 @@ else
 fi
 [[ -z $base_image ]] || arguments+=(BASE_IMAGE="$base_image")
 [[ -z $rust_image ]] || arguments+=(RUST_IMAGE="$rust_image")
-[[ -z $python_packages ]] || arguments+=(PYTHON_PACKAGES="$python_packages")
+# The flavor full has its packages from PyPI.
+[[ -z $python_packages && $flavor != full ]] || arguments+=(PYTHON_PACKAGES="$python_packages")
 [[ -z $executables ]] || arguments+=(EXECUTABLES=input)
 # Docker's old builder makes every stage, also those that nothing is taken from: they begin with the base image then.
 if [[ -n $base_image ]]; then

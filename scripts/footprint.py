@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures both flavors of images and their containers at rest. Run it from the root of the checkout.
+"""Measures all flavors of images and their containers at rest. Run it from the root of the checkout.
 
   .venv/bin/python -m scripts.footprint           prints the tables
   .venv/bin/python -m scripts.footprint --write   writes them into docs/BENCHMARKS.md
@@ -17,18 +17,20 @@ from tests.harness.constants import ROOT
 
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
 MEGABYTE = 1e6
-FLAVORS = ("slim", "python")
-# Parts of an image, as the table names them; `ours` is the sum of packages, executables and lists.
+FLAVORS = ("slim", "python", "full")
+# Parts of an image, as the table names them; `ours` is the sum of those after Python.
 PARTS = {
     "python": "Python itself: interpreter, library, pip, what they need",
-    "packages": "packages for handlers: `requests`",
+    "handlers": "packages for handlers: `requests`; in full those of docker/full",
     "executables": "our executables, with their SBOM",
     "lists": "SBOM of packages",
     "ours": "**ours in all** (all but Python itself)",
 }
 # The parts of an image in the order of the steps that make them, and a word of the first step of each.
-NAMES = ("base", "python", "packages", "model server", "executables", "lists")
-WORDS = (None, "libpython", "$PYTHON_PACKAGES", "COPY", "COPY", "check.sh")
+NAMES = ("base", "python", "debian", "model server", "executables", "pypi", "lists")
+WORDS = (None, "libpython", "$PYTHON_PACKAGES", "COPY", "COPY", "COPY", "check.sh")
+# docker/stages/packages.sh writes it.
+PYPI = "/usr/local/share/sagemaker-tfs/python-packages.txt"
 HANDLER = "def input_handler(data, context): return data.read()\ndef output_handler(r, c): return r.content, 'x/y'\n"
 
 
@@ -44,7 +46,8 @@ def layers(image):
     if len(sizes) < len(NAMES):
         raise ValueError(f"{image} is not made of the steps of docker/cpu/Dockerfile:\n{history}")
     found = dict(zip(NAMES, sizes))
-    return {**found, "ours": found["packages"] + found["executables"] + found["lists"]}
+    handlers = found["debian"] + found["pypi"]
+    return {**found, "handlers": handlers, "ours": handlers + found["executables"] + found["lists"]}
 
 
 def code_lines(folder):
@@ -72,7 +75,7 @@ def resident(container, name):
 def measure(case):
     """The tables by their names in the page."""
     sizes = [layers(image(flavor)) for flavor in FLAVORS]
-    models = case.models(), case.models(inference=HANDLER)
+    models = [case.models()] + [case.models(inference=HANDLER) for _ in FLAVORS[1:]]
     containers = [case.serve(flavor, folder) for flavor, folder in zip(FLAVORS, models)]
     for container in containers:
         case.invoke(container, "1.0")
@@ -88,9 +91,10 @@ def measure(case):
         "numbers": table(
             "number",
             ["Debian packages", *(container.shell(packages) for container in containers)],
-            ["of these, in the base image", base, base],
-            ["crates", crates("slim", names[0]), crates("python", names[1])],
-            ["lines of our own code", whole - python, whole],
+            ["of these, in the base image", base, base, base],
+            ["packages from PyPI", *(container.shell(f"grep -c == {PYPI} || true") for container in containers)],
+            ["crates", crates("slim", names[0]), *[crates("python", names[1])] * 2],
+            ["lines of our own code", whole - python, whole, whole],
         ),
         "container": table(
             "at rest, after one request",
@@ -101,7 +105,9 @@ def measure(case):
 
 
 def table(heading, *rows):
-    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in ([heading, *FLAVORS], ["---"] * 3, *rows))
+    return "".join(
+        f"| {' | '.join(map(str, row))} |\n" for row in ([heading, *FLAVORS], ["---"] * (1 + len(FLAVORS)), *rows)
+    )
 
 
 def main():

@@ -106,6 +106,7 @@ part_handlers() { # Python handlers that run together, crash, hang
 
 part_real_tensorflow() { # requests, models and life cycles with real TensorFlow
   need_tools sdk sdk || say "the SageMaker SDK cannot be installed: its test is skipped"
+  need_tools sdk-v3 sdk-v3 || say "version 3 of the SageMaker SDK cannot be installed: its test is skipped"
   suite real_tensorflow
 }
 
@@ -139,6 +140,7 @@ part_containers() { # images, run as SageMaker runs them
   reason=$(containers_impossible)
   [[ -z $reason ]] || skip "$reason"
   [[ -z ${SAGEMAKER_TFS_TEST_NO_AUDIT-} ]] || options+=(--no-audit)
+  need_tools sdk-v2 sdk-v2 || say "version 2 of the SageMaker SDK cannot be installed: its tests are skipped"
   ./scripts/executables.sh --out target/executables --python /usr/bin/python3 "${options[@]}"
   ./scripts/executables.sh --out target/executables-slim --flavor slim "${options[@]}"
   SAGEMAKER_TFS_TEST_EXECUTABLES=$PWD/target/executables suite containers

@@ -46,7 +46,8 @@ import importlib.metadata, re, sysconfig
 found = {(re.sub("[-_.]+", "-", one.metadata["Name"]).lower(), one.version)
          for one in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])}
 for name, version in sorted(found):
-    print(f""",\n    {{"type": "library", "name": "{name}", "version": "{version}", "purl": "pkg:pypi/{name}@{version}"}}""", end="")
+    purl = f"pkg:pypi/{name}@{version}"
+    print(f""",\n    {{"type": "library", "name": "{name}", "version": "{version}", "purl": "{purl}"}}""", end="")
 ')
 fi
 sum=$(sha256sum "$model_server")

@@ -13,9 +13,8 @@ case $EXECUTABLES in
     export CARGO_HOME=/usr/local/cargo RUSTUP_HOME=/usr/local/rustup
     export PATH="$CARGO_HOME/bin:$PATH"
     # The flavor full has the executables of the flavor python.
-    flavor=python
-    [ "$FLAVOR" != slim ] || flavor=slim
-    set -- --out /built --flavor "$flavor"
+    case $FLAVOR in full) built=python ;; *) built=$FLAVOR ;; esac
+    set -- --out /built --flavor "$built"
     [ "$AUDIT" = on ] || set -- "$@" --no-audit
     scripts/executables.sh "$@"
     from=/built

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Stage `packages`: leaves in /out the Python packages of the flavor full, with the versions and checksums of docker/full/lock.txt,
-# and TensorFlow's protocol buffers. They come from docker/input/wheels, if that exists, otherwise from PyPI.
+# Stage `packages`: leaves in /out the Python packages of the flavor full, with the versions and checksums of
+# docker/full/lock.txt, and TensorFlow's protocol buffers. The packages come from docker/input/wheels if that exists,
+# otherwise from PyPI.
 set -eu
 
 share=/usr/local/share/sagemaker-tfs

@@ -117,7 +117,7 @@ def build(*options, base=True, code=0):
 
 @functools.cache
 def wheels():
-    """A folder with the packages of the flavor full, for the Python of our base image: builds have no network but Debian's."""
+    """A folder with the packages of the flavor full for our base image's Python: builds here reach only Debian."""
     folder = BASES / f"wheels-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     if not folder.exists():
         new = folder.with_suffix(f".{os.getpid()}.new")
@@ -240,7 +240,7 @@ class ContainerCase(ServerCase):
         return self.container(image(flavor), models or self.models(), **options).wait_ready()
 
     def tensorflow_models(self, *names):
-        """A model directory with copies of models that scripts/make_models.py makes: links would lead out of a container."""
+        """A model directory with copies of models of scripts/make_models.py: links would lead out of a container."""
         folder = self.folder()
         for name in names:
             if not (MODELS / name).exists():
@@ -249,8 +249,8 @@ class ContainerCase(ServerCase):
         return folder
 
     def serve_tensorflow(self, flavor, models, env=None):
-        """TensorFlow really computes: the environment of the tests comes in read-only volumes, and its stand-in takes the
-        place of TensorFlow Serving."""
+        """TensorFlow really computes: the environment of the tests comes in read-only volumes, and its stand-in takes
+        the place of TensorFlow Serving."""
         environment = Path(sys.prefix).resolve()
         # The links of a virtual environment lead to its Python: both are where they are outside.
         folders = {environment, ROOT / "scripts"}

@@ -1,11 +1,11 @@
-"""The flavor full: the packages that scripts find in Amazon's images, in the locked versions, and gRPC without TensorFlow."""
+"""The flavor full: its packages, in the locked versions, and gRPC without TensorFlow."""
 
 import json
 import re
 
 from tests.harness.constants import ROOT
 
-from .case import LOCK, ContainerCase, docker, engine_or_skip, image
+from .case import LOCK, ContainerCase, docker, engine_or_skip, image, inspect
 
 setUpModule = engine_or_skip
 
@@ -19,25 +19,6 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 found = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
 print(json.dumps({one.metadata["Name"].lower().replace("_", "-").replace(".", "-"): one.version for one in found}))
-"""
-GRPC = """
-import json
-import os
-import numpy as np
-from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-def handler(data, context):
-    values = np.array(json.loads(data.read()), "<f4")
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = context.model_name or os.environ["TFS_DEFAULT_MODEL_NAME"]
-    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_content=values.tobytes())
-    tensor.tensor_shape.dim.add(size=len(values))
-    request.inputs["x"].CopyFrom(tensor)
-    answer = prediction_service_pb2_grpc.PredictionServiceStub(context.channel).Predict(request, timeout=20)
-    (output,) = answer.outputs.values()
-    found = np.frombuffer(output.tensor_content, "<f4") if output.tensor_content else output.float_val
-    return json.dumps([float(value) for value in found]), "application/json"
 """
 
 
@@ -54,6 +35,7 @@ class Full(ContainerCase):
     def test_every_package_can_be_imported_and_has_its_locked_version(self):
         packages = wanted()
         found = json.loads(self.python(IMPORTS, *(MODULES.get(name, name) for name in packages)))
+        self.assertEqual(inspect(image("full"))["Config"]["Labels"]["sagemaker-tfs.flavor"], "full")
         locked = set(re.findall(r"^([\w-]+)==([\w.]+)", LOCK.read_text(), re.MULTILINE))
         self.assertLessEqual(set(packages), set(found))
         self.assertLessEqual(set(found.items()), locked)
@@ -65,7 +47,8 @@ class Full(ContainerCase):
     def test_a_handler_asks_the_model_over_grpc(self):
         models = self.tensorflow_models("half_plus_three")
         (models / "code").mkdir()
-        (models / "code" / "inference.py").write_text(GRPC)
+        section = (ROOT / "docs" / "HANDLERS.md").read_text().partition("\n### gRPC\n")[2]
+        (models / "code" / "inference.py").write_text(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1])
         container = self.serve_tensorflow("full", models)
         answer = self.invoke(container, "[1.0, 2.0, 5.0]")
         self.assertEqual((answer.status, answer.text), (200, "[3.5, 4.0, 5.5]"), container.logs())

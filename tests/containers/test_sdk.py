@@ -1,5 +1,8 @@
-"""The recipes of docs/DEPLOYING.md for the local mode of the SageMaker SDK, version 2: each program as it stands there, with the image,
-the files and the port of this test in place of its names. Moto's S3 takes the place of Amazon's."""
+"""The recipes of docs/DEPLOYING.md for the local mode of the SageMaker SDK.
+
+Each program of version 2 runs as it stands there, with the image, files and port of this test. Moto takes the place of
+Amazon's S3.
+"""
 
 import io
 import logging
@@ -20,8 +23,8 @@ from tests.harness.ports import free_ports
 from .case import LABEL, ContainerCase, docker, engine_or_skip, image
 
 SDK = ROOT / "target" / "tools" / "sdk-v2" / "bin" / "python"
-# Goes in front of each program. The SDK would publish its port on every interface of this machine, and an exception would wait for the
-# container's end.
+# Goes in front of each program. The SDK would publish its port on every interface of this machine, and a program
+# with an exception would wait for the container's end.
 PREAMBLE = """
 import os, sys, traceback
 from sagemaker.local.image import _SageMakerContainer
@@ -51,29 +54,55 @@ BUCKET = "my-bucket"
 REGION = "eu-west-1"
 KEY = "AKIDLOCAL"
 
+setUpModule = engine_or_skip
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-
-
-def setUpModule():
-    engine_or_skip()
-    if not SDK.exists():
-        raise unittest.SkipTest("SKIPPED: the SDK is not installed: scripts/test.sh installs it into target/tools/sdk-v2")
-    compose = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
-    if not compose and not shutil.which("docker-compose"):
-        raise unittest.SkipTest("SKIPPED: there is no docker compose, which the SDK's local mode uses")
 
 
 def recipe(word):
     """The program of the section that has this word, behind the one that makes the model."""
-    section = (ROOT / "docs" / "DEPLOYING.md").read_text().partition("\n### Local mode of the SDK\n")[2].partition("\n### ")[0]
+    section = (
+        (ROOT / "docs" / "DEPLOYING.md")
+        .read_text()
+        .partition("\n### Local mode of the SDK\n")[2]
+        .partition("\n### ")[0]
+    )
     first, *others = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (found,) = [one for one in others if word in one]
     return first + found
 
 
+class Version3(ContainerCase):
+    """What ModelBuilder starts in its mode LOCAL_CONTAINER. The SDK itself would pull the image, and take port 8501."""
+
+    def test_a_container_on_the_port_that_it_publishes(self):
+        env = {
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "LOCAL_PYTHON": "3.12.1",
+            # From the recipe.
+            "SAGEMAKER_BIND_TO_PORT": "8501",
+            "SAGEMAKER_SAFE_PORT_RANGE": "9000-9999",
+        }
+        folder = self.folder()
+        self.empty_model(folder, "1")
+        (folder / "code").mkdir()
+        (folder / "code" / "inference.py").write_text("def handler(data, context): return data.read(), 'text/plain'\n")
+        options = ("--publish", f"{HOST}::8501")
+        container = self.container(image("python"), folder, env=env, options=options)
+        container.port = int(docker("port", container.id, "8501").rpartition(":")[2])
+        container.wait_ready()
+        self.check(self.invoke(container, "1.0", "text/csv"), "1.0", content_type="text/plain")
+
+
+@unittest.skipIf(
+    not SDK.exists(), "SKIPPED: the SDK is not installed: scripts/test.sh installs it into target/tools/sdk-v2"
+)
 class LocalMode(ContainerCase):
     @classmethod
     def setUpClass(cls):
+        compose = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
+        if not compose and not shutil.which("docker-compose"):
+            raise unittest.SkipTest("SKIPPED: there is no docker compose, which the SDK's local mode uses")
         s3 = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
         s3.start()
         cls.clean_up(s3.stop)
@@ -98,7 +127,9 @@ class LocalMode(ContainerCase):
 
     def run_recipe(self, word, change=lambda program: program):
         port = free_ports()
-        program = recipe(word).replace(IMAGE, image("slim")).replace("8080", str(port)).replace("/tmp/", f"{self.work}/")
+        program = (
+            recipe(word).replace(IMAGE, image("slim")).replace("8080", str(port)).replace("/tmp/", f"{self.work}/")
+        )
         (self.work / "config.yaml").write_text(CONFIG)
         env = {
             "PATH": os.environ["PATH"],

@@ -3,6 +3,7 @@
 The checkers are those of scripts/requirements/images.txt.
 """
 
+import ast
 import re
 import sys
 import unittest
@@ -45,6 +46,26 @@ class Dockerfiles(unittest.TestCase):
         version = re.search(r"^DEFAULT_VERSION=(\S+)$", shared, re.M)[1]
         for arch in ("cpu", "gpu"):
             self.assertIn(f"tensorflow/serving:{version}.", DOCKERFILES[arch])
+
+
+class Lock(unittest.TestCase):
+    """Of the packages of the flavor full."""
+
+    def test_it_has_checksums_and_everything_that_is_wanted(self):
+        texts = {
+            name: (DOCKER / "full" / f"{name}.txt").read_text() for name in ("packages", "packages-no-deps", "lock")
+        }
+        locked = re.findall(r"^([\w-]+)==\S+.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+$", texts["lock"], re.M)
+        self.assertEqual(len(locked), len(re.findall(r"^[^#\s]", texts["lock"], re.M)))
+        wanted = {name for text in list(texts.values())[:2] for name in re.findall(r"^[\w-]+", text, re.M)}
+        self.assertLessEqual(wanted, set(locked))
+        # tensorflow-serving-api must not bring it.
+        self.assertFalse([name for name in locked if name.startswith("tensorflow") and name not in wanted])
+        hints = ROOT / "src" / "python" / "hints.py"
+        if not hints.exists():
+            self.skipTest("SKIPPED: there is no table of the modules whose absence names the flavor full")
+        (table,) = re.findall(r"^_PACKAGES = (\{.*?^\})", hints.read_text(), re.M | re.S)
+        self.assertLessEqual({text.split()[0] for text in ast.literal_eval(table).values()}, set(locked))
 
 
 class Kubernetes(unittest.TestCase):
