@@ -19,8 +19,8 @@ use crate::tfs::files::Files;
 /// script.
 ///
 /// # Errors
-/// When the script that SAGEMAKER_PROGRAM names does not exist although there is a folder `code`, its Python does not work, or installing or downloading
-/// fails; [`StartError::Stopped`] when the supervisor stops.
+/// When the script that SAGEMAKER_PROGRAM names does not exist although there is a folder `code`, its Python does not
+/// work, or installing or downloading fails; [`StartError::Stopped`] when the supervisor stops.
 pub fn prepare(
     config: &Config,
     default_model: &str,
@@ -30,19 +30,17 @@ pub fn prepare(
     let folders = folders(config, files, supervisor)?;
     let program = &config.handlers.program;
     let Some(script) = handlers::find_in(folders.iter().map(PathBuf::as_path), program) else {
-        return match &config.multi_model {
-            None => without_script(config).map(|()| None),
-            Some(_) => {
-                // Models that are loaded later may have the script.
-                let codes = folders.iter().map(|folder| folder.join("code"));
-                remarks::warn(
-                    codes
-                        .filter_map(|code| remarks::about_code(&code, program))
-                        .collect(),
-                );
-                Ok(None)
-            }
-        };
+        if config.multi_model.is_none() {
+            return without_script(config).map(|()| None);
+        }
+        // Models that are loaded later may have the script.
+        for folder in &folders {
+            remarks::warn(Vec::from_iter(remarks::about_code(
+                &folder.join("code"),
+                program,
+            )));
+        }
+        return Ok(None);
     };
     let interpreter = Interpreter::find(&script.path, supervisor)?;
     packages::install(&script.code, &interpreter, supervisor)?;
@@ -53,8 +51,8 @@ pub fn prepare(
     Ok(Some(HandlerWorkers::new(launch)))
 }
 
-/// Refuses a start without the script that SAGEMAKER_PROGRAM names, if the archive has a folder for it. The SageMaker SDK
-/// sets the variable for some archives that have none.
+/// Refuses a start without the script that SAGEMAKER_PROGRAM names, if the archive has a folder for it. The SageMaker
+/// SDK sets the variable for some archives that have none.
 fn without_script(config: &Config) -> Result<(), StartError> {
     let program = &config.handlers.program;
     let code = config.model_dir.join("code");
