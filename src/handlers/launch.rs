@@ -74,6 +74,9 @@ impl Launch {
         let list = |port: fn(&InstancePorts) -> u16| {
             Vec::from_iter(ports.iter().map(|ports| port(ports).to_string())).join(",")
         };
+        let first = |port: fn(&InstancePorts) -> u16| {
+            ports.first().map(|ports| port(ports).to_string()).unwrap_or_default()
+        };
         let executable = std::env::current_exe().unwrap_or_default();
         let neighbor = executable.with_file_name(PROGRAM);
         Self {
@@ -93,6 +96,9 @@ impl Launch {
             channels: channels(config),
             log_level: config.handlers.log_level,
             env: vec![
+                // Scripts for the oldest images read these.
+                ("TFS_GRPC_PORT", first(|ports| ports.grpc)),
+                ("TFS_REST_PORT", first(|ports| ports.rest)),
                 ("TFS_GRPC_PORTS", list(|ports| ports.grpc)),
                 ("TFS_REST_PORTS", list(|ports| ports.rest)),
                 ("TFS_DEFAULT_MODEL_NAME", default_model.to_owned()),

@@ -29,8 +29,8 @@ pub struct Script {
     pub code: PathBuf,
 }
 
-/// The handler script in a model directory, if it exists. `program` is a path below the folder `code`, and may name that
-/// folder itself.
+/// The handler script in a model directory, if it exists. `program` is a path below the folder `code`, and may name
+/// that folder itself.
 pub fn find(model_dir: &Path, program: &str) -> Option<Script> {
     let code = model_dir.join(CODE);
     let mut names = [Path::new(program), below_code(program)].into_iter();

@@ -20,7 +20,8 @@ const ENDINGS: &[(&str, &str, bool)] = &[
     (".hdf5", KERAS, false),
     (
         ".tflite",
-        "is a model for TensorFlow Lite, which TensorFlow Serving cannot serve: export the original model as a SavedModel",
+        "is a model for TensorFlow Lite, which TensorFlow Serving cannot serve: export the original model as a \
+         SavedModel",
         false,
     ),
     (".ckpt", CHECKPOINT, false),
@@ -37,14 +38,15 @@ const ENDINGS: &[(&str, &str, bool)] = &[
     (".zip", PACKED, true),
     (".pb", FROZEN, false),
 ];
-const KERAS: &str = "is a Keras file: make a SavedModel of it with tf.keras.models.load_model(\"FILE\").export(\"export/1\")";
+const KERAS: &str = "is a Keras file: make a SavedModel of it with \
+                     tf.keras.models.load_model(\"FILE\").export(\"export/1\")";
 const CHECKPOINT: &str = "is part of a checkpoint: build the model, restore it with \
                           tf.train.Checkpoint(model=model).restore(PATH), and save it with \
                           tf.saved_model.save(model, \"export/1\")";
 const TORCH: &str = "is a PyTorch file, which TensorFlow Serving cannot serve";
 const PACKED: &str = "is still packed: unpack it, and pack its content";
-const FROZEN: &str = "is a graph without a SavedModel around it: import it with tf.compat.v1.import_graph_def, and write it \
-                      with tf.compat.v1.saved_model.simple_save(session, \"export/1\", inputs, outputs)";
+const FROZEN: &str = "is a graph without a SavedModel around it: import it with tf.compat.v1.import_graph_def, and \
+                      write it with tf.compat.v1.saved_model.simple_save(session, \"export/1\", inputs, outputs)";
 const LOST_MODEL: &str = "belongs to a SavedModel whose saved_model.pb is missing: copy the whole folder that \
                           model.export or tf.saved_model.save wrote";
 
@@ -56,8 +58,8 @@ impl Mistaken {
             "keras_metadata.pb" | "fingerprint.pb" => (LOST_MODEL, false),
             "checkpoint" => (CHECKPOINT, false),
             "model.json" => (
-                "may be a model for TensorFlow.js, which TensorFlow Serving cannot serve: export the original model as a \
-                 SavedModel",
+                "may be a model for TensorFlow.js, which TensorFlow Serving cannot serve: export the original model \
+                 as a SavedModel",
                 true,
             ),
             _ if lower.contains(".ckpt-") || lower.contains(".ckpt.") => (CHECKPOINT, false),

@@ -23,8 +23,8 @@ pub fn by_model(
     {
         let name = model.as_deref().unwrap_or(default_model);
         let failed = |why| StartError::failed(format!("{}: {why}", VERSION_LABELS.name));
-        let Some(model) = models.iter().find(|model| model.name == name) else {
-            let names: Vec<_> = models.iter().map(|model| model.name.as_str()).collect();
+        let Some(model) = models.iter().find(|model| model.is_named(name)) else {
+            let names: Vec<_> = models.iter().map(Model::folder_name).collect();
             let names = names.join(", ");
             return Err(failed(format!(
                 "there is no model {name}; the models found are: {names}"
@@ -36,7 +36,7 @@ pub fn by_model(
                 "model {name} has no version {version} for the label {label}; it has {versions:?}"
             )));
         }
-        let of_model = found.entry(name.to_owned()).or_default();
+        let of_model = found.entry(model.name.clone()).or_default();
         if of_model.iter().any(|(known, _)| known == label) {
             return Err(failed(format!(
                 "the label {label} of model {name} is given twice"

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::models::formats::Mistaken;
 
-/// The files that make a folder a SavedModel. TensorFlow writes the first one; the second one is its text, and the third
-/// one replaces the first for models of more than 2 GB from TensorFlow 2.15 on.
+/// The files that make a folder a SavedModel. TensorFlow writes the first one; the second one is its text, and the
+/// third one replaces the first for models of more than 2 GB from TensorFlow 2.15 on.
 pub const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
 /// The folder for handler scripts.
 pub const CODE: &str = "code";
@@ -74,7 +74,8 @@ impl Search {
     }
 
     fn visit(&mut self, dir: &Path, depth: usize, mut place: Place) -> std::io::Result<()> {
-        let mut entries = std::fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
+        let entries = std::fs::read_dir(dir)?.take(MAX_ENTRIES + 1);
+        let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
         // What macOS adds to archives: `._saved_model.pb` beside `saved_model.pb`.
         entries.retain(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"._"));
         entries.sort_by_key(DirEntry::file_name);
@@ -83,6 +84,8 @@ impl Search {
         for entry in entries {
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
+                let why = too_many(&entry.path());
+                note(&mut self.skipped, MAX_NOTED, || why);
                 break;
             }
             let path = entry.path();
@@ -142,10 +145,7 @@ impl Search {
             place = Place::InCode;
         }
         let skipped = if self.entries > MAX_ENTRIES {
-            format!(
-                "from {} on: there are more than {MAX_ENTRIES} files",
-                path.display()
-            )
+            too_many(path)
         } else if depth == MAX_DEPTH {
             format!(
                 "{}: it is more than {MAX_DEPTH} folders deep",
@@ -172,6 +172,13 @@ impl Search {
             }
         }
     }
+}
+
+fn too_many(path: &Path) -> String {
+    format!(
+        "from {} on: there are more than {MAX_ENTRIES} files",
+        path.display()
+    )
 }
 
 /// Adds an item unless there are `most` already.
