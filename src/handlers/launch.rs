@@ -75,7 +75,10 @@ impl Launch {
             Vec::from_iter(ports.iter().map(|ports| port(ports).to_string())).join(",")
         };
         let first = |port: fn(&InstancePorts) -> u16| {
-            ports.first().map(|ports| port(ports).to_string()).unwrap_or_default()
+            ports
+                .first()
+                .map(|ports| port(ports).to_string())
+                .unwrap_or_default()
         };
         let executable = std::env::current_exe().unwrap_or_default();
         let neighbor = executable.with_file_name(PROGRAM);

@@ -56,6 +56,7 @@ mod tests {
     fn labels_without_a_model_are_for_the_default_model() {
         let model = |name: &str, versions: &[u64]| Model {
             name: name.to_owned(),
+            other_name: None,
             path: "/m".into(),
             versions: versions.to_vec(),
             lone: false,
