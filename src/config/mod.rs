@@ -201,32 +201,16 @@ impl Config {
         let instances = r.value(&model_server::INSTANCE_COUNT);
         let range = r.optional(&model_server::PORT_RANGE);
         let multi_model = MultiModelConfig::read(r, range, instances);
-        let instance_ports = match &multi_model {
-            // Each model gets its ports when it is loaded.
-            Some(mode) => ports::check_for_models(mode.ports, instances).map(|()| Vec::new()),
-            None => ports::assign(range, instances, port),
-        };
-        let instance_ports = instance_ports.unwrap_or_else(|problem| {
-            r.note(problem);
-            Vec::new()
-        });
-
+        let instance_ports = instance_ports(r, multi_model.as_ref(), range, instances, port);
         let tfs_version = r.optional(&model_server::TFS_VERSION);
         let extra_args = extra_args::read(r, tfs_version.as_deref(), instances);
         let (batching, without_effect) = Batching::read(r);
         refuse_in_multi_model_mode(r);
-        let session_parallelism = r.optional(&tuning::SESSION_PARALLELISM);
-        let inter_op_parallelism = r.optional(&model_server::INTER_OP);
-        let intra_op_parallelism = r.optional(&model_server::INTRA_OP);
-        for (other, name) in [
-            (inter_op_parallelism, model_server::INTER_OP.name),
-            (intra_op_parallelism, model_server::INTRA_OP.name),
-        ] {
-            if session_parallelism.is_some() && other.is_some() {
-                let session = tuning::SESSION_PARALLELISM.name;
-                r.note(format!("{session} and {name} exclude each other"));
-            }
-        }
+        let [
+            session_parallelism,
+            inter_op_parallelism,
+            intra_op_parallelism,
+        ] = parallelism(r);
 
         Self {
             listen: r.value(&server::LISTEN),
@@ -235,10 +219,9 @@ impl Config {
             model_server: r.value(&model_server::MODEL_SERVER),
             tfs_version,
             tmp_dir: r.value(&server::TMPDIR),
-            deadline: if single_threaded {
-                NO_DEADLINE
-            } else {
-                handlers.context_timeout
+            deadline: match single_threaded {
+                true => NO_DEADLINE,
+                false => handlers.context_timeout,
             },
             body_memory: r
                 .optional(&server::BODY_MEMORY)
@@ -297,6 +280,40 @@ impl Config {
             Workers::Threads => DEFAULT_SLOTS_ON_THREADS,
         })
     }
+}
+
+/// The ports of the instances that start with the server; notes a problem if there are too few.
+fn instance_ports(
+    r: &mut Reader,
+    multi_model: Option<&MultiModelConfig>,
+    range: Option<(u16, u16)>,
+    instances: u32,
+    port: u16,
+) -> Vec<InstancePorts> {
+    let ports = match multi_model {
+        // Each model gets its ports when it is loaded.
+        Some(mode) => ports::check_for_models(mode.ports, instances).map(|()| Vec::new()),
+        None => ports::assign(range, instances, port),
+    };
+    ports.unwrap_or_else(|problem| {
+        r.note(problem);
+        Vec::new()
+    })
+}
+
+/// The threads of a session for both kinds of work, and for each; notes a problem if both ways are used.
+fn parallelism(r: &mut Reader) -> [Option<u32>; 3] {
+    let session = r.optional(&tuning::SESSION_PARALLELISM);
+    let others = [&model_server::INTER_OP, &model_server::INTRA_OP];
+    let [inter, intra] = others.map(|setting| {
+        let value = r.optional(setting);
+        if session.is_some() && value.is_some() {
+            let (session, name) = (tuning::SESSION_PARALLELISM.name, setting.name);
+            r.note(format!("{session} and {name} exclude each other"));
+        }
+        value
+    });
+    [session, inter, intra]
 }
 
 /// Notes a problem for each setting that has no effect in this mode.
