@@ -17,8 +17,8 @@ const OTHERS: &[(&str, &str)] = &[
     ),
     (
         "SAGEMAKER_MODEL_SERVER_TIMEOUT",
-        "set SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS for requests, or SAGEMAKER_GUNICORN_TIMEOUT_SECONDS for calls of \
-         a handler",
+        "set SAGEMAKER_NGINX_PROXY_READ_TIMEOUT_SECONDS for requests, or SAGEMAKER_GUNICORN_TIMEOUT_SECONDS for calls \
+         of a handler",
     ),
     ("SAGEMAKER_MODEL_SERVER_VMARGS", "there is no Java here"),
     ("SAGEMAKER_TS_*", "it is for TorchServe; see SETTINGS.md"),

@@ -11,9 +11,9 @@ use crate::supervisor::handle::SupervisorHandle;
 /// Log target of pip's output.
 pub const LOG_TARGET: &str = "pip";
 
-/// The `requirements.txt` to install for a script in this folder `code`: the one beside the script, otherwise the one in
-/// the folder `lib`, where the SageMaker SDK puts files that it is told to add. `None` without any, or when `lib` holds
-/// the packages.
+/// The `requirements.txt` to install for a script in this folder `code`: the one directly in it, otherwise the one in
+/// its folder `lib`, where the SageMaker SDK puts files that it is told to add. `None` without any, or when `lib` holds the
+/// packages.
 pub fn requirements(code: &Path) -> Option<PathBuf> {
     let lib = code.join("lib");
     let name = "requirements.txt";
@@ -71,7 +71,7 @@ pub fn streams(prefix: &str) -> Streams {
     }
 }
 
-/// Whether a line of pip's output says why it fails. After it, pip may print much else: the output of a build, or hints.
+/// Whether a line of pip's output says why it fails. After it, pip may print much else: the output of a build, hints.
 fn is_cause(line: &str) -> bool {
     let line = line.trim_start();
     let words = [

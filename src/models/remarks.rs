@@ -38,8 +38,8 @@ pub fn about_models(search: &Search, models: &[Model]) -> Vec<String> {
     for model in models {
         if let Some(folder) = &model.other_name {
             all.push(format!(
-                "the model {folder:?} is served as {:?}, because not all versions of TensorFlow Serving take its name in \
-                 a path; HTTP clients may use either name, gRPC clients only the second",
+                "the model {folder:?} is served as {:?}, because not all versions of TensorFlow Serving take its name \
+                 in a path; HTTP clients may use either name, gRPC clients only the second",
                 model.name
             ));
         }
@@ -157,8 +157,8 @@ pub fn about_code(code: &Path, program: &str) -> Option<String> {
             };
             let names = names[..names.len().min(MOST_LISTED)].join(", ");
             Some(format!(
-                "the scripts in {code} have no effect ({names}{more}): rename one to {program}, or set SAGEMAKER_PROGRAM \
-                 to its name"
+                "the scripts in {code} have no effect ({names}{more}): rename one to {program}, or set \
+                 SAGEMAKER_PROGRAM to its name"
             ))
         }
     }

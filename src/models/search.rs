@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::models::formats::Mistaken;
 
 /// The files that make a folder a SavedModel. TensorFlow writes the first one; the second one is its text, and the
-/// third one replaces the first for models of more than 2 GB from TensorFlow 2.15 on.
+/// third one, with parts in other files, exists from TensorFlow 2.15 on (`SaveOptions.experimental_image_format`).
 pub const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
 /// The folder for handler scripts.
 pub const CODE: &str = "code";

@@ -49,13 +49,10 @@ impl Files {
             .map_err(|e| failed(&config.tmp_dir, e))?;
 
         let mut served = models.to_vec();
-        for model in served.iter_mut().filter(|m| m.lone) {
-            // TFS requires a version folder, so create one that links to the model.
-            let base = directory.path().join("lone").join(&model.name);
-            std::fs::create_dir_all(&base)
-                .and_then(|()| std::os::unix::fs::symlink(&model.path, base.join("1")))
-                .map_err(|e| failed(&base, e))?;
-            model.path = base;
+        for model in served.iter_mut() {
+            if let Some(base) = linked(model, directory.path()) {
+                model.path = base.map_err(|(base, e)| failed(&base, e))?;
+            }
         }
 
         let write = |name: &str, text: String| {
@@ -74,6 +71,25 @@ impl Files {
             directory,
         })
     }
+}
+
+/// Makes a base path with links to a model that TFS cannot serve from its own path. Returns the base path, or where it
+/// failed; `None` if the model needs none.
+fn linked(model: &Model, directory: &Path) -> Option<Result<PathBuf, (PathBuf, std::io::Error)>> {
+    let (base, link) = if model.lone {
+        // TFS requires a version folder.
+        let base = directory.join("lone").join(&model.name);
+        (base.clone(), base.join("1"))
+    } else if model.other_name.is_some() {
+        // TensorFlow takes some characters of a path, such as brackets, for a pattern, and then finds no variables.
+        let base = directory.join("named").join(&model.name);
+        (base.clone(), base)
+    } else {
+        return None;
+    };
+    let made = std::fs::create_dir_all(link.parent().unwrap_or(directory))
+        .and_then(|()| std::os::unix::fs::symlink(&model.path, link));
+    Some(made.map(|()| base.clone()).map_err(|e| (base, e)))
 }
 
 /// The text of a `ModelServerConfig` for these models, with names for some of their versions.
@@ -186,6 +202,31 @@ mod tests {
         )));
         drop(files);
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_model_with_another_name_than_its_folder_gets_a_plain_path() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
+        config.tmp_dir = temp.path().into();
+        let model = Model {
+            name: "a_b_".into(),
+            other_name: Some("a[b]".into()),
+            path: "/somewhere/a[b]".into(),
+            versions: vec![1],
+            lone: false,
+        };
+        let files = Files::write(&config, &[model]).unwrap();
+        let base = files.directory().join("named/a_b_");
+        assert_eq!(
+            std::fs::read_link(&base).unwrap(),
+            Path::new("/somewhere/a[b]")
+        );
+        let text = std::fs::read_to_string(&files.models).unwrap();
+        assert!(
+            text.contains(&format!("base_path: '{}'", base.display())),
+            "{text}"
+        );
     }
 
     #[test]
