@@ -69,19 +69,8 @@ impl Api {
                 headers: &headers_for_script(head),
                 body,
             };
-            return match handlers.invoke(&request, deadline)? {
-                Answer::OfModel(error) => self.error_of_model(error, accept.as_deref()),
-                Answer::OfScript {
-                    status,
-                    content_type,
-                    headers,
-                    body,
-                } => Ok(Response {
-                    content_type: Some(content_type.into()),
-                    headers,
-                    ..Response::json(status, body)
-                }),
-            };
+            let answer = handlers.invoke(&request, deadline)?;
+            return self.answer(answer, accept.as_deref());
         }
         let prediction = Prediction {
             attributes: &attributes,
@@ -92,6 +81,23 @@ impl Api {
             deadline,
         };
         self.predict(&model_backend, &prediction, mem::take(body))
+    }
+
+    /// The response for what a handler answers.
+    fn answer(&self, answer: Answer, accept: Option<&str>) -> Result<Response, RequestError> {
+        match answer {
+            Answer::OfModel(error) => self.error_of_model(error, accept),
+            Answer::OfScript {
+                status,
+                content_type,
+                headers,
+                body,
+            } => Ok(Response {
+                content_type: Some(content_type.into()),
+                headers,
+                ..Response::json(status, body)
+            }),
+        }
     }
 }
 

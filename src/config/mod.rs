@@ -69,10 +69,8 @@ pub struct Config {
     pub instance_ports: Vec<InstancePorts>,
     /// Time limit for a model to become AVAILABLE.
     pub wait_time: Duration,
-    /// Value of `--tensorflow_inter_op_parallelism`.
-    pub inter_op_parallelism: Option<u32>,
-    /// Value of `--tensorflow_intra_op_parallelism`.
-    pub intra_op_parallelism: Option<u32>,
+    /// Numbers of TensorFlow's threads.
+    pub parallelism: Parallelism,
     /// Share of each GPU's memory that stays free, from 0 up to, not including, 1.
     pub gpu_memory_margin: f64,
     /// Batching parameters; `None`: batching is off.
@@ -83,8 +81,6 @@ pub struct Config {
     pub warm_up_requests: Vec<PathBuf>,
     /// Value of `--num_request_iterations_for_warmup`.
     pub warm_up_iterations: Option<u32>,
-    /// Value of `--tensorflow_session_parallelism`.
-    pub session_parallelism: Option<u32>,
     /// Whether TensorFlow Serving compiles models for the CPU with XLA.
     pub xla_cpu: bool,
     /// Names for versions of models.
@@ -202,15 +198,9 @@ impl Config {
         let range = r.optional(&model_server::PORT_RANGE);
         let multi_model = MultiModelConfig::read(r, range, instances);
         let instance_ports = instance_ports(r, multi_model.as_ref(), range, instances, port);
-        let tfs_version = r.optional(&model_server::TFS_VERSION);
         let extra_args = extra_args::read(r, tfs_version.as_deref(), instances);
         let (batching, without_effect) = Batching::read(r);
         refuse_in_multi_model_mode(r);
-        let [
-            session_parallelism,
-            inter_op_parallelism,
-            intra_op_parallelism,
-        ] = parallelism(r);
 
         Self {
             listen: r.value(&server::LISTEN),
@@ -223,9 +213,7 @@ impl Config {
                 true => NO_DEADLINE,
                 false => handlers.context_timeout,
             },
-            body_memory: r
-                .optional(&server::BODY_MEMORY)
-                .map(|megabytes| u64::from(megabytes) << 20),
+            body_memory: r.optional(&server::BODY_MEMORY).map(mebibytes),
             front_log_level: r.value(&server::FRONT_LOG_LEVEL),
             log_level: r.value(&server::LOG_LEVEL),
             workers: r.value(&server::WORKERS),
@@ -233,14 +221,12 @@ impl Config {
             default_model_name: r.optional(&model_server::DEFAULT_MODEL_NAME),
             instance_ports,
             wait_time: r.value(&model_server::WAIT_TIME),
-            inter_op_parallelism,
-            intra_op_parallelism,
+            parallelism: Parallelism::read(r),
             gpu_memory_margin: r.value(&model_server::GPU_MARGIN),
             batching,
             without_effect,
             warm_up_requests: r.optional(&tuning::WARMUP_REQUEST).unwrap_or_default(),
             warm_up_iterations: r.optional(&tuning::WARMUP_ITERATIONS),
-            session_parallelism,
             xla_cpu: r.value(&tuning::XLA_CPU),
             version_labels: r.optional(&tuning::VERSION_LABELS).unwrap_or_default(),
             extra_args,
@@ -301,19 +287,40 @@ fn instance_ports(
     })
 }
 
-/// The threads of a session for both kinds of work, and for each; notes a problem if both ways are used.
-fn parallelism(r: &mut Reader) -> [Option<u32>; 3] {
-    let session = r.optional(&tuning::SESSION_PARALLELISM);
-    let others = [&model_server::INTER_OP, &model_server::INTRA_OP];
-    let [inter, intra] = others.map(|setting| {
-        let value = r.optional(setting);
-        if session.is_some() && value.is_some() {
-            let (session, name) = (tuning::SESSION_PARALLELISM.name, setting.name);
-            r.note(format!("{session} and {name} exclude each other"));
+/// Numbers of TensorFlow's threads: for both kinds of work together, or for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parallelism {
+    /// Value of `--tensorflow_session_parallelism`.
+    pub session: Option<u32>,
+    /// Value of `--tensorflow_inter_op_parallelism`.
+    pub inter_op: Option<u32>,
+    /// Value of `--tensorflow_intra_op_parallelism`.
+    pub intra_op: Option<u32>,
+}
+
+impl Parallelism {
+    /// Reads the settings. Those of the two kinds exclude the one for both.
+    fn read(r: &mut Reader) -> Self {
+        let session = r.optional(&tuning::SESSION_PARALLELISM);
+        let others = [&model_server::INTER_OP, &model_server::INTRA_OP];
+        let [inter_op, intra_op] = others.map(|setting| {
+            let value = r.optional(setting);
+            if session.is_some() && value.is_some() {
+                let (session, name) = (tuning::SESSION_PARALLELISM.name, setting.name);
+                r.note(format!("{session} and {name} exclude each other"));
+            }
+            value
+        });
+        Self {
+            session,
+            inter_op,
+            intra_op,
         }
-        value
-    });
-    [session, inter, intra]
+    }
+}
+
+fn mebibytes(number: u32) -> u64 {
+    u64::from(number) << 20
 }
 
 /// Notes a problem for each setting that has no effect in this mode.

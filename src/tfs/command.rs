@@ -88,10 +88,10 @@ fn launch(
         "rest_api_num_threads",
         (in_flight(config) + SPARE_REST_THREADS).to_string().into(),
     );
-    if let Some(n) = config.intra_op_parallelism {
+    if let Some(n) = config.parallelism.intra_op {
         flag("tensorflow_intra_op_parallelism", n.to_string().into());
     }
-    if let Some(n) = config.inter_op_parallelism {
+    if let Some(n) = config.parallelism.inter_op {
         flag("tensorflow_inter_op_parallelism", n.to_string().into());
     }
     if let Some(path) = &files.batching {
@@ -141,7 +141,7 @@ fn tuning_flags(config: &Config) -> Vec<(&'static str, String)> {
         ("enable_per_model_batching_parameters", yes(per_model)),
         (
             "tensorflow_session_parallelism",
-            number(config.session_parallelism),
+            number(config.parallelism.session),
         ),
         (
             "num_request_iterations_for_warmup",

@@ -216,7 +216,7 @@ mod tests {
             versions: vec![1],
             lone: false,
         };
-        let files = Files::write(&config, &[model]).unwrap();
+        let files = Files::write(&config, &[model], &Labels::new()).unwrap();
         let base = files.directory().join("named/a_b_");
         assert_eq!(
             std::fs::read_link(&base).unwrap(),

@@ -92,8 +92,8 @@ mod tests {
         assert_eq!(config.default_model_name, None);
         assert_eq!(config.instance_ports.len(), 1);
         assert_eq!(config.wait_time, Duration::from_secs(300));
-        assert_eq!(config.inter_op_parallelism, None);
-        assert_eq!(config.intra_op_parallelism, None);
+        assert_eq!(config.parallelism.inter_op, None);
+        assert_eq!(config.parallelism.intra_op, None);
         assert_eq!(config.gpu_memory_margin, 0.2);
         assert_eq!(config.batching, None);
         assert_eq!(config.omp_num_threads, "1");
