@@ -150,7 +150,7 @@ class LocalMode(ContainerCase):
 
     def test_an_endpoint(self):
         self.put("models/model.tar.gz", self.archive("my_model"))
-        self.assertIn("{'predictions': [3.5, 4.0, 5.5]}", self.run_recipe("predictor.predict("))
+        self.assertIn("{'predictions': [3.5, 4.0, 5.5]}", self.run_recipe("model.deploy("))
 
     def test_batch_transform(self):
         self.put("models/model.tar.gz", self.archive("my_model"))
