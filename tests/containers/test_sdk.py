@@ -103,6 +103,8 @@ class LocalMode(ContainerCase):
         compose = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
         if not compose and not shutil.which("docker-compose"):
             raise unittest.SkipTest("SKIPPED: there is no docker compose, which the SDK's local mode uses")
+        # The SDK makes this network again when it needs it; one that is in use stays.
+        cls.clean_up(docker, "network", "rm", "sagemaker-local", code=None)
         s3 = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
         s3.start()
         cls.clean_up(s3.stop)
