@@ -30,7 +30,7 @@ PARTS = {
 NAMES = ("base", "python", "debian", "model server", "executables", "pypi", "lists")
 WORDS = (None, "libpython", "$PYTHON_PACKAGES", "COPY", "COPY", "COPY", "check.sh")
 # docker/stages/packages.sh writes it.
-PYPI = "/usr/local/share/sagemaker-tfs/python-packages.txt"
+PYPI = "/usr/local/share/sagemaker-tfs/pypi-packages.txt"
 HANDLER = "def input_handler(data, context): return data.read()\ndef output_handler(r, c): return r.content, 'x/y'\n"
 
 

@@ -7,7 +7,7 @@ set -eu
 share=/usr/local/share/sagemaker-tfs
 mkdir -p "/out$share"
 # Also keeps /out from being empty: Docker's old builder fails on a COPY that changes nothing.
-list=/out$share/python-packages.txt
+list=/out$share/pypi-packages.txt
 echo "# Packages from PyPI" >"$list"
 [ "$FLAVOR" = full ] || exit 0
 

@@ -103,6 +103,8 @@ class LocalMode(ContainerCase):
         compose = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
         if not compose and not shutil.which("docker-compose"):
             raise unittest.SkipTest("SKIPPED: there is no docker compose, which the SDK's local mode uses")
+        # The SDK makes this network again when it needs it; one that is in use stays.
+        cls.clean_up(docker, "network", "rm", "sagemaker-local", code=None)
         s3 = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
         s3.start()
         cls.clean_up(s3.stop)
@@ -150,7 +152,7 @@ class LocalMode(ContainerCase):
 
     def test_an_endpoint(self):
         self.put("models/model.tar.gz", self.archive("my_model"))
-        self.assertIn("{'predictions': [3.5, 4.0, 5.5]}", self.run_recipe("predictor.predict("))
+        self.assertIn("{'predictions': [3.5, 4.0, 5.5]}", self.run_recipe("model.deploy("))
 
     def test_batch_transform(self):
         self.put("models/model.tar.gz", self.archive("my_model"))
