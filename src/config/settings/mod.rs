@@ -277,7 +277,7 @@ pub fn markdown() -> String {
     }
     text += "\n## Variables that handlers can read\n\n\
         The server sets `TFS_GRPC_PORTS`, `TFS_REST_PORTS` (lists separated by commas, with one port per instance of\n\
-        TensorFlow Serving) and `TFS_DEFAULT_MODEL_NAME`.\n";
+        TensorFlow Serving), `TFS_GRPC_PORT`, `TFS_REST_PORT` (the ports of the first) and `TFS_DEFAULT_MODEL_NAME`.\n";
     text
 }
 

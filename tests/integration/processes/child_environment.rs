@@ -113,7 +113,9 @@ fn python_workers_get_the_servers_variables_and_those_of_the_model() {
     let expected = [
         "OMP_NUM_THREADS",
         "TFS_DEFAULT_MODEL_NAME",
+        "TFS_GRPC_PORT",
         "TFS_GRPC_PORTS",
+        "TFS_REST_PORT",
         "TFS_REST_PORTS",
     ];
     assert_eq!(added(&server, server.python_worker_pid(0)), expected);
