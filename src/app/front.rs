@@ -1,9 +1,11 @@
 //! Opens the port: derives the HTTP server's settings from [`Config`], starts the server, and gives the supervisor a
 //! [`Drain`] to stop it with. What routes do is left to `api`.
 
+use std::sync::Arc;
 use std::thread;
 
 use crate::api::{Api, Mode};
+use crate::app::warm_up::OwnRequest;
 use crate::config::{self, Config};
 use crate::error::StartError;
 use crate::handlers::launch;
@@ -19,37 +21,48 @@ const FILES_PER_SLOT: usize = 2;
 /// Maximum number of requests that wait for a slot; each holds its connection and its body.
 const MAX_BACKLOG: usize = 1024;
 
-/// Opens the port. From then on, the supervisor drains requests before the program ends.
+/// Opens the port. From then on, the supervisor drains requests before the program ends, but not the server's own.
 ///
 /// # Errors
 /// When the port cannot be opened or a thread cannot be started.
-pub fn open(config: &Config, mode: Mode, supervisor: &SupervisorHandle) -> Result<(), StartError> {
+pub fn open(
+    config: &Config,
+    mode: Mode,
+    own: Arc<OwnRequest>,
+    supervisor: &SupervisorHandle,
+) -> Result<(), StartError> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     wait::start_computing(cpus)
         .map_err(|e| StartError::failed(format!("cannot start a thread: {e}")))?;
     let settings = server_settings(config, &mode, cpus);
     Server::start(&settings, Api::new(config, mode), |server| {
-        supervisor.drain_at_end(Box::new(server));
+        supervisor.drain_at_end(Box::new(Front { server, own }));
     })?;
     log::info!("listening on {}:{}", config.listen, config.port);
     Ok(())
 }
 
-impl Drain for Server<Api> {
+struct Front {
+    server: Server<Api>,
+    own: Arc<OwnRequest>,
+}
+
+impl Drain for Front {
     fn stop_accepting(&self) {
-        self.stop_accepting();
+        self.own.stop();
+        self.server.stop_accepting();
     }
 
     fn in_flight(&self) -> usize {
-        self.in_flight()
+        self.server.in_flight().saturating_sub(self.own.in_flight())
     }
 
     fn refuse_the_rest(&self) {
-        self.refuse_the_rest();
+        self.server.refuse_the_rest();
     }
 
     fn finish(&self) {
-        self.finish();
+        self.server.finish();
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::Mode;
-use crate::app::warm_up::WarmUp;
+use crate::app::warm_up::{OwnRequest, WarmUp};
 use crate::app::{front, handler, start_thread};
 use crate::config::settings::batching::BATCHING;
 use crate::config::{Config, MultiModelConfig};
@@ -144,7 +144,9 @@ impl Prepared<'_> {
         let mut served = ModelBackend::new(&backend, self.workers.as_ref(), default_model, config);
         served.set_names(models);
         let is_warm = Arc::clone(&served.is_warm);
-        front::open(config, Mode::Fixed(Box::new(served)), supervisor)?;
+        let own = Arc::new(OwnRequest::default());
+        let mode = Mode::Fixed(Box::new(served));
+        front::open(config, mode, Arc::clone(&own), supervisor)?;
         backend::start_instances(
             config, self.files, &backend, models, self.gpus, supervisor, None,
         )
@@ -160,7 +162,7 @@ impl Prepared<'_> {
                 until(|deadline| workers.wait_until_serving(deadline).is_ok());
             }
         };
-        warm_up.start(is_serving, is_warm, supervisor.clone())?;
+        warm_up.start(is_serving, is_warm, own, supervisor.clone())?;
         let Some(workers) = self.workers else {
             return Ok(());
         };
@@ -189,7 +191,8 @@ impl Prepared<'_> {
             self.workers.clone(),
         );
         let registry = Registry::new(config, loader);
-        front::open(config, Mode::Registry(Box::new(registry)), supervisor)?;
+        let mode = Mode::Registry(Box::new(registry));
+        front::open(config, mode, Arc::default(), supervisor)?;
         if let Some(workers) = self.workers {
             handler::complete(config, &workers, self.files, supervisor)?;
             workers.start(supervisor, None);

@@ -46,6 +46,26 @@ const TYPES: &[(&str, &str)] = &[
     ("tfrecord", "application/x-tfrecord"),
 ];
 
+/// What the drain must know of the warm-up: the end of the program does not wait for the server's own request, because
+/// no client does.
+#[derive(Debug, Default)]
+pub struct OwnRequest {
+    is_sent: AtomicBool,
+    is_stopping: AtomicBool,
+}
+
+impl OwnRequest {
+    /// Notes that the server stops.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// The number of requests of this kind that are under way: one or none.
+    pub fn in_flight(&self) -> usize {
+        usize::from(self.is_sent.load(Ordering::Acquire))
+    }
+}
+
 /// A file whose content is the body of a request.
 #[derive(Debug)]
 struct Body {
@@ -103,6 +123,7 @@ impl WarmUp {
         self,
         is_serving: impl FnOnce() + Send + 'static,
         is_warm: Arc<AtomicBool>,
+        own: Arc<OwnRequest>,
         supervisor: SupervisorHandle,
     ) -> Result<(), StartError> {
         if self.bodies.is_empty() {
@@ -112,7 +133,7 @@ impl WarmUp {
             is_serving();
             let begun = Instant::now();
             let count = self.bodies.len();
-            match self.send_all(&supervisor) {
+            match self.send_all(&own, &supervisor) {
                 Ok(()) => {
                     is_warm.store(true, Ordering::Release);
                     let seconds = begun.elapsed().as_secs_f64();
@@ -126,34 +147,40 @@ impl WarmUp {
         start_thread("warm-up", run).map(drop)
     }
 
-    fn send_all(self, supervisor: &SupervisorHandle) -> Result<(), StartError> {
+    fn send_all(self, own: &OwnRequest, supervisor: &SupervisorHandle) -> Result<(), StartError> {
         let agent = agent();
         let until = self.limit.map(|limit| Instant::now() + limit);
         for mut body in self.bodies {
+            // The last reason that the server gave. At the end, "no response" alone would hide it.
+            let mut reason = None;
             loop {
                 let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-                let Err(failure) = body.send(&agent, &self.url, left) else {
+                own.is_sent.store(true, Ordering::Release);
+                let sent = body.send(&agent, &self.url, left);
+                own.is_sent.store(false, Ordering::Release);
+                let Err(failure) = sent else {
                     break;
                 };
+                if own.is_stopping.load(Ordering::Acquire) {
+                    return Err(StartError::Stopped);
+                }
                 let is_over = until.is_some_and(|until| Instant::now() + PAUSE >= until);
                 if !failure.is_worth_another_try || is_over {
-                    let (name, path) = (WARMUP_REQUEST.name, body.path.display());
-                    let limit = match (is_over, self.limit) {
-                        (true, Some(limit)) => {
-                            format!(" within {} s ({})", limit.as_secs(), WAIT_TIME.name)
-                        }
-                        _ => String::new(),
+                    let limit = self.limit.filter(|_| is_over);
+                    let text = match failure.status {
+                        Some(_) => failure.text,
+                        None => reason.unwrap_or(failure.text),
                     };
-                    let text = failure.text;
-                    return Err(StartError::failed(format!(
-                        "{name}: {path} failed{limit}: {text}"
-                    )));
+                    return Err(refused(&body.path, limit, &text));
                 }
                 log::warn!(
                     "warm-up: {}: {}; trying again",
                     body.path.display(),
                     failure.text
                 );
+                if failure.status.is_some() {
+                    reason = Some(failure.text);
+                }
                 if supervisor.stopping().recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected)
                 {
                     return Err(StartError::Stopped);
@@ -162,6 +189,17 @@ impl WarmUp {
         }
         Ok(())
     }
+}
+
+/// The error when the request of the file at `path` has no good answer; `limit` is the time limit if it is over.
+fn refused(path: &Path, limit: Option<Duration>, why: &str) -> StartError {
+    let limit = limit.map(|limit| format!(" within {} s ({})", limit.as_secs(), WAIT_TIME.name));
+    StartError::failed(format!(
+        "{}: {} failed{}: {why}",
+        WARMUP_REQUEST.name,
+        path.display(),
+        limit.unwrap_or_default()
+    ))
 }
 
 /// A client that goes to this machine directly, whatever the variables for proxies say.
@@ -197,6 +235,8 @@ fn open(path: &Path, largest: u64) -> Result<Body, String> {
 /// Why a request failed.
 struct Failure {
     text: String,
+    /// The status of the response, if there is one.
+    status: Option<u16>,
     is_worth_another_try: bool,
 }
 
@@ -216,6 +256,7 @@ impl Body {
     fn send(&mut self, agent: &Agent, url: &str, left: Option<Duration>) -> Result<(), Failure> {
         let lost = |text: String| Failure {
             text,
+            status: None,
             is_worth_another_try: true,
         };
         self.file.rewind().map_err(|e| lost(e.to_string()))?;
@@ -226,7 +267,10 @@ impl Body {
             .config()
             .timeout_global(left)
             .build();
-        let mut response = request.send(&self.file).map_err(|e| lost(e.to_string()))?;
+        let mut response = request.send(&self.file).map_err(|e| match e {
+            ureq::Error::Timeout(_) => lost("no response".to_owned()),
+            e => lost(e.to_string()),
+        })?;
         let status = response.status().as_u16();
         let mut shown = Vec::new();
         let body = response.body_mut().as_reader();
@@ -242,6 +286,7 @@ impl Body {
         };
         Err(Failure {
             text: format!("status {status}: {text}"),
+            status: Some(status),
             is_worth_another_try: AGAIN.contains(&status),
         })
     }
