@@ -3,6 +3,7 @@
 //! A start error is a sentence for the operator who reads the log. A request error has an HTTP status and becomes the
 //! response `{"error": "..."}`. Modules turn the errors of libraries into one of the two where they decide what to do.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Exit code for wrong settings and wrong use of the command line.
@@ -114,9 +115,30 @@ pub fn shown(text: &str) -> String {
     }
 }
 
+/// A client's text that a message repeats as it is, such as a name or a path: cut to at most 255 bytes, the longest name
+/// of a model.
+pub fn clipped(text: &str) -> Cow<'_, str> {
+    const MOST: usize = 255;
+    if text.len() <= MOST {
+        return text.into();
+    }
+    let ends = text.char_indices().map(|(end, _)| end);
+    let end = ends.take_while(|&end| end <= MOST).last().unwrap_or(0);
+    format!("{}...", &text[..end]).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quoted_and_clipped_text_is_short() {
+        let long = "\u{301}\u{0}\u{10ffff}".repeat(10_000);
+        assert!(shown(&long).len() < 1000);
+        assert!(clipped(&long).len() < 300);
+        assert_eq!(clipped(&"a".repeat(255)), "a".repeat(255));
+        assert_eq!(clipped(&"\u{e9}".repeat(128)), "\u{e9}".repeat(127) + "...");
+    }
 
     #[test]
     fn request_error_escapes_its_text() {

@@ -20,7 +20,8 @@ pub fn check(data: &[u8]) {
                 assert!(!name.starts_with('.') && (1..=255).contains(&name.len()));
             }
             if let Some(version) = attributes.model_version {
-                assert!(!version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()));
+                assert!(version.bytes().all(|b| b.is_ascii_digit()));
+                assert!(version.parse::<i64>().is_ok());
             }
             for (name, value) in pairs(attributes) {
                 assert!(header.contains(name) && header.contains(value), "{name}");
@@ -52,7 +53,7 @@ pub fn check(data: &[u8]) {
 /// The names are logged.
 fn check_unknown(name: &str) {
     assert!(name.starts_with("tfs-"), "{name:?}");
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     assert!(name.bytes().all(is_allowed), "{name:?}");
 }
 

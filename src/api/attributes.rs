@@ -15,15 +15,26 @@ const KNOWN: [&str; 4] = [
     "tfs-method",
     "tfs-signature-name",
 ];
+/// Their letters, by which other spellings are recognized.
+const LETTERS: [&str; 4] = [
+    "tfsmodelname",
+    "tfsmodelversion",
+    "tfsmethod",
+    "tfssignaturename",
+];
 /// What every name begins with.
 const PREFIX: &str = "tfs-";
+/// TensorFlow Serving has versions up to this one.
+const LAST_VERSION: i64 = i64::MAX;
+/// The most digits of a version, so that leading zeros have an end.
+const MAX_VERSION_DIGITS: usize = 64;
 
 /// The attributes that the server knows. Each is optional.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {
     /// `tfs-model-name`: a valid model name, or another one that a model has.
     pub model_name: Option<&'a str>,
-    /// `tfs-model-version`: decimal digits.
+    /// `tfs-model-version`: decimal digits, in value at most [`i64::MAX`].
     pub model_version: Option<&'a str>,
     /// `tfs-method`: the inference method.
     pub method: Option<Method>,
@@ -64,7 +75,9 @@ impl Method {
 
 /// Parses the header's value. If a name is repeated, the last value counts; an empty value counts as absent.
 /// `is_other_name` tells names of models that are not valid, but that a model has all the same. `unknown` gets the name
-/// of each attribute that the server does not know: letters, digits, `-` and `_`.
+/// of each attribute that the server does not know: letters, digits, `-`, `_` and `.`.
+///
+/// The work is linear in the header's length.
 ///
 /// # Errors
 /// 400 for an invalid name, version or method, and for an attribute whose name is only nearly one of those known.
@@ -79,7 +92,11 @@ pub fn parse<'a>(
         let found = find(part, is_key_byte, |text| text)
             .or(spaced.filter(|found| KNOWN.contains(&found.name)));
         let before = found.map_or(part, |found| &part[..found.start]);
-        if let Some(known) = misspelled(before) {
+        let unknown_name = found.map_or("", |found| match KNOWN.contains(&found.name) {
+            true => "",
+            false => found.name,
+        });
+        if let Some(known) = misspelled(before).or_else(|| misspelled(unknown_name)) {
             return Err(RequestError::bad_request(format!(
                 "Custom attribute {} cannot be read; write {known}=VALUE, in small letters.",
                 shown(part.trim())
@@ -117,7 +134,12 @@ impl<'a> Attributes<'a> {
                 ));
             }
             "tfs-model-version" if is_version(value) => self.model_version = Some(value),
-            "tfs-model-version" => return Err(invalid(name, value, "decimal digits")),
+            "tfs-model-version" => {
+                let accepted = format!(
+                    "a number from 0 to {LAST_VERSION}, in at most {MAX_VERSION_DIGITS} digits"
+                );
+                return Err(invalid(name, value, &accepted));
+            }
             "tfs-method" => {
                 self.method = Some(match value {
                     "predict" => Method::Predict,
@@ -145,17 +167,22 @@ struct Found<'a> {
 /// The first attribute in a part of the header whose name has only such bytes. `skip` steps over what may stand before
 /// the `=`.
 fn find(part: &str, is_allowed: fn(u8) -> bool, skip: fn(&str) -> &str) -> Option<Found<'_>> {
-    part.match_indices(PREFIX).find_map(|(start, _)| {
+    let mut from = 0;
+    while let Some(offset) = part[from..].find(PREFIX) {
+        let start = from + offset;
         let rest = &part[start..];
         let length = rest.bytes().take_while(|&byte| is_allowed(byte)).count();
         let (name, after) = rest.split_at(length);
-        let value = skip(after).strip_prefix('=')?;
-        (name.len() > PREFIX.len()).then_some(Found {
-            start,
-            name,
-            value: value.trim(),
-        })
-    })
+        if let Some(value) = skip(after).strip_prefix('=')
+            && name.len() > PREFIX.len()
+        {
+            let value = value.trim();
+            return Some(Found { start, name, value });
+        }
+        // Names that begin later in these bytes end at the same place, so they are none either.
+        from = start + length;
+    }
+    None
 }
 
 /// Whether the Python container takes the byte for a part of a name.
@@ -163,23 +190,41 @@ fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte == b'-'
 }
 
-/// The known name that stands in `text` in another spelling: with capital letters or underscores, or with something
-/// else than `=` behind it. Somebody meant it, so the request must not go to the default model in silence.
+/// The known name that stands in `text` in another spelling: with capital letters, with other separators between the
+/// words or none, or with something else than `=` behind it. Somebody meant it, so the request must not go to the
+/// default model in silence. Text that only mentions a name is left alone.
 fn misspelled(text: &str) -> Option<&'static str> {
-    let lower = text.to_ascii_lowercase().replace('_', "-");
-    KNOWN.into_iter().find(|known| {
-        lower.match_indices(known).any(|(start, _)| {
-            let (before, after) = (&lower[..start], &lower[start + known.len()..]);
-            let is_word = !before.bytes().next_back().is_some_and(is_name_byte)
-                && !after.bytes().next().is_some_and(is_name_byte);
-            let separator = after.trim_start_matches([' ', '\t', '"', '\'']);
-            is_word && (before.trim().is_empty() || separator.starts_with(['=', ':']))
+    // The text in small letters and without separators, and where each of its bytes stands in `text`.
+    let (mut letters, mut places) = (String::new(), Vec::new());
+    for (place, c) in text.char_indices().filter(|(_, c)| !is_separator(*c)) {
+        letters.push(c.to_ascii_lowercase());
+        places.push(place);
+    }
+    let mut known = KNOWN.into_iter().zip(LETTERS);
+    let found = known.find(|(_, spelled)| {
+        letters.match_indices(spelled).any(|(start, _)| {
+            let before = &text[..places[start]];
+            let after = &text[places[start + spelled.len() - 1] + 1..];
+            let is_word = !before.ends_with(|c: char| c.is_ascii_alphanumeric())
+                && !after
+                    .trim_start_matches(['-', '_', '.'])
+                    .starts_with(|c: char| c.is_ascii_alphanumeric());
+            let is_between = |c: char| is_separator(c) || matches!(c, '"' | '\'');
+            let before = before.trim_end_matches(is_between);
+            let begins = before.is_empty() || before.ends_with([';', '&', '|', '{']);
+            is_word && (begins || after.trim_start_matches(is_between).starts_with(['=', ':']))
         })
-    })
+    });
+    found.map(|(known, _)| known)
+}
+
+/// Whether somebody may write the character between the words of a name. Dashes of word processors are not ASCII.
+fn is_separator(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '-' | '_' | '.') || !c.is_ascii()
 }
 
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 /// Logs once in the life of the process that an attribute is unknown.
@@ -207,7 +252,10 @@ pub fn warn_unknown(name: &str) {
 }
 
 fn is_version(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+    // `parse` takes a sign, too.
+    text.len() <= MAX_VERSION_DIGITS
+        && text.bytes().all(|b| b.is_ascii_digit())
+        && text.parse::<i64>().is_ok()
 }
 
 fn invalid(key: &str, value: &str, accepted: &str) -> RequestError {
@@ -282,6 +330,17 @@ mod tests {
         ("\"tfs-model-name=m1\"", "400", "400 tfs-model-name"),
         ("tfs-model-version=-1", "400", "400 tfs-model-version"),
         ("tfs-model-version=1.0", "400", "400 tfs-model-version"),
+        ("tfs-model-version=+1", "400", "400 tfs-model-version"),
+        (
+            "tfs-model-version=9223372036854775807",
+            "default version 9223372036854775807",
+            "default version 9223372036854775807",
+        ),
+        (
+            "tfs-model-version=9223372036854775808",
+            "default version 9223372036854775808",
+            "400 9223372036854775807",
+        ),
         ("tfs-model-version=\u{661}", "400", "400 tfs-model-version"),
         ("tfs-method=Predict", "400", "400 tfs-method"),
         ("tfs-method=train", "400", "400 tfs-method"),
@@ -309,7 +368,33 @@ mod tests {
             "b",
             "400 tfs-model-name=VALUE",
         ),
+        // Only the letters count.
+        ("tfs-model.name=m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-model name=m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs model-name=m1", "default", "400 tfs-model-name=VALUE"),
+        ("a=b tfs.method=x", "default", "400 tfs-method=VALUE"),
+        ("tfsModelName=m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-modelname=m1", "default", "400 tfs-model-name=VALUE"),
+        ("tfs-model-name-=m1", "default", "400 tfs-model-name=VALUE"),
+        ("x-TFS-Model-Name=m1", "default", "400 tfs-model-name=VALUE"),
+        (
+            "tfs\u{2011}model\u{2011}name=m1",
+            "default",
+            "400 tfs-model-name=VALUE",
+        ),
+        (
+            "x=1;tfs-model-name echo",
+            "default",
+            "400 tfs-model-name=VALUE",
+        ),
+        (
+            "x=1; \"tfs-model-name\" echo",
+            "default",
+            "400 tfs-model-name=VALUE",
+        ),
         // Text that only mentions them.
+        ("tfs modelling names=x", "default", "default"),
+        ("a tfs model-name for x=1", "default", "default"),
         ("note=tfs-model-name", "default", "default"),
         ("see tfs_model_name for more", "default", "default"),
         ("mytfs_model_names=x", "default", "default"),
@@ -322,6 +407,17 @@ mod tests {
         // Unknown ones are ignored there in silence, and here with a warning.
         ("tfs-model=m1", "default", "default unknown tfs-model"),
         ("tfs-Foo_2=1,tfs-=x", "default", "default unknown tfs-Foo_2"),
+        ("tfs-x.y=1", "default", "default unknown tfs-x.y"),
+        (
+            "tfs-model-name.x=1",
+            "default",
+            "default unknown tfs-model-name.x",
+        ),
+        (
+            "tfs-model-name-x=1",
+            "default",
+            "default unknown tfs-model-name-x",
+        ),
         (
             "tfs-1tfs-method=regress",
             "default regress",
@@ -366,5 +462,30 @@ mod tests {
             parse(&header(256), |_| false, |_| {}).unwrap_err().status,
             400
         );
+    }
+
+    #[test]
+    fn versions_have_at_most_64_digits() {
+        let header = |length: usize| format!("tfs-model-version={}1", "0".repeat(length - 1));
+        assert!(parse(&header(64), |_| false, |_| {}).is_ok());
+        let error = parse(&header(65), |_| false, |_| {}).unwrap_err();
+        assert_eq!(error.status, 400);
+        assert!(error.text.len() < 300, "{}", error.text);
+    }
+
+    /// Counts the bytes that are looked at, so no machine is too slow for it.
+    #[test]
+    fn the_search_for_names_is_linear() {
+        std::thread_local!(static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+        fn counted(byte: u8) -> bool {
+            LOOKS.set(LOOKS.get() + 1);
+            is_name_byte(byte)
+        }
+        for piece in ["tfs-", "tfs-a ", "tfs-a  tfs-", "tfs-model-name "] {
+            let header = piece.repeat((32 << 10) / piece.len());
+            LOOKS.set(0);
+            assert!(find(&header, counted, str::trim_start).is_none());
+            assert!(LOOKS.get() <= 2 * header.len(), "{piece}: {}", LOOKS.get());
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::mem;
 use crate::api::Api;
 use crate::api::attributes::{self, Attributes};
 use crate::api::predict::Prediction;
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
 use crate::handlers;
 use crate::handlers::answer::Answer;
 use crate::http::Request;
@@ -35,7 +35,7 @@ impl Api {
         let for_tfs = |name| self.name_of(name).unwrap_or(name);
         attributes.model_name = attributes.model_name.map(for_tfs);
         let model = || {
-            let target = head.first("X-Amzn-SageMaker-Target-Model");
+            let target = target_model(head)?;
             let name = named.or(target).or(attributes.model_name).ok_or_else(|| {
                 RequestError::bad_request(
                     "The request names no model: send the header X-Amzn-SageMaker-Target-Model or the custom \
@@ -101,6 +101,24 @@ impl Api {
     }
 }
 
+/// The model that the header of multi-model endpoints names. A header without a value counts as absent.
+///
+/// # Errors
+/// 400 for several headers with different values.
+fn target_model(head: &Head) -> Result<Option<&str>, RequestError> {
+    let values = head.values("X-Amzn-SageMaker-Target-Model");
+    let mut values = values.filter(|value| !value.is_empty());
+    let first = values.next();
+    match values.find(|&value| Some(value) != first) {
+        None => Ok(first),
+        Some(other) => Err(RequestError::bad_request(format!(
+            "The headers X-Amzn-SageMaker-Target-Model name different models: {} and {}.",
+            shown(first.unwrap_or_default()),
+            shown(other)
+        ))),
+    }
+}
+
 /// The path of the request in TensorFlow Serving's REST API.
 fn model_path(attributes: &Attributes, default_model: &str) -> String {
     let name = attributes.model_name.unwrap_or(default_model);
@@ -142,6 +160,27 @@ fn headers_for_script(head: &Head) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_of_multi_model_endpoints_name_one_model_or_none() {
+        for (values, expected) in [
+            (&[][..], Ok(None)),
+            (&["", " "], Ok(None)),
+            (&["a"], Ok(Some("a"))),
+            (&["", "a", "a"], Ok(Some("a"))),
+            (&["a", "b"], Err(400)),
+            (&["a", "a", "A"], Err(400)),
+        ] {
+            let lines = values
+                .iter()
+                .map(|value| format!("X-Amzn-SageMaker-Target-Model: {value}\r\n"));
+            let lines: String = lines.collect();
+            let head = format!("POST /invocations HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+            let head = Head::parse(head.into()).unwrap();
+            let target = target_model(&head).map_err(|error| error.status);
+            assert_eq!(target, expected, "{values:?}");
+        }
+    }
 
     #[test]
     fn scripts_see_each_header_once_and_no_other() {

@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 
 use crate::budget::Buffer;
 use crate::config::is_model_name;
-use crate::error::RequestError;
+use crate::error::{RequestError, clipped, shown};
 use crate::models::registry::Registry;
 use crate::tfs::checked_body::CheckedBody;
 use crate::tfs::message::{Method, TfsRequest};
 
 /// Models on a page of the list, unless the request sets a limit.
 const DEFAULT_PAGE: usize = 100;
+/// The longest url, bytes. SageMaker's have fewer than 100. Messages repeat it.
+const MAX_URL_BYTES: usize = 1024;
 
 /// Loads the model that the body of `POST /models` names. Returns the confirmation once the model serves.
 ///
@@ -98,23 +100,32 @@ impl LoadRequest {
                 return bad_request(format!("{EXPECTED}."));
             }
             Ok(load) => load,
-            Err(e) => return bad_request(format!("{EXPECTED}: {e}")),
+            // The error may quote the body.
+            Err(e) => return bad_request(format!("{EXPECTED}: {}", clipped(&e.to_string()))),
         };
         let (name, url) = (&load.model_name, &load.url);
         if !is_model_name(name) {
             return bad_request(format!(
-                "model_name is {name:?}; accepted: letters, digits, '.', '_' and '-', starting with a letter or digit, \
-                 at most 255"
+                "model_name is {}; accepted: letters, digits, '.', '_' and '-', starting with a letter or digit, at \
+                 most 255",
+                shown(name)
             ));
         }
         let path = Path::new(url);
+        if url.len() > MAX_URL_BYTES {
+            return bad_request(format!(
+                "url has {} bytes; accepted: at most {MAX_URL_BYTES}",
+                url.len()
+            ));
+        }
         // The url appears in log lines, where control characters could forge other lines.
         if !path.is_absolute()
             || path.components().any(|c| c == Component::ParentDir)
             || url.contains(char::is_control)
         {
             return bad_request(format!(
-                "url is {url:?}; accepted: an absolute path without \"..\" or control characters"
+                "url is {}; accepted: an absolute path without \"..\" or control characters",
+                shown(url)
             ));
         }
         Ok(load)
@@ -138,7 +149,8 @@ impl<'a> PageRequest<'a> {
                 Some(("limit", value)) if !value.is_empty() => {
                     let number = value.parse().ok().filter(|&n| n > 0);
                     limit = number.ok_or_else(|| {
-                        let text = format!("limit is {value:?}; accepted: a whole number from 1");
+                        let value = shown(value);
+                        let text = format!("limit is {value}; accepted: a whole number from 1");
                         RequestError::bad_request(text)
                     })?;
                 }
@@ -178,6 +190,27 @@ mod tests {
                 400,
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn errors_do_not_repeat_long_values() {
+        let long = "\u{301}a".repeat(15_000);
+        let texts = [
+            format!("{{\"model_name\": \"m\", \"url\": \"/{long}\"}}"),
+            format!("{{\"model_name\": \"m\", \"url\": \"{}\"}}", &long[..999]),
+            format!("{{\"model_name\": \"{long}\", \"url\": \"/m\"}}"),
+            format!("\"{long}\""),
+        ];
+        let mut errors = Vec::from_iter(
+            texts
+                .iter()
+                .map(|text| LoadRequest::parse(text.as_bytes()).unwrap_err()),
+        );
+        errors.push(PageRequest::parse(&format!("limit={long}")).unwrap_err());
+        for error in errors {
+            assert_eq!(error.status, 400);
+            assert!(error.text.len() < 1000, "{}", error.text.len());
         }
     }
 

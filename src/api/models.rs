@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 use crate::api::{Api, Mode, model_bodies};
-use crate::error::RequestError;
+use crate::convert::request::GZIP_MAGIC;
+use crate::error::{RequestError, shown};
 use crate::http::Request;
 use crate::http::head::Head;
 use crate::http::response::Response;
@@ -30,6 +31,7 @@ impl Api {
 
     pub(super) fn load_model(&self, request: &Request) -> Result<Response, RequestError> {
         check_not_from_a_page(&request.head)?;
+        check_plain(request)?;
         Ok(success(&model_bodies::load(
             self.registry()?,
             &request.body,
@@ -73,6 +75,25 @@ fn check_not_from_a_page(head: &Head) -> Result<(), RequestError> {
         }
     }
     check_origin(head)
+}
+
+/// Refuses compressed bodies: they hold a name and a path, and nothing is gained.
+///
+/// # Errors
+/// 415 for a `Content-Encoding`, and for a body that is gzip without saying so.
+fn check_plain(request: &Request) -> Result<(), RequestError> {
+    let encoding = request.head.list("Content-Encoding").unwrap_or_default();
+    let mut encodings = encoding.split(',').map(str::trim);
+    let is_plain = encodings.all(|name| name.is_empty() || name.eq_ignore_ascii_case("identity"));
+    let what = match is_plain {
+        false => format!("The Content-Encoding {} is not supported", shown(&encoding)),
+        true if request.body.starts_with(GZIP_MAGIC) => {
+            "The body is compressed with gzip".to_owned()
+        }
+        true => return Ok(()),
+    };
+    let text = format!("{what}; send the body of POST /models uncompressed.");
+    Err(RequestError::new(415, text))
 }
 
 /// Refuses requests from web pages, except pages that this server's own loopback address served.

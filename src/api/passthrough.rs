@@ -34,7 +34,7 @@ impl Api {
             content_type: head.first("Content-Type"),
             body: &body,
         };
-        let model_backend = self.backend(|| Ok(model_in(&path)), *deadline)?;
+        let model_backend = self.backend(|| named_in(&path), *deadline)?;
         let response = model_backend.backend.call(&sent, &body, *deadline)?;
         Ok(Response {
             content_type: response.content_type().map(|t| Cow::Owned(t.to_owned())),
@@ -57,9 +57,18 @@ impl Api {
 /// Where models are in TensorFlow Serving's REST API.
 const MODELS: &str = "/v1/models/";
 
-/// The name of the model of TensorFlow Serving's REST API; empty if the path names none.
-fn model_in(path: &str) -> &str {
-    split(path).0
+/// The name of the model in a path of TensorFlow Serving's REST API.
+///
+/// # Errors
+/// 404 if the path names none.
+fn named_in(path: &str) -> Result<&str, RequestError> {
+    match split(path).0 {
+        "" => Err(RequestError::new(
+            404,
+            "The name of the model is missing in the path.",
+        )),
+        name => Ok(name),
+    }
 }
 
 /// The name of the model in a path, and what follows it.

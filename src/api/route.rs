@@ -2,7 +2,7 @@
 //!
 //! `Api::plan` decides where each route runs and whether it takes a body; `Api::run` does its work.
 
-use crate::error::RequestError;
+use crate::error::{RequestError, clipped};
 use crate::tfs::message::Method;
 
 /// What a request asks for.
@@ -53,6 +53,7 @@ pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, Reques
             _ if path.starts_with("/v1/models/") => match model_call(path) {
                 Some(Call::Infer) => (Route::Tfs(Method::Post, url.into()), "POST"),
                 Some(Call::Ask) => (Route::Tfs(Method::Get, url.into()), "GET, HEAD"),
+                Some(Call::Unnamed) => return Err(no_name()),
                 None => return Err(RequestError::new(404, "Not Found")),
             },
             _ if multi_model && path == "/models" => match method {
@@ -62,6 +63,7 @@ pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, Reques
             _ if multi_model && path.starts_with("/models/") => {
                 let name = &path["/models/".len()..];
                 match (name.strip_suffix("/invoke"), method) {
+                    _ if name.is_empty() || name == "/invoke" => return Err(no_name()),
                     (Some(name), _) => (Route::InvokeModel(name.into()), "POST"),
                     (None, "DELETE") => (Route::UnloadModel(name.into()), "GET, DELETE"),
                     (None, _) => (Route::DescribeModel(name.into()), "GET, DELETE"),
@@ -73,12 +75,16 @@ pub fn route(method: &str, url: &str, multi_model: bool) -> Result<Route, Reques
     if accepted.split(", ").any(|name| name == method) {
         Ok(route)
     } else {
-        let text = format!("Method Not Allowed: {path} accepts {accepted}");
+        let text = format!("Method Not Allowed: {} accepts {accepted}", clipped(path));
         Err(RequestError {
             header: Some(("Allow", accepted)),
             ..RequestError::new(405, text)
         })
     }
+}
+
+fn no_name() -> RequestError {
+    RequestError::new(404, "The name of the model is missing in the path.")
 }
 
 /// What a path of KServe's first protocol, which took its paths from TensorFlow Serving, does.
@@ -88,11 +94,12 @@ enum Call {
     Infer,
     /// The status or the metadata of a model.
     Ask,
+    /// Nothing: the name of the model is empty.
+    Unnamed,
 }
 
 /// What `/v1/models/NAME`, with `/versions/V` or `/labels/L` or neither, and `:METHOD` or `/metadata` or neither, does;
-/// `None` for another path. Empty and other wrong names are left to the checks that all paths for TensorFlow Serving
-/// pass.
+/// `None` for another path. Wrong names are left to the checks that all paths for TensorFlow Serving pass.
 fn model_call(path: &str) -> Option<Call> {
     let path = path.strip_prefix("/v1/models/")?;
     let (path, method) = match path.split_once(':') {
@@ -100,6 +107,9 @@ fn model_call(path: &str) -> Option<Call> {
         None => (path, None),
     };
     let segments: Vec<&str> = path.split('/').collect();
+    if segments[0].is_empty() {
+        return Some(Call::Unnamed);
+    }
     let rest = match segments[1..] {
         ["versions" | "labels", _, ref rest @ ..] => rest,
         ref rest => rest,
@@ -166,7 +176,6 @@ mod tests {
             ("POST", "/v1/models/m/labels/stable:predict", post),
             // Refused before they reach TensorFlow Serving, like those below /tfs/.
             ("GET", "/v1/models/..", get),
-            ("GET", "/v1/models//versions/1", get),
         ] {
             for multi_model in [false, true] {
                 let expected = Route::Tfs(expected, url.into());
@@ -176,6 +185,9 @@ mod tests {
         for (method, url, status) in [
             ("GET", "/v1", 404),
             ("GET", "/v1/models", 404),
+            ("GET", "/v1/models/", 404),
+            ("POST", "/v1/models/:predict", 404),
+            ("GET", "/v1/models//versions/1", 404),
             ("GET", "/v1/other/m", 404),
             ("POST", "/v1/models/m:predict:predict", 404),
             ("POST", "/v1/models/m:Predict", 404),
@@ -228,6 +240,20 @@ mod tests {
                 "{method} {url}"
             );
         }
+        for (method, url) in [
+            ("GET", "/v1/models/"),
+            ("POST", "/v1/models/:predict"),
+            ("GET", "/models/"),
+            ("DELETE", "/models/"),
+            ("POST", "/models//invoke"),
+        ] {
+            let error = route(method, url, true).unwrap_err();
+            assert_eq!(error.status, 404, "{method} {url}");
+            assert!(error.text.contains("missing"), "{}", error.text);
+        }
+        let long = format!("/tfs/{}", "a".repeat(30_000));
+        let error = route("PUT", &long, false).unwrap_err();
+        assert!(error.status == 405 && error.text.len() < 400);
         assert_eq!(
             route("GET", "/x", false).unwrap_err().to_json(),
             br#"{"error": "Not Found"}"#

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::error::clipped;
 use crate::http::head::Head;
 use crate::http::socket::Socket;
 use crate::logging::FRONT;
@@ -24,9 +25,10 @@ pub fn log_access<P>(
     let (method, target) = head.map_or(("-", "-"), |head| (head.method(), head.target()));
     log::info!(
         target: FRONT,
-        "{} \"{method} {}\" {status} {bytes} {:.1} ms",
+        "{} \"{} {}\" {status} {bytes} {:.1} ms",
         socket.peer,
-        target.escape_default(),
+        clipped(method),
+        clipped(target).escape_default(),
         received.elapsed().as_secs_f64() * 1000.0
     );
 }

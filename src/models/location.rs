@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::RequestError;
+use crate::error::{RequestError, clipped};
 use crate::models::Model;
 use crate::models::discovery::{Found, discover};
 use crate::models::search::Search;
@@ -16,12 +16,13 @@ const SYSTEM_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// # Errors
 /// 404 when there is no model, 400 when there are several or the folder belongs to the system.
 pub fn find_model(name: &str, url: &str) -> Result<(Model, Search), RequestError> {
+    let shown_url = clipped(url);
     let none = || {
-        let text = format!("Could not find valid base path {url} for servable {name}");
+        let text = format!("Could not find valid base path {shown_url} for servable {name}");
         RequestError::new(404, text)
     };
     let holds_none = || {
-        let text = format!("url {url:?} holds no models.");
+        let text = format!("url {shown_url:?} holds no models.");
         RequestError::bad_request(text)
     };
     let real = PathBuf::from(url).canonicalize().map_err(|_| none())?;
@@ -45,7 +46,7 @@ pub fn find_model(name: &str, url: &str) -> Result<(Model, Search), RequestError
             Ok((model, search))
         }
         several => Err(RequestError::bad_request(format!(
-            "url {url:?} holds {} models; load each of them from its own folder.",
+            "url {shown_url:?} holds {} models; load each of them from its own folder.",
             several.len()
         ))),
     }

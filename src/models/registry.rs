@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, InstancePorts};
-use crate::error::RequestError;
+use crate::error::{RequestError, clipped};
 use crate::models::backend::ModelBackend;
 use crate::models::load::{Loaded, Loader};
 use crate::wait::{Condition, Mutex, MutexGuard, WaitError};
@@ -265,5 +265,5 @@ impl Registry {
 }
 
 fn not_loaded(name: &str) -> RequestError {
-    RequestError::new(404, format!("Model {name} is not loaded yet."))
+    RequestError::new(404, format!("Model {} is not loaded yet.", clipped(name)))
 }

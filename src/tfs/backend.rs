@@ -11,7 +11,7 @@ use crate::budget::Buffer;
 use crate::config::InstancePorts;
 use crate::dispatch::pool::{self, Capacity, Health, Unavailable, Words};
 use crate::dispatch::quarantine::Losses;
-use crate::error::RequestError;
+use crate::error::{RequestError, clipped};
 use crate::pauses;
 use crate::tfs::client::{Address, Client, LOCAL_PAUSE, SendError};
 use crate::tfs::message::{TfsRequest, TfsResponse};
@@ -185,7 +185,7 @@ impl Backend {
             let times = tries.note_loss(is_gone);
             log::warn!(
                 "instance {index}: {why}; request to {} lost (losses so far: {times})",
-                request.path
+                clipped(request.path)
             );
             tries.check(&why)?;
         }

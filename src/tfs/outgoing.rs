@@ -8,8 +8,18 @@
 use ureq::http::HeaderValue;
 use ureq::http::uri::PathAndQuery;
 
-use crate::error::RequestError;
+use crate::error::{RequestError, shown};
+use crate::tfs::buffers::SMALL_BYTES;
 use crate::tfs::message::{Method, TfsRequest};
+
+/// The most bytes of a path with its query, percent-encoded. With the content type and the rest of the head, it has to fit
+/// into a connection's small buffer.
+pub const MAX_TARGET_BYTES: usize = 7 << 10;
+/// The most bytes of a content type.
+pub const MAX_CONTENT_TYPE_BYTES: usize = 512;
+/// What the HTTP library adds: the method, the version, the host, the length, and what it accepts.
+const OTHER_BYTES: usize = 512;
+const _: () = assert!(MAX_TARGET_BYTES + MAX_CONTENT_TYPE_BYTES + OTHER_BYTES <= SMALL_BYTES);
 
 /// A request that has been checked and can be sent.
 #[derive(Debug)]
@@ -34,7 +44,7 @@ impl<'a> Outgoing<'a> {
     /// Checks a request.
     ///
     /// # Errors
-    /// 400 for a target or content type that cannot be sent.
+    /// 400 for a target or content type that cannot be sent, 414 for a target that is too long.
     pub fn new(request: &TfsRequest<'a>) -> Result<Self, RequestError> {
         let target = target(request.path)?;
         let content = match request.method {
@@ -66,7 +76,10 @@ fn is_dot_segment(segment: &str) -> bool {
 
 /// Checks a request target and percent-encodes the characters that RFC 3986 does not allow in it.
 fn target(text: &str) -> Result<PathAndQuery, RequestError> {
-    let wrong = |why: &str| Err(RequestError::bad_request(format!("The path {why}.")));
+    let wrong = |why: &str| {
+        let text = format!("The path or query {why}.");
+        Err(RequestError::bad_request(text))
+    };
     let (path, query) = match text.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (text, None),
@@ -93,6 +106,15 @@ fn target(text: &str) -> Result<PathAndQuery, RequestError> {
         if let Err(why) = encode(query, &mut encoded) {
             return wrong(why);
         }
+    }
+    if encoded.len() > MAX_TARGET_BYTES {
+        return Err(RequestError::new(
+            414,
+            format!(
+                "The path and query have {} bytes, percent-encoded; TensorFlow Serving gets at most {MAX_TARGET_BYTES}.",
+                encoded.len()
+            ),
+        ));
     }
     match PathAndQuery::try_from(encoded) {
         Ok(target) => Ok(target),
@@ -122,6 +144,12 @@ fn encode(text: &str, to: &mut String) -> Result<(), &'static str> {
 }
 
 fn content_type(text: &str) -> Result<HeaderValue, RequestError> {
+    if text.len() > MAX_CONTENT_TYPE_BYTES {
+        return Err(RequestError::bad_request(format!(
+            "The content type has {} bytes; TensorFlow Serving gets at most {MAX_CONTENT_TYPE_BYTES}.",
+            text.len()
+        )));
+    }
     let value = text
         .bytes()
         .all(|byte| matches!(byte, b' '..=b'~'))
@@ -129,7 +157,8 @@ fn content_type(text: &str) -> Result<HeaderValue, RequestError> {
         .flatten();
     value.ok_or_else(|| {
         RequestError::bad_request(format!(
-            "The content type {text:?} has characters other than printable ASCII."
+            "The content type {} has characters other than printable ASCII.",
+            shown(text)
         ))
     })
 }
@@ -210,8 +239,24 @@ mod tests {
         ] {
             assert_eq!(sent(text), Err(400), "{text:?}");
         }
-        let long = format!("/{}", "\u{e9}".repeat(20_000));
-        assert_eq!(sent(&long), Err(400));
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit_into_the_head_of_a_request() {
+        let path = |length: usize| format!("/{}", "a".repeat(length - 1));
+        assert!(sent(&path(MAX_TARGET_BYTES)).is_ok());
+        let encoded = format!("/{}", "\u{e9}".repeat(MAX_TARGET_BYTES / 3));
+        for text in [
+            path(MAX_TARGET_BYTES + 1),
+            format!("/?{}", path(MAX_TARGET_BYTES)),
+            encoded,
+        ] {
+            assert_eq!(sent(&text), Err(414));
+        }
+        let text = "a".repeat(MAX_CONTENT_TYPE_BYTES);
+        assert!(content_type(&text).is_ok());
+        let error = content_type(&format!("{text}a")).unwrap_err();
+        assert_eq!(error.status, 400);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Format {
 }
 
 /// The first bytes of a gzip file. No text begins with them.
-const GZIP_MAGIC: &[u8] = b"\x1f\x8b\x08";
+pub const GZIP_MAGIC: &[u8] = b"\x1f\x8b\x08";
 
 /// The most characters of a content type in a message.
 const MAX_SHOWN_TYPE: usize = 100;
@@ -138,10 +138,11 @@ pub const ACCEPTED: &str = "application/json, application/jsonlines, application
 /// Whether the parameters of a content type announce a header line (RFC 7111, RFC 4180).
 ///
 /// # Errors
-/// 400 for another value than `present` and `absent`.
+/// 400 for another value than `present` and `absent`, and for both.
 fn csv_header<'a>(
     parameters: impl Iterator<Item = &'a str>,
 ) -> Result<Option<Header>, RequestError> {
+    let mut header = None;
     for parameter in parameters {
         let Some((name, value)) = parameter.split_once('=') else {
             continue;
@@ -150,16 +151,23 @@ fn csv_header<'a>(
             continue;
         }
         let value = value.trim().trim_matches('"');
-        return match value.to_ascii_lowercase().as_str() {
-            "present" => Ok(Some(Header::Present)),
-            "absent" => Ok(Some(Header::Absent)),
-            _ => Err(RequestError::bad_request(format!(
-                "The content type says header={}; accepted: present or absent.",
-                shown(value)
-            ))),
+        let said = match value.to_ascii_lowercase().as_str() {
+            "present" => Header::Present,
+            "absent" => Header::Absent,
+            _ => {
+                return Err(RequestError::bad_request(format!(
+                    "The content type says header={}; accepted: present or absent.",
+                    shown(value)
+                )));
+            }
         };
+        if *header.get_or_insert(said) != said {
+            return Err(RequestError::bad_request(
+                "The content type says both header=present and header=absent.",
+            ));
+        }
     }
-    Ok(None)
+    Ok(header)
 }
 
 #[cfg(test)]
@@ -217,6 +225,20 @@ mod tests {
         );
         let error = Format::of(Some("text/csv; header=maybe")).unwrap_err();
         assert_eq!(error.status, 400);
+    }
+
+    #[test]
+    fn a_content_type_says_one_thing_about_a_header() {
+        let twice = |values: [&str; 2]| {
+            let [first, second] = values;
+            let content_type = format!("text/csv; header={first}; x=y; Header=\"{second}\"");
+            Format::of(Some(&content_type)).map_err(|error| error.status)
+        };
+        let present = Ok(Format::Csv(Some(Header::Present)));
+        assert_eq!(twice(["present", "PRESENT"]), present);
+        assert_eq!(twice(["present", "absent"]), Err(400));
+        assert_eq!(twice(["absent", "present"]), Err(400));
+        assert_eq!(twice(["absent", "x"]), Err(400));
     }
 
     #[test]

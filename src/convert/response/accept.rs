@@ -219,8 +219,9 @@ impl<'a> Range<'a> {
                 break;
             }
             if is("header") && sub.eq_ignore_ascii_case("csv") {
-                range.header = Some(value.eq_ignore_ascii_case("present"));
-                if range.header == Some(false) && !value.eq_ignore_ascii_case("absent") {
+                let present = value.eq_ignore_ascii_case("present");
+                let is_known = present || value.eq_ignore_ascii_case("absent");
+                if !is_known || *range.header.get_or_insert(present) != present {
                     return None;
                 }
             }
@@ -389,6 +390,7 @@ mod tests {
             "application/json;q=-1",
             "application/json;q=1.001",
             "text/csv;header=maybe",
+            "text/csv;header=present;header=absent",
             "/",
             "application/",
             "a b/json",

@@ -89,6 +89,15 @@ fn invalid_attributes_are_refused() {
         ("tfs_model_name=half_plus_three", "tfs-model-name=VALUE"),
         ("a;TFS-Model-Name=half_plus_three", "tfs-model-name=VALUE"),
         ("{\"tfs-model-version\": 1}", "tfs-model-version=VALUE"),
+        ("tfs-model.name=half_plus_three", "tfs-model-name=VALUE"),
+        ("tfs-model name=half_plus_three", "tfs-model-name=VALUE"),
+        ("tfs model-name=half_plus_three", "tfs-model-name=VALUE"),
+        ("tfs-modelname=half_plus_three", "tfs-model-name=VALUE"),
+        ("x=1;tfs-model-name echo", "tfs-model-name=VALUE"),
+        (
+            "tfs-model-version=9223372036854775808",
+            "from 0 to 9223372036854775807",
+        ),
     ] {
         let response = invoke_with(&server, attributes);
         assert_eq!(response.status, 400, "{attributes:?}: {}", response.text());
@@ -110,10 +119,12 @@ fn unknown_attributes_are_logged_once_each_and_only_some_of_them() {
     let server = Setup::new().start();
     let long = "x".repeat(300);
     for _ in 0..2 {
-        assert_eq!(invoke_with(&server, "tfs-modelname=a").status, 200);
+        assert_eq!(invoke_with(&server, "tfs-model=a").status, 200);
         assert_eq!(invoke_with(&server, &format!("tfs-{long}=a")).status, 200);
+        assert_eq!(invoke_with(&server, "tfs-x.y=1").status, 200);
     }
     server.wait_for_log("tfs-xxxx");
+    server.wait_for_log("attribute tfs-x.y;");
     for number in 0..50 {
         assert_eq!(invoke_with(&server, &format!("tfs-{number}=a")).status, 200);
     }
@@ -133,7 +144,7 @@ fn unknown_attributes_are_logged_once_each_and_only_some_of_them() {
     assert_eq!(
         lines
             .iter()
-            .filter(|line| line.contains(" tfs-modelname;"))
+            .filter(|line| line.contains(" tfs-model;"))
             .count(),
         1,
         "{log}"

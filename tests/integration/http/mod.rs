@@ -4,6 +4,7 @@ mod chunked_bodies;
 mod connections;
 mod descriptors;
 mod hostile_clients;
+mod long_values;
 mod malformed_requests;
 mod memory;
 mod overload;

@@ -154,7 +154,7 @@ fn kserve_paths_lead_to_the_model_server() {
         ("GET", "/v1/models/half_plus_three", INSTANCES),
         ("GET", "/v1/models/..", b""),
         ("GET", "/v1/models/%2e%2E/metadata", b""),
-        ("GET", "/v1/models//versions/1", b""),
+        ("GET", "/v1/models/x/labels//metadata", b""),
         ("POST", "/v1/models/..:predict/..", b""),
         ("POST", "/v1/models/x%:predict", INSTANCES),
         ("POST", "/v1/models/x:predict#y", INSTANCES),

@@ -36,13 +36,17 @@ fn setup_with_pipe(redirections: &str) -> Setup {
         .wrapper(&["sh", "-c", &script, "sh"])
 }
 
-/// Makes the server write `bytes` bytes into its log, in lines with a long path.
+/// Makes the server write `bytes` bytes into its log, in lines with a path as long as lines may have.
 fn write_log(server: &Server, bytes: usize) {
-    let path = format!("/{}", "x".repeat(4000));
+    const AT_ONCE: usize = 100;
+    let path = format!("/{}", "x".repeat(254));
+    let requests = request("GET", &path, &[], b"").repeat(AT_ONCE);
     let mut connection = server.connect();
-    for _ in 0..bytes / path.len() {
-        connection.send(&request("GET", &path, &[], b""));
-        assert_eq!(connection.response().status, 404);
+    for _ in 0..bytes / path.len() / AT_ONCE {
+        connection.send(&requests);
+        for _ in 0..AT_ONCE {
+            assert_eq!(connection.response().status, 404);
+        }
     }
 }
 

@@ -225,12 +225,36 @@ fn models_that_are_not_loaded_get_404_on_every_route() {
         let path = format!("/tfs/v1/models/{name}:predict");
         assert_not_loaded(&server.post(&path, &[], INSTANCES), name);
     }
-    for name in ["", "one/two", "%6Fne", ".."] {
+    for name in ["one/two", "%6Fne", ".."] {
         assert_not_loaded(&server.invoke_model(name, INSTANCES), name);
     }
     server.order_start("held", "");
     assert_eq!(load.response().status, 200);
     server.assert_model_serves("held");
+}
+
+/// Programs differ in which of several headers they read.
+#[test]
+fn several_target_headers_must_name_the_same_model() {
+    let server = start();
+    let invoke = |values: &[&str]| {
+        let mut headers: Vec<_> = values.iter().map(|&value| (TARGET, value)).collect();
+        headers.push((ATTRIBUTES, "tfs-model-name=two"));
+        server.post("/invocations", &headers, INSTANCES)
+    };
+    for (values, model) in [
+        (&["one"][..], "one"),
+        (&["one", "", "one"], "one"),
+        (&[""], "two"),
+    ] {
+        let response = invoke(values);
+        assert_eq!(response.status, 200, "{values:?}: {}", response.text());
+        let path = format!("/v1/models/{model}:predict");
+        assert_eq!(server.last_request().path, path, "{values:?}");
+    }
+    let response = invoke(&["one", "two"]);
+    assert_eq!(response.status, 400);
+    assert!(response.error().contains(TARGET), "{}", response.text());
 }
 
 /// SageMaker unloads other models after 507. TensorFlow Serving uses the status of exhausted memory also for requests

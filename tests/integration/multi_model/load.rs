@@ -262,3 +262,30 @@ fn a_url_without_a_model_gets_404_and_leaves_nothing() {
     server.add_model("m");
     server.assert_loads("m");
 }
+
+#[test]
+fn a_compressed_request_to_load_a_model_is_refused() {
+    let server = Setup::multi_model(1).start();
+    server.add_model("m");
+    let plain = json!({"model_name": "m", "url": server.url("m")}).to_string();
+    let post = |encodings: &[&str], body: &[u8]| {
+        let encodings = encodings.iter().map(|&name| ("Content-Encoding", name));
+        let headers: Vec<_> = encodings
+            .chain([("Content-Type", "application/json")])
+            .collect();
+        server.exchange(&request("POST", "/models", &headers, body))
+    };
+    let gzip = b"\x1f\x8b\x08\x00 and more";
+    for (encodings, body) in [
+        (&["gzip"][..], plain.as_bytes()),
+        (&["gzip"], gzip),
+        (&["identity", "br"], plain.as_bytes()),
+        (&[], gzip),
+    ] {
+        let response = post(encodings, body);
+        assert_eq!(response.status, 415, "{encodings:?}: {}", response.text());
+        let error = response.error();
+        assert!(error.contains("uncompressed"), "{encodings:?}: {error}");
+    }
+    assert_loaded(&post(&["identity", ""], plain.as_bytes()), "m");
+}

@@ -22,6 +22,19 @@ fn other_methods_get_405_with_the_allowed_methods() {
         assert_eq!(response.header("allow"), Some(allowed), "{method} {path}");
         assert!(response.error().contains(path), "{}", response.error());
     }
+    for (method, path) in [
+        ("GET", "/models/"),
+        ("DELETE", "/models/"),
+        ("POST", "/models//invoke"),
+        ("POST", "/v1/models/:predict"),
+        ("POST", "/tfs/v1/models/:predict"),
+        ("GET", "/tfs/"),
+    ] {
+        let response = server.exchange(&request(method, path, &[], b""));
+        assert_eq!(response.status, 404, "{method} {path}");
+        let missing = "The name of the model is missing in the path.";
+        assert_eq!(response.error(), missing, "{method} {path}");
+    }
     for path in ["/model", "/models2", "/", "/v1/models", "/v2/models/m"] {
         assert_eq!(server.get(path).error(), "Not Found", "{path}");
     }

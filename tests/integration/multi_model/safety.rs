@@ -45,7 +45,8 @@ fn names_that_are_unsafe_in_a_path_get_400() {
     ] {
         assert_refused(&server, name, &url, 400, "model_name");
         // A description of that name is refused as well.
-        if !name.contains(['\n', '\0', ' ', '\u{e9}', '?']) {
+        let is_shown = !name.is_empty() && name.len() <= 255;
+        if is_shown && !name.contains(['\n', '\0', ' ', '\u{e9}', '?']) {
             assert_not_loaded(&server.get(&format!("/models/{name}")), name);
         }
     }

@@ -109,6 +109,12 @@ pub fn plan<'b>(
         _ => plan.several()?,
     };
     if plan.header == Header::Present {
+        if header == Header::Auto && !after.clone().next_row() {
+            return Err(RequestError::bad_request(
+                "Only a CSV header is there, and no row: the fields of the only line name the model's inputs, or cannot \
+                 be read as data (SAGEMAKER_TFS_CSV_HEADER is auto).",
+            ));
+        }
         *reader = after;
     }
     Ok(planned)

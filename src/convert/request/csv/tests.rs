@@ -778,7 +778,7 @@ fn a_header_is_recognized_only_where_it_cannot_be_data() {
             &typed(dtype),
             &[(&format!("{row}\n1,0"), "CSV row 1, column 1")],
         );
-        assert_rows(&typed(dtype), &[("a,b\n", "")]);
+        assert_refused(&typed(dtype), &[("a,b\n", "Only a CSV header is there")]);
     }
     let quoted = with_header(several(), Header::Present);
     assert_refused(
