@@ -39,8 +39,8 @@ class Reader:
 class Chooses(Exception):
     """An exception with these attributes."""
 
-    def __init__(self, text="", **attributes):
-        super().__init__(text)
+    def __init__(self, words="", /, **attributes):
+        super().__init__(words)
         vars(self).update(attributes)
 
 
