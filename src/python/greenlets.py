@@ -81,7 +81,8 @@ def check_event_loops():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         policy = type(asyncio.get_event_loop_policy())
-    if policy.__module__.partition(".")[0] != "asyncio":
+        is_usual = issubclass(policy, asyncio.DefaultEventLoopPolicy)
+    if not is_usual:
         log.warning(
             "the event loops of %s do not work with gevent: coroutines may hang; "
             "set SAGEMAKER_GUNICORN_WORKER_CLASS=sync or gthread, or leave gevent out",

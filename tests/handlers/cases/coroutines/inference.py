@@ -171,6 +171,13 @@ class Later:
         return self.value
 
 
+if os.environ.get("POLICY"):
+
+    class Policy(type(asyncio.get_event_loop_policy()).__base__):
+        _loop_factory = asyncio.SelectorEventLoop
+
+    asyncio.set_event_loop_policy(Policy())
+
 if os.environ.get("SINGLE"):
 
     def handler(data, context):

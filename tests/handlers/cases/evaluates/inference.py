@@ -17,6 +17,13 @@ class Text(str):
     """A str that is more than a str, as libraries return them."""
 
 
+class Lies(str):
+    """A str that seems to be short."""
+
+    __len__ = lambda self: 0  # noqa: E731
+    __str__ = lower = lambda self: "other"  # noqa: E731
+
+
 class Chunks:
     """An iterable that is neither list nor iterator."""
 
