@@ -1,7 +1,7 @@
 """Awaits what a function returns, if that is awaitable: `async def` works for all functions of a script.
 
 The main thread has one event loop, which stays open between calls, so that a session made in one call can be used in
-the next. `loop_thread.py` replaces `run` where calls run on several threads, and `greenlets.py` where they are greenlets.
+the next. `loop_thread.py` replaces `run` where calls run on several threads, `greenlets.py` where they are greenlets.
 
 asyncio is imported when it is needed: most scripts do without, and gevent has to patch the library before that.
 """
@@ -67,7 +67,7 @@ class Steps(collections.abc.Coroutine):
 
 
 def exit_fork():
-    """Ends a forked process that has left its coroutine's step: it must not go on with the coroutines of other calls."""
+    """Ends a forked process that has left its coroutine's step. It must not go on with others' coroutines."""
     print("sagemaker-tfs-python: a forked process left its coroutine; the process ends", file=sys.stderr)
     os._exit(1)
 

@@ -17,12 +17,12 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use sagemaker_tfs::worker_protocol::frame::{
-    self, Answer, Call, Headers, Incoming, MAX_BODY_BYTES, Outgoing, Shape,
+    self, Answer, Call, Incoming, MAX_BODY_BYTES, Outgoing, Shape,
 };
 use sagemaker_tfs::worker_protocol::record::{self, Account, Record, Runs};
 
 use crate::hub::{Cooperative, Hub};
-use crate::script::{Content, Returned, Script};
+use crate::script::{Returned, Script, borrowed};
 
 /// A socket on which calls and answers alternate.
 pub struct Channel {
@@ -186,23 +186,8 @@ impl Channel {
             Err(error) => error,
         };
         let report = script.report(py, &error);
-        let status = report.status;
-        let (head, body) = match report.content {
-            Content::Text(text) => (Answer::Raised { number, status }, text.into_bytes()),
-            Content::Json(body) => {
-                let status = status.unwrap_or(500);
-                let headers = borrowed(&report.headers);
-                (
-                    Answer::Refused {
-                        number,
-                        status,
-                        headers,
-                    },
-                    body,
-                )
-            }
-        };
-        self.transfer(py, |socket| frame::write(socket, &head, &body))
+        let (head, body) = report.answer(number);
+        self.transfer(py, |socket| frame::write(socket, &head, body))
     }
 
     /// Sends the result of a function. The outer error is Python's, for what cannot be sent; nothing is sent then.
@@ -229,10 +214,6 @@ impl Channel {
         let mut frame = frame.map_err(|e| PyValueError::new_err(e.to_string()))?;
         Ok(self.transfer(py, |socket| frame.write(socket)))
     }
-}
-
-fn borrowed(headers: &[(String, String)]) -> Headers<'_> {
-    Vec::from_iter((headers.iter()).map(|(name, value)| (name.into(), value.into())))
 }
 
 /// Ends a forked process that returned from the call in which the script forked it. Only the parent may answer.

@@ -60,8 +60,8 @@ def for_answer(headers):
 
 
 def for_error(headers):
-    """Returns the headers of an exception, a mapping or pairs, as `for_answer` does, and why others are left out. Raises
-    what reading them raises."""
+    """Returns the headers of an exception, a mapping or pairs, as `for_answer` does, and why others are left out.
+    Raises what reading them raises."""
     found, problems = _Found(), []
     for count, (name, value) in enumerate(headers.items() if hasattr(headers, "items") else headers, 1):
         try:

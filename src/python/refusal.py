@@ -1,7 +1,7 @@
 """What the client gets for an exception: its status if it chooses one, its text and its headers.
 
 Libraries have their own exceptions for that. They are recognized by their attributes, because the script's environment
-may have any of them or none. Attributes belong to the script: reading them may raise anything, and they may hold anything.
+may have any of them or none. Attributes belong to the script: reading them may raise, and they may hold anything.
 """
 
 import json

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
-use sagemaker_tfs::worker_protocol::frame::{Context, Headers, Response, Shape};
+use sagemaker_tfs::worker_protocol::frame::{Answer, Context, Headers, Response, Shape};
 
 use crate::convert;
 use crate::options::Options;
@@ -47,6 +47,25 @@ pub enum Content {
     Text(String),
     /// The whole body, in JSON.
     Json(Vec<u8>),
+}
+
+impl Report {
+    /// The answer to call `number`, and its body.
+    pub fn answer(&self, number: u64) -> (Answer<'_>, &[u8]) {
+        let (status, headers) = (self.status, borrowed(&self.headers));
+        match &self.content {
+            Content::Text(text) => (Answer::Raised { number, status }, text.as_bytes()),
+            Content::Json(body) => {
+                let status = status.unwrap_or(500);
+                let head = Answer::Refused {
+                    number,
+                    status,
+                    headers,
+                };
+                (head, body)
+            }
+        }
+    }
 }
 
 /// The modules that the runtime imports, with their names.
@@ -234,6 +253,14 @@ impl Script {
             headers: Vec::new(),
         })
     }
+}
+
+/// Headers as a message holds them.
+pub fn borrowed(headers: &[(String, String)]) -> Headers<'_> {
+    let pairs = headers.iter();
+    pairs
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 /// Headers as a list of names and values.
