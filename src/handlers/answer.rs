@@ -63,12 +63,19 @@ impl Answer {
                     body,
                 })
             }
-            Reply::Refused(status, body) => Ok(Self::OfScript {
-                status: error_status(status).unwrap_or(500),
-                content_type: "application/json".into(),
-                headers: Vec::new(),
+            Reply::Refused {
+                status,
+                mut headers,
                 body,
-            }),
+            } => {
+                headers.retain(may_be_sent);
+                Ok(Self::OfScript {
+                    status: error_status(status).unwrap_or(500),
+                    content_type: "application/json".into(),
+                    headers,
+                    body,
+                })
+            }
             Reply::Raised(text, status) => {
                 let status = status.and_then(error_status);
                 Err(RequestError::new(status.unwrap_or(500), text))
@@ -91,29 +98,41 @@ fn check(content_type: &str, headers: &[(String, String)]) -> Result<(), Request
     let error = |text| Err(RequestError::new(500, text));
     if !is_printable(content_type) {
         return error(format!(
-            "The handler returned {content_type:?}, which is not a valid content type."
+            "The handler returned {}, which is not a valid content type.",
+            shown(content_type)
         ));
     }
-    for (name, value) in headers {
-        if !is_token(name) {
-            let name = shown(name);
-            return error(format!(
-                "The handler returned a header with the name {name}, which is not a valid name."
-            ));
-        }
-        if OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
-            return error(format!(
-                "The handler returned the header {name}, which only the server sets."
-            ));
-        }
-        if !is_printable(value) {
-            return error(format!(
-                "The handler returned the header {name} with the value {}, which is not printable ASCII.",
-                shown(value)
-            ));
-        }
+    match headers.iter().find_map(problem) {
+        Some(problem) => error(format!("The handler returned {problem}.")),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a header of an exception can be sent. The log says why not: the client needs the exception more than a
+/// message about this header.
+fn may_be_sent(header: &(String, String)) -> bool {
+    let problem = problem(header);
+    if let Some(problem) = &problem {
+        log::warn!("an exception of the handler has {problem}; it is left out");
+    }
+    problem.is_none()
+}
+
+/// Why a header of a script cannot be sent, if it cannot.
+fn problem((name, value): &(String, String)) -> Option<String> {
+    if !is_token(name) {
+        let name = shown(name);
+        return Some(format!(
+            "a header with the name {name}, which is not a valid name"
+        ));
+    }
+    if OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
+        return Some(format!("the header {name}, which only the server sets"));
+    }
+    (!is_printable(value)).then(|| {
+        let value = shown(value);
+        format!("the header {name} with the value {value}, which is not printable ASCII")
+    })
 }
 
 fn is_printable(value: &str) -> bool {
@@ -201,12 +220,36 @@ mod tests {
             let error = Answer::of(Reply::Raised("why".into(), chosen)).unwrap_err();
             assert_eq!((error.status, &*error.text), (status, "why"));
             let Some(chosen) = chosen else { continue };
-            let body = Buffer::from(b"{}".to_vec());
-            let answer = Answer::of(Reply::Refused(chosen, body)).unwrap();
+            let reply = Reply::Refused {
+                status: chosen,
+                headers: Vec::new(),
+                body: Buffer::from(b"{}".to_vec()),
+            };
+            let answer = Answer::of(reply).unwrap();
             assert!(
                 matches!(answer, Answer::OfScript { status: s, .. } if s == status),
                 "{answer:?}"
             );
         }
+    }
+
+    #[test]
+    fn headers_of_an_exception_never_hide_it() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let reply = Reply::Refused {
+            status: 429,
+            headers: vec![
+                header("Content-Length", "0"),
+                header("Retry-After", "30"),
+                header("X", "1\r\nY: 2"),
+                header("", ""),
+            ],
+            body: Buffer::default(),
+        };
+        let answer = Answer::of(reply).unwrap();
+        let Answer::OfScript { headers, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(headers, [header("Retry-After", "30")]);
     }
 }

@@ -203,17 +203,15 @@ impl Handlers {
         }
         let response = response(&answer);
         let call = |number| Call::Response { number, response };
-        match self.call(
-            lease,
-            "output_handler",
-            call,
-            &answer.body,
-            memory,
-            deadline,
-        )? {
-            Reply::Raised(_, None) if is_error && self.errors == HandlerErrors::CallOrPass => {
-                Ok(Answer::OfModel(answer))
-            }
+        let (name, passes) = ("output_handler", self.errors == HandlerErrors::CallOrPass);
+        match self.call(lease, name, call, &answer.body, memory, deadline)? {
+            Reply::Raised(_, None) if is_error && passes => Ok(Answer::OfModel(answer)),
+            reply @ Reply::ForClient { .. } if is_error && passes => Ok(Answer::of(reply)
+                .unwrap_or_else(|why| {
+                    let (status, text) = (answer.status, why.text);
+                    log::warn!("the client gets the model's error, status {status}: {text}");
+                    Answer::OfModel(answer)
+                })),
             reply => Ok(Answer::of(reply)?),
         }
     }

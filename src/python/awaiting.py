@@ -1,7 +1,7 @@
 """Awaits what a function returns, if that is awaitable: `async def` works for all functions of a script.
 
-Each thread has one event loop, which stays open between calls, so that a session made in one call can be used in the
-next. `greenlets.py` replaces `run` where calls are greenlets.
+The main thread has one event loop, which stays open between calls, so that a session made in one call can be used in
+the next. `loop_thread.py` replaces `run` where calls run on several threads, `greenlets.py` where they are greenlets.
 
 asyncio is imported when it is needed: most scripts do without, and gevent has to patch the library before that.
 """
@@ -9,6 +9,8 @@ asyncio is imported when it is needed: most scripts do without, and gevent has t
 import atexit
 import collections.abc
 import contextlib
+import os
+import sys
 import threading
 import warnings
 
@@ -43,6 +45,31 @@ async def outcome(awaitable):
         return await awaitable, None
     except BaseException as error:
         return None, error
+
+
+class Steps(collections.abc.Coroutine):
+    """A coroutine whose steps go through the method `step`, which subclasses define."""
+
+    def __init__(self, coroutine):
+        self._coroutine = coroutine
+
+    def send(self, value):
+        return self.step(self._coroutine.send, value)
+
+    def throw(self, *error):
+        return self.step(self._coroutine.throw, *error)
+
+    def close(self):
+        self._coroutine.close()
+
+    def __await__(self):
+        return self
+
+
+def exit_fork():
+    """Ends a forked process that has left its coroutine's step. It must not go on with others' coroutines."""
+    print("sagemaker-tfs-python: a forked process left its coroutine; the process ends", file=sys.stderr)
+    os._exit(1)
 
 
 def _run_on_this_thread(awaitable):

@@ -16,11 +16,13 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use sagemaker_tfs::worker_protocol::frame::{self, Answer, Call, Incoming, MAX_BODY_BYTES, Shape};
+use sagemaker_tfs::worker_protocol::frame::{
+    self, Answer, Call, Incoming, MAX_BODY_BYTES, Outgoing, Shape,
+};
 use sagemaker_tfs::worker_protocol::record::{self, Account, Record, Runs};
 
 use crate::hub::{Cooperative, Hub};
-use crate::script::{Content, Report, Returned, Script};
+use crate::script::{Returned, Script, borrowed};
 
 /// A socket on which calls and answers alternate.
 pub struct Channel {
@@ -179,39 +181,38 @@ impl Channel {
         number: u64,
         returned: PyResult<Returned>,
     ) -> io::Result<()> {
-        let error = match &returned {
-            Ok(returned) => match returned.parts() {
-                Ok((content_type, body)) => {
-                    let content_type = content_type.into();
-                    let headers = returned.headers.iter().flatten();
-                    let head = match self.context {
-                        Some(_) => Answer::ForModelServer {
-                            number,
-                            content_type,
-                        },
-                        None => Answer::ForClient {
-                            number,
-                            content_type,
-                            headers: headers
-                                .map(|(name, value)| (name.into(), value.into()))
-                                .collect(),
-                        },
-                    };
-                    return self.transfer(py, |socket| frame::write(socket, &head, body));
-                }
-                Err(error) => error,
+        let error = match returned.and_then(|returned| self.write_result(py, number, &returned)) {
+            Ok(written) => return written,
+            Err(error) => error,
+        };
+        let report = script.report(py, &error);
+        let (head, body) = report.answer(number);
+        self.transfer(py, |socket| frame::write(socket, &head, body))
+    }
+
+    /// Sends the result of a function. The outer error is Python's, for what cannot be sent; nothing is sent then.
+    fn write_result(
+        &self,
+        py: Python,
+        number: u64,
+        returned: &Returned,
+    ) -> PyResult<io::Result<()>> {
+        let (content_type, body) = returned.parts()?;
+        let content_type = content_type.into();
+        let head = match self.context {
+            Some(_) => Answer::ForModelServer {
+                number,
+                content_type,
             },
-            Err(error) => error.clone_ref(py),
+            None => Answer::ForClient {
+                number,
+                content_type,
+                headers: borrowed(returned.headers.as_deref().unwrap_or_default()),
+            },
         };
-        let Report { content, status } = script.report(py, &error);
-        let (head, body) = match content {
-            Content::Text(text) => (Answer::Raised { number, status }, text.into_bytes()),
-            Content::Json(body) => {
-                let status = status.unwrap_or(500);
-                (Answer::Refused { number, status }, body)
-            }
-        };
-        self.transfer(py, |socket| frame::write(socket, &head, &body))
+        let frame = Outgoing::new(&head, body);
+        let mut frame = frame.map_err(|e| PyValueError::new_err(e.to_string()))?;
+        Ok(self.transfer(py, |socket| frame.write(socket)))
     }
 }
 

@@ -4,13 +4,13 @@ This module is compiled into sagemaker-tfs-python. `runtime.py` calls `install` 
 on, only the script's own computing may block the thread: sockets wait in `wait`, where the hub runs other greenlets.
 """
 
-import collections.abc
 import contextvars
 import functools
 import logging
 import os
 import sys
 import threading
+import warnings
 
 import sagemaker_tfs_awaiting as awaiting
 
@@ -72,6 +72,22 @@ def install_grpc():
         support.init_gevent()
     except Exception:
         log.warning("cannot make grpc work with gevent; calls that use grpc may hang", exc_info=True)
+
+
+def check_event_loops():
+    """Warns of event loops that wait outside the hub. Called when the script is loaded."""
+    import asyncio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        policy = type(asyncio.get_event_loop_policy())
+        is_usual = issubclass(policy, asyncio.DefaultEventLoopPolicy)
+    if not is_usual:
+        log.warning(
+            "the event loops of %s do not work with gevent: coroutines may hang; "
+            "set SAGEMAKER_GUNICORN_WORKER_CLASS=sync or gthread, or leave gevent out",
+            policy.__module__,
+        )
 
 
 def _leave_hub():
@@ -296,25 +312,14 @@ class _Coroutines:
         self.greenlet.join(timeout=awaiting.CLEANUP_SECONDS)
 
 
-class _Steps(collections.abc.Coroutine):
+class _Steps(awaiting.Steps):
     """A coroutine whose steps count as computing of its call."""
 
     def __init__(self, coroutine, place):
-        self._coroutine, self._place = coroutine, place
+        super().__init__(coroutine)
+        self._place = place
 
-    def send(self, value):
-        return self._step(self._coroutine.send, value)
-
-    def throw(self, *error):
-        return self._step(self._coroutine.throw, *error)
-
-    def close(self):
-        self._coroutine.close()
-
-    def __await__(self):
-        return self
-
-    def _step(self, function, *arguments):
+    def step(self, function, *arguments):
         current = greenlet.getcurrent()
         _places[current] = self._place
         _note_switch(self._place)
@@ -323,9 +328,7 @@ class _Steps(collections.abc.Coroutine):
         finally:
             _places.pop(current, None)
             if _note_switch is None:
-                # In a forked process, the coroutines of other calls must not go on a second time.
-                print("sagemaker-tfs-python: a forked process left its coroutine; the process ends", file=sys.stderr)
-                os._exit(1)
+                awaiting.exit_fork()
             _note_switch(OTHER)
 
 

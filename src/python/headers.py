@@ -46,9 +46,6 @@ def _lower(name):
     return name.lower() if isinstance(name, str) else name
 
 
-NONE = RequestHeaders()
-
-
 def for_answer(headers):
     """Returns the headers that a function returned as a list of names and values. Of equal names, the last counts.
 
@@ -56,18 +53,49 @@ def for_answer(headers):
     """
     if not isinstance(headers, collections.abc.Mapping):
         raise TypeError(f"the third value must be a dict with headers, not {type(headers).__name__}")
-    found, size = {}, 0
-    for count, (name, value) in enumerate(headers.items(), 1):
+    found = _Found()
+    for name, value in headers.items():
+        found.add(name, value)
+    return found.pairs()
+
+
+def for_error(headers):
+    """Returns the headers of an exception, a mapping or pairs, as `for_answer` does, and why others are left out.
+    Raises what reading them raises."""
+    found, problems = _Found(), []
+    for count, (name, value) in enumerate(headers.items() if hasattr(headers, "items") else headers, 1):
+        try:
+            found.add(name, value)
+        except (TypeError, ValueError) as problem:
+            problems.append(str(problem))
+        if count > MAX_ANSWER_HEADERS:
+            break
+    return found.pairs(), problems
+
+
+class _Found:
+    def __init__(self):
+        self._by_name = {}
+        self._count = self._size = 0
+
+    def add(self, name, value):
+        """Adds a header as plain str: subclasses may have a length and a text of their own."""
         if not isinstance(name, str):
             raise TypeError(f"the name of a header must be str, not {type(name).__name__}")
         if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
+            value = int.__repr__(value)
         if not isinstance(value, str):
             raise TypeError(f"the value of a header must be str or int, not {type(value).__name__}")
-        size += len(name) + len(value)
-        if count > MAX_ANSWER_HEADERS:
+        name, value = str.__str__(name), str.__str__(value)
+        if self._count == MAX_ANSWER_HEADERS:
             raise ValueError(f"more than {MAX_ANSWER_HEADERS} headers")
-        if size > MAX_ANSWER_CHARACTERS:
+        if self._size + len(name) + len(value) > MAX_ANSWER_CHARACTERS:
             raise ValueError(f"the headers have more than {MAX_ANSWER_CHARACTERS} characters")
-        found[name.lower()] = (name, value)
-    return list(found.values())
+        # The server gets them in UTF-8.
+        (name + value).encode()
+        self._count += 1
+        self._size += len(name) + len(value)
+        self._by_name[name.lower()] = (name, value)
+
+    def pairs(self):
+        return list(self._by_name.values())

@@ -28,7 +28,8 @@ def hint(error):
     also for a module inside of a package that is there, which another package does not bring."""
     try:
         name = _missing_module(error)
-    except Exception:
+    except BaseException:
+        # Reading an attribute of the exception fails.
         return ""
     if name is None:
         return ""
@@ -47,5 +48,7 @@ def _missing_module(error):
             is_name = isinstance(error.name, str) and len(error.name) <= _MAX_NAME
             return str(error.name) if is_name else None
         seen.add(id(error))
-        error = error.__context__ if error.__cause__ is None else error.__cause__
+        # As a traceback shows them: `raise ... from None` hides the context.
+        context = None if error.__suppress_context__ else error.__context__
+        error = context if error.__cause__ is None else error.__cause__
     return None

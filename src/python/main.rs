@@ -83,6 +83,9 @@ fn run() -> Result<bool, String> {
         has_gevent,
         converts: script.converts(),
     };
+    if overlap == Overlap::Threads && channels.len() > 1 {
+        script.share_event_loop()?;
+    }
     frame::write(&channels[0].socket, &loaded, b"").map_err(|e| e.to_string())?;
     match overlap {
         Overlap::None | Overlap::Alternating => channels::serve(&script, channels),

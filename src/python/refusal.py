@@ -1,11 +1,13 @@
-"""What the client gets for an exception: its status if it chooses one, and its text.
+"""What the client gets for an exception: its status if it chooses one, its text and its headers.
 
 Libraries have their own exceptions for that. They are recognized by their attributes, because the script's environment
-may have any of them or none. Attributes belong to the script: reading them may fail, and they may hold anything.
+may have any of them or none. Attributes belong to the script: reading them may raise, and they may hold anything.
 """
 
 import json
 import re
+
+import sagemaker_tfs_headers as headers_of
 
 # Far more than a client needs; SageMaker shows 2,048 characters of an error.
 MAX_CHARACTERS = 8192
@@ -20,7 +22,7 @@ def status_of(error):
     if line:
         return int(line[1])
     # werkzeug's `code`. Other exceptions have codes of other kinds, such as the exit code of SystemExit.
-    code = _attribute(error, "code") if callable(_attribute(error, "get_response")) else None
+    code = _attribute(error, "code") if _is_of_werkzeug(error) else None
     response = _attribute(_attribute(error, "response"), "status_code")
     for number in (status, _attribute(error, "status_code"), code, response):
         if _is_a(number, int) and not isinstance(number, bool):
@@ -31,33 +33,66 @@ def status_of(error):
     return None
 
 
-def content_of(error):
-    """What the body says about an exception that chooses its status: its text, or the whole body as JSON in bytes."""
+def content_of(error, status):
+    """What the body says about an exception that chooses this status: its text, or the whole body as JSON in bytes."""
     title, description, detail = (_attribute(error, name) for name in ("title", "description", "detail"))
     if _is_a(title, str):
-        body = {"title": _clean(title)}
-        if _is_a(description, str):
-            body["description"] = _clean(description)
-        return _json(body)
-    for text in (description, detail):
+        body = _short_json(lambda: _dict_of(error))
+        if body is None:
+            body = {"title": _clean(title)}
+            if _is_a(description, str):
+                body["description"] = _clean(description)
+            body = _json(body)
+        return body
+    # `text` is that of falcon.HTTPStatus.
+    for text in (description, detail, _attribute(error, "text")):
         if _is_a(text, str):
             return _clean(text)
     if detail is not None:
-        try:
-            body = _json({"error": detail})
-        except Exception:
-            body = None
-        if body is not None and len(body) <= MAX_CHARACTERS:
+        body = _short_json(lambda: {"error": detail})
+        if body is not None:
             return body
-    return _clean(text_of(error))
+    if _is_of_werkzeug(error) and _attribute(error, "code") is None:
+        # werkzeug.exceptions.abort(response): the text names no status.
+        return f"HTTP {status}"
+    return text_of(error)
+
+
+def with_headers(error, content):
+    """Returns the content, the headers for the client, and why others of the exception are left out. With headers, the
+    content is JSON.
+
+    The headers are those of falcon and fastapi, whose exceptions have a title or a detail. Other exceptions hold the
+    headers of an answer that another service gave.
+    """
+    counts = _is_a(_attribute(error, "title"), str) or _attribute(error, "detail") is not None
+    headers = _attribute(error, "headers") if counts else None
+    if headers is None:
+        return content, [], []
+    try:
+        found, problems = headers_of.for_error(headers)
+    except BaseException as problem:
+        found, problems = [], [f"they cannot be read: {type(problem).__name__}"]
+    if found and not isinstance(content, bytes):
+        content = _json({"error": content})
+    return content, found, problems
 
 
 def text_of(error):
-    """The text of any exception."""
+    """The start of the text of any exception, which UTF-8 can express."""
     try:
-        return str(error)
-    except Exception:
-        return type(error).__name__
+        return _clean(str(error))
+    except BaseException:
+        return _clean(type(error).__name__)
+
+
+def _dict_of(error):
+    body = error.to_dict()
+    return body if isinstance(body, dict) else None
+
+
+def _is_of_werkzeug(error):
+    return callable(_attribute(error, "get_response"))
 
 
 def _attribute(owner, name):
@@ -74,7 +109,18 @@ def _is_a(value, kind):
 
 def _clean(text):
     """The start of a text as a plain str that UTF-8 can express."""
-    return str.encode(text, errors="replace")[: 4 * MAX_CHARACTERS].decode(errors="ignore")[:MAX_CHARACTERS]
+    start = str.__getitem__(text, slice(MAX_CHARACTERS))
+    return str.encode(start, errors="replace").decode()
+
+
+def _short_json(make):
+    """The JSON of what `make` returns, or None if there is none, it fails, or the JSON is too long."""
+    try:
+        value = make()
+        body = None if value is None else _json(value)
+    except BaseException:
+        return None
+    return body if body is not None and len(body) <= MAX_CHARACTERS else None
 
 
 def _json(value):

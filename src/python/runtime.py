@@ -21,6 +21,7 @@ from sagemaker_tfs_standard_library import provide_submodules
 
 import sagemaker_tfs_awaiting as awaiting
 import sagemaker_tfs_headers as headers_of
+import sagemaker_tfs_loop_thread as loop_thread
 import sagemaker_tfs_refusal as refusal
 
 log = logging.getLogger("sagemaker_tfs")
@@ -64,6 +65,8 @@ def current_call(context):
 
 
 _module = None
+# The folder `code`.
+_code = ""
 _handler = _input_handler = _output_handler = None
 _channels = {}
 _grpc = None
@@ -72,8 +75,12 @@ _make_convert = None
 
 # Maximum length of a content type; real ones are far shorter.
 MAX_CONTENT_TYPE = 8192
-# Maximum length of a refusal's text in the log; the client gets more.
+# Maximum length of a refusal's text, and of a file's name, in the log; the client gets more of the text.
 MAX_NOTE = 300
+# Maximum length of a traceback in the log. An exception's text may hold a whole request.
+MAX_TRACEBACK = 64 << 10
+# Frames of a traceback that are looked at. Python's recursion limit is 1000, but a script may raise it.
+MAX_FRAMES = 10_000
 
 
 class UnusableScript(Exception):
@@ -87,7 +94,7 @@ def load(path, code, prefix, packages, level, greenlets, make_convert):
     `code` is the folder that holds the script, directly or in a subfolder. `greenlets` is the module `greenlets.py`, or
     None unless the worker class is gevent. `make_convert` makes the module `convert`.
     """
-    global _module, _handler, _input_handler, _output_handler, _grpc, _make_convert
+    global _module, _code, _handler, _input_handler, _output_handler, _grpc, _make_convert
     _make_convert = make_convert
     path = os.fspath(path)
     if sys.prefix != os.fspath(prefix):
@@ -96,7 +103,7 @@ def load(path, code, prefix, packages, level, greenlets, make_convert):
     if packages is not None:
         # First on the path, so that the script's own packages take precedence over installed ones.
         sys.path.insert(0, os.fspath(packages))
-    code = os.fspath(code)
+    _code = code = os.fspath(code)
     # Before installed packages, as with gunicorn, because an archive may contain another version of a package.
     places = dict.fromkeys((code, os.path.dirname(path), os.path.join(code, "lib")))
     places = [place for place in places if os.path.isdir(place)]
@@ -115,6 +122,8 @@ def load(path, code, prefix, packages, level, greenlets, make_convert):
             greenlets.install_grpc()
     provide_submodules()
     _module = _import_script(path)
+    if has_gevent:
+        greenlets.check_event_loops()
 
     _handler = getattr(_module, "handler", None)
     _input_handler = getattr(_module, "input_handler", None)
@@ -208,7 +217,8 @@ def request(
         accept_header,
         content_length,
         timeout,
-        headers_of.NONE if headers is None else headers_of.RequestHeaders(headers),
+        # Never shared by requests: `dict.__setitem__` can change it.
+        headers_of.RequestHeaders(headers or ()),
     )
     if conversion is not None:
         context.call = Call(conversion)
@@ -231,47 +241,77 @@ def response(context, status, reason, headers, body):
     return _for_client(awaiting.result_of(_output_handler(answer, context)))
 
 
+def share_event_loop():
+    """Makes all calls await in one event loop, because they run on several threads."""
+    loop_thread.install()
+
+
 def report(error, trace):
     """Writes the traceback to the log, without the frames of this module, unless the request is to blame.
 
-    Returns what the client gets, in text or as JSON in bytes, and the HTTP status if the error chooses one.
+    Returns what the client gets, in text or as JSON in bytes, the HTTP status if the error chooses one, and headers.
     """
     convert = globals().get("convert")
-    if convert is not None and isinstance(error, convert.Error):
-        return str(error), error.status
+    is_of_convert = convert is not None and issubclass(type(error), convert.Error)
     status = refusal.status_of(error)
-    content = refusal.text_of(error) if status is None else refusal.content_of(error)
-    if status is None or status >= 500:
+    # First, because what follows may fail.
+    if status is None or status >= 500 and not is_of_convert:
         _write_traceback(error, trace)
-    else:
-        _note_refusal(status, content)
-    return content, status
+    if status is None:
+        return refusal.text_of(error), None, []
+    content = refusal.content_of(error, status)
+    if status < 500 and not is_of_convert:
+        _log(log.info, "the handler refused a request with status %d: %s%s", status, _note(content), _place(trace))
+    content, headers, problems = refusal.with_headers(error, content)
+    for problem in problems:
+        _log(log.warning, "headers of an exception with status %d are left out: %s", status, ascii(problem[:MAX_NOTE]))
+    return content, status, headers
 
 
-def _note_refusal(status, content):
-    """Logs, in one line, a status that the script chose: a decision rather than a failure."""
+def _log(function, *message):
     try:
-        text = content.decode() if isinstance(content, bytes) else content
-        log.info("the handler refused a request with status %d: %s", status, ascii(text[:MAX_NOTE]))
-    except Exception:
+        function(*message)
+    except BaseException:
         # The script may have changed how messages are logged, and its change may fail.
         pass
+
+
+def _note(content):
+    text = content.decode() if isinstance(content, bytes) else content
+    return ascii(text[:MAX_NOTE])
+
+
+def _place(trace):
+    """The script's deepest line in a traceback: of a file in the folder `code`, but not of a package in its `lib`."""
+    place = ""
+    for _ in range(MAX_FRAMES):
+        if trace is None:
+            break
+        name = trace.tb_frame.f_code.co_filename
+        if name.startswith(_code + os.sep) and not name.startswith(os.path.join(_code, "lib", "")):
+            place = f" ({ascii(name[len(_code) + 1 :][:MAX_NOTE])[1:-1]}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
 
 
 def _write_traceback(error, trace):
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace)) + hint(error)
-    except Exception:
+        text = "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:
         # Reading an attribute of the exception fails.
         text = "".join([*traceback.format_tb(trace), f"{type(error).__name__}\n"])
+    if len(text) > MAX_TRACEBACK:
+        half = MAX_TRACEBACK // 2
+        text = f"{text[:half]}\n[{len(text) - MAX_TRACEBACK} characters are left out]\n{text[-half:]}"
+    text += hint(error)
     # The script may have replaced sys.stderr with an object that fails.
     for stream in (sys.stderr, sys.__stderr__):
         try:
             stream.write(text)
             break
-        except Exception:
+        except BaseException:
             continue
 
 
@@ -300,6 +340,8 @@ def _for_client(result):
         content_type = "application/json"
     if not isinstance(content_type, str):
         raise TypeError(f"the content type must be str, not {type(content_type).__name__}")
+    # A subclass may have a length of its own.
+    content_type = str.__str__(content_type)
     if len(content_type) > MAX_CONTENT_TYPE:
         raise ValueError(f"the content type has {len(content_type)} characters")
     if body is None:

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyList, PyString};
 use sagemaker_tfs::config::WorkerClass;
-use sagemaker_tfs::worker_protocol::frame::{Context, Headers, Response, Shape};
+use sagemaker_tfs::worker_protocol::frame::{Answer, Context, Headers, Response, Shape};
 
 use crate::convert;
 use crate::options::Options;
@@ -37,6 +37,8 @@ pub struct Report {
     pub content: Content,
     /// The HTTP status that the exception chooses.
     pub status: Option<u16>,
+    /// Headers for the client, in names and values; without JSON, there are none.
+    pub headers: Vec<(String, String)>,
 }
 
 /// What the client gets for an exception.
@@ -47,11 +49,31 @@ pub enum Content {
     Json(Vec<u8>),
 }
 
+impl Report {
+    /// The answer to call `number`, and its body.
+    pub fn answer(&self, number: u64) -> (Answer<'_>, &[u8]) {
+        let (status, headers) = (self.status, borrowed(&self.headers));
+        match &self.content {
+            Content::Text(text) => (Answer::Raised { number, status }, text.as_bytes()),
+            Content::Json(body) => {
+                let status = status.unwrap_or(500);
+                let head = Answer::Refused {
+                    number,
+                    status,
+                    headers,
+                };
+                (head, body)
+            }
+        }
+    }
+}
+
 /// The modules that the runtime imports, with their names.
-const PARTS: [(&str, &CStr); 7] = [
+const PARTS: [(&str, &CStr); 8] = [
     (include_str!("awaiting.py"), c"sagemaker_tfs_awaiting"),
     (include_str!("headers.py"), c"sagemaker_tfs_headers"),
     (include_str!("hints.py"), c"sagemaker_tfs_hints"),
+    (include_str!("loop_thread.py"), c"sagemaker_tfs_loop_thread"),
     (include_str!("refusal.py"), c"sagemaker_tfs_refusal"),
     (
         include_str!("request_body.py"),
@@ -131,6 +153,20 @@ impl Script {
         self.greenlets.as_ref()
     }
 
+    /// Makes all later calls await in one event loop, because they run on several threads.
+    ///
+    /// # Errors
+    /// The exception that Python raised, with its text.
+    pub fn share_event_loop(&self) -> Result<(), String> {
+        let shared = Python::attach(|py| {
+            self.runtime
+                .bind(py)
+                .call_method0("share_event_loop")
+                .map(drop)
+        });
+        shared.map_err(|e| e.to_string())
+    }
+
     /// Runs `handler` or `input_handler`. Returns the context, which [`Script::response`] needs, and the function's
     /// result.
     ///
@@ -200,18 +236,31 @@ impl Script {
         let arguments = (error.value(py), error.traceback(py));
         let reported = self.runtime.bind(py).call_method1("report", arguments);
         let reported = reported.and_then(|reported| {
-            let (content, status): (Bound<PyAny>, _) = reported.extract()?;
+            let (content, status, headers): (Bound<PyAny>, _, _) = reported.extract()?;
             let content = match content.cast::<PyBytes>() {
                 Ok(json) => Content::Json(json.as_bytes().to_vec()),
                 Err(_) => Content::Text(content.extract()?),
             };
-            Ok(Report { content, status })
+            Ok(Report {
+                content,
+                status,
+                headers,
+            })
         });
         reported.unwrap_or_else(|e| Report {
             content: Content::Text(e.to_string()),
             status: None,
+            headers: Vec::new(),
         })
     }
+}
+
+/// Headers as a message holds them.
+pub fn borrowed(headers: &[(String, String)]) -> Headers<'_> {
+    let pairs = headers.iter();
+    pairs
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 /// Headers as a list of names and values.

@@ -146,6 +146,9 @@ pub enum Answer<'a> {
         number: u64,
         /// HTTP status that the exception chooses.
         status: u16,
+        /// Headers that the exception adds to the response.
+        #[serde(borrow)]
+        headers: Headers<'a>,
     },
 }
 

@@ -31,12 +31,19 @@ class Together(HandlerCase):
         self.check_stops(server)
 
     def test_coroutines_of_calls_meet_in_one_loop_where_one_may_cancel_another(self):
-        server = self.serve("coroutines", settings={"SINGLE": "yes"}).wait_ready()
+        for settings in ({}, {"THREADS": "yes", **gunicorn("gthread", threads=4)}):
+            with self.subTest(settings):
+                self.check_meets_in_one_loop({"SINGLE": "yes", **settings})
+
+    def check_meets_in_one_loop(self, settings):
+        server = self.serve("coroutines", settings=settings).wait_ready()
         self.assertEqual(len(set(self.texts(self.send(server, ["run meet"] * 3)))), 1)
         (hanging,) = self.send(server, ["run hang"])
         cancelled = ["run cancel_others"]
         wait_until(lambda: self.texts(self.send(server, cancelled)) == ["1"], "the other call is not there")
         self.check_error(hanging.result(), 500)
+        bodies = [f"body {number}" for number in range(20)]
+        self.assertEqual(self.texts(self.send(server, bodies)), bodies)
         self.check_stops(server)
         self.assertNotIn("never awaited", server.log())
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::budget::{Buffer, NoRoom};
 use crate::wait::{Stream, WaitError};
-use crate::worker_protocol::frame::{Answer, Call, Incoming, Outgoing};
+use crate::worker_protocol::frame::{Answer, Call, Headers, Incoming, Outgoing};
 
 /// Maximum length of an exception text, bytes; the rest is dropped. The text may contain a whole request, but clients
 /// see little of an error.
@@ -55,8 +55,15 @@ pub enum Reply {
     },
     /// The function raised an exception with this text, which chooses this HTTP status if it chooses one.
     Raised(String, Option<u16>),
-    /// The function raised an exception that chooses this HTTP status and this JSON body.
-    Refused(u16, Buffer),
+    /// The function raised an exception that chooses the HTTP status and the body.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Headers that the exception adds.
+        headers: Vec<(String, String)>,
+        /// The body, JSON.
+        body: Buffer,
+    },
 }
 
 /// A call that is being sent, or whose answer is awaited or being read.
@@ -162,18 +169,29 @@ fn reply(answer: Answer, number: u64, body: Buffer) -> io::Result<Reply> {
             ..
         } => Reply::ForClient {
             content_type: content_type.into_owned(),
-            headers: (headers.into_iter())
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect(),
+            headers: owned(headers),
             body,
         },
         Answer::Raised { status, .. } => {
             let text = &body[..body.len().min(MAX_RAISED_BYTES)];
             Reply::Raised(String::from_utf8_lossy(text).into_owned(), status)
         }
-        Answer::Refused { status, .. } => Reply::Refused(status, body),
+        Answer::Refused {
+            status, headers, ..
+        } => Reply::Refused {
+            status,
+            headers: owned(headers),
+            body,
+        },
         Answer::Loaded { .. } | Answer::Failed => {
             return Err(ErrorKind::InvalidData.into());
         }
     })
+}
+
+fn owned(headers: Headers) -> Vec<(String, String)> {
+    let pairs = headers.into_iter();
+    pairs
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
 }

@@ -1,6 +1,7 @@
 """Functions that are coroutines: handler with SINGLE, otherwise a pair."""
 
 import asyncio
+import atexit
 import contextvars
 import gc
 import os
@@ -11,6 +12,8 @@ import warnings
 warnings.simplefilter("always")
 
 request_body = contextvars.ContextVar("request_body", default=None)
+# They belong to the loop that first waits for them.
+lock, few = asyncio.Lock(), asyncio.Semaphore(2)
 
 
 class Session:
@@ -46,6 +49,8 @@ async def echo(body):
     if session is None:
         session = Session()
     request_body.set(body)
+    async with few, lock:
+        await asyncio.sleep(0.001)
     first, second = await asyncio.gather(session.echo(body), asyncio.to_thread(str.strip, body))
     assert first == second == request_body.get(), (first, second, request_body.get())
     assert threading.current_thread() is threading.main_thread() or os.environ.get("THREADS")
@@ -84,6 +89,32 @@ async def fork(body):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 1, status
     return body
+
+
+async def end_the_loop(body):
+    loop = asyncio.get_running_loop()
+
+    def close():
+        # Once it has stopped.
+        threading.Thread(target=lambda: [loop.is_running() or loop.close() for _ in iter(loop.is_closed, True)]).start()
+
+    loop.call_soon(close)
+    loop.stop()
+    await asyncio.sleep(60)
+
+
+async def exit_in_a_task(body):
+    async def leave():
+        raise SystemExit(9)
+
+    task = asyncio.create_task(leave())
+    await asyncio.sleep(0.001)
+    return f"{body} {type(task.exception()).__name__}"
+
+
+async def sees_variables(body):
+    """What the call has set before it returned the coroutine."""
+    return request_body.get()
 
 
 async def hang(body):
@@ -140,10 +171,26 @@ class Later:
         return self.value
 
 
+if os.environ.get("POLICY"):
+
+    class Policy(type(asyncio.get_event_loop_policy()).__base__):
+        _loop_factory = asyncio.SelectorEventLoop
+
+    asyncio.set_event_loop_policy(Policy())
+
 if os.environ.get("SINGLE"):
 
-    async def handler(data, context):
-        return await answer(data.read().decode()), "text/plain", {"X-Async": "yes"}
+    def handler(data, context):
+        request_body.set(f"set before {context.content_length}")
+        return with_headers(data.read().decode())
+
+    async def with_headers(body):
+        return await answer(body), "text/plain", {"X-Async": "yes"}
+
+    @atexit.register
+    def check_loop():
+        if "THREADS" in os.environ and session is not None and not session.loop.is_running():
+            print("the loop has ended before the functions for the end of the process")
 
 else:
 

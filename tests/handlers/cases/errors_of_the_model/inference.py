@@ -18,4 +18,4 @@ def output_handler(response, context):
         response.raise_for_status()
     if "refuse" in answer:
         raise Refusal(answer["refuse"])
-    return json.dumps(answer["predictions"]), "text/plain"
+    return json.dumps(answer["predictions"]), "text/plain", answer.get("headers", {})

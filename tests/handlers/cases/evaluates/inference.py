@@ -17,6 +17,13 @@ class Text(str):
     """A str that is more than a str, as libraries return them."""
 
 
+class Lies(str):
+    """A str that seems to be short."""
+
+    __len__ = lambda self: 0  # noqa: E731
+    __str__ = lower = lambda self: "other"  # noqa: E731
+
+
 class Chunks:
     """An iterable that is neither list nor iterator."""
 
@@ -39,8 +46,8 @@ class Reader:
 class Chooses(Exception):
     """An exception with these attributes."""
 
-    def __init__(self, text="", **attributes):
-        super().__init__(text)
+    def __init__(self, words="", /, **attributes):
+        super().__init__(words)
         vars(self).update(attributes)
 
 

@@ -26,7 +26,11 @@ CHANGES = {
 
 
 def input_handler(data, context):
-    return data.read()
+    body = data.read()
+    if body == b"spoil":
+        dict.__setitem__(context.headers, "spoilt", "yes")
+    assert body != b"look", dict(context.headers)
+    return body
 
 
 def output_handler(response, context):
