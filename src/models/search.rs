@@ -20,10 +20,12 @@ pub const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "sav
 const VARIABLES: &str = "variables";
 /// The folders in a SavedModel where TensorFlow keeps parts of it. What is in there is no model of its own.
 const PARTS: [&str; 4] = [VARIABLES, "assets", "assets.extra", "debug"];
+/// Folders that hold no models as a rule: the numbers of a SavedModel that is lost, and what macOS adds to archives.
+const DATA: [&str; 2] = [VARIABLES, "__MACOSX"];
 /// The deepest level of folders that we search.
 const MAX_DEPTH: usize = 20;
 /// The most files and folders that we look at: less than a second of work on a local disk, and more than an archive needs.
-const MAX_ENTRIES: usize = 200_000;
+const MAX_ENTRIES: usize = 100_000;
 /// How often we visit a folder through links. Links between folders would otherwise multiply the work: each path through
 /// six folders that all link to each other is another one.
 const MAX_LINKED: usize = 10;
@@ -79,7 +81,8 @@ type Folder = (u64, u64);
 enum Place {
     /// None of those below.
     Open,
-    /// Beside the parts of a SavedModel, or in `variables` without one: files mean nothing, but there may be models.
+    /// Beside the parts of a SavedModel, in `variables` without one, or in what macOS adds: files mean nothing, but there
+    /// may be models.
     Data,
     /// Below a version of a model or in the parts of a SavedModel, where TensorFlow keeps what it likes.
     InModel,
@@ -168,7 +171,7 @@ impl Search {
             let is_part = PARTS.iter().any(|part| name == *part);
             if is_model && is_part && visit.place != Place::InCode {
                 (below.place, below.has_models) = (Place::InModel, false);
-            } else if name == VARIABLES && visit.place == Place::Open {
+            } else if DATA.iter().any(|data| name == *data) && visit.place == Place::Open {
                 below.place = Place::Data;
             }
             self.enter(Visit {
@@ -347,4 +350,55 @@ fn note<T>(items: &mut Vec<T>, most: usize, is_cut: &mut bool, item: impl FnOnce
 fn number_of(folder: &Path) -> io::Result<Folder> {
     let metadata = folder.metadata()?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Folders `0` to `count - 1` with links from each to each.
+    fn forest(count: usize) -> tempfile::TempDir {
+        let temp = tempfile::tempdir().unwrap();
+        for from in 0..count {
+            let folder = temp.path().join(format!("d{from}"));
+            std::fs::create_dir(&folder).unwrap();
+            for to in (0..count).filter(|to| *to != from) {
+                symlink(format!("../d{to}"), folder.join(format!("l{to}"))).unwrap();
+            }
+        }
+        temp
+    }
+
+    #[test]
+    fn links_between_folders_do_not_multiply_the_work() {
+        for count in [2, 3, 8, 20] {
+            let temp = forest(count);
+            let search = Search::of(temp.path(), None).unwrap();
+            let most = count + count * (count - 1) * (MAX_LINKED + 1);
+            assert!(search.entries <= most, "{count}: {}", search.entries);
+            assert_eq!(search.skipped.is_empty(), count < 8, "{:?}", search.skipped);
+        }
+    }
+
+    #[test]
+    fn the_limit_of_files_is_the_first_reason() {
+        let temp = forest(8);
+        let files = temp.path().join("d0/files");
+        std::fs::create_dir(&files).unwrap();
+        for number in 0..MAX_ENTRIES / MAX_LINKED {
+            std::fs::write(files.join(number.to_string()), "").unwrap();
+        }
+        let search = Search::of(temp.path(), None).unwrap();
+        let reason = &search.skipped[0];
+        assert!(reason.ends_with("more than 100000 files"), "{reason}");
+        assert!(search.entries <= MAX_ENTRIES + 1);
+    }
+
+    #[test]
+    fn a_search_ends_at_its_deadline() {
+        let temp = forest(2);
+        let error = Search::of(temp.path(), Some(Instant::now())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }
