@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::error::StartError;
-use crate::models::formats::Mistaken;
+use crate::models::formats::{Mistaken, SAVED_MODELS};
 use crate::models::names::Names;
 use crate::models::remarks::{self, shortened};
-use crate::models::search::{MAX_LISTED, SAVED_MODELS, Search};
+use crate::models::search::{MAX_LISTED, Search};
 use crate::tfs::model::Model;
 
 /// What [`discover`] found.

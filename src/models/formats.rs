@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::models::search::SAVED_MODELS;
-
+/// The files that make a folder a SavedModel. TensorFlow writes the first one; the second one is its text, and the
+/// third one, with parts in other files, exists from TensorFlow 2.15 on (`SaveOptions.experimental_image_format`).
+pub const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
 /// The most files of a kind that a sentence lists.
 const MOST_LISTED: usize = 5;
 

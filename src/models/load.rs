@@ -207,7 +207,7 @@ impl Load<'_> {
         let (name, url, deadline) = (self.name.to_owned(), url.to_owned(), self.deadline);
         let search = thread::Builder::new().name("search".into());
         search
-            .spawn(move || sender.send(find_model(&name, &url, deadline)))
+            .spawn(move || drop(sender.send(find_model(&name, &url, deadline))))
             .map_err(|e| {
                 let text = format!("Memory exhausted: cannot start a thread: {e}");
                 RequestError::new(507, text)

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::handlers::{self, CODE};
 use crate::models::Model;
-use crate::models::formats::Mistaken;
+use crate::models::formats::{Mistaken, SAVED_MODELS};
 use crate::models::names::MAX_NAME;
-use crate::models::search::{SAVED_MODELS, Search};
+use crate::models::search::Search;
 
 /// The most sentences about one directory; more would hide those that matter.
 const MOST: usize = 20;

@@ -11,11 +11,8 @@ use std::time::Instant;
 
 use crate::handlers::CODE;
 use crate::handlers::files;
-use crate::models::formats::Mistaken;
+use crate::models::formats::{Mistaken, SAVED_MODELS};
 
-/// The files that make a folder a SavedModel. TensorFlow writes the first one; the second one is its text, and the
-/// third one, with parts in other files, exists from TensorFlow 2.15 on (`SaveOptions.experimental_image_format`).
-pub const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
 /// Where TensorFlow keeps the numbers of a SavedModel.
 const VARIABLES: &str = "variables";
 /// The folders in a SavedModel where TensorFlow keeps parts of it. What is in there is no model of its own.
@@ -102,6 +99,21 @@ struct Visit<'a> {
     is_linked: bool,
 }
 
+/// What is in a folder.
+#[derive(Debug, Default)]
+struct Entries {
+    /// The names of the files.
+    files: BTreeSet<OsString>,
+    /// The names of the folders, sorted, and whether each is a link.
+    folders: Vec<(OsString, bool)>,
+}
+
+impl Entries {
+    fn has_folder(&self, name: &OsStr) -> bool {
+        self.folders.iter().any(|(folder, _)| folder == name)
+    }
+}
+
 impl Search {
     /// Searches `dir` until `deadline`.
     ///
@@ -140,8 +152,8 @@ impl Search {
     fn visit(&mut self, visit: Visit) -> io::Result<()> {
         self.check_deadline()?;
         let folder = number_of(visit.dir)?;
-        let (files, folders) = self.entries(visit.dir)?;
-        let is_model = self.has_saved_model(visit, &files, &folders);
+        let entries = self.entries(visit.dir)?;
+        let is_model = self.has_saved_model(visit, &entries);
         let name = visit.dir.file_name().and_then(OsStr::to_str);
         let number = name.filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
         let mut below = visit;
@@ -151,7 +163,7 @@ impl Search {
             let path = || visit.dir.to_path_buf();
             note(&mut self.numbered, MAX_NOTED, &mut self.is_cut, path);
         }
-        self.note_files(visit, &files, &folders, is_model);
+        self.note_files(visit, &entries, is_model);
         if is_model && visit.place != Place::InCode {
             let is_version = number.is_some();
             below.place = if is_version {
@@ -162,7 +174,7 @@ impl Search {
             below.has_models &= !is_version;
         }
         self.above.push(folder);
-        for (name, is_link) in folders {
+        for (name, is_link) in entries.folders {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
@@ -183,14 +195,13 @@ impl Search {
         Ok(())
     }
 
-    /// The names of the files in a folder, and those of the folders, with whether they are links.
-    fn entries(&mut self, dir: &Path) -> io::Result<(BTreeSet<OsString>, Vec<(OsString, bool)>)> {
+    fn entries(&mut self, dir: &Path) -> io::Result<Entries> {
         let entries = std::fs::read_dir(dir)?.take(MAX_ENTRIES + 1);
         let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
         // What macOS adds to archives: `._saved_model.pb` beside `saved_model.pb`.
         entries.retain(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"._"));
         entries.sort_by_key(DirEntry::file_name);
-        let (mut files, mut folders) = (BTreeSet::new(), Vec::new());
+        let mut found = Entries::default();
         for entry in entries {
             self.entries += 1;
             if self.entries > MAX_ENTRIES {
@@ -203,24 +214,19 @@ impl Search {
             // Known without access to the entry, unless it is a link.
             let kind = entry.file_type()?;
             if kind.is_dir() || kind.is_symlink() && entry.path().is_dir() {
-                folders.push((entry.file_name(), kind.is_symlink()));
+                found.folders.push((entry.file_name(), kind.is_symlink()));
             } else {
-                files.insert(entry.file_name());
+                found.files.insert(entry.file_name());
             }
         }
-        Ok((files, folders))
+        Ok(found)
     }
 
     /// Whether a folder is a SavedModel. Notes what has the name of its file, but is none.
-    fn has_saved_model(
-        &mut self,
-        visit: Visit,
-        files: &BTreeSet<OsString>,
-        folders: &[(OsString, bool)],
-    ) -> bool {
+    fn has_saved_model(&mut self, visit: Visit, entries: &Entries) -> bool {
         let mut is_model = false;
         for name in SAVED_MODELS.map(OsStr::new) {
-            let is_there = files.contains(name) || folders.iter().any(|(n, _)| n == name);
+            let is_there = entries.files.contains(name) || entries.has_folder(name);
             if !is_there {
                 continue;
             }
@@ -256,16 +262,10 @@ impl Search {
     }
 
     /// Notes files that people take for something that has an effect.
-    fn note_files(
-        &mut self,
-        visit: Visit,
-        files: &BTreeSet<OsString>,
-        folders: &[(OsString, bool)],
-        is_model: bool,
-    ) {
+    fn note_files(&mut self, visit: Visit, entries: &Entries, is_model: bool) {
         let (dir, cut) = (visit.dir, &mut self.is_cut);
         let is_code = self.code.iter().any(|code| code == dir);
-        for name in files.iter().filter_map(|name| name.to_str()) {
+        for name in entries.files.iter().filter_map(|name| name.to_str()) {
             let is_script = Path::new(name).extension().is_some_and(|e| e == "py");
             let path = || dir.join(name);
             if visit.place != Place::Open {
@@ -278,7 +278,7 @@ impl Search {
                 note(&mut self.mistaken, MAX_NOTED, cut, || mistaken);
             }
         }
-        let has_variables = folders.iter().any(|(name, _)| name == VARIABLES);
+        let has_variables = entries.has_folder(OsStr::new(VARIABLES));
         if visit.place == Place::Open && has_variables && !is_model {
             let mistaken = || Mistaken::variables(&dir.join(VARIABLES));
             note(&mut self.mistaken, MAX_NOTED, cut, mistaken);
