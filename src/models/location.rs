@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::error::RequestError;
 use crate::models::discovery::{Found, discover};
+use crate::models::remarks;
 
 /// System folders, in which we never look for models.
 const SYSTEM_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
@@ -30,7 +31,7 @@ pub fn find_model(name: &str, url: &str, deadline: Instant) -> Result<Found, Req
         return Err(holds_none());
     }
     let mut found = discover(Path::new(url), Some(deadline)).map_err(|e| {
-        log::warn!("model {name}: {e}");
+        remarks::warn(&format!("model {name}: "), vec![e.to_string()]);
         none()
     })?;
     match found.models.as_mut_slice() {

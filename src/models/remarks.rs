@@ -16,9 +16,10 @@ const MOST: usize = 20;
 const MOST_FILES: usize = 1000;
 const MOST_LISTED: usize = 5;
 
-/// Writes the sentences to the log as warnings, each after `prefix`.
+/// Writes the sentences to the log as warnings, each after `prefix`, and as one line whatever names are in it.
 pub fn warn(prefix: &str, sentences: Vec<String>) {
     for sentence in sentences {
+        let sentence = sentence.replace('\n', "\\n");
         log::warn!("{prefix}{sentence}");
     }
 }

@@ -139,10 +139,7 @@ fn an_unreadable_folder_in_the_model_directory_is_named() {
 fn a_script_that_cannot_be_read_is_not_passed_over() {
     let test = "a_script_that_cannot_be_read_is_not_passed_over";
     for (forbidden, named) in [
-        (
-            "code",
-            "code/inference.py cannot be used: Permission denied",
-        ),
+        ("code", "code cannot be used: Permission denied"),
         (
             "code/inference.py",
             "code/inference.py cannot be used: Permission denied",
