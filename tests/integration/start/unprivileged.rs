@@ -151,7 +151,7 @@ fn a_script_that_cannot_be_read_is_not_passed_over() {
         ("code/lib", "code/lib cannot be used: Permission denied"),
     ] {
         let mut setup = Setup::new();
-        for file in ["inference.py", "requirements.txt", "lib/x.py"] {
+        for file in ["inference.py", "requirements.txt", "lib/notes.txt"] {
             setup = setup.file(&format!("model/code/{file}"), "");
         }
         let path = setup.path("model").join(forbidden);
