@@ -76,7 +76,7 @@ fn script(config: &Config, files: &Files) -> Result<Option<Script>, StartError> 
     }
     let model_dir = &config.model_dir;
     if config.multi_model.is_none() {
-        let script = handlers::find(model_dir, program).map_err(unusable)?;
+        let script = handlers::find(model_dir, program).map_err(StartError::failed)?;
         return match script {
             None => without_script(config).map(|()| None),
             script => Ok(script),
@@ -84,7 +84,7 @@ fn script(config: &Config, files: &Files) -> Result<Option<Script>, StartError> 
     }
     // The shared script may also be next to the folder of the models.
     let folders = || model_dir.ancestors().take(2);
-    let script = handlers::find_in(folders(), program).map_err(unusable)?;
+    let script = handlers::find_in(folders(), program).map_err(StartError::failed)?;
     if script.is_none() {
         // Models that are loaded later may have the script.
         let codes = folders().map(|folder| folder.join(handlers::CODE));
@@ -92,10 +92,6 @@ fn script(config: &Config, files: &Files) -> Result<Option<Script>, StartError> 
         remarks::warn("", codes.filter_map(about).collect());
     }
     Ok(script)
-}
-
-fn unusable(why: String) -> StartError {
-    StartError::failed(format!("the handler script: {why}"))
 }
 
 /// Refuses a start without the script that SAGEMAKER_PROGRAM names, if the archive has a folder for it. The SageMaker SDK

@@ -37,12 +37,12 @@ pub struct Script {
 /// When `code` or the script exists but cannot be used: a sentence with the path and the reason.
 pub fn find(model_dir: &Path, program: &str) -> Result<Option<Script>, String> {
     let code = model_dir.join(CODE);
-    if !files::check_folder(&code)? {
+    if !files::check_folder(&code).map_err(|why| format!("the folder {why}"))? {
         return Ok(None);
     }
     for name in [Path::new(program), below_code(program)] {
         let path = code.join(name);
-        if files::check(&path)? {
+        if files::check(&path).map_err(|why| format!("the handler script {why}"))? {
             return Ok(Some(Script { path, code }));
         }
     }
