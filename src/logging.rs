@@ -224,9 +224,12 @@ fn wait_until_writable() {
     let _ = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None);
 }
 
-/// Returns the text with control characters and line separators escaped. Tabs stay.
+/// Returns the text with characters escaped that control a terminal, end a line, are invisible, or change the order in
+/// which others are shown. Tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let is_text = |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+    let is_text = |c: char| {
+        c == '\t' || c == ' ' || c.is_ascii_graphic() || !(c.is_control() || is_unseen(c))
+    };
     if text.chars().all(is_text) {
         return text.into();
     }
@@ -240,6 +243,22 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     escaped.into()
 }
 
+/// Whether a character beyond ASCII separates lines, has no width, or sets the direction of text.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,6 +267,17 @@ mod tests {
     fn escapes_control_characters_and_nothing_more() {
         for text in ["", "plain", "a\tb", "\u{e9}\u{1f600} \\u{1b} \"'"] {
             assert_eq!(printable(text), text);
+        }
+        for c in [
+            '\u{ad}',
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let expected = format!("a{}b", c.escape_default());
+            assert_eq!(printable(&format!("a{c}b")), expected);
         }
         assert_eq!(
             printable("\u{1b}[31m\r\n\0\u{7f}\u{9b}\u{2028}\u{e9}"),

@@ -20,8 +20,8 @@ use crate::tfs::files::Files;
 /// are not started yet; `None` without a script.
 ///
 /// # Errors
-/// When the script that SAGEMAKER_PROGRAM names does not exist although there is a folder `code`, or its Python does not
-/// work; [`StartError::Stopped`] when the supervisor stops.
+/// When the script cannot be used, or the one that SAGEMAKER_PROGRAM names does not exist although there is a folder
+/// `code`, or its Python does not work; [`StartError::Stopped`] when the supervisor stops.
 pub fn find(
     config: &Config,
     default_model: &str,
@@ -56,7 +56,9 @@ pub fn complete(
         let folder = files.directory().join(UNIVERSAL);
         download(config, multi_model, source, &folder, supervisor)?;
     }
-    if let Some(requirements) = packages::requirements(&launch.code) {
+    if let Some(requirements) =
+        packages::requirements(&launch.code, "").map_err(StartError::failed)?
+    {
         workers.announce("installing packages");
         packages::install(&requirements, &launch.interpreter, supervisor)?;
     }
@@ -74,7 +76,7 @@ fn script(config: &Config, files: &Files) -> Result<Option<Script>, StartError> 
     }
     let model_dir = &config.model_dir;
     if config.multi_model.is_none() {
-        let script = handlers::find(model_dir, program);
+        let script = handlers::find(model_dir, program).map_err(StartError::failed)?;
         return match script {
             None => without_script(config).map(|()| None),
             script => Ok(script),
@@ -82,12 +84,12 @@ fn script(config: &Config, files: &Files) -> Result<Option<Script>, StartError> 
     }
     // The shared script may also be next to the folder of the models.
     let folders = || model_dir.ancestors().take(2);
-    let script = handlers::find_in(folders(), program);
+    let script = handlers::find_in(folders(), program).map_err(StartError::failed)?;
     if script.is_none() {
         // Models that are loaded later may have the script.
         let codes = folders().map(|folder| folder.join(handlers::CODE));
         let about = |code: PathBuf| remarks::about_code(&code, program);
-        remarks::warn(codes.filter_map(about).collect());
+        remarks::warn("", codes.filter_map(about).collect());
     }
     Ok(script)
 }

@@ -12,6 +12,7 @@ use crate::api::Mode;
 use crate::app::warm_up::{OwnRequest, WarmUp};
 use crate::app::{front, handler, start_thread};
 use crate::config::settings::batching::BATCHING;
+use crate::config::settings::model_server::DEFAULT_MODEL_NAME;
 use crate::config::{Config, MultiModelConfig};
 use crate::error::StartError;
 use crate::models::backend::{self, HandlerWorkers, ModelBackend};
@@ -70,9 +71,13 @@ pub fn start(config: &Config, supervisor: &SupervisorHandle) -> Result<Files, St
 
 /// Finds the models, and warns about scripts that have no effect.
 fn find_models(config: &Config) -> Result<Vec<Model>, StartError> {
-    let Found { models, search } = models::discover(&config.model_dir)?;
+    let found = models::discover(&config.model_dir, None)?;
+    let Found { models, search, .. } = found;
     let program = &config.handlers.program;
-    remarks::warn(remarks::about_scripts(&search, &[&search.root], program));
+    remarks::warn("", remarks::about_names(&models));
+    remarks::warn("", found.left_out);
+    let about_scripts = remarks::about_scripts(&search, &[&search.root], program);
+    remarks::warn("", about_scripts);
     Ok(models)
 }
 
@@ -116,6 +121,12 @@ fn report_settings(config: &Config) {
     if !config.without_effect.is_empty() {
         let names = config.without_effect.join(", ");
         log::warn!("{names}: no effect without {}=true", BATCHING.name);
+    }
+    if config.multi_model.is_some() && config.default_model_name.is_some() {
+        log::warn!(
+            "{}: no effect in multi-model mode, where each request names its model",
+            DEFAULT_MODEL_NAME.name
+        );
     }
 }
 

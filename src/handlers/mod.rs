@@ -7,6 +7,7 @@
 mod abandoned_calls;
 pub mod answer;
 pub mod channels;
+pub mod files;
 pub mod interpreter;
 pub mod invocation;
 pub mod launch;
@@ -31,11 +32,21 @@ pub struct Script {
 
 /// The handler script in a model directory, if it exists. `program` is a path below the folder `code`, and may name
 /// that folder itself.
-pub fn find(model_dir: &Path, program: &str) -> Option<Script> {
+///
+/// # Errors
+/// When `code` or the script exists but cannot be used: a sentence with the path and the reason.
+pub fn find(model_dir: &Path, program: &str) -> Result<Option<Script>, String> {
     let code = model_dir.join(CODE);
-    let mut names = [Path::new(program), below_code(program)].into_iter();
-    let path = names.find_map(|name| Some(code.join(name)).filter(|path| path.is_file()))?;
-    Some(Script { path, code })
+    if !files::check_folder(&code).map_err(|why| format!("the folder {why}"))? {
+        return Ok(None);
+    }
+    for name in [Path::new(program), below_code(program)] {
+        let path = code.join(name);
+        if files::check(&path).map_err(|why| format!("the handler script {why}"))? {
+            return Ok(Some(Script { path, code }));
+        }
+    }
+    Ok(None)
 }
 
 /// The path of a program below the folder `code`, without that folder.
@@ -45,8 +56,19 @@ pub fn below_code(program: &str) -> &Path {
 }
 
 /// The handler script of the first of these folders that has the script in its subfolder `code`.
-pub fn find_in<'a>(folders: impl IntoIterator<Item = &'a Path>, program: &str) -> Option<Script> {
-    folders.into_iter().find_map(|folder| find(folder, program))
+///
+/// # Errors
+/// Those of [`find`].
+pub fn find_in<'a>(
+    folders: impl IntoIterator<Item = &'a Path>,
+    program: &str,
+) -> Result<Option<Script>, String> {
+    for folder in folders {
+        if let Some(script) = find(folder, program)? {
+            return Ok(Some(script));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -56,15 +78,16 @@ mod tests {
     #[test]
     fn finds_the_handler_and_no_other_file() {
         let dir = tempfile::tempdir().unwrap();
+        assert_eq!(find(dir.path(), "inference.py"), Ok(None));
         std::fs::create_dir(dir.path().join("code")).unwrap();
         std::fs::write(dir.path().join("code/notes.txt"), "").unwrap();
-        assert_eq!(find(dir.path(), "inference.py"), None);
+        assert_eq!(find(dir.path(), "inference.py"), Ok(None));
         let script = dir.path().join("code/inference.py");
         std::fs::write(&script, "").unwrap();
-        let path = |program| find(dir.path(), program).map(|script| script.path);
-        assert_eq!(path("inference.py"), Some(script.clone()));
-        assert_eq!(path("code/inference.py"), Some(script));
-        assert_eq!(path("other.py"), None);
-        assert_eq!(path("code"), None);
+        let path = |program| Ok::<_, String>(find(dir.path(), program)?.map(|script| script.path));
+        assert_eq!(path("inference.py"), Ok(Some(script.clone())));
+        assert_eq!(path("code/inference.py"), Ok(Some(script)));
+        assert_eq!(path("other.py"), Ok(None));
+        assert!(path("code").unwrap_err().contains("a folder, not a file"));
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::StartError;
+use crate::handlers::files;
 use crate::handlers::interpreter::Interpreter;
 use crate::supervisor::child::Streams;
 use crate::supervisor::handle::SupervisorHandle;
@@ -13,44 +14,75 @@ pub const LOG_TARGET: &str = "pip";
 
 /// The `requirements.txt` to install for a script in this folder `code`: the one directly in it, otherwise the one in
 /// its folder `lib`, where the SageMaker SDK puts files that it is told to add. `None` without any, or when `lib` holds the
-/// packages.
-pub fn requirements(code: &Path) -> Option<PathBuf> {
+/// packages. The log's lines about them begin with `prefix`.
+///
+/// # Errors
+/// When the file or `lib` exists but cannot be used: a sentence with the path and the reason.
+pub fn requirements(code: &Path, prefix: &str) -> Result<Option<PathBuf>, String> {
     let lib = code.join("lib");
     let name = "requirements.txt";
     let mut files = Vec::from([code.join(name), lib.join(name)]);
-    files.retain(|path| path.is_file());
-    if holds_packages(&lib) {
+    files.retain(|path| path.symlink_metadata().is_ok());
+    let content = content(&lib)?;
+    if content.iter().any(|path| is_package(path)) {
         for path in &files {
             log::warn!(
-                "{} is ignored, because the folder {} contains the packages",
+                "{prefix}{} is ignored, because the folder {} contains the packages",
                 path.display(),
                 lib.display()
             );
         }
-        return None;
+        return Ok(None);
     }
     if let [first, second] = files.as_slice() {
         log::warn!(
-            "{} is ignored, because there is {}",
+            "{prefix}{} is ignored, because there is {}",
             second.display(),
             first.display()
         );
     }
-    let requirements = files.into_iter().next()?;
-    log::info!("installing the packages in {}", requirements.display());
-    Some(requirements)
+    let Some(requirements) = files.into_iter().next() else {
+        let is_wheel = |path: &&PathBuf| path.extension().is_some_and(|ending| ending == "whl");
+        if let Some(wheel) = content.iter().find(is_wheel) {
+            log::warn!(
+                "{prefix}{} has no effect, because Python does not import packages from wheels: unpack it there, or \
+                 name its package in {}",
+                wheel.display(),
+                code.join(name).display()
+            );
+        }
+        return Ok(None);
+    };
+    files::check(&requirements)?;
+    log::info!(
+        "{prefix}installing the packages in {}",
+        requirements.display()
+    );
+    Ok(Some(requirements))
 }
 
-/// Whether Python finds something to import in this folder.
-fn holds_packages(lib: &Path) -> bool {
-    let entries = std::fs::read_dir(lib).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| {
-        let name = path.file_name().unwrap_or_default();
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        let is_hidden = name.as_encoded_bytes().starts_with(b".");
-        let is_package = path.is_dir() && name != "__pycache__";
-        !is_hidden && (is_package || matches!(ending, Some("py" | "pyc" | "so")))
-    })
+/// The paths in the folder `lib`, sorted; none if it does not exist or is a file, from which Python imports if it is a
+/// zip archive.
+fn content(lib: &Path) -> Result<Vec<PathBuf>, String> {
+    if lib.is_file() || !files::check_folder(lib)? {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(lib).and_then(|entries| {
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        paths.collect::<std::io::Result<Vec<_>>>()
+    });
+    let mut paths = entries.map_err(|e| format!("{} cannot be used: {e}", lib.display()))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether this is something that Python imports.
+fn is_package(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let is_hidden = name.as_encoded_bytes().starts_with(b".");
+    let is_folder = path.is_dir() && name != "__pycache__";
+    !is_hidden && (is_folder || matches!(ending, Some("py" | "pyc" | "so")))
 }
 
 /// The command that installs these packages.
@@ -112,6 +144,7 @@ mod tests {
     fn installs_requirements_of_lib_only_when_lib_holds_no_packages() {
         let temp = tempfile::tempdir().unwrap();
         let code = temp.path();
+        let requirements = |code: &Path| requirements(code, "").unwrap();
         let write = |name: &str| {
             let path = code.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::error::StartError;
-use crate::models::formats::Mistaken;
+use crate::models::formats::{Mistaken, SAVED_MODELS};
 use crate::models::names::Names;
 use crate::models::remarks::{self, shortened};
-use crate::models::search::{MAX_LISTED, SAVED_MODELS, Search};
+use crate::models::search::{MAX_LISTED, Search};
 use crate::tfs::model::Model;
 
 /// What [`discover`] found.
@@ -20,14 +21,16 @@ pub struct Found {
     pub models: Vec<Model>,
     /// Everything that the search noted.
     pub search: Search,
+    /// What is not served, and why: sentences for the log.
+    pub left_out: Vec<String>,
 }
 
-/// Finds all models below `dir`. Warns about what is not served.
+/// Finds all models below `dir`, in a search that ends at `deadline`.
 ///
 /// # Errors
 /// When there is no model that can be served, or two models have the same name or two folders the same version, or the
 /// directory cannot be read.
-pub fn discover(dir: &Path) -> Result<Found, StartError> {
+pub fn discover(dir: &Path, deadline: Option<Instant>) -> Result<Found, StartError> {
     // Does not resolve links, because the model is named after the link. A path without a name (`..`) must be resolved.
     let absolute = match std::path::absolute(dir) {
         Ok(path) if path.file_name().is_some() && path.is_dir() => Ok(path),
@@ -38,7 +41,7 @@ pub fn discover(dir: &Path) -> Result<Found, StartError> {
         StartError::failed(format!("cannot read the model directory {dir}: {e}"))
     };
     let dir = &absolute.map_err(unreadable)?;
-    let search = Search::of(dir).map_err(unreadable)?;
+    let search = Search::of(dir, deadline).map_err(unreadable)?;
 
     let mut problems = Vec::new();
     let mut folders = Vec::new();
@@ -59,11 +62,12 @@ pub fn discover(dir: &Path) -> Result<Found, StartError> {
     if models.is_empty() {
         return Err(nothing_found(dir, &search, &problems));
     }
-    for problem in &problems {
-        log::warn!("{problem}");
-    }
-    remarks::warn(remarks::about_models(&search, &models));
-    Ok(Found { models, search })
+    let left_out = remarks::about_models(&search, &models, problems);
+    Ok(Found {
+        models,
+        search,
+        left_out,
+    })
 }
 
 /// A folder of a model, its versions, and whether it is lone.
@@ -159,13 +163,14 @@ fn nothing_found(dir: &Path, search: &Search, problems: &[String]) -> StartError
         SAVED_MODELS[0],
         dir.join("my_model/1").join(SAVED_MODELS[0]).display()
     );
-    let skipped = search
-        .skipped
-        .iter()
-        .map(|why| format!("not searched: {why}"));
-    let mistaken = Mistaken::sentences(search.mistaken.iter());
-    let all = problems.iter().cloned().chain(skipped).chain(mistaken);
-    for sentence in shortened(all.collect()) {
+    let mut all = Vec::new();
+    let skipped = search.skipped.iter();
+    // First, because the limit of files may be the reason.
+    all.extend(skipped.map(|why| format!("not searched: {why}")));
+    all.extend(problems.iter().cloned());
+    all.extend(remarks::about_nested(search));
+    all.extend(Mistaken::sentences(search.mistaken.iter()));
+    for sentence in shortened(all, search.is_cut) {
         text += &format!(". {sentence}");
     }
     StartError::failed(text)
@@ -198,7 +203,7 @@ mod tests {
 
     fn found(folders: &[&str]) -> Result<Vec<Found>, String> {
         let (_temp, dir) = dir_with(folders);
-        let found = discover(&dir).map_err(|e| e.to_string())?;
+        let found = discover(&dir, None).map_err(|e| e.to_string())?;
         Ok(found
             .models
             .into_iter()
@@ -310,7 +315,7 @@ mod tests {
         assert_eq!(found(&["my model/1"]).unwrap()[0].0, "my_model");
         assert_eq!(found(&["_export/1"]).unwrap()[0].0, "_export");
         let (_temp, dir) = dir_with(&["\u{e9}t\u{e9}/1"]);
-        let model = &discover(&dir).unwrap().models[0];
+        let model = &discover(&dir, None).unwrap().models[0];
         assert!(model.is_named("\u{e9}t\u{e9}") && model.is_named("_t_"));
     }
 
@@ -321,9 +326,9 @@ mod tests {
         let bad = dir.join(std::ffi::OsStr::from_bytes(b"bad\xff"));
         fs::create_dir_all(bad.join("1")).unwrap();
         fs::write(bad.join("1/saved_model.pb"), "").unwrap();
-        assert_eq!(discover(&dir).unwrap().models.len(), 1);
+        assert_eq!(discover(&dir, None).unwrap().models.len(), 1);
         fs::remove_dir_all(dir.join("good")).unwrap();
-        let error = discover(&dir).unwrap_err().to_string();
+        let error = discover(&dir, None).unwrap_err().to_string();
         assert!(error.contains("UTF-8"), "{error}");
     }
 
@@ -334,26 +339,26 @@ mod tests {
             fs::create_dir_all(dir.join("m").join(version)).unwrap();
             fs::write(dir.join("m").join(version).join(name), "").unwrap();
         }
-        assert_eq!(discover(&dir).unwrap().models[0].versions, [1, 2]);
+        assert_eq!(discover(&dir, None).unwrap().models[0].versions, [1, 2]);
     }
 
     #[test]
     fn an_error_without_models_says_what_is_there_and_what_is_expected() {
         let (_temp, dir) = dir_with(&[]);
         assert!(
-            discover(&dir)
+            discover(&dir, None)
                 .unwrap_err()
                 .to_string()
                 .contains("it is empty")
         );
         fs::create_dir(dir.join("v1")).unwrap();
         fs::write(dir.join("v1/model.h5"), "").unwrap();
-        let error = discover(&dir).unwrap_err().to_string();
+        let error = discover(&dir, None).unwrap_err().to_string();
         assert!(
             error.contains("v1/model.h5") && error.contains("my_model/1/saved_model.pb"),
             "{error}"
         );
-        let error = discover(&dir.join("absent")).unwrap_err().to_string();
+        let error = discover(&dir.join("absent"), None).unwrap_err().to_string();
         assert!(error.contains("cannot read the model directory"), "{error}");
     }
 
@@ -362,15 +367,18 @@ mod tests {
         let (_temp, dir) = dir_with(&["1"]);
         let link = dir.with_file_name("served");
         std::os::unix::fs::symlink(&dir, &link).unwrap();
-        assert_eq!(discover(&link).unwrap().models[0].name, "served");
-        assert_eq!(discover(&dir.join("1/..")).unwrap().models[0].name, "model");
+        assert_eq!(discover(&link, None).unwrap().models[0].name, "served");
+        assert_eq!(
+            discover(&dir.join("1/.."), None).unwrap().models[0].name,
+            "model"
+        );
     }
 
     #[test]
     fn follows_links_but_not_in_a_circle() {
         let (_temp, dir) = dir_with(&["real/1"]);
         std::os::unix::fs::symlink(dir.join("real"), dir.join("linked")).unwrap();
-        let names: Vec<_> = discover(&dir)
+        let names: Vec<_> = discover(&dir, None)
             .unwrap()
             .models
             .into_iter()
@@ -379,6 +387,6 @@ mod tests {
         assert_eq!(names, ["linked", "real"]);
         fs::remove_file(dir.join("linked")).unwrap();
         std::os::unix::fs::symlink(&dir, dir.join("loop")).unwrap();
-        assert_eq!(discover(&dir).unwrap().models.len(), 1);
+        assert_eq!(discover(&dir, None).unwrap().models.len(), 1);
     }
 }

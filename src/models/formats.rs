@@ -2,6 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+/// The files that make a folder a SavedModel. TensorFlow writes the first one; the second one is its text, and the
+/// third one, with parts in other files, exists from TensorFlow 2.15 on (`SaveOptions.experimental_image_format`).
+pub const SAVED_MODELS: [&str; 3] = ["saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"];
+/// The most files of a kind that a sentence lists.
+const MOST_LISTED: usize = 5;
+
 /// A file or folder that is no SavedModel, although somebody may think so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistaken {
@@ -47,6 +53,8 @@ const TORCH: &str = "is a PyTorch file, which TensorFlow Serving cannot serve";
 const PACKED: &str = "is still packed: unpack it, and pack its content";
 const FROZEN: &str = "is a graph without a SavedModel around it: import it with tf.compat.v1.import_graph_def, and \
                       write it with tf.compat.v1.saved_model.simple_save(session, \"export/1\", inputs, outputs)";
+const WRONG_CASE: &str = "is not found under this name: write it in small letters";
+const UNUSABLE: &str = "is no file that can be read, so its folder is no SavedModel";
 const LOST_MODEL: &str = "belongs to a SavedModel whose saved_model.pb is missing: copy the whole folder that \
                           model.export or tf.saved_model.save wrote";
 
@@ -55,6 +63,8 @@ impl Mistaken {
     pub fn file(dir: &Path, name: &str) -> Option<Self> {
         let lower = name.to_ascii_lowercase();
         let (what, is_common) = match lower.as_str() {
+            _ if SAVED_MODELS.contains(&name) => return None,
+            lower if SAVED_MODELS.contains(&lower) => (WRONG_CASE, false),
             "keras_metadata.pb" | "fingerprint.pb" => (LOST_MODEL, false),
             "checkpoint" => (CHECKPOINT, false),
             "model.json" => (
@@ -76,6 +86,15 @@ impl Mistaken {
         })
     }
 
+    /// What has the name of a SavedModel's main file, but is a folder, a pipe or the like, or cannot be read.
+    pub fn unusable(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            what: UNUSABLE,
+            is_common: false,
+        }
+    }
+
     /// A folder `variables` without a SavedModel beside it.
     pub fn variables(path: &Path) -> Self {
         Self {
@@ -87,23 +106,23 @@ impl Mistaken {
 
     /// The sentences about these, one for all of a kind.
     pub fn sentences<'a>(all: impl Iterator<Item = &'a Self>) -> Vec<String> {
-        let mut kinds: Vec<(&Self, usize)> = Vec::new();
+        let mut kinds: Vec<(&str, Vec<&Path>)> = Vec::new();
         for mistaken in all {
-            match kinds
-                .iter_mut()
-                .find(|(first, _)| first.what == mistaken.what)
-            {
-                Some((_, count)) => *count += 1,
-                None => kinds.push((mistaken, 1)),
+            let known = kinds.iter_mut().find(|(what, _)| *what == mistaken.what);
+            match known {
+                Some((_, paths)) => paths.push(&mistaken.path),
+                None => kinds.push((mistaken.what, vec![&mistaken.path])),
             }
         }
-        let sentence = |(first, count): (&Self, usize)| {
-            let path = first.path.display();
-            let name = first.path.file_name().unwrap_or_default().to_string_lossy();
-            let what = first.what.replace("FILE", &name);
-            match count {
-                1 => format!("{path} {what}"),
-                _ => format!("{path} (and {} more) {what}", count - 1),
+        let sentence = |(what, paths): (&str, Vec<&Path>)| {
+            let name = paths[0].file_name().unwrap_or_default().to_string_lossy();
+            let what = what.replace("FILE", &name);
+            let listed = paths.iter().take(MOST_LISTED);
+            let listed = Vec::from_iter(listed.map(|path| path.display().to_string())).join(", ");
+            match paths.len() {
+                1 => format!("{listed} {what}"),
+                2..=MOST_LISTED => format!("{listed}: each {what}"),
+                count => format!("{listed} and {} more: each {what}", count - MOST_LISTED),
             }
         };
         kinds.into_iter().map(sentence).collect()
@@ -129,6 +148,7 @@ mod tests {
             ("m.pth", "PyTorch"),
             ("model.json", "TensorFlow.js"),
             ("model.tar.gz", "still packed"),
+            ("Saved_Model.pb", "small letters"),
         ] {
             let found = Mistaken::file(Path::new("/m"), name).expect(name);
             let found = Mistaken::sentences([found].iter()).remove(0);
@@ -138,5 +158,17 @@ mod tests {
         for name in ["README.md", "labels.txt", "pb", "x.json", ".pbtxt"] {
             assert_eq!(Mistaken::file(Path::new("/m"), name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn several_files_of_a_kind_share_a_sentence_that_lists_some() {
+        let names = ["a.pt", "b.pt", "c.pt", "d.pt", "e.pt", "f.pth", "g.pth"];
+        let found = names.map(|name| Mistaken::file(Path::new("/m"), name).unwrap());
+        let sentences = |count: usize| Mistaken::sentences(found[..count].iter());
+        let kind = "each is a PyTorch file, which TensorFlow Serving cannot serve";
+        assert_eq!(sentences(2), [format!("/m/a.pt, /m/b.pt: {kind}")]);
+        let listed = "/m/a.pt, /m/b.pt, /m/c.pt, /m/d.pt, /m/e.pt";
+        assert_eq!(sentences(5), [format!("{listed}: {kind}")]);
+        assert_eq!(sentences(7), [format!("{listed} and 2 more: {kind}")]);
     }
 }

@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, at, bounded, select, unbounded};
 
 use crate::config::{Config, InstancePorts};
 use crate::error::RequestError;
@@ -16,13 +17,12 @@ use crate::handlers::interpreter::Interpreter;
 use crate::handlers::launch::Launch;
 use crate::handlers::{self, packages};
 use crate::memory;
-use crate::models::Model;
 use crate::models::backend::{self, HandlerWorkers, ModelBackend};
 use crate::models::location::find_model;
 use crate::models::ports::PortPool;
 use crate::models::remarks;
-use crate::models::search::Search;
 use crate::models::semaphore::Semaphore;
+use crate::models::{Found, Model};
 use crate::supervisor::child::Streams;
 use crate::supervisor::handle::{SupervisorHandle, UnitId};
 use crate::supervisor::unit::StartFailure;
@@ -159,9 +159,11 @@ enum StepError {
 impl Load<'_> {
     fn run(mut self, url: &str) -> Result<Loaded, RequestError> {
         let config = &self.loader.config;
-        let (model, search) = find_model(self.name, url)?;
+        let mut found = self.find(url)?;
+        remarks::warn(&self.log_prefix(), std::mem::take(&mut found.left_out));
+        let model = &found.models[0];
         self.resources.ports = self.take_ports()?;
-        let directory = self.write_files(&model)?;
+        let directory = self.write_files(model)?;
         let backend = backend::backend(config, &self.resources.ports);
 
         let (starter, started) = unbounded();
@@ -169,7 +171,7 @@ impl Load<'_> {
             config,
             self.files.as_ref().expect("written above"),
             &backend,
-            std::slice::from_ref(&model),
+            &found.models,
             self.loader.gpus,
             &self.loader.supervisor,
             Some(&starter),
@@ -177,7 +179,7 @@ impl Load<'_> {
         .map_err(|failure| load_error(self.name, &failure))?;
         // Packages are installed while TFS loads the model. But workers start only when it is loaded, because a script
         // may send requests to the model at import.
-        let workers = self.own_workers(&model, &search, Path::new(url), &directory)?;
+        let workers = self.own_workers(&found, Path::new(url), &directory)?;
         for _ in 0..self.resources.ports.len() {
             self.wait(&started).map_err(|error| self.explain(error))?;
         }
@@ -199,6 +201,31 @@ impl Load<'_> {
         })
     }
 
+    /// Finds the model on a thread of its own, which is left alone when the load ends first: a file system may not answer.
+    fn find(&self, url: &str) -> Result<Found, RequestError> {
+        let (sender, result) = bounded(1);
+        let (name, url, deadline) = (self.name.to_owned(), url.to_owned(), self.deadline);
+        let search = thread::Builder::new().name("search".into());
+        search
+            .spawn(move || drop(sender.send(find_model(&name, &url, deadline))))
+            .map_err(|e| {
+                let text = format!("Memory exhausted: cannot start a thread: {e}");
+                RequestError::new(507, text)
+            })?;
+        let found = select! {
+            recv(result) -> found => {
+                found.unwrap_or_else(|_| Err(RequestError::new(500, "The search for the model panicked.")))
+            }
+            recv(self.loader.supervisor.stopping()) -> _ => Err(self.explain(StepError::Stopping)),
+            recv(at(self.deadline)) -> _ => Err(self.explain(StepError::TimedOut)),
+        };
+        match found {
+            // The search noticed the deadline first.
+            Err(_) if Instant::now() >= self.deadline => Err(self.explain(StepError::TimedOut)),
+            found => found,
+        }
+    }
+
     fn take_ports(&self) -> Result<Vec<InstancePorts>, RequestError> {
         let multi_model = self.loader.config.multi_model.as_ref();
         let instances = multi_model.map_or(1, |m| m.instances);
@@ -211,6 +238,8 @@ impl Load<'_> {
 
     /// Writes TFS's config files. Returns the private directory of the model.
     fn write_files(&mut self, model: &Model) -> Result<PathBuf, RequestError> {
+        let tmp_dir = &self.loader.config.tmp_dir;
+        Files::check_path(model, tmp_dir).map_err(|e| RequestError::new(500, e.to_string()))?;
         let files = Files::write(
             &self.loader.config,
             std::slice::from_ref(model),
@@ -223,20 +252,19 @@ impl Load<'_> {
     /// Prepares workers for the model's own script, if it has one, and installs the packages that the script requires.
     fn own_workers(
         &mut self,
-        model: &Model,
-        search: &Search,
+        found: &Found,
         url: &Path,
         directory: &Path,
     ) -> Result<Option<HandlerWorkers>, RequestError> {
         // The script is in the folder of the versions, or in a folder above that up to `url`.
-        let folders = model.path.ancestors();
+        let folders = found.models[0].path.ancestors();
         let folders = Vec::from_iter(folders.take_while(|folder| folder.starts_with(url)));
         let config = &self.loader.config;
         let program = &config.handlers.program;
-        for sentence in remarks::shortened(remarks::about_scripts(search, &folders, program)) {
-            log::warn!("model {}: {sentence}", self.name);
-        }
-        let Some(script) = handlers::find_in(folders, program) else {
+        let about_scripts = remarks::about_scripts(&found.search, &folders, program);
+        remarks::warn(&self.log_prefix(), about_scripts);
+        let script = handlers::find_in(folders, program).map_err(|why| self.unusable(&why))?;
+        let Some(script) = script else {
             return Ok(None);
         };
         let interpreter = self.interpreter()?;
@@ -255,7 +283,8 @@ impl Load<'_> {
         interpreter: &Interpreter,
         directory: &Path,
     ) -> Result<Option<PathBuf>, RequestError> {
-        let Some(requirements) = packages::requirements(code) else {
+        let requirements = packages::requirements(code, &self.log_prefix());
+        let Some(requirements) = requirements.map_err(|why| self.unusable(&why))? else {
             return Ok(None);
         };
         let target = directory.join("packages");
@@ -276,6 +305,15 @@ impl Load<'_> {
             }),
             Err(error) => Err(self.explain(error)),
         }
+    }
+
+    /// What the log's lines about the archive begin with.
+    fn log_prefix(&self) -> String {
+        format!("model {}: ", self.name)
+    }
+
+    fn unusable(&self, why: &str) -> RequestError {
+        RequestError::new(500, format!("Model {}: {why}", self.name))
     }
 
     fn interpreter(&mut self) -> Result<Interpreter, RequestError> {

@@ -2,20 +2,21 @@
 //! the system's own folders.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::error::{RequestError, clipped};
-use crate::models::Model;
 use crate::models::discovery::{Found, discover};
-use crate::models::search::Search;
+use crate::models::remarks;
 
 /// System folders, in which we never look for models.
 const SYSTEM_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-/// Finds the model below `url` and gives it the name under which it is loaded. Returns what else was found, too.
+/// Finds the model below `url`, the only one in the result, and gives it the name under which it is loaded. The search
+/// ends at `deadline`.
 ///
 /// # Errors
 /// 404 when there is no model, 400 when there are several or the folder belongs to the system.
-pub fn find_model(name: &str, url: &str) -> Result<(Model, Search), RequestError> {
+pub fn find_model(name: &str, url: &str, deadline: Instant) -> Result<Found, RequestError> {
     let shown_url = clipped(url);
     let none = || {
         let text = format!("Could not find valid base path {shown_url} for servable {name}");
@@ -30,20 +31,17 @@ pub fn find_model(name: &str, url: &str) -> Result<(Model, Search), RequestError
     if is_of_the_system(&real) || is_of_the_system(Path::new(url)) {
         return Err(holds_none());
     }
-    let Found { models, search } = discover(Path::new(url)).map_err(|e| {
-        log::warn!("model {name}: {e}");
+    let mut found = discover(Path::new(url), Some(deadline)).map_err(|e| {
+        remarks::warn(&format!("model {name}: "), vec![e.to_string()]);
         none()
     })?;
-    match models.as_slice() {
+    match found.models.as_mut_slice() {
         // The archive may contain links to any folder.
         [model] if leads_to_the_system(&model.path) => Err(holds_none()),
         [model] => {
-            let model = Model {
-                name: name.to_owned(),
-                other_name: None,
-                ..model.clone()
-            };
-            Ok((model, search))
+            name.clone_into(&mut model.name);
+            model.other_name = None;
+            Ok(found)
         }
         several => Err(RequestError::bad_request(format!(
             "url {shown_url:?} holds {} models; load each of them from its own folder.",
@@ -71,27 +69,31 @@ fn leads_to_the_system(folder: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn accepts_a_url_with_exactly_one_model() {
         let temp = tempfile::tempdir().unwrap();
         let url = temp.path().to_str().unwrap();
-        assert_eq!(find_model("n", url).unwrap_err().status, 404);
+        let later = Instant::now() + Duration::from_secs(60);
+        let find = |name: &str, url: &str| find_model(name, url, later);
+        assert_eq!(find("n", url).unwrap_err().status, 404);
         let add = |folder: &str| {
             let folder = temp.path().join(folder);
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("saved_model.pb"), "").unwrap();
         };
         add("export/Servo/1");
-        let (model, _) = find_model("n", url).unwrap();
+        let model = &find("n", url).unwrap().models[0];
         assert_eq!((model.name.as_str(), &model.versions), ("n", &vec![1]));
         add("other/1");
-        assert_eq!(find_model("n", url).unwrap_err().status, 400);
-        assert_eq!(find_model("n", "/proc/self").unwrap_err().status, 400);
+        assert_eq!(find("n", url).unwrap_err().status, 400);
+        assert_eq!(find("n", "/proc/self").unwrap_err().status, 400);
         let round_about = format!("/proc/self/root{url}/export");
         assert!(Path::new(&round_about).exists());
-        assert_eq!(find_model("n", &round_about).unwrap_err().status, 400);
-        assert_eq!(find_model("n", "/no/such").unwrap_err().status, 404);
+        assert_eq!(find("n", &round_about).unwrap_err().status, 400);
+        assert_eq!(find("n", "/no/such").unwrap_err().status, 404);
     }
 }

@@ -6,6 +6,9 @@
 
 use std::collections::BTreeSet;
 
+/// The longest name towards TFS, bytes. It becomes the name of a link in a folder for temporary files, which may have 255.
+pub const MAX_NAME: usize = 200;
+
 /// Names that are taken.
 #[derive(Debug)]
 pub struct Names(BTreeSet<String>);
@@ -18,10 +21,9 @@ impl Names {
 
     /// The name towards TFS for the model in this folder: the folder's own, or a similar one that no other model has.
     pub fn for_tfs(&mut self, folder: &str) -> String {
-        let similar: String = folder
-            .chars()
-            .map(|c| if is_safe(c) { c } else { '_' })
-            .collect();
+        let similar = folder.chars().map(|c| if is_safe(c) { c } else { '_' });
+        // One byte each.
+        let similar: String = similar.take(MAX_NAME).collect();
         if similar == folder {
             return similar;
         }
@@ -51,5 +53,14 @@ mod tests {
         let given = folders.map(|folder| names.for_tfs(folder));
         let expected = ["_export", "bert+head", "a_b_2", "a_b", "a_b_3", "_", "50_"];
         assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_different() {
+        let folders = ["x", "y", "\u{e9}"].map(|end| format!("{}{end}", "a".repeat(MAX_NAME)));
+        let mut names = Names::new(folders.iter().map(String::as_str));
+        let given = folders.each_ref().map(|folder| names.for_tfs(folder));
+        let cut = "a".repeat(MAX_NAME);
+        assert_eq!(given, [cut.clone(), format!("{cut}_2"), format!("{cut}_3")]);
     }
 }

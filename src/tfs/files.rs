@@ -30,11 +30,27 @@ impl Files {
         self.directory.path()
     }
 
+    /// Checks that TensorFlow can load the model, from its own path or through a link in `tmp_dir`.
+    ///
+    /// # Errors
+    /// When the model needs a link, but TensorFlow takes the path of `tmp_dir` for a pattern.
+    pub fn check_path(model: &Model, tmp_dir: &Path) -> Result<(), StartError> {
+        if !needs_link(model) || !is_pattern(tmp_dir) {
+            return Ok(());
+        }
+        Err(StartError::failed(format!(
+            "the model in {} needs a link in {}, but TensorFlow cannot load models from a path with one of the \
+             characters {PATTERN}; set TMPDIR to another directory",
+            model.path.display(),
+            tmp_dir.display()
+        )))
+    }
+
     /// Writes the files for these models, with names for some of their versions, into a new directory that only this
     /// user can enter.
     ///
     /// # Errors
-    /// When the directory or a file cannot be created in `config.tmp_dir`.
+    /// When the directory or a file cannot be created in `config.tmp_dir`, and those of [`Files::check_path`].
     pub fn write(config: &Config, models: &[Model], labels: &Labels) -> Result<Self, StartError> {
         let failed = |path: &Path, e: std::io::Error| {
             StartError::failed(format!(
@@ -48,6 +64,9 @@ impl Files {
             .tempdir_in(&config.tmp_dir)
             .map_err(|e| failed(&config.tmp_dir, e))?;
 
+        for model in models {
+            Self::check_path(model, directory.path())?;
+        }
         let mut served = models.to_vec();
         for model in served.iter_mut() {
             if let Some(base) = linked(model, directory.path()) {
@@ -73,6 +92,19 @@ impl Files {
     }
 }
 
+/// The characters that make a path a pattern for TensorFlow, which then finds no variables below it.
+const PATTERN: &str = "* ? [ ] { } \\";
+
+fn is_pattern(path: &Path) -> bool {
+    let path = path.as_os_str().as_bytes();
+    path.iter().any(|byte| b"*?[]{}\\".contains(byte))
+}
+
+/// Whether TFS cannot serve a model from its own path.
+fn needs_link(model: &Model) -> bool {
+    model.lone || model.other_name.is_some() || is_pattern(&model.path)
+}
+
 /// Makes a base path with links to a model that TFS cannot serve from its own path. Returns the base path, or where it
 /// failed; `None` if the model needs none.
 fn linked(model: &Model, directory: &Path) -> Option<Result<PathBuf, (PathBuf, std::io::Error)>> {
@@ -80,8 +112,7 @@ fn linked(model: &Model, directory: &Path) -> Option<Result<PathBuf, (PathBuf, s
         // TFS requires a version folder.
         let base = directory.join("lone").join(&model.name);
         (base.clone(), base.join("1"))
-    } else if model.other_name.is_some() {
-        // TensorFlow takes some characters of a path, such as brackets, for a pattern, and then finds no variables.
+    } else if needs_link(model) {
         let base = directory.join("named").join(&model.name);
         (base.clone(), base)
     } else {
@@ -227,6 +258,32 @@ mod tests {
             text.contains(&format!("base_path: '{}'", base.display())),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_model_below_a_path_that_is_a_pattern_gets_a_plain_path_unless_tmpdir_is_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut config = Config::read(&crate::config::Vars::default(), 1).unwrap();
+        let mut model = Model {
+            name: "m".into(),
+            other_name: None,
+            path: "/plain/m".into(),
+            versions: vec![1],
+            lone: false,
+        };
+        for odd in ["a*b", "a?", "[a", "a]", "{a", "a}", "a\\b"] {
+            model.path = Path::new("/some").join(odd).join("m");
+            config.tmp_dir = temp.path().into();
+            let files = Files::write(&config, &[model.clone()], &Labels::new()).unwrap();
+            let base = files.directory().join("named/m");
+            assert_eq!(std::fs::read_link(&base).unwrap(), model.path);
+            config.tmp_dir = temp.path().join(odd);
+            std::fs::create_dir(&config.tmp_dir).unwrap();
+            let error = Files::write(&config, &[model.clone()], &Labels::new()).unwrap_err();
+            assert!(error.to_string().contains("set TMPDIR"), "{error}");
+            model.path = "/plain/m".into();
+            Files::write(&config, &[model.clone()], &Labels::new()).unwrap();
+        }
     }
 
     #[test]

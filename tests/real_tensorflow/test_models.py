@@ -51,9 +51,11 @@ class SeveralModels(ServerCase):
 class Layouts(ServerCase):
     def test_models_and_lone_saved_models_in_folders_with_unusual_names(self):
         named = (("export/half_plus_three", "half_plus_three"), ("lone", "half_plus_three/123"))
-        for place, target in (*named, ("mon [modèle\\]", "half_plus_three"), ("_bert+head", "half_plus_three/123")):
+        odd = (("mon [modèle\\]", "half_plus_three"), ("_bert+head", "half_plus_three/123"))
+        # Characters that TensorFlow takes for a pattern.
+        pattern = ("a[1] {b} *? \\c/half_plus_three", "half_plus_three")
+        for place, target in (*named, *odd, pattern):
             with self.subTest(place):
-                # No backslash: TensorFlow itself finds no checkpoint below a folder with one in its name.
                 model_dir = self.folder() / 'it\'s "a" dürrer 模型\tordner'
                 link = model_dir / place
                 link.parent.mkdir(parents=True)

@@ -18,7 +18,7 @@ settings! {
     TFS_VERSION: String = setting("SAGEMAKER_TFS_VERSION", text("a version, such as 2.19"))
         .unset_means("unknown; for messages, what the program prints with `--version`");
 
-    /// Model for requests that name no model.
+    /// Model for requests that name no model. It has no effect in multi-model mode, where each request names its model.
     DEFAULT_MODEL_NAME: String = setting("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", MODEL_NAME)
         .unset_means("first model found, by name");
 

@@ -198,13 +198,60 @@ fn ambiguous_models_and_versions_get_404() {
 #[test]
 fn odd_folder_names_reach_the_model_server_unchanged() {
     let server = Setup::multi_model(1).start();
-    let folder = server.path("odd '\\ \u{e9} }").join("net");
+    let folder = server.path("odd ' \u{e9} \"").join("net");
     fs::create_dir_all(folder.join("1")).unwrap();
     fs::write(folder.join("1/saved_model.pb"), "").unwrap();
     let response = server.load_from("m", folder.to_str().unwrap());
     assert_eq!(response.status, 200, "{}", response.text());
     let config = server.last_start_of("m").model_config;
-    assert!(config.contains(r"odd \'\\ \303\251 }/net'"), "{config}");
+    assert!(config.contains(r#"odd \' \303\251 "/net'"#), "{config}");
+}
+
+/// TensorFlow takes such a path for a pattern.
+#[test]
+fn a_model_below_a_folder_with_brackets_gets_a_plain_path() {
+    let server = Setup::multi_model(1).start();
+    server.model_file("a[1]", "1/saved_model.pb", "");
+    assert_eq!(server.load_from("m", &server.url("a[1]")).status, 200);
+    let (_, base, _) = server.last_start_of("m").models().remove(0);
+    assert!(!base.contains('['), "{base}");
+    assert_eq!(fs::read_link(base).unwrap(), server.model_folder("a[1]"));
+    server.assert_model_serves("m");
+}
+
+#[test]
+fn what_is_wrong_with_an_archive_refuses_its_load_or_is_named_with_the_model() {
+    let server = Setup::multi_model(1)
+        .var("SAGEMAKER_TFS_DEFAULT_MODEL_NAME", "m")
+        .start();
+    let log = server.log();
+    assert!(
+        log.contains("SAGEMAKER_TFS_DEFAULT_MODEL_NAME: no effect in multi-model mode"),
+        "{log}"
+    );
+    server.model_file("m", "my model/1/saved_model.pb", "");
+    server.model_file("m", "my model/2/x", "");
+    server.model_file("m", "code/helper/1/saved_model.pb", "");
+    let script = server.model_folder("m").join("code/inference.py");
+    symlink("nowhere", &script).unwrap();
+    let response = server.load("m");
+    assert_eq!(response.status, 500, "{}", response.text());
+    let reason = "code/inference.py cannot be used: the link leads nowhere";
+    assert!(response.error().contains(reason), "{}", response.error());
+    server.assert_no_model_left();
+    fs::remove_file(script).unwrap();
+    server.assert_loads("m");
+    let log = server.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("not served"))
+        .collect();
+    assert_eq!(lines.len(), 4, "two for each load: {lines:?}");
+    assert!(
+        lines.iter().all(|line| line.contains("] model m: ")),
+        "{lines:?}"
+    );
+    assert!(!log.contains("is served as"), "{log}");
 }
 
 #[test]

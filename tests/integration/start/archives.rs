@@ -1,8 +1,12 @@
 //! Archives as people make them, and everything that the log says about each: `archives.txt` is the table.
 
 use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::sync::Mutex;
 use std::thread;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::support::{Setup, wait_until};
 
@@ -12,7 +16,7 @@ const AT_ONCE: usize = 4;
 
 struct Archive {
     title: &'static str,
-    files: Vec<&'static str>,
+    entries: Vec<&'static str>,
     variables: Vec<(&'static str, &'static str)>,
     expected: Vec<&'static str>,
 }
@@ -24,7 +28,7 @@ fn archives() -> Vec<Archive> {
         let mut lines = row.lines().filter(|line| !line.is_empty());
         let mut archive = Archive {
             title: lines.next().expect("a title"),
-            files: Vec::new(),
+            entries: Vec::new(),
             variables: Vec::new(),
             expected: Vec::new(),
         };
@@ -35,7 +39,7 @@ fn archives() -> Vec<Archive> {
                 let pair = variable.split_once('=').expect("a variable");
                 archive.variables.push(pair);
             } else {
-                archive.files.push(line);
+                archive.entries.push(line);
             }
         }
         archive
@@ -43,11 +47,28 @@ fn archives() -> Vec<Archive> {
     archives.collect()
 }
 
+/// Makes an entry of the archive.
+fn made(setup: Setup, entry: &str) -> Setup {
+    let (name, target) = match entry.split_once(" -> ") {
+        Some((link, target)) => (link, Some(target)),
+        None => (entry, None),
+    };
+    let path = setup.path("model").join(name.trim_end_matches(['/', '|']));
+    fs::create_dir_all(path.parent().expect("below the model directory")).unwrap();
+    match (target, name.chars().last()) {
+        (Some(target), _) => symlink(target, path).unwrap(),
+        (None, Some('/')) => fs::create_dir_all(path).unwrap(),
+        (None, Some('|')) => mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap(),
+        _ => return setup.file(&format!("model/{name}"), ""),
+    }
+    setup
+}
+
 /// What the log says until the model server is started, or until the start is refused.
 fn said_about(archive: &Archive) -> Vec<String> {
     let mut setup = Setup::new().models(&[]);
-    for file in &archive.files {
-        setup = setup.file(&format!("model/{file}"), "");
+    for entry in &archive.entries {
+        setup = made(setup, entry);
     }
     let directory = setup.path("model").display().to_string();
     for (name, value) in &archive.variables {

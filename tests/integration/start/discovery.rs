@@ -129,7 +129,19 @@ fn the_default_model_is_the_configured_one_or_the_first_by_name() {
 
 #[test]
 fn a_path_with_special_characters_is_escaped_for_tensorflow_serving() {
-    let server = Setup::new().models(&["it's \\ \"odd\"/m/1"]).start();
+    let server = Setup::new().models(&["it's \"odd\" \u{e9}/m/1"]).start();
     let config = server.wait_for_start(0).model_config;
-    assert!(config.contains(r#"/it\'s \\ "odd"/m'"#), "{config}");
+    assert!(config.contains(r#"/it\'s "odd" \303\251/m'"#), "{config}");
+}
+
+#[test]
+fn a_path_that_tensorflow_takes_for_a_pattern_is_replaced_by_a_plain_one() {
+    let setup = Setup::new().models(&["a[*]\\{b}?/m/1"]);
+    let model = setup.path("model/a[*]\\{b}?/m");
+    let server = setup.start();
+    let (name, base, versions) = server.wait_for_start(0).models().remove(0);
+    assert_eq!((name.as_str(), versions), ("m", vec![1]));
+    assert!(!base.contains(['[', '*', '\\', '?', '{']), "{base}");
+    assert_eq!(std::fs::read_link(base).unwrap(), model);
+    server.assert_serves();
 }

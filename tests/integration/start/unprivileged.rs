@@ -136,6 +136,37 @@ fn an_unreadable_folder_in_the_model_directory_is_named() {
 }
 
 #[test]
+fn a_script_that_cannot_be_read_is_not_passed_over() {
+    let test = "a_script_that_cannot_be_read_is_not_passed_over";
+    for (forbidden, named) in [
+        ("code", "code cannot be used: Permission denied"),
+        (
+            "code/inference.py",
+            "code/inference.py cannot be used: Permission denied",
+        ),
+        (
+            "code/requirements.txt",
+            "code/requirements.txt cannot be used: Permission denied",
+        ),
+        ("code/lib", "code/lib cannot be used: Permission denied"),
+    ] {
+        let mut setup = Setup::new();
+        for file in ["inference.py", "requirements.txt", "lib/notes.txt"] {
+            setup = setup.file(&format!("model/code/{file}"), "");
+        }
+        let path = setup.path("model").join(forbidden);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("the test owns it");
+        let Some(setup) = confine(test, setup, "python3") else {
+            return;
+        };
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1), "{forbidden}: {}", ended.stderr);
+        let reasons = ended.reasons().join("\n");
+        assert!(reasons.contains(named), "{forbidden}: {reasons}");
+    }
+}
+
+#[test]
 fn models_are_loaded_and_unloaded_without_rights() {
     let test = "models_are_loaded_and_unloaded_without_rights";
     let Some(setup) = confine(test, Setup::multi_model(2), "true") else {
