@@ -105,7 +105,8 @@ fn a_server_runs_without_rights_and_with_one_writable_folder() {
     server.assert_serves();
     assert_confined(server.pid());
     assert_confined(server.model_server_pid(0));
-    // The server can also end and start its children.
+    // The server can also end and start its children. A first start that fails would end it.
+    server.wait_for_log("instance 0: model half_plus_three is AVAILABLE");
     processes::signal(server.model_server_pid(0), rustix::process::Signal::KILL);
     server.wait_for_start(2);
     server.wait_until_healthy();
