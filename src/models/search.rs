@@ -316,8 +316,13 @@ impl Search {
         note(&mut self.skipped, MAX_NOTED, &mut self.is_cut, || skipped);
     }
 
-    /// Whether a folder below a link is visited once more. Notes it if its visits are used up.
+    /// Whether a folder below a link is visited once more. Notes why not, unless it is on its own path.
     fn may_follow(&mut self, path: &Path) -> bool {
+        if leads_to_the_system(path) {
+            let why = || format!("{}: it leads to a folder of the system", path.display());
+            note(&mut self.skipped, MAX_NOTED, &mut self.is_cut, why);
+            return false;
+        }
         // A folder that is gone, or cannot be entered, is noted by the visit.
         let Ok(folder) = number_of(path) else {
             return true;
@@ -336,6 +341,17 @@ impl Search {
         }
         *visits <= MAX_LINKED
     }
+}
+
+/// Whether a folder is the root, `/dev`, or in `/proc` or `/sys`: through links between processes, all files of the
+/// machine are below these. Folders in `/dev`, such as `/dev/shm`, may hold models.
+fn leads_to_the_system(path: &Path) -> bool {
+    path.canonicalize().is_ok_and(|real| {
+        real == Path::new("/")
+            || real == Path::new("/dev")
+            || real.starts_with("/proc")
+            || real.starts_with("/sys")
+    })
 }
 
 /// Adds an item unless there are `most` already; then the list `is_cut`.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::Setup;
-use crate::support::models::assert_not_loaded;
+use crate::support::models::{assert_error, assert_not_loaded};
 
 const NONE: [&str; 0] = [];
 
@@ -137,9 +137,11 @@ fn a_model_that_is_not_loaded_has_no_description() {
     server.add_loaded(&["m"]);
     let mut load = server.begin_load("held");
     server.wait_for_start_of("held", 0);
-    for name in ["absent", "held", "M", "m/", "m/x", "", ".."] {
+    for name in ["absent", "held", "M", "m/", "m/x", ".."] {
         assert_not_loaded(&server.get(&format!("/models/{name}")), name);
     }
+    let missing = "The name of the model is missing in the path.";
+    assert_error(&server.get("/models/"), 404, missing);
     server.order_start("held", "");
     assert_eq!(load.response().status, 200);
     assert_eq!(server.get("/models/held?x=1").status, 200);

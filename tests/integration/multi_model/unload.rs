@@ -29,9 +29,11 @@ fn a_model_that_is_not_loaded_cannot_be_unloaded() {
     server.add_loaded(&["m"]);
     let mut load = server.begin_load("held");
     server.wait_for_start_of("held", 0);
-    for name in ["absent", "held", "", "m/", "../m"] {
+    for name in ["absent", "held", "m/", "../m"] {
         assert_not_loaded(&server.unload(name), name);
     }
+    let missing = "The name of the model is missing in the path.";
+    assert_error(&server.unload(""), 404, missing);
     server.order_start("held", "");
     assert_eq!(load.response().status, 200);
     server.assert_unloads("held");
