@@ -27,8 +27,12 @@ const OTHERS: &[(&str, &str)] = &[
         "put code/requirements.txt into the archive",
     ),
     (
-        "MODEL_SERVER_*",
-        "it is for another server; see SETTINGS.md",
+        "MODEL_SERVER_WORKERS",
+        "it is for another server; set SAGEMAKER_GUNICORN_WORKERS",
+    ),
+    (
+        "MODEL_SERVER_TIMEOUT",
+        "it is for another server; set SAGEMAKER_GUNICORN_TIMEOUT_SECONDS",
     ),
     (
         "MODEL_BASE_PATH",
@@ -40,6 +44,9 @@ const OTHERS: &[(&str, &str)] = &[
          SAGEMAKER_TFS_DEFAULT_MODEL_NAME chooses one",
     ),
 ];
+/// What the image tensorflow/serving sets itself, and images made from it inherit.
+const OF_SERVINGS_IMAGE: [(&str, &str); 2] =
+    [("MODEL_NAME", "model"), ("MODEL_BASE_PATH", "/models")];
 /// Where the SDK says that it put the script.
 const SUBMIT_DIRECTORY: &str = "SAGEMAKER_SUBMIT_DIRECTORY";
 /// Where it says so of archives that hold their script, also for multi-model endpoints.
@@ -63,7 +70,9 @@ pub fn remarks<'a>(
 }
 
 fn remark(name: &str, value: &str, model_dir: &Path) -> Option<String> {
-    if Setting::all().any(|setting| setting.name == name) {
+    if Setting::all().any(|setting| setting.name == name)
+        || OF_SERVINGS_IMAGE.contains(&(name, value))
+    {
         return None;
     }
     if name == SUBMIT_DIRECTORY {
@@ -125,7 +134,7 @@ mod tests {
                 "SAGEMAKER_GUNICORN_WORKERS",
             ),
             ("SAGEMAKER_TS_BATCH_SIZE", "2", "TorchServe"),
-            ("MODEL_SERVER_TIMEOUT_SECONDS", "9", "another server"),
+            ("MODEL_SERVER_TIMEOUT", "9", "another server"),
             ("MODEL_NAME", "m", "SAGEMAKER_TFS_DEFAULT_MODEL_NAME"),
             (
                 "SAGEMAKER_SUBMIT_DIRECTORY",
@@ -159,6 +168,9 @@ mod tests {
             ("SAGEMAKER_REGION", "eu-west-1"),
             ("TF_CPP_MIN_LOG_LEVEL", "1"),
             ("MODEL_NAMES", "x"),
+            ("MODEL_NAME", "model"),
+            ("MODEL_BASE_PATH", "/models"),
+            ("MODEL_SERVER_PYTHON", "python3"),
             ("SAGEMAKER_TFS_WAIT_TIME_SECONDS", "x"),
         ] {
             assert_eq!(about(name, value), None, "{name}");

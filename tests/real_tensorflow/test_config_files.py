@@ -13,7 +13,7 @@ from tests.harness.case import ServerCase
 from tests.harness.constants import FAKE_MODEL_SERVER
 
 # A folder may have this name.
-ODD = 'it\'s "a" dürre\\r\\303 模型\n\tordner'
+ODD = 'it\'s "a" dürre$r%303 模型\n\tordner'
 BATCHING_FIELDS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
 FURTHER_FIELDS = {
     "SAGEMAKER_TFS_ALLOWED_BATCH_SIZES": "4,8",
