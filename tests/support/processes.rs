@@ -126,3 +126,18 @@ pub fn threads(pid: u32) -> usize {
     let threads = fs::read_dir(format!("/proc/{pid}/task"));
     threads.expect("the process runs").count()
 }
+
+/// Copies a program. Another process does so: if this one wrote the file, a test that forks at that moment would keep it
+/// open for writing, and the system would refuse to run it.
+#[track_caller]
+pub fn copy_program(from: impl AsRef<std::ffi::OsStr>, to: impl AsRef<std::ffi::OsStr>) {
+    let status = std::process::Command::new("cp")
+        .arg("--")
+        .arg(from)
+        .arg(to)
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "the program cannot be copied"
+    );
+}

@@ -67,7 +67,7 @@ fn a_broken_python3_is_reported_with_its_output() {
 fn alone(setup: &Setup) -> PathBuf {
     let copy = setup.path("alone/sagemaker-tfs");
     fs::create_dir_all(setup.path("alone")).expect("folders can be made");
-    fs::copy(env!("CARGO_BIN_EXE_sagemaker-tfs"), &copy).expect("files can be copied");
+    crate::support::processes::copy_program(env!("CARGO_BIN_EXE_sagemaker-tfs"), &copy);
     copy
 }
 

@@ -68,7 +68,7 @@ fn at_the_process_limit_loads_get_507_and_loaded_models_still_serve() {
         fake_model_server(),
     ];
     for (program, copy) in programs.iter().zip(&copies) {
-        fs::copy(program, copy).expect("programs can be copied");
+        crate::support::processes::copy_program(program, copy);
     }
     for folder in ["", "model", "record", "tmp", "bin"] {
         chown(setup.path(folder), Some(user), Some(user)).expect("root may");

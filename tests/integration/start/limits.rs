@@ -12,7 +12,7 @@ use crate::support::{Setup, skipped};
 fn limited(test: &str, setup: Setup, limit: u32) -> Option<Setup> {
     let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);
-        fs::copy(from, &to).expect("files can be copied");
+        crate::support::processes::copy_program(from, &to);
         to
     };
     let program = copy(env!("CARGO_BIN_EXE_sagemaker-tfs"), "sagemaker-tfs");

@@ -41,7 +41,7 @@ fn confined(directory: &Path) -> Vec<String> {
 fn confine(test: &str, setup: Setup, probe: &str) -> Option<Setup> {
     let copy = |from: &str, name: &str| {
         let to = setup.path("bin").join(name);
-        fs::copy(from, &to).expect("files can be copied");
+        crate::support::processes::copy_program(from, &to);
         to
     };
     let program = copy(env!("CARGO_BIN_EXE_sagemaker-tfs"), "sagemaker-tfs");
