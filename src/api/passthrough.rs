@@ -1,4 +1,4 @@
-//! TensorFlow Serving's own API, below `/tfs/`.
+//! TensorFlow Serving's own API, below `/tfs/` and, for KServe, at the root.
 
 use std::borrow::Cow;
 
@@ -78,7 +78,10 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 /// The text without percent-encoding. What is encoded wrongly stays as it is.
-fn percent_decoded(text: &str) -> String {
+fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return text.into();
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -97,5 +100,5 @@ fn percent_decoded(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }

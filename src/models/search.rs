@@ -318,7 +318,7 @@ impl Search {
 
     /// Whether a folder below a link is visited once more. Notes why not, unless it is on its own path.
     fn may_follow(&mut self, path: &Path) -> bool {
-        if leads_to_the_system(path) {
+        if leads_to_all_files(path) {
             let why = || format!("{}: it leads to a folder of the system", path.display());
             note(&mut self.skipped, MAX_NOTED, &mut self.is_cut, why);
             return false;
@@ -345,7 +345,7 @@ impl Search {
 
 /// Whether a folder is the root, `/dev`, or in `/proc` or `/sys`: through links between processes, all files of the
 /// machine are below these. Folders in `/dev`, such as `/dev/shm`, may hold models.
-fn leads_to_the_system(path: &Path) -> bool {
+fn leads_to_all_files(path: &Path) -> bool {
     path.canonicalize().is_ok_and(|real| {
         real == Path::new("/")
             || real == Path::new("/dev")
